@@ -1,0 +1,106 @@
+"""`kit doctor [--device DEVICE]`: what kit and a device need: found, missing, what to do."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kit import devices, git, output, store
+from kit.devices import Device
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked for. ``needed_for`` says what does not work without it; "" where it is only good to have."""
+
+    name: str
+    found: bool
+    detail: str
+    advice: str = ""
+    needed: bool = True
+
+
+def run(device: str | None, as_json: bool) -> int:
+    findings = [*_kit(), *(_device(devices.load(device)) if device else [])]
+    lacking = [finding for finding in findings if finding.needed and not finding.found]
+    if as_json:
+        output.as_json({"ok": not lacking, "findings": [asdict(finding) for finding in findings]})
+        return 1 if lacking else 0
+    for finding in findings:
+        mark = "found  " if finding.found else "MISSING" if finding.needed else "absent "
+        output.line(f"{mark}  {finding.name}: {finding.detail}")
+        if not finding.found and finding.advice:
+            output.line(f"         {finding.advice}")
+    if not device:
+        output.line(f"for a device's packages and toolkit: kit doctor --device {{{','.join(devices.names())}}}")
+    return 1 if lacking else 0
+
+
+def _kit() -> list[Finding]:
+    version = git.version()
+    shown = ".".join(map(str, version)) if version else "not on PATH"
+    cache = store.cache_dir()
+    writable = next((parent for parent in (cache, *cache.parents) if parent.exists()), Path("/"))
+    free = shutil.disk_usage(writable).free / 1e9
+    return [
+        Finding(
+            "git", bool(version and version >= (2, 27)), shown, "install git 2.27 or newer (sparse, partial clones)"
+        ),
+        Finding("Python", sys.version_info >= (3, 10), sys.version.split()[0], "kit needs Python 3.10 or newer"),
+        _program("bash", "install bash: the launch scripts are bash"),
+        _program("uv", "pip install uv: it builds the reference environments", needed=False),
+        Finding(
+            "cache", os.access(writable, os.W_OK), f"{cache}, {free:.0f} GB free", "set KIT_CACHE to a writable folder"
+        ),
+    ]
+
+
+def _program(name: str, advice: str, needed: bool = True) -> Finding:
+    path = shutil.which(name)
+    return Finding(name, bool(path), path or "not on PATH", advice, needed)
+
+
+def _device(device: Device) -> list[Finding]:
+    findings = []
+    if device.probe:
+        matches = [match for probe in device.probe for match in _present(probe)]
+        looked = ", ".join(device.probe)
+        advice = f"without one, {device.title} runs only through a stand-in; install its driver"
+        findings.append(Finding(device.title, bool(matches), ", ".join(matches) or f"looked for {looked}", advice))
+    for variable in filter(None, [device.visible_devices]):
+        value = os.environ.get(variable)
+        findings.append(Finding(variable, value is not None, value or "not set: all devices are used", needed=False))
+    if device.toolkit:
+        scripts = [path for path in map(os.path.expandvars, device.toolkit) if Path(path).is_file()]
+        advice = f"install the toolkit, then: source {device.toolkit[0]}"
+        findings.append(Finding("toolkit", bool(scripts), scripts[0] if scripts else device.toolkit[0], advice))
+    findings.append(_package("torch", "in the recipe's environment: pip install torch"))
+    if device.package:
+        version = device.packages.get(device.package, "")
+        pin = f"{device.package}=={version}" if version else device.package
+        findings.append(_package(device.package, f"in the recipe's environment: pip install '{pin}'"))
+    return findings
+
+
+def _present(probe: str) -> list[str]:
+    """The paths a probe matches: an absolute path is a pattern, a bare name is a program."""
+    if probe.startswith("/"):
+        return sorted(map(str, Path("/").glob(probe[1:])))
+    return list(filter(None, [shutil.which(probe)]))
+
+
+def _package(name: str, advice: str) -> Finding:
+    """Whether the Python on PATH, the one the launch scripts use, has a package; it is not imported."""
+    python = shutil.which("python3") or sys.executable
+    code = f"import importlib.util as u; s = u.find_spec({name!r}); print(s.origin if s else '')"
+    if Path(python).resolve() == Path(sys.executable).resolve():
+        spec = importlib.util.find_spec(name)
+        origin = spec.origin or "" if spec else ""
+    else:
+        origin = subprocess.run([python, "-c", code], capture_output=True, text=True).stdout.strip()
+    return Finding(f"{name} package", bool(origin), origin or f"not in {python}", advice)

@@ -1,0 +1,94 @@
+"""`kit prepare RECIPE --device DEVICE [DEST]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kit import lock, output, recipe, workspace
+from kit.errors import KitError
+from kit.workspace import Plan
+
+
+def run(
+    recipe_name: str,
+    device: str | None,
+    dest: str | None,
+    without: tuple[str, ...],
+    dry_run: bool,
+    offline: bool,
+    force: bool,
+    as_json: bool,
+    **cluster: Any,
+) -> int:
+    found = recipe.load(recipe_name)
+    if device is None:
+        hint = f"kit prepare {recipe_name} --device {found.devices[0]}"
+        raise KitError(f"which device? {found.name} supports {', '.join(found.devices)}", hint)
+    profile = found.device(device)
+    destination = Path(dest or f"{found.name}-{device}")
+    plan = workspace.plan(found, profile, workspace.cluster_of(found, profile, **cluster), without, offline)
+    made: lock.Lock | None = None
+    backup: Path | None = None
+    changed = False
+    if not dry_run:
+        made, backup, changed = workspace.prepare(plan, destination, force)
+    if as_json:
+        output.as_json(_report(plan, made, destination, changed, backup))
+        return 0
+    output.line(f"{found.name} for {profile.title}{' (dry run)' if dry_run else ''}")
+    for each in plan.upstreams:
+        brought = f"fetched {each.entry.fetched / 1e6:.1f} MB" if each.entry.fetched else "from the cache"
+        output.line(f"  {each.upstream.name} {each.upstream.pin[:12]}, {brought}")
+        rows = [(str(step.outcome), step.fix.id, _how(step.outcomes[0].how)) for step in each.steps]
+        if each.overlay:
+            rows.append(("copied", "overlay", f"{len(each.overlay)} files"))
+        output.table(rows, indent="    ")
+        if made:
+            output.line(f"    commit {made.upstreams[each.upstream.name].commit}")
+    if backup:
+        output.line(f"the edited tree was set aside: {backup}")
+    if dry_run:
+        output.line(f"nothing was written; without --dry-run the workspace is {destination}")
+    else:
+        output.line(f"{'prepared' if changed else 'already prepared'}: {destination}")
+        output.line("next:")
+        for command in (f"kit verify {destination}", f"cd {destination}", *found.next):
+            output.line(f"  {command}")
+    return 0
+
+
+def _how(how: str) -> str:
+    return {"patch": "patch, exactly", "codemod": "codemod", "check": "already upstream"}[how]
+
+
+def _report(
+    plan: Plan, made: lock.Lock | None, destination: Path, changed: bool, backup: Path | None
+) -> dict[str, Any]:
+    return {
+        "recipe": plan.recipe.name,
+        "device": plan.device.name,
+        "workspace": str(destination),
+        "changed": changed,
+        "backup": str(backup) if backup else None,
+        "upstreams": {
+            each.upstream.name: {
+                "pin": each.upstream.pin,
+                "fetched_bytes": each.entry.fetched,
+                "commit": made.upstreams[each.upstream.name].commit if made else None,
+                "tree": made.upstreams[each.upstream.name].tree if made else None,
+                "fixes": [
+                    {
+                        "id": step.fix.id,
+                        "outcome": str(step.outcome),
+                        "files": [
+                            {"path": file.path, "outcome": str(file.outcome), "how": file.how} for file in step.outcomes
+                        ],
+                    }
+                    for step in each.steps
+                ],
+                "overlay": list(each.overlay),
+            }
+            for each in plan.upstreams
+        },
+    }

@@ -1,0 +1,89 @@
+"""`kit refresh [RECIPE…]`: write each fix's patch anew from its codemod, at the pin."""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+
+from kit import output, patchfile, recipe, series, store
+from kit.recipe import Recipe, Upstream
+
+AUTHOR = "kit <kit@localhost>"
+
+
+def run(recipe_names: tuple[str, ...], check: bool, offline: bool) -> int:
+    changed = 0
+    for name in recipe_names or recipe.names():
+        found = recipe.load(name)
+        for upstream in found.upstream:
+            changed += _refresh(found, upstream, check, offline)
+    if check and changed:
+        output.note(f"{changed} patch{'es' * (changed != 1)} would change: run `kit refresh`")
+        return 1
+    output.line("every patch is up to date" if not changed else f"{changed} written or removed")
+    return 0
+
+
+def _refresh(found: Recipe, upstream: Upstream, check: bool, offline: bool) -> int:
+    folder = found.root / "patches" / found.name / upstream.name
+    wanted = generate(found, upstream, offline)
+    present = {path.name: path.read_bytes() for path in folder.glob("*.patch")} if folder.is_dir() else {}
+    changes = 0
+    for name in sorted(wanted.keys() | present.keys()):
+        if wanted.get(name) == present.get(name):
+            continue
+        changes += 1
+        verb = "remove" if name not in wanted else "write" if name not in present else "rewrite"
+        output.line(f"{verb:8} {folder / name}")
+        if check:
+            continue
+        if name in wanted:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(wanted[name])
+        else:
+            (folder / name).unlink()
+    return changes
+
+
+def generate(found: Recipe, upstream: Upstream, offline: bool = False) -> dict[str, bytes]:
+    """The patches of one upstream, by file name, from the codemods; hand-written ones as they are.
+
+    A fix whose text is the same for every device has one patch, otherwise one a device. Raises KitError for a fix that
+    is gone or in conflict at the pin.
+    """
+    entry = store.ensure(upstream, found.path.parent, offline)
+    tree = entry.tree()
+    by_device: dict[tuple[int, str], dict[str, bytes]] = {}
+    hand_written: dict[str, bytes] = {}
+    for device_name in found.devices:
+        device = found.device(device_name)
+        paths = {path for _, step in found.series(upstream.name, device_name) for path in step.files if path in tree}
+        blobs = entry.blobs(tree[path][1] for path in paths)
+        committed = _hand_written(found, upstream)
+        hand_written |= committed
+        steps, _ = series.apply(
+            found, upstream.name, device, {path: blobs[tree[path][1]] for path in paths}, committed or None
+        )
+        for step in steps:
+            step.check("mend the fix, or take it out of the recipe")
+            if step.changes and step.fix.use != "patch":
+                subject, body = step.message
+                text = patchfile.render(subject, body, step.changes, AUTHOR, formatdate(int(entry.date().split()[0])))
+                by_device.setdefault((step.number, step.fix.id), {})[device_name] = text
+    wanted = dict(hand_written)
+    for (number, _), texts in by_device.items():
+        fix = found.fix[number - 1]
+        if len(set(texts.values())) == 1:
+            wanted[series.patch_name(number, fix)] = next(iter(texts.values()))
+        else:
+            wanted |= {series.patch_name(number, fix, device): text for device, text in texts.items()}
+    return wanted
+
+
+def _hand_written(found: Recipe, upstream: Upstream) -> dict[str, bytes]:
+    names = {
+        series.patch_name(number, step, device)
+        for device in ("", *found.devices)
+        for number, step in enumerate(found.fix, 1)
+        if step.use == "patch" and step.upstream == upstream.name
+    }
+    return {name: text for name, text in series.load_patches(found, upstream.name).items() if name in names}

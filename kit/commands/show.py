@@ -1,0 +1,78 @@
+"""`kit show RECIPE`: what it will change and why, from the recipe alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+
+from kit import fixes, output, recipe
+from kit.recipe import Figure, FixStep, Recipe
+
+
+def run(recipe_name: str, as_json: bool) -> int:
+    found = recipe.load(recipe_name)
+    if as_json:
+        data = dataclasses.asdict(found)
+        data["path"] = str(found.path)
+        for step, entry in zip(found.fix, data["fix"], strict=True):
+            fix = _module(step)
+            entry["title"] = fix.TITLE if fix else "hand-written patch"
+            entry["why"] = "\n\n".join(filter(None, [fix.WHY if fix else "", step.why]))
+            entry["links"] = list(fix.LINKS) if fix else []
+        output.as_json(data)
+        return 0
+    output.line(f"{found.name}: {found.title}")
+    output.line(f"  {found.summary}")
+    output.line(f"  devices: {', '.join(found.devices)}")
+    packages = ", ".join(f"{name} {version}" for name, version in found.environment.packages.items())
+    output.line(f"  reference environment: Python {found.environment.python}, {packages}")
+    output.line("\nupstreams")
+    for upstream in found.upstream:
+        output.line(f"  {upstream.name}  {upstream.url}")
+        output.line(f"    pin {upstream.pin}{f' ({upstream.version})' if upstream.version else ''}")
+        output.line(f"    checked out: {', '.join(upstream.sparse) or 'everything'}")
+    output.line("\nfixes")
+    for number, step in enumerate(found.fix, 1):
+        _show_fix(number, step)
+    output.line("\noverlay")
+    for overlay in found.overlay:
+        output.line(f"  into {overlay.upstream}/{overlay.into}")
+        source = found.root / "overlays" / overlay.source
+        for path in sorted(source.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                output.line(f"    {path.relative_to(source).as_posix().removesuffix('.j2')}")
+    if found.figure:
+        output.line("\npublished figures (what others measured; kit's own are in their reports)")
+        output.table([_figure(figure) for figure in found.figure])
+    _show_next(found)
+    return 0
+
+
+def _module(step: FixStep) -> fixes.Fix | None:
+    return None if step.use == "patch" else fixes.load(step.use or step.id)
+
+
+def _show_fix(number: int, step: FixStep) -> None:
+    fix = _module(step)
+    title = fix.TITLE if fix else "hand-written patch"
+    marks = ["optional"] * step.optional + list(step.devices)
+    marked = f" ({', '.join(marks)})" if marks else ""
+    output.line(f"  {number}. {step.id}{marked}: {title}")
+    for path in step.files:
+        output.line(f"     {step.upstream}/{path}")
+    why = " ".join(f"{fix.WHY if fix else ''} {step.why}".split())
+    output.line(textwrap.fill(why, 110, initial_indent="     ", subsequent_indent="     "))
+    for link in fix.LINKS if fix else ():
+        output.line(f"     {link}")
+
+
+def _figure(figure: Figure) -> tuple[str, ...]:
+    setting = [f"{figure.cards} cards", f"batch {figure.batch_size}" if figure.batch_size else "", figure.precision]
+    setting += [f"{figure.resolution} px" if figure.resolution else "", f"torch {figure.torch}" if figure.torch else ""]
+    for word, value in (("deepspeed", figure.deepspeed), ("gradient checkpointing", figure.gradient_checkpointing)):
+        setting.append("" if value is None else word if value else f"no {word}")
+    return f"{figure.value:g} {figure.metric}", figure.chip, figure.task, ", ".join(filter(None, setting))
+
+
+def _show_next(found: Recipe) -> None:
+    output.line(f"\nnext: kit prepare {found.name} --device {found.devices[0]}")

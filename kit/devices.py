@@ -1,0 +1,89 @@
+"""Device profiles: what a device needs, as data. Adding a device is adding a file to `kit/profiles/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kit.errors import KitError
+from kit.schema import load_toml, nearest, read
+
+PROFILES = Path(__file__).parent / "profiles"
+
+
+@dataclass(frozen=True)
+class Variable:
+    """An environment variable a device's runs set, with one line on what it does."""
+
+    name: str
+    value: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device profile (`kit/profiles/<name>.toml`)."""
+
+    name: str
+    title: str
+    device: str  # torch's device string
+    distributed_type: str  # accelerate's DistributedType for several of them on one machine
+    backend: str  # torch.distributed's collective backend
+    precisions: tuple[str, ...]
+    package: str = ""  # the Python package that registers the device with torch; none for cuda and cpu
+    visible_devices: str = ""  # the variable that chooses among several
+    processes: int = 8  # training processes on one machine: one a card
+    toolkit: tuple[str, ...] = ()  # set-up scripts to source, the first that exists
+    probe: tuple[str, ...] = ()  # paths (globs) or commands one of which a machine with the device has
+    environment: tuple[Variable, ...] = ()
+    packages: dict[str, str] = field(default_factory=dict)  # pip pins the device adds
+
+
+def names() -> list[str]:
+    """The devices there is a profile for."""
+    return sorted(path.stem for path in PROFILES.glob("*.toml") if not path.stem.endswith(".api"))
+
+
+def load(name: str) -> Device:
+    """Read one profile. Raises KitError for an unknown device or a malformed profile."""
+    path = PROFILES / f"{name}.toml"
+    if name not in names():
+        raise KitError(f"unknown device {name!r}{nearest(name, names())}", f"known devices: {', '.join(names())}")
+    source, table = load_toml(path)
+    return read(Device, table, source)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A function of a device package: its parameters in order, and which of them are by keyword only or optional."""
+
+    parameters: tuple[str, ...] = ()
+    keyword_only: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+
+def signatures(name: str) -> dict[str, Signature]:
+    """The published signatures of a device's package that overlays rely on (`kit/profiles/<name>.api.toml`)."""
+    path = PROFILES / f"{name}.api.toml"
+    if not path.is_file():
+        return {}
+    source, table = load_toml(path)
+    return {function: read(Signature, entry, source, (function,)) for function, entry in table.items()}
+
+
+def misuse(known: dict[str, Signature], name: str, positional: int, keywords: list[str | None]) -> str:
+    """What is wrong with a call of ``name`` by its published signature; nothing where it is right."""
+    if name not in known:
+        return f"{name} is not in the published API{nearest(name, known)}"
+    signature = known[name]
+    by_position = [parameter for parameter in signature.parameters if parameter not in signature.keyword_only]
+    if positional > len(by_position):
+        return f"{name} takes {len(by_position)} arguments by position, not {positional}"
+    given = {*by_position[:positional], *(keyword for keyword in keywords if keyword)}
+    for keyword in keywords:
+        if keyword and keyword not in signature.parameters:
+            return f"{name} has no parameter {keyword!r}{nearest(keyword, signature.parameters)}"
+    missing = [name for name in signature.parameters if name not in signature.optional and name not in given]
+    if missing and None not in keywords:
+        return f"{name} needs {', '.join(missing)}"
+    return ""

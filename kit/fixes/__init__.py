@@ -1,0 +1,95 @@
+"""The fixes: one a file, as pyupgrade has one plugin a file. Adding a fix is adding a file here.
+
+A fix is a module with
+
+- ``TITLE``: what it does, in a few words (the subject of its commit);
+- ``WHY``: what breaks without it; ``LINKS``: upstream issues that say so;
+- ``NEEDS``: the names that must be bound where it edits; where one is not, the fix refuses;
+- ``sites(tree, options)``: every place of the construct the fix is about, and whether it is in order there already.
+  Written with `ast`, it is the fix's independent check: before (is there anything to do?) and after (is all done?);
+- ``edits(block, options)``: the same places found in libcst's tree, one block of statements at a time, as splices.
+
+Importing a fix does not import libcst: only running a codemod does (`kit.codemod`).
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    import libcst as cst
+
+    from kit.codemod import Block
+
+Options = Mapping[str, str]
+
+
+class Outcome(str, Enum):
+    """What came of a fix on a file."""
+
+    applied = "applied"  # it was needed, and is in place now
+    satisfied = "satisfied"  # upstream has it already
+    gone = "gone"  # the construct it is about no longer exists
+    conflict = "conflict"  # the construct is there, but not as the fix knows it
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place a fix is about: its line (from 1), and whether what the fix wants is so there."""
+
+    line: int
+    done: bool
+
+
+@dataclass(frozen=True)
+class Splice:
+    """Replace statements ``start`` to ``stop`` of a block. Those that are not ``counted`` only make room for others
+    (an import a site needs)."""
+
+    start: int
+    stop: int
+    statements: Sequence[cst.BaseStatement]
+    counted: bool = True
+
+
+class Fix(Protocol):
+    """What a module in this folder provides."""
+
+    TITLE: str
+    WHY: str
+    LINKS: tuple[str, ...]
+    NEEDS: tuple[str, ...]
+
+    def sites(self, tree: ast.Module, options: Options) -> list[Site]: ...
+
+    def edits(self, block: Block, options: Options) -> Iterator[Splice]: ...
+
+
+def names() -> list[str]:
+    """The fixes there are: the module names with dashes."""
+    return sorted(
+        found.name.replace("_", "-") for found in pkgutil.iter_modules(__path__) if not found.name.startswith("_")
+    )
+
+
+def load(name: str) -> Fix:
+    """The fix called ``name``; see :func:`names`."""
+    module: Any = importlib.import_module(f"kit.fixes.{name.replace('-', '_')}")
+    return cast(Fix, module)
+
+
+def message(id: str, fix: Fix | None, why: str = "") -> tuple[str, str]:
+    """Subject and body of a fix's commit and patch: what it does, why, and the upstream issues that say so."""
+    title = fix.TITLE if fix else "hand-written patch"
+    links = "\n".join(f"See: {link}" for link in fix.LINKS) if fix else ""
+    paragraphs = [fix.WHY.strip() if fix else "", why.strip(), links]
+    return f"{id}: {title}", "\n\n".join(paragraph for paragraph in paragraphs if paragraph)

@@ -1,0 +1,54 @@
+"""Call the overlay's `apply_patches()` before the training script builds its model."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from kit.fixes import Options, Site, Splice
+from kit.fixes._ast import calls, same
+
+if TYPE_CHECKING:
+    from kit.codemod import Block
+
+TITLE = "import apply_patches() and call it above `if is_wandb_available():`"
+WHY = """\
+transformer_patches.py, from the overlay, replaces attention, RMSNorm, rotary embedding and expert dispatch of the
+transformer by versions made for the device. Without the call the upstream modules stay in place: the run is right but
+slow, and on an NPU none of the fused kernels is used. It comes after the imports and before any model is built."""
+LINKS = ()
+NEEDS = ("is_wandb_available",)
+
+_ANCHOR = "is_wandb_available()"
+_CODE = "from transformer_patches import apply_patches\napply_patches()\n"
+
+
+def sites(tree: ast.Module, options: Options) -> list[Site]:
+    found = []
+    imported = called = False
+    for statement in tree.body:
+        if isinstance(statement, ast.ImportFrom) and statement.module == "transformer_patches":
+            imported = imported or any(alias.name == "apply_patches" for alias in statement.names)
+        called = called or (imported and calls(statement, "apply_patches"))
+        if isinstance(statement, ast.If) and same(statement.test, _ANCHOR):
+            found.append(Site(statement.lineno, called))
+    return found
+
+
+def edits(block: Block, options: Options) -> Iterator[Splice]:
+    if block.enclosing or any(block.calls(statement, "apply_patches") for statement in block.statements):
+        return
+    for index, statement in enumerate(block.statements):
+        if block.test(statement) == _ANCHOR:
+            leading = statement.leading_lines  # type: ignore[attr-defined]
+            first, *rest = block.parse(_CODE)
+            yield Splice(
+                index,
+                index + 1,
+                [
+                    first.with_changes(leading_lines=leading),
+                    *rest,
+                    statement.with_changes(leading_lines=block.blank_lines(1)),
+                ],
+            )

@@ -1,0 +1,420 @@
+"""Patch files: mailbox patches that ``git am`` takes; read strictly, applied exactly, written deterministically.
+
+unidiff takes the hunks apart and validates almost nothing, ``git apply`` accepts an offset silently and GNU patch takes
+fuzz; here a patch fits to the byte or is refused, and a refusal says what is wrong, where, and what to do.
+Everything is pure: bytes in, bytes out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import pairwise, zip_longest
+
+from unidiff.errors import UnidiffParseError
+from unidiff.patch import PatchSet
+
+from kit.errors import KitError
+from kit.paths import TreePath, tree_path
+
+CONTEXT = 2  # lines kept around a change: the least that reads well
+NO_BLOB = "0" * 40
+EMPTY_BLOB = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+NO_NEWLINE = "\\ No newline at end of file"
+REFRESH = "write it again: kit refresh"
+BY_HAND = "make it with: git format-patch -1 -p --full-index --no-renames --no-signature"
+PROSE = "delete it; prose goes into the message, above the first diff"
+AS_TEXT = "a patch carries text; put the file into the overlay instead"
+PLAIN = "patch plain files only, of mode 100644 or 100755"
+
+# Lines that are refused outside hunks: how they start, what they are, what to do.
+REFUSED = (
+    (r'diff --git .*"', "a quoted path is not supported", "make the patch with: git -c core.quotePath=false"),
+    (r"diff --git (?!a/.+ b/)", "the paths do not start with a/ and b/", "make the patch without --no-prefix"),
+    (r"index (?![0-9a-f]{40}\.\.[0-9a-f]{40}( |$))", "the 'index' line does not hold two full blob ids", BY_HAND),
+    (r"(new file mode|index \S+) 120000$", "a symbolic link is not supported", PLAIN),
+    (r"(new file mode|index \S+) 160000$", "a submodule is not supported", PLAIN),
+    (r"(new file mode|index \S+) (?!100(644|755)$)", "this file mode is not supported", PLAIN),
+    (r"(old|new) mode ", "changing a file's mode is not supported", "leave the mode; call it through its interpreter"),
+    (r"deleted file |\+\+\+ /dev/null", "deleting a file is not supported", "leave the file, and stop using it"),
+    (r"rename (from|to) |similarity .*\nrename", "renaming a file is not supported", BY_HAND),
+    (r"GIT binary patch|Binary files ", "a binary change is not supported", AS_TEXT),
+    (r"\*\*\* |\*{15}", "a context diff is not supported", BY_HAND),
+    (r"\d+\.\d+\.\S+$", "a mail signature is not supported", "make the patch with --no-signature"),
+    (r"\d+(,\d+)?[acd](\d+(,\d+)?)?$", "an ed script is not supported", BY_HAND),
+)
+HEADER_LINE = re.compile(r"diff --git |new file mode |similarity index \d+%$|copy (from|to) |index |--- |\+\+\+ ")
+HEADER = re.compile(
+    r"diff --git a/(?P<old>.+) b/(?P<new>.+)\n"
+    r"(?:new file mode (?P<mode>\d+)\n|(?P<copy>similarity index \d+%\ncopy from (?P=old)\ncopy to (?P=new)\n))?"
+    r"index (?P<preimage>\w+)\.\.(?P<postimage>\w+)(?: (?P<same_mode>\d+))?\n"
+    r"(?P<sides>--- (?:a/(?P=old)|(?P<null>/dev/null))\t?\n\+\+\+ b/(?P=new)\t?\n)?"
+)
+
+
+@dataclass(frozen=True)
+class Hunk:
+    """One change. ``start`` and ``target`` count lines from 0, in the source and in the result; ``before`` and
+    ``after`` are whole lines, with their ends; ``line`` is that of its ``@@`` in the patch file, from 1."""
+
+    line: int
+    start: int
+    target: int
+    before: tuple[bytes, ...]
+    after: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class FilePatch:
+    """What happens to one file. ``source`` is None for a new file, and another path than ``path`` for a copy (taken
+    from the tree as it was before this patch, as git takes it). ``preimage`` and ``postimage`` are git blob ids of 40
+    hex digits, ``preimage`` None for a new file; ``line`` is that of its ``diff --git`` in the patch file, from 1."""
+
+    path: TreePath
+    source: TreePath | None
+    mode: int
+    preimage: str | None
+    postimage: str
+    hunks: tuple[Hunk, ...]
+    line: int
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A patch file; ``name`` is what messages call it, ``subject`` and ``body`` are what ``git am`` would commit."""
+
+    name: str
+    subject: str
+    body: str
+    files: tuple[FilePatch, ...]
+
+
+def blob_id(data: bytes) -> str:
+    """git's id of a file's content: the SHA-1 of ``blob <size>``, a zero byte and the content, as 40 hex digits."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def _split(data: bytes) -> list[bytes]:
+    """Lines with their ends; unlike splitlines, only a line feed ends one."""
+    return re.findall(rb"[^\n]*\n|[^\n]+", data)
+
+
+def _error(name: str, line: int, what: str, hint: str) -> KitError:
+    return KitError(f"{name}:{line}: {what}", hint)
+
+
+# Reading
+
+
+def parse(text: bytes, name: str) -> Patch:
+    """Read a patch file, refusing whatever is not exactly a mail header, a message and git diffs.
+
+    Raises KitError; its message starts with ``name:line``.
+    """
+    if not text:
+        raise _error(name, 1, "the file is empty", REFRESH)
+    try:
+        lines = text.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise _error(name, text.count(b"\n", 0, error.start) + 1, "not UTF-8", AS_TEXT) from None
+    if lines.pop():
+        raise _error(name, len(lines) + 1, "cut off: the last line has no end", REFRESH)
+    if lines[0].endswith("\r"):
+        raise _error(name, 1, "its lines end in CRLF", "check it out as it is: add '*.patch -text' to .gitattributes")
+    subject, body, first = _read_message(lines, name)
+    starts = [at for at in range(first, len(lines)) if lines[at].startswith("diff --git ")]
+    files = tuple(_read_file(lines[:end], start, name) for start, end in pairwise([*starts, len(lines)]))
+    seen: dict[TreePath, int] = {}
+    for file in files:
+        if seen.setdefault(file.path, file.line) != file.line:
+            what = f"{file.path} is patched twice, first at line {seen[file.path]}"
+            raise _error(name, file.line, what, "join the two")
+    return Patch(name, subject, body, files)
+
+
+def _stray(name: str, lines: list[str], at: int, what: str, hint: str) -> KitError:
+    """The error for the line at index ``at``: what REFUSED knows it to be, otherwise ``what``."""
+    known = (row[1:] for row in REFUSED if re.match(row[0], "\n".join(lines[at : at + 2]), re.MULTILINE))
+    return _error(name, min(at, len(lines) - 1) + 1, *next(known, (what, hint)))
+
+
+def _read_message(lines: list[str], name: str) -> tuple[str, str, int]:
+    """Subject, body and the index of the first ``diff --git`` line."""
+    if not re.fullmatch(r"From [0-9a-f]{40} Mon Sep 17 00:00:00 2001", lines[0]):
+        raise _stray(name, lines, 0, "not a mailbox patch, which starts 'From <commit> Mon Sep 17 …'", BY_HAND)
+    blank = lines.index("") if "" in lines else len(lines)
+    unfolded = re.sub(r"\n[ \t]+", " ", "\n".join(lines[1:blank]))
+    headers = {key.lower(): value.strip() for key, _, value in (line.partition(":") for line in unfolded.split("\n"))}
+    if "subject" not in headers:
+        raise _error(name, 1, "no 'Subject:' in the mail header", BY_HAND)
+    if headers.get("content-transfer-encoding", "8bit").lower() not in ("7bit", "8bit"):
+        raise _error(name, 1, "the mail is encoded", "write it as plain text: Content-Transfer-Encoding: 8bit")
+    subject = headers["subject"]
+    if "=?" in subject:  # git format-patch writes a subject so that is not ASCII
+        from email.header import decode_header, make_header
+
+        subject = str(make_header(decode_header(subject)))
+    end = next((at for at in range(blank, len(lines)) if _ends_message(lines[at])), len(lines))
+    first = end + 2 if lines[end : end + 2] == ["---", ""] else end + (lines[end : end + 1] == ["---"])
+    if first >= len(lines) or not lines[first].startswith("diff --git "):
+        raise _stray(name, lines, first, "'diff --git' belongs here, and nothing else", BY_HAND)
+    body = "\n".join(lines[blank + 1 : end])
+    title = next(at for at, line in enumerate(lines, 1) if line.lower().startswith("subject:"))
+    subject, body = _message(
+        re.sub(r"^\[PATCH[^]]*\] *", "", subject),
+        body,
+        f"{name}:{title}",
+        lambda number: f"{name}:{blank + 1 + number}",
+    )
+    return subject, body, first
+
+
+def _ends_message(line: str) -> bool:
+    """Whether git am takes the message to end at this line (git, mailinfo.c, patchbreak)."""
+    return re.match(r"diff -|Index: |---( \S|\s*$)", line) is not None
+
+
+def _message(subject: str, body: str, where: str, where_in_body: Callable[[int], str]) -> tuple[str, str]:
+    """Subject and body as ``git am`` commits them: spaces squeezed, trailing ones and doubled blank lines dropped.
+
+    Raises KitError for what ``git am`` would take for something else (git, mailinfo.c): a prefix it drops from a
+    subject; a line of the body, counted from 1, that looks like a mail header, the next mail or the patch.
+    """
+    subject = re.sub(r"[ \t\r\n]+", " ", subject).strip(" ")
+    if not subject or re.match(r"re:|[:\[]", subject, re.IGNORECASE) or "=?" in subject or "\0" in subject + body:
+        raise KitError(f"{where}: git am would not keep the subject {subject!r}", "start it with a plain word")
+    started = False
+    for number, line in enumerate(body.split("\n"), 1):
+        header = re.match(r"(from|subject|date):|>from\s|\[PATCH\]\s", line, re.IGNORECASE) and not started
+        if header or _ends_message(line) or line.startswith("From "):
+            what = f"{where_in_body(number)}: git am would not keep {line!r} in the message"
+            raise KitError(what, "start the line with another word")
+        started = started or bool(line.strip())
+    body = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t\r]+$", "", body, flags=re.MULTILINE)).strip("\n")
+    return subject, body
+
+
+def _read_file(lines: list[str], start: int, name: str) -> FilePatch:
+    """The file whose ``diff --git`` is at index ``start``, down to the end of ``lines``."""
+    first = next((at for at in range(start, len(lines)) if lines[at].startswith("@@ ")), len(lines))
+    for at in range(start, first):
+        if not HEADER_LINE.match(lines[at]) or any(re.match(pattern, lines[at]) for pattern, *_ in REFUSED):
+            raise _stray(name, lines, at, "prose where a hunk belongs", PROSE)
+    header = "".join(line + "\n" for line in lines[start:first])
+    found = HEADER.fullmatch(header)
+    if not found:
+        what = "its lines contradict each other" if "\nindex " in header else "there is no 'index' line"
+        raise _error(name, start + 1, f"the header cannot be used: {what}", BY_HAND)
+    path, old = (tree_path(found[side], f"{name}:{start + 1}") for side in ("new", "old"))
+    if path != old and not found["copy"]:
+        raise _error(name, start + 1, "the paths of a/ and b/ differ, and it is not a copy", BY_HAND)
+    new, preimage, postimage = found["mode"] is not None, found["preimage"], found["postimage"]
+    if not new == (preimage == NO_BLOB) == (not found["same_mode"]) == bool(found["null"] or not found["sides"]):
+        what = "a new file or a change? 'new file mode', 'index' and '---' do not agree"
+        raise _error(name, start + 1, what, BY_HAND)
+    if postimage in (NO_BLOB, preimage):
+        raise _error(name, start + 1, "the blob ids of the 'index' line are not those of a change", REFRESH)
+    if first == len(lines) and not (new and postimage == EMPTY_BLOB):
+        raise _error(name, start + 1, f"{path} has no hunks", "write the change, or delete its 'diff --git'")
+    mode = int(found["mode"] or found["same_mode"], 8)
+    hunks = _read_hunks(lines, first, name)
+    return FilePatch(path, None if new else old, mode, None if new else preimage, postimage, hunks, start + 1)
+
+
+def _read_hunks(lines: list[str], first: int, name: str) -> tuple[Hunk, ...]:
+    """The hunks from index ``first`` to the end of ``lines``, each where the ones above it put it."""
+    for at in range(first, len(lines)):
+        if not lines[at].startswith(("@@ ", " ", "+", "-")) and lines[at] != NO_NEWLINE:
+            raise _stray(name, lines, at, "not a line of a hunk (which starts with ' ', '-' or '+')", PROSE)
+    starts = [at for at in range(first, len(lines)) if lines[at].startswith("@@ ")]
+    hunks = tuple(_read_hunk(lines[:end], start, name) for start, end in pairwise([*starts, len(lines)]))
+    for above, hunk in pairwise(hunks):
+        if hunk.start < above.start + len(above.before):
+            raise _error(name, hunk.line, "the hunk overlaps the one above it, or belongs before it", REFRESH)
+    moved = 0
+    for hunk in hunks:
+        if hunk.target != hunk.start + moved:
+            said = hunk.target - hunk.start
+            what = f"the header says that lines moved by {said:+d}; the hunks above moved them by {moved:+d}"
+            raise _error(name, hunk.line, what, REFRESH)
+        moved += len(hunk.after) - len(hunk.before)
+    return hunks
+
+
+def _read_hunk(lines: list[str], start: int, name: str) -> Hunk:
+    """The hunk whose header is at index ``start``; unidiff counts its lines against the header."""
+    try:
+        files = PatchSet(["--- a\n", "+++ b\n", *(line + "\n" for line in lines[start:])])
+    except (UnidiffParseError, ValueError) as error:
+        amount = "fewer" if "shorter" in str(error) else "more"
+        raise _error(name, start + 1, f"the hunk has {amount} lines than its header counts", REFRESH) from None
+    if not files or not files[0]:
+        raise _error(name, start + 1, "the header of the hunk cannot be read", REFRESH)
+    hunk = files[0][0]
+    if len(hunk) < len(lines) - start - 1:
+        raise _error(name, start + 2 + len(hunk), "the hunk has more lines than its header counts", REFRESH)
+    content: list[tuple[str, bytes]] = []
+    for line in hunk:
+        if line.line_type != "\\":
+            content.append((line.line_type, line.value.encode("utf-8")))
+        elif content:
+            content[-1] = (content[-1][0], content[-1][1].removesuffix(b"\n"))
+    before, after = (tuple(value for kind, value in content if kind in side) for side in (" -", " +"))
+    if before == after:
+        raise _error(name, start + 1, "the hunk changes nothing", "delete it")
+    if not all(line.endswith(b"\n") for line in before[:-1] + after[:-1]):
+        raise _error(name, start + 1, f"lines follow one marked {NO_NEWLINE!r}", REFRESH)
+    # A side without lines is placed by the line it comes after, any other by its first line.
+    source, target = hunk.source_start - bool(before), hunk.target_start - bool(after)
+    if source < 0 or target < 0:
+        raise _error(name, start + 1, "the header of the hunk counts from line 0", REFRESH)
+    return Hunk(start + 1, source, target, before, after)
+
+
+# Applying
+
+
+def apply(patch: FilePatch, source: bytes | None, name: str) -> bytes:
+    """The file's new content. ``source`` is the content of ``patch.source``; for a new file, what is in its place.
+
+    Exact: ``source`` is the very blob the patch was made from, every hunk fits where its header says, and the result
+    is the blob the patch promises. Raises KitError otherwise; its message starts with ``name:line``.
+    """
+    if patch.preimage is None and source is not None:
+        if blob_id(source) == patch.postimage:
+            raise _error(name, patch.line, f"{patch.path} is already upstream", "drop the patch from the series")
+        raise _error(name, patch.line, f"{patch.path} exists already", "give the new file another path")
+    if patch.preimage is not None and source is None:
+        raise _error(name, patch.line, f"{patch.source} is not in the upstream", "check the path and the pin")
+    content = source or b""
+    if patch.preimage not in (None, blob_id(content)):
+        raise _mismatch(patch, content, name)
+    lines, result, done = _split(content), list[bytes](), 0
+    for hunk in patch.hunks:
+        end = hunk.start + len(hunk.before)
+        if end > len(lines) or tuple(lines[hunk.start : end]) != hunk.before:
+            raise _error(name, hunk.line, f"{patch.path}: {_difference(hunk, lines, hunk.start)}", REFRESH)
+        result += [*lines[done : hunk.start], *hunk.after]
+        done = end
+    content = b"".join([*result, *lines[done:]])
+    if (found := blob_id(content)) != patch.postimage:
+        what = f"{patch.path}: the result is blob {found[:12]}, the patch promises {patch.postimage[:12]}"
+        raise _error(name, patch.line, what, REFRESH)
+    return content
+
+
+def _mismatch(patch: FilePatch, content: bytes, name: str) -> KitError:
+    """Why ``patch`` does not fit ``content``, which is not the blob it was made from."""
+    blobs = f"{patch.source}: made for blob {str(patch.preimage)[:12]}, found {blob_id(content)[:12]}"
+    lines = _split(content)
+    places = [(hunk, *_place(hunk.before, lines, hunk.start)) for hunk in patch.hunks]
+    wrong = next(((hunk, place) for hunk, place, fits in places if not fits), None)
+    moved = next(((hunk, place) for hunk, place, fits in places if place != hunk.start), None)
+    if wrong and all(_place(hunk.after, lines, hunk.target)[1] for hunk in patch.hunks):
+        return _error(name, patch.line, f"{blobs}; the change is already upstream", "drop the patch from the series")
+    if wrong:
+        return _error(name, wrong[0].line, f"{blobs}; {_difference(wrong[0], lines, wrong[1])}", REFRESH)
+    if moved:
+        what = f"{blobs}; its place moved {moved[1] - moved[0].start:+d} lines"
+        return _error(name, moved[0].line, what, REFRESH)
+    return _error(name, patch.line, f"{blobs}; the hunks fit, other lines differ", REFRESH)
+
+
+def _place(wanted: tuple[bytes, ...], lines: list[bytes], start: int) -> tuple[int, bool]:
+    """Where most of ``wanted`` is found, of equals the nearest to ``start``; and whether all of it is there."""
+
+    def alike(at: int) -> int:
+        return sum(map(bytes.__eq__, wanted, lines[at : at + len(wanted)]))
+
+    best = max(range(len(lines) + 1), key=lambda at: (alike(at), -abs(at - start)))
+    return best, alike(best) == len(wanted)
+
+
+def _difference(hunk: Hunk, lines: list[bytes], place: int) -> str:
+    """The first line of ``hunk.before`` that ``lines`` does not have when it starts at index ``place``."""
+    pairs = enumerate(zip_longest(hunk.before, lines[place : place + len(hunk.before)]), place + 1)
+    number, sides = next(((number, pair) for number, pair in pairs if pair[0] != pair[1]), (place + 1, (None, None)))
+    wanted, found = ("the end of the file" if side is None else repr(side.decode(errors="replace")) for side in sides)
+    return f"context differs at line {number}: expected {wanted}, found {found}"
+
+
+# Writing
+
+
+def render(
+    subject: str,
+    body: str,
+    changes: Mapping[TreePath, tuple[bytes | None, bytes]],
+    author: str,
+    date: str,
+    executables: Collection[TreePath] = (),
+    copies: Mapping[TreePath, TreePath] | None = None,
+) -> bytes:
+    """The patch file that turns each path's first content (None: a new file) into its second.
+
+    ``author`` is ``name <address>``, ``date`` as in a mail header, ``executables`` the paths of mode 100755; ``copies``
+    says for a path from which other path its first content comes. The same arguments give the same bytes; ``parse``
+    and ``git am`` (``--keep-cr`` where content has CRLF) read them back. Raises KitError for what a patch cannot say.
+    """
+    where = ", ".join(sorted(changes)) or "patch"
+    subject, body = _message(subject, body, where, lambda number: where)
+    if not changes or any(before == after for before, after in changes.values()):
+        raise KitError(f"{subject}: nothing changes", "drop the patch, or the file that stays as it is")
+    if not re.fullmatch(r"[^\n<>]+ <[^\s<>]+>", author) or "\n" in date:
+        raise KitError(f"{subject}: {author!r} and {date!r} are not author and date", "write: Name <address>")
+    head = [f"From {NO_BLOB} Mon Sep 17 00:00:00 2001", f"From: {author}", f"Date: {date}"]
+    head += [f"Subject: [PATCH] {subject}"]
+    if not "".join((*head, body)).isascii():
+        head += ["MIME-Version: 1.0", "Content-Type: text/plain; charset=UTF-8", "Content-Transfer-Encoding: 8bit"]
+    message = "\n".join([*head, "", *([body] if body else []), "---", "", ""]).encode("utf-8")
+    return message + b"".join(
+        _write_file(path, (copies or {}).get(path, path), *changes[path], "100755" if path in executables else "100644")
+        for path in sorted(changes)
+    )
+
+
+def _write_file(path: TreePath, old: TreePath, before: bytes | None, after: bytes, mode: str) -> bytes:
+    """One file's ``diff --git``."""
+    if '"' in tree_path(path) + tree_path(old):
+        raise KitError(f"{path}: a patch cannot name a path with a quote", "rename the file")
+    lines, wanted = _split(before or b""), _split(after)
+    matcher = SequenceMatcher(None, lines, wanted, autojunk=False)
+    header = f"diff --git a/{old} b/{path}\n"
+    if before is None:
+        header += f"new file mode {mode}\nindex {NO_BLOB}..{blob_id(after)}\n"
+    else:
+        if old != path:
+            kept = sum(len(b"".join(lines[at : at + size])) for at, _, size in matcher.get_matching_blocks())
+            alike = 100 * kept // max(len(before), len(after))
+            header += f"similarity index {alike}%\ncopy from {old}\ncopy to {path}\n"
+        header += f"index {blob_id(before)}..{blob_id(after)} {mode}\n"
+    if before is not None or after:  # git ends a name that holds a space with a tab
+        sides = ("--- ", "/dev/null" if before is None else f"a/{old}"), ("+++ ", f"b/{path}")
+        header += "".join(mark + side + "\t" * (" " in side) + "\n" for mark, side in sides)
+    hunks = b"".join(_write_hunk(group, lines, wanted) for group in matcher.get_grouped_opcodes(CONTEXT))
+    try:
+        hunks.decode("utf-8")
+    except UnicodeDecodeError:
+        raise KitError(f"{path}: not UTF-8", AS_TEXT) from None
+    return header.encode("utf-8") + hunks
+
+
+def _write_hunk(group: list[tuple[str, int, int, int, int]], lines: list[bytes], wanted: list[bytes]) -> bytes:
+    """One hunk from difflib's opcodes: removals before additions, and a mark where a last line has no end."""
+
+    def span(start: int, end: int) -> str:
+        return f"{start + 1}" if end == start + 1 else f"{start + (end > start)},{end - start}"
+
+    def marked(mark: bytes, some: Iterable[bytes]) -> Iterable[bytes]:
+        return (mark + line + (b"" if line.endswith(b"\n") else f"\n{NO_NEWLINE}\n".encode()) for line in some)
+
+    text = [f"@@ -{span(group[0][1], group[-1][2])} +{span(group[0][3], group[-1][4])} @@\n".encode()]
+    for kind, start, end, to_start, to_end in group:
+        if kind == "equal":
+            text += marked(b" ", lines[start:end])
+        else:
+            text += [*marked(b"-", lines[start:end]), *marked(b"+", wanted[to_start:to_end])]
+    return b"".join(text)

@@ -1,0 +1,45 @@
+"""A relative path that cannot leave the tree it is relative to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NewType
+
+from kit.errors import KitError
+
+TreePath = NewType("TreePath", str)
+
+
+def tree_path(text: str, where: str = "path") -> TreePath:
+    """Check that ``text`` is a plain relative POSIX path, and return it as such.
+
+    Refused, with ``where`` named in the message: empty, absolute, with ``..``, ``.`` or empty parts, a backslash, a
+    control character or a colon-drive, and anything inside a ``.git`` (whatever its case: some file systems fold it).
+    Raises KitError.
+    """
+    parts = text.split("/")
+    if not text:
+        problem = "is empty"
+    elif text.startswith("/"):
+        problem = "is absolute"
+    elif "\\" in text or any(ord(character) < 32 or ord(character) == 127 for character in text):
+        problem = "has a backslash or a control character"
+    elif any(part in ("", ".", "..") for part in parts):
+        problem = "has an empty, '.' or '..' part"
+    elif any(part.lower().rstrip(". ") in (".git", "git~1") for part in parts):
+        problem = "is inside .git"
+    elif len(parts[0]) == 2 and parts[0][1] == ":":
+        problem = "names a drive"
+    else:
+        return TreePath(text)
+    raise KitError(f"{where}: {text!r} {problem}", "use a plain path relative to the tree, such as src/module.py")
+
+
+def inside(root: Path, path: TreePath) -> Path:
+    """Where ``path`` lies under ``root``, refusing to pass through a symbolic link on the way. Raises KitError."""
+    place = root
+    for part in path.split("/")[:-1]:
+        place = place / part
+        if place.is_symlink():
+            raise KitError(f"{path}: {place} is a symbolic link", "kit writes only to real folders of the tree")
+    return root / path

@@ -1,0 +1,267 @@
+"""Recipes: one TOML file each, validated key by key and frozen.
+
+A recipe says which upstreams at which pins, which fixes in which order, which overlays go where, which devices it
+supports, its reference environment, and the published figures it is compared with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kit import devices as profiles
+from kit import fixes
+from kit.errors import KitError
+from kit.paths import TreePath, tree_path
+from kit.schema import Source, load_toml, nearest, read
+
+PIN = re.compile(r"[0-9a-f]{40}")
+NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """A repository at a pin. ``name`` is its folder in the workspace."""
+
+    name: str
+    url: str  # https, or a folder beside the recipe whose files are the whole upstream
+    pin: str  # 40 hex digits
+    alternates: tuple[str, ...] = ()  # other addresses of the same repository, tried in order
+    sparse: tuple[TreePath, ...] = ()  # folders checked out, besides the files at the top; none: all
+    version: str = ""  # what the pin is called, for people
+
+
+@dataclass(frozen=True)
+class FixStep:
+    """One step of the series: a fix applied to files of one upstream."""
+
+    id: str
+    files: tuple[TreePath, ...]
+    upstream: str = ""  # may be left out where there is one
+    use: str = ""  # the module in kit/fixes; default: the id. "patch": hand-written, see `why`
+    count: int = 1  # places that must match, in each file
+    options: dict[str, str] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()  # only for these; none: for all
+    per_device: bool = False  # the text differs by device: one patch a variant, NN-<id>@<device>.patch
+    optional: bool = False  # the seed calls it optional; `--without` leaves it out either way
+    why: str = ""  # beside the fix's own reason, what it means here
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A folder of files copied into an upstream; `*.j2` are rendered."""
+
+    source: TreePath  # under overlays/
+    into: TreePath
+    upstream: str = ""
+    replace: tuple[TreePath, ...] = ()  # files of the upstream it may overwrite, relative to the upstream
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The reference environment: what the recipe is known to work with."""
+
+    python: str
+    packages: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """How many machines and processes a run is meant for, unless `kit prepare` is told otherwise."""
+
+    machines: int = 1
+    machine_rank: int = 0
+    main_ip: str = "localhost"
+    main_port: int = 6000
+    processes: int = 0  # in all machines together; 0: the device's usual number a machine
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A published measurement this recipe is compared with."""
+
+    task: str
+    metric: str  # FPS (images a second, all cards), it/s, …
+    value: float
+    chip: str
+    cards: int
+    source: str
+    precision: str = ""
+    batch_size: int = 0  # a card
+    resolution: int = 0  # pixels
+    torch: str = ""
+    deepspeed: bool | None = None
+    gradient_checkpointing: bool | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe, checked. ``root`` holds recipes/, patches/ and overlays/; ``path`` is the TOML file."""
+
+    name: str
+    title: str
+    summary: str
+    devices: tuple[str, ...]
+    environment: Environment
+    upstream: tuple[Upstream, ...]
+    fix: tuple[FixStep, ...] = ()
+    overlay: tuple[Overlay, ...] = ()
+    cluster: Cluster = Cluster()
+    figure: tuple[Figure, ...] = ()
+    next: tuple[str, ...] = ()  # what to type in the prepared workspace
+    path: Path = field(default=Path(), metadata={"key": False})
+
+    @property
+    def root(self) -> Path:
+        return self.path.parent.parent
+
+    def series(self, upstream: str, device: str) -> list[tuple[int, FixStep]]:
+        """The fixes of one upstream for one device, each with its number in the recipe's series (from 1)."""
+        return [
+            (number, step)
+            for number, step in enumerate(self.fix, 1)
+            if step.upstream == upstream and (not step.devices or device in step.devices)
+        ]
+
+    def overlays(self, upstream: str, device: str) -> list[Overlay]:
+        return [
+            overlay
+            for overlay in self.overlay
+            if overlay.upstream == upstream and (not overlay.devices or device in overlay.devices)
+        ]
+
+    def device(self, name: str) -> profiles.Device:
+        """The profile of a device this recipe supports. Raises KitError."""
+        if name not in self.devices:
+            hint = f"supported: {', '.join(self.devices)}"
+            raise KitError(f"recipe {self.name} does not support device {name!r}{nearest(name, self.devices)}", hint)
+        return profiles.load(name)
+
+
+def shipped_root() -> Path:
+    """The folder with recipes/, patches/ and overlays/: inside an installed kit, or the checkout it runs from."""
+    here = Path(__file__).parent
+    return here / "_data" if (here / "_data").is_dir() else here.parent
+
+
+def names() -> list[str]:
+    """The recipes that come with kit."""
+    return sorted(path.stem for path in (shipped_root() / "recipes").glob("*.toml"))
+
+
+def load(name: str) -> Recipe:
+    """Load a recipe by its name, or from a path ending in `.toml`. Raises KitError with file and line."""
+    if name.endswith(".toml"):
+        return parse(Path(name).absolute())
+    if name not in names():
+        known = f"known recipes: {', '.join(names())}; or give the path of a .toml"
+        raise KitError(f"unknown recipe {name!r}{nearest(name, names())}", known)
+    return parse(shipped_root() / "recipes" / f"{name}.toml")
+
+
+def parse(path: Path) -> Recipe:
+    """Read and check one recipe file. Raises KitError with file and line."""
+    source, table = load_toml(path)
+    if not table:
+        raise KitError(f"{path}:1: the recipe is empty", "see CONTRIBUTING.md for a worked example")
+    only = table.get("upstream")
+    if isinstance(only, list) and len(only) == 1 and isinstance(only[0], dict):
+        for kind in ("fix", "overlay"):
+            for step in table.get(kind, []) if isinstance(table.get(kind), list) else []:
+                if isinstance(step, dict):
+                    step.setdefault("upstream", only[0].get("name", ""))
+    recipe = dataclasses.replace(read(Recipe, table, source), path=path)
+    _check(recipe, source)
+    return recipe
+
+
+def _check(recipe: Recipe, source: Source) -> None:
+    """What types alone cannot say. Raises KitError at the first fault."""
+
+    def need(good: object, keys: tuple[str | int, ...], what: str, hint: str = "") -> None:
+        if not good:
+            raise source.complain(keys, what, hint)
+
+    need(NAME.fullmatch(recipe.name), ("name",), f"bad name {recipe.name!r}", "use a-z, 0-9, '.', '_' and '-'")
+    need(
+        recipe.name == recipe.path.stem,
+        ("name",),
+        f"the recipe is named {recipe.name!r}, its file {recipe.path.name!r}",
+        f"rename the file to {recipe.name}.toml",
+    )
+    need(recipe.devices, ("devices",), "no device is supported", f"known devices: {', '.join(profiles.names())}")
+    for device in recipe.devices:
+        known = profiles.names()
+        need(device in known, ("devices",), f"unknown device {device!r}{nearest(device, known)}", f"known: {known}")
+    need(recipe.upstream, ("upstream",), "there is no upstream", "add an [[upstream]] table")
+    folders = [upstream.name for upstream in recipe.upstream]
+    for index, upstream in enumerate(recipe.upstream):
+        _check_upstream(upstream, ("upstream", index), folders, source)
+    seen: set[str] = set()
+    for index, step in enumerate(recipe.fix):
+        at = ("fix", index)
+        need(NAME.fullmatch(step.id), (*at, "id"), f"bad fix id {step.id!r}", "use a-z, 0-9, '.', '_' and '-'")
+        need(step.id not in seen, (*at, "id"), f"two fixes are called {step.id!r}", "give each its own id")
+        seen.add(step.id)
+        known = ["patch", *fixes.names()]
+        use = step.use or step.id
+        what = f"there is no fix {use!r} in kit/fixes{nearest(use, known)}"
+        need(use in known, at, what, f"known fixes: {', '.join(known)}")
+        need(use != "patch" or step.why, at, f"fix {step.id} is hand-written and does not say why", "add `why = …`")
+        need(step.files, (*at, "files"), f"fix {step.id} names no file", 'add `files = ["path/in/upstream.py"]`')
+        need(step.count > 0, (*at, "count"), f"fix {step.id}: count must be at least 1", "")
+        _check_use(step.upstream, step.devices, step.files, at, folders, recipe, source)
+    for index, overlay in enumerate(recipe.overlay):
+        at = ("overlay", index)
+        paths = (overlay.source, overlay.into, *overlay.replace)
+        _check_use(overlay.upstream, overlay.devices, paths, at, folders, recipe, source)
+        folder = recipe.root / "overlays" / overlay.source
+        need(folder.is_dir(), (*at, "source"), f"there is no folder overlays/{overlay.source}", f"create {folder}")
+    cluster = recipe.cluster
+    need(cluster.machines >= 1, ("cluster", "machines"), "machines must be at least 1", "")
+    rank = ("cluster", "machine_rank")
+    need(0 <= cluster.machine_rank < cluster.machines, rank, "machine_rank must be below machines", "")
+
+
+def _check_upstream(upstream: Upstream, at: tuple[str, int], folders: list[str], source: Source) -> None:
+    if not NAME.fullmatch(upstream.name):
+        hint = "it becomes a folder of the workspace: use a-z, 0-9, '.', '_' and '-'"
+        raise source.complain((*at, "name"), f"bad upstream name {upstream.name!r}", hint)
+    if folders.count(upstream.name) > 1:
+        raise source.complain((*at, "name"), f"two upstreams share the folder {upstream.name!r}", "rename one of them")
+    if not PIN.fullmatch(upstream.pin):
+        hint = f"pin the full 40-digit commit: git ls-remote {upstream.url} {upstream.pin}"
+        raise source.complain((*at, "pin"), f"{upstream.pin!r} is not a full commit id", hint)
+    for url in (upstream.url, *upstream.alternates):
+        if url.startswith("https://"):
+            continue
+        if ":" in url or url.startswith("-") or not url:
+            hint = "use https:// or a folder beside the recipe"
+            raise source.complain((*at, "url"), f"url {url!r} is not https", hint)
+        tree_path(url.removeprefix("/"), f"{source.path}:{source.line((*at, 'url'))}: url")
+    for folder in upstream.sparse:
+        tree_path(folder, f"{source.path}:{source.line((*at, 'sparse'))}: sparse")
+
+
+def _check_use(
+    upstream: str,
+    used_on: tuple[str, ...],
+    paths: tuple[TreePath, ...],
+    at: tuple[str, int],
+    folders: list[str],
+    recipe: Recipe,
+    source: Source,
+) -> None:
+    """What fixes and overlays have in common: a known upstream, supported devices, paths inside the tree."""
+    if upstream not in folders:
+        hint = f"upstreams here: {', '.join(folders)}"
+        raise source.complain((*at, "upstream"), f"unknown upstream {upstream!r}{nearest(upstream, folders)}", hint)
+    for device in used_on:
+        if device not in recipe.devices:
+            hint = f"supported: {', '.join(recipe.devices)}"
+            raise source.complain((*at, "devices"), f"device {device!r} is not one of the recipe's", hint)
+    for path in paths:
+        tree_path(path, f"{source.path}:{source.line(at)}: {at[0]}")

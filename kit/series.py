@@ -1,0 +1,186 @@
+"""Apply a series of fixes to files: pure, bytes in, bytes out.
+
+For each fix, where the file is the very blob its committed patch was made from, the patch is applied exactly and libcst
+is never imported. Otherwise the codemod runs. Both ways give the same bytes; `kit refresh` writes the patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from kit import fixes, patchfile
+from kit.devices import Device
+from kit.errors import KitError
+from kit.fixes import Outcome
+from kit.fixes._ast import parse
+from kit.paths import TreePath
+from kit.recipe import FixStep, Recipe
+
+
+@dataclass(frozen=True)
+class FileOutcome:
+    """What came of a fix on one file; ``line`` (from 1) and ``reason`` for a conflict or a gone construct."""
+
+    path: TreePath
+    outcome: Outcome
+    how: str  # "patch", "codemod" or, where nothing was to do, "check"
+    reason: str = ""
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """A fix of the series, what came of it, and the files it changed as (before, after)."""
+
+    number: int
+    fix: FixStep
+    outcomes: tuple[FileOutcome, ...]
+    changes: dict[TreePath, tuple[bytes, bytes]]
+
+    @property
+    def outcome(self) -> Outcome:
+        """The whole fix's outcome: the worst of its files', except that one applied file makes it applied."""
+        found = {file.outcome for file in self.outcomes}
+        order = (Outcome.conflict, Outcome.gone, Outcome.applied, Outcome.satisfied)
+        return next(outcome for outcome in order if outcome in found)
+
+    def check(self, hint: str) -> None:
+        """Raise KitError, with file and line, where the fix is gone or in conflict."""
+        for file in self.outcomes:
+            if file.outcome in (Outcome.conflict, Outcome.gone):
+                where = f"{self.fix.upstream}/{file.path}:{file.line or 1}"
+                raise KitError(f"{where}: fix {self.fix.id}: {file.outcome}: {file.reason}", hint)
+
+    @property
+    def message(self) -> tuple[str, str]:
+        return message(self.fix)
+
+
+def message(step: FixStep) -> tuple[str, str]:
+    """Subject and body of a fix's commit and patch."""
+    return fixes.message(step.id, None if step.use == "patch" else fixes.load(step.use or step.id), step.why)
+
+
+def patch_name(number: int, step: FixStep, device: str = "") -> str:
+    return f"{number:02}-{step.id}{'@' + device if device else ''}.patch"
+
+
+def load_patches(recipe: Recipe, upstream: str) -> dict[str, bytes]:
+    """The committed patches of one upstream, by file name. Raises KitError for one that no fix of the recipe has."""
+    folder = recipe.root / "patches" / recipe.name / upstream
+    found = {path.name: path.read_bytes() for path in sorted(folder.glob("*")) if path.is_file()}
+    expected = {
+        patch_name(number, step, device)
+        for device in ("", *recipe.devices)
+        for number, step in enumerate(recipe.fix, 1)
+        if step.upstream == upstream
+    }
+    for name in found:
+        if name not in expected:
+            hint = f"remove the file, or run `kit refresh {recipe.name}`"
+            raise KitError(f"{folder / name}:1: no fix of recipe {recipe.name} has this patch", hint)
+    return found
+
+
+def apply(
+    recipe: Recipe,
+    upstream: str,
+    device: Device,
+    files: Mapping[TreePath, bytes],
+    patches: Mapping[str, bytes] | None,
+    without: Iterable[str] = (),
+) -> tuple[list[Step], dict[TreePath, bytes]]:
+    """Apply the series of ``upstream`` for ``device`` to ``files`` (path to content); return each step and the result.
+
+    ``patches`` are the committed patches by name; None: codemods only, as `kit refresh` does. Raises KitError for a
+    patch that is missing or malformed and for a file that is not there; conflicts are outcomes, not errors.
+    """
+    current = dict(files)
+    steps = []
+    for number, step in recipe.series(upstream, device.name):
+        if step.id in without:
+            continue
+        for path in step.files:
+            if path not in current:
+                where = f"{recipe.path}: fix {step.id}"
+                raise KitError(f"{where}: {upstream} has no {path} at the pin", "check `files` of the fix")
+        arguments = (recipe, number, step, device, current, patches)
+        done = _by_patch(*arguments) or _by_codemod(*arguments)
+        current.update({path: after for path, (_, after) in done.changes.items()})
+        steps.append(done)
+    return steps, current
+
+
+def _find_patch(number: int, step: FixStep, device: Device, patches: Mapping[str, bytes] | None) -> str | None:
+    for name in (patch_name(number, step, device.name), patch_name(number, step)):
+        if patches and name in patches:
+            return name
+    return None
+
+
+def _by_patch(
+    recipe: Recipe,
+    number: int,
+    step: FixStep,
+    device: Device,
+    current: Mapping[TreePath, bytes],
+    patches: Mapping[str, bytes] | None,
+) -> Step | None:
+    """The step by its committed patch; None where there is none or it was made from other blobs."""
+    name = _find_patch(number, step, device, patches)
+    if name is None or patches is None:
+        return None
+    shown = str(recipe.root / "patches" / recipe.name / step.upstream / name)
+    patch = patchfile.parse(patches[name], shown)
+    targets = [file.path for file in patch.files]
+    for file in patch.files:
+        if file.path not in step.files:
+            what = f"changes {file.path}, which fix {step.id} does not list"
+            raise KitError(f"{shown}:{file.line}: {what}", f"run `kit refresh {recipe.name}`")
+    if any(patchfile.blob_id(current[file.path]) != file.preimage for file in patch.files):
+        return None
+    before = {file.path: current[file.path] for file in patch.files}
+    changes = {file.path: (before[file.path], patchfile.apply(file, before[file.path], shown)) for file in patch.files}
+    here, already = (Outcome.applied, "patch"), (Outcome.satisfied, "check")
+    outcomes = [FileOutcome(path, *(here if path in targets else already)) for path in step.files]
+    return Step(number, step, tuple(outcomes), changes)
+
+
+def _by_codemod(
+    recipe: Recipe,
+    number: int,
+    step: FixStep,
+    device: Device,
+    current: Mapping[TreePath, bytes],
+    patches: Mapping[str, bytes] | None,
+) -> Step:
+    """The step by its codemod, or by its check alone where upstream has it already."""
+    name = _find_patch(number, step, device, patches)
+    if step.use == "patch":
+        if name is None:
+            what = f"fix {step.id}: its patch {patch_name(number, step)} is missing"
+            raise KitError(f"{recipe.path}: {what}", "restore it: it is hand-written")
+        reason = f"{name} was made from another version of this file"
+        conflicts = tuple(FileOutcome(path, Outcome.conflict, "patch", reason, 1) for path in step.files)
+        return Step(number, step, conflicts, {})
+    fix = fixes.load(step.use or step.id)
+    options = {key: value.format(device=device) for key, value in step.options.items()}
+    outcomes, changes = [], {}
+    for path in step.files:
+        content = current[path]
+        sites = fix.sites(parse(content, path), options)
+        if sites and all(site.done for site in sites):
+            outcomes.append(FileOutcome(path, Outcome.satisfied, "check"))
+            continue
+        if patches is not None and name is None:
+            where = recipe.root / "patches" / recipe.name / step.upstream / patch_name(number, step)
+            what = f"the patch is missing, and {path} needs fix {step.id}"
+            raise KitError(f"{where}:1: {what}", f"run `kit refresh {recipe.name}`")
+        from kit import codemod
+
+        result = codemod.run(fix, content, path, step.count, options)
+        outcomes.append(FileOutcome(path, result.outcome, "codemod", result.reason, result.line))
+        if result.outcome is Outcome.applied:
+            changes[path] = (content, result.content)
+    return Step(number, step, tuple(outcomes), changes)

@@ -1,0 +1,253 @@
+"""The levels of proof. Each says what it proved, what it skipped and why.
+
+- tree: commits and file hashes equal the lock; local edits are listed.
+- static: each fix's postcondition holds and a second application changes nothing; scripts and configs parse; every flag
+  a launch script passes exists in the script it launches; every device-API call exists with those keywords.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kit import devices, fixes, git, lock, patchfile, recipe, workspace
+from kit.errors import KitError
+from kit.fixes import Outcome
+from kit.fixes._ast import parse
+from kit.lock import Lock
+from kit.recipe import Recipe
+from kit.schema import tomllib
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was proved (``ok``), found wrong (not ``ok``) or not looked at (``ok`` is None, and why)."""
+
+    level: str
+    name: str
+    ok: bool | None
+    detail: str = ""
+
+
+def verify(place: Path) -> list[Check]:
+    """Both levels of one workspace. Raises KitError where it is none, or its lock cannot be read."""
+    locked = lock.read(place)
+    found = recipe.load(locked.recipe)
+    return [*tree(place, locked), *static(place, locked, found)]
+
+
+def tree(place: Path, locked: Lock) -> Iterator[Check]:
+    """Commits and files equal the lock."""
+    for name, upstream in locked.upstreams.items():
+        repository = place / name
+        try:
+            head, made = git.text("rev-parse", "HEAD", "HEAD^{tree}", at=repository).split()
+        except KitError as error:
+            yield Check("tree", f"{name}: repository", False, error.message)
+            continue
+        yield _equal("tree", f"{name}: HEAD is the commit of the lock", head, upstream.commit)
+        yield _equal("tree", f"{name}: its tree is that of the lock", made, upstream.tree)
+        below = git.run("rev-list", "--max-parents=0", "HEAD", at=repository).decode().split()
+        yield _equal("tree", f"{name}: built on the pin", " ".join(below), upstream.pin)
+        wrong = [path for path, id in upstream.files.items() if _state(repository / path) != id]
+        written = f"{name}: {len(upstream.files)} files kit wrote have their hashes"
+        yield Check("tree", written, not wrong, ", ".join(f"{repository / path}: changed" for path in wrong))
+    edits = list(workspace.edits(place))
+    changes = [str(edit) for edit in edits if not edit.beside]
+    yield Check("tree", "nothing kit or upstream wrote was edited", not changes, "; ".join(changes))
+    if beside := [str(edit) for edit in edits if edit.beside]:
+        yield Check("tree", "files beside them, not kit's", None, "; ".join(beside))
+
+
+def _equal(level: str, name: str, found: str, wanted: str) -> Check:
+    return Check(level, name, found == wanted, "" if found == wanted else f"found {found}, the lock says {wanted}")
+
+
+def _state(path: Path) -> str:
+    """git mode and blob id of a file, as in the lock; nothing where there is none."""
+    if path.is_symlink() or not path.is_file():
+        return ""
+    return f"{'100755' if path.stat().st_mode & 0o100 else '100644'} {patchfile.blob_id(path.read_bytes())}"
+
+
+def static(place: Path, locked: Lock, found: Recipe) -> Iterator[Check]:
+    """What can be proved without running anything."""
+    device = found.device(locked.device)
+    for name, upstream in locked.upstreams.items():
+        yield from _fixes(place / name, name, locked, found, device)
+        files = [place / name / path for path in upstream.files if (place / name / path).is_file()]
+        kinds: dict[str, tuple[str, Callable[[Path], object]]] = {
+            ".py": (
+                f"parses as Python {found.environment.python}",
+                lambda path: _python(path, found.environment.python),
+            ),
+            ".sh": ("passes bash -n", _bash),
+            ".json": ("is JSON", lambda path: json.loads(path.read_bytes())),
+            ".toml": ("is TOML", lambda path: tomllib.loads(path.read_text("utf-8"))),
+            ".yaml": ("is YAML", _yaml),
+            ".yml": ("is YAML", _yaml),
+        }
+        for path in files:
+            if path.suffix in kinds:
+                what, reader = kinds[path.suffix]
+                yield _reads(f"{name}: {path.name} {what}", path, reader)
+        for path in files:
+            if path.suffix == ".sh":
+                yield from _flags(name, path)
+        yield from _device_calls(name, files, device)
+
+
+def _fixes(repository: Path, name: str, locked: Lock, found: Recipe, device: devices.Device) -> Iterator[Check]:
+    from kit import codemod
+
+    for _, step in found.series(name, locked.device):
+        if step.id in locked.without:
+            yield Check("static", f"{name}: fix {step.id}", None, "left out with --without")
+            continue
+        if step.use == "patch":
+            yield Check("static", f"{name}: fix {step.id}", None, "hand-written: only its bytes are known (level tree)")
+            continue
+        fix = fixes.load(step.use or step.id)
+        options = {key: value.format(device=device) for key, value in step.options.items()}
+        for path in step.files:
+            title = f"{name}: fix {step.id} holds in {path.rpartition('/')[2]}"
+            try:
+                content = (repository / path).read_bytes()
+                sites = fix.sites(parse(content, str(repository / path)), options)
+                result = codemod.run(fix, content, path, step.count, options)
+            except (OSError, KitError) as error:
+                yield Check("static", title, False, str(error).splitlines()[0])
+                continue
+            lines = ", ".join(f"{repository / path}:{site.line}" for site in sites if not site.done)
+            if not sites:
+                yield Check("static", title, False, f"{repository / path}: the construct it is about is not there")
+            elif lines:
+                yield Check("static", title, False, f"undone at {lines}")
+            else:
+                again = result.outcome is Outcome.satisfied and result.content == content
+                yield Check("static", title, again, "" if again else "a second application would change the file")
+
+
+def _reads(title: str, path: Path, reader: Callable[[Path], object]) -> Check:
+    try:
+        reader(path)
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        return Check("static", title, False, f"{path}:{line or 1}: {str(error).splitlines()[0]}")
+    return Check("static", title, True)
+
+
+def _python(path: Path, version: str) -> None:
+    """Parse with the grammar of the recipe's Python, as far as this Python knows it."""
+    major, minor = map(int, version.split(".")[:2])
+    content = path.read_bytes()
+    ast.parse(content, str(path), feature_version=(major, minor))
+    compile(content, str(path), "exec", dont_inherit=True)
+
+
+def _bash(path: Path) -> None:
+    bash = shutil.which("bash")
+    if not bash:
+        raise ValueError("bash was not found on PATH")
+    done = subprocess.run([bash, "-n", str(path)], capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(done.stderr.strip() or "bash -n failed")
+
+
+def _yaml(path: Path) -> None:
+    import yaml
+
+    try:
+        yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
+def launched(script: str) -> dict[str, dict[str, int]]:
+    """The Python scripts a shell script runs, each with the flags it passes them and the line of each.
+
+    Both ways of writing it are read: a command with its flags after the script's name, over continued lines, and a bash
+    array that holds the script's name and is added to.
+    """
+    found: dict[str, dict[str, int]] = {}
+    arrays: dict[str, str] = {}
+    code = re.sub(r"(?m)(^|\s)#.*$", lambda match: " " * len(match[0]), script)
+    for match in re.finditer(r"(?ms)\b(\w+)(\+?)=\((.*?)\)\s*(?:$|;|\|\|)", code):
+        name, added, content = match[1], match[2], match[3]
+        target = re.search(r"([\w.-]+\.py)\b", content)
+        if target and not added:
+            arrays[name] = target[1]
+        if name in arrays:
+            after = content[target.end() :] if target and not added else content
+            _note_flags(found, arrays[name], after, code, match.start(3) + len(content) - len(after))
+    joined = re.sub(r"\\\n", "  ", code)
+    for match in re.finditer(r"(?m)^[^\n(]*?([\w.-]+\.py)[\"']?[ \t]+([^\n]*)$", joined):
+        if re.search(r"(^|\s)--\w", match[2]):
+            _note_flags(found, match[1], match[2], joined, match.start(2))
+    return found
+
+
+def _note_flags(found: dict[str, dict[str, int]], target: str, text: str, code: str, offset: int) -> None:
+    for flag in re.finditer(r"(?:^|\s)(--[A-Za-z0-9][\w-]*)", text):
+        line = code.count("\n", 0, offset + flag.start(1)) + 1
+        found.setdefault(target, {}).setdefault(flag[1], line)
+
+
+def parser_flags(source: bytes, name: str) -> set[str]:
+    """The flags of every `add_argument` in a script."""
+    return {
+        argument.value
+        for node in ast.walk(parse(source, name))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument"
+        for argument in node.args
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str) and argument.value.startswith("--")
+    }
+
+
+def _flags(name: str, path: Path) -> Iterator[Check]:
+    launches = launched(path.read_text("utf-8"))
+    for target, flags in launches.items():
+        script = path.parent / target
+        title = f"{name}: the {len(flags)} flags {path.name} passes exist in {target}"
+        if not script.is_file():
+            yield Check("static", title, False, f"{path}: there is no {script}")
+            continue
+        known = parser_flags(script.read_bytes(), str(script))
+        unknown = {flag: line for flag, line in flags.items() if flag not in known}
+        wrong = "; ".join(f"{path}:{line}: {flag} is not an option of {target}" for flag, line in unknown.items())
+        yield Check("static", title, not unknown, wrong)
+    if not launches:
+        yield Check("static", f"{name}: flags of {path.name}", None, "it runs no Python script with flags")
+
+
+def _device_calls(name: str, files: list[Path], device: devices.Device) -> Iterator[Check]:
+    title = f"{name}: device-API calls exist in {device.package or device.name}"
+    signatures = devices.signatures(device.name)
+    if not device.package:
+        yield Check("static", title, None, f"{device.title} needs no device package")
+        return
+    if not signatures:
+        yield Check("static", title, None, f"kit/profiles has no {device.name}.api.toml to check against")
+        return
+    wrong = []
+    calls = 0
+    for path in files:
+        if path.suffix == ".py":
+            for node in ast.walk(parse(path.read_bytes(), str(path))):
+                if isinstance(node, ast.Call) and (called := _api_name(node.func, device)):
+                    calls += 1
+                    problem = devices.misuse(signatures, called, len(node.args), [key.arg for key in node.keywords])
+                    wrong += [f"{path}:{node.lineno}: {problem}"] if problem else []
+    yield Check("static", f"{name}: {calls} device-API calls exist in {device.package}", not wrong, "; ".join(wrong))
+
+
+def _api_name(function: ast.expr, device: devices.Device) -> str:
+    """The dotted name of a call into the device package (`torch_npu.x`, `torch.npu.x`); nothing for other calls."""
+    called = ast.unparse(function) if isinstance(function, ast.Attribute) else ""
+    return called if called.startswith((f"{device.package}.", f"torch.{device.device}.")) else ""

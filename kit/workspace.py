@@ -1,0 +1,347 @@
+"""Make a workspace: stage, commit, stamp, swap. Look at one: status and local edits.
+
+A workspace is a folder with one git repository for each upstream and a `kit.lock`. Everything is made in a staging
+folder beside the destination; the last step is a rename, so a kill at any point leaves the old tree or the new one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kit import __version__, git, lock, overlay, patchfile, series, store
+from kit.devices import Device
+from kit.errors import KitError
+from kit.paths import TreePath
+from kit.recipe import Cluster, Recipe, Upstream, shipped_root
+
+IGNORED_JUNK = ("__pycache__/", ".egg-info/", ".pytest_cache/", ".ruff_cache/", ".mypy_cache/")
+
+
+@dataclass(frozen=True)
+class UpstreamPlan:
+    """What will happen to one upstream: the fixes with their outcomes, and the overlay's files."""
+
+    upstream: Upstream
+    entry: store.Entry
+    steps: tuple[series.Step, ...]
+    overlay: dict[TreePath, overlay.File]
+    modes: dict[TreePath, int]  # of the files the fixes change
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that makes a workspace: the same plan gives the same commit on every machine."""
+
+    recipe: Recipe
+    device: Device
+    cluster: Cluster
+    without: tuple[str, ...]
+    upstreams: tuple[UpstreamPlan, ...]
+
+
+def plan(recipe: Recipe, device: Device, cluster: Cluster, without: Sequence[str] = (), offline: bool = False) -> Plan:
+    """Fetch what is missing and work out every change, writing nothing but the cache.
+
+    Raises KitError at the first fix that is gone or in conflict (file and line), at an overlay file that would
+    overwrite one of upstream's, and at whatever the recipe, the store or a patch refuses.
+    """
+    known = [step.id for step in recipe.fix]
+    for name in without:
+        if name not in known:
+            raise KitError(f"recipe {recipe.name} has no fix {name!r}", f"its fixes: {', '.join(known)}")
+    upstreams = tuple(_plan_upstream(recipe, each, device, cluster, without, offline) for each in recipe.upstream)
+    return Plan(recipe, device, cluster, tuple(sorted(without)), upstreams)
+
+
+def _plan_upstream(
+    recipe: Recipe, upstream: Upstream, device: Device, cluster: Cluster, without: Sequence[str], offline: bool
+) -> UpstreamPlan:
+    entry = store.ensure(upstream, recipe.path.parent, offline)
+    tree = entry.tree()
+    targets = {path for _, step in recipe.series(upstream.name, device.name) for path in step.files if path in tree}
+    for path in targets:
+        if tree[path][0] not in ("100644", "100755"):
+            raise KitError(f"{upstream.name}: {path} has git mode {tree[path][0]}", "kit changes regular files only")
+    blobs = entry.blobs(tree[path][1] for path in targets)
+    files = {path: blobs[tree[path][1]] for path in targets}
+    patches = series.load_patches(recipe, upstream.name)
+    steps, _ = series.apply(recipe, upstream.name, device, files, patches, without)
+    for step in steps:
+        step.check(f"leave it out with --without {step.fix.id}, or mend the fix")
+    copied: dict[TreePath, overlay.File] = {}
+    context = {
+        "recipe": {"name": recipe.name, "title": recipe.title},
+        "device": dataclasses.asdict(device),
+        "cluster": dataclasses.asdict(cluster),
+        "upstreams": {each.name: {"url": each.url, "pin": each.pin} for each in recipe.upstream},
+    }
+    folders = {path.rpartition("/")[0] for path in tree}
+    for part in recipe.overlays(upstream.name, device.name):
+        for path, file in overlay.render(recipe.root, part, context).items():
+            if path in copied or path in folders or (path in tree and path not in part.replace):
+                hint = f"rename it, or list it under `replace` of the overlay in {recipe.path}"
+                raise KitError(f"overlay {part.source}: {path} is already in {upstream.name}", hint)
+            copied[path] = file
+    modes = {path: int(tree[path][0], 8) for path in targets}
+    return UpstreamPlan(upstream, entry, tuple(steps), copied, modes)
+
+
+def cluster_of(recipe: Recipe, device: Device, **given: Any) -> Cluster:
+    """The recipe's cluster with what was given on the command line, made consistent.
+
+    Raises KitError where the numbers contradict each other: a rank that is not below the number of machines, processes
+    that do not divide among them.
+    """
+    cluster = dataclasses.replace(recipe.cluster, **{key: value for key, value in given.items() if value is not None})
+    if not cluster.processes:
+        cluster = dataclasses.replace(cluster, processes=device.processes * cluster.machines)
+    if not 0 <= cluster.machine_rank < cluster.machines:
+        hint = f"ranks go from 0 to {cluster.machines - 1}"
+        raise KitError(f"--machine-rank {cluster.machine_rank} with --machines {cluster.machines}", hint)
+    if cluster.processes < 1 or cluster.processes % cluster.machines:
+        hint = "--processes is the total over all machines, the same number on each"
+        raise KitError(f"--processes {cluster.processes} with --machines {cluster.machines}", hint)
+    if cluster.machines > 1 and cluster.main_ip in ("localhost", "127.0.0.1"):
+        hint = "give the address of the machine with rank 0: --main-ip IP"
+        raise KitError(f"{cluster.machines} machines cannot meet at {cluster.main_ip}", hint)
+    return cluster
+
+
+def prepare(plan: Plan, destination: Path, force: bool = False) -> tuple[lock.Lock, Path | None, bool]:
+    """Make the workspace of ``plan`` at ``destination``.
+
+    Returns its lock, where an edited tree was set aside with ``force`` (else None), and whether anything was done: a
+    workspace that is already what the plan makes is left alone. Raises KitError, leaving the destination as it was,
+    where it is not a workspace, or one with local edits and ``force`` is not set.
+    """
+    from filelock import FileLock
+
+    destination = destination.absolute()
+    locks = store.cache_dir() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / hashlib.sha256(os.fsencode(destination)).hexdigest()[:16]):
+        staging, retired = (destination.with_name(f".{destination.name}.kit-{kind}") for kind in ("new", "old"))
+        _clear_leftovers(destination, staging, retired)
+        found = _check_destination(destination)
+        edited = bool(found) and bool(list(edits(destination)))
+        try:
+            made = _stage(plan, staging)
+            if found and _same(found, made):
+                return found, None, False
+            if edited and not force:
+                hint = f"keep them with `kit diff --local {destination} > edits.patch`, or set them aside with --force"
+                raise KitError(f"{destination} has local edits: {_first_edits(destination)}", hint)
+            backup = _free_name(destination) if edited else None
+            _swap(staging, destination, backup or retired)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(retired, ignore_errors=True)
+    return made, backup, True
+
+
+def _check_destination(destination: Path) -> lock.Lock | None:
+    if destination.is_symlink() or (destination.exists() and not destination.is_dir()):
+        raise KitError(f"{destination} is in the way: not a folder", "give another DEST")
+    if destination.is_dir() and any(destination.iterdir()):
+        if not (destination / lock.NAME).is_file():
+            raise KitError(f"{destination} was not made by kit: it has no {lock.NAME}", "give another DEST")
+        return lock.read(destination)
+    return None
+
+
+def _same(found: lock.Lock, made: lock.Lock) -> bool:
+    return dataclasses.replace(found, kit="") == dataclasses.replace(made, kit="")
+
+
+def _stage(plan: Plan, staging: Path) -> lock.Lock:
+    staging.mkdir()
+    upstreams = {each.upstream.name: _make_repository(each, staging / each.upstream.name) for each in plan.upstreams}
+    shipped = plan.recipe.path.parent == shipped_root() / "recipes"
+    made = lock.Lock(
+        recipe=plan.recipe.name if shipped else str(plan.recipe.path),
+        recipe_sha256=hashlib.sha256(plan.recipe.path.read_bytes()).hexdigest(),
+        device=plan.device.name,
+        cluster=dataclasses.asdict(plan.cluster),
+        without=list(plan.without),
+        upstreams=upstreams,
+        kit=__version__,
+    )
+    lock.write(made, staging)
+    return made
+
+
+def _make_repository(plan: UpstreamPlan, place: Path) -> lock.LockedUpstream:
+    """A repository at the pin with one commit a fix and one for the overlay, on branch `kit`, checked out."""
+    upstream, entry = plan.upstream, plan.entry
+    git.run("init", "--quiet", "--initial-branch=kit", "--object-format=sha1", "--template=", place)
+    _share_objects(entry.repository, place / ".git", upstream)
+    commits = []
+    makers: list[series.Step | None] = []
+    for step in plan.steps:
+        if step.changes:
+            subject, body = step.message
+            message = f"{subject}\n\n{body}\n\nKit-Fix: {step.fix.id}\n"
+            files = {path: (plan.modes[path], after) for path, (_, after) in step.changes.items()}
+            commits.append(store.Commit(message, files))
+            makers.append(step)
+    if plan.overlay:
+        names = "\n".join(f"- {path}" for path in plan.overlay)
+        commits.append(store.Commit(f"overlay: {len(plan.overlay)} files for the device\n\n{names}\n", plan.overlay))
+        makers.append(None)
+    if commits:
+        stream = store.fast_import(commits, upstream.pin, entry.date())
+        git.run("fast-import", "--quiet", "--force", "--done", stdin=stream, at=place)
+    else:
+        git.run("update-ref", "refs/heads/kit", upstream.pin, at=place)
+    git.run("read-tree", "-m", "-u", "HEAD", at=place)
+    log = git.text("log", "--reverse", "--format=%H %T", f"-{len(commits) or 1}", at=place).split()
+    ids = dict(zip((step.fix.id if step else "" for step in makers), log[::2], strict=True)) if commits else {}
+    written: dict[str, str] = {}
+    fixes = []
+    for step in plan.steps:
+        after = {path: patchfile.blob_id(content) for path, (_, content) in step.changes.items()}
+        written.update({path: f"{plan.modes[path]:o} {id}" for path, id in after.items()})
+        fixes.append(lock.LockedFix(step.fix.id, str(step.outcome), ids.get(step.fix.id, ""), after))
+    written.update({path: f"{mode:o} {patchfile.blob_id(content)}" for path, (mode, content) in plan.overlay.items()})
+    return lock.LockedUpstream(upstream.url, upstream.pin, log[-2], log[-1], fixes, ids.get("", ""), written)
+
+
+def _share_objects(repository: Path, target: Path, upstream: Upstream) -> None:
+    """Give the new repository the cached objects (as hard links where possible), its origin and its sparse folders."""
+    for pack in (repository / "objects").rglob("*"):
+        if pack.is_file():
+            link = target / pack.relative_to(repository)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(pack, link)
+            except OSError:
+                shutil.copyfile(pack, link)
+    config = ""
+    if (repository / "shallow").exists():
+        shutil.copyfile(repository / "shallow", target / "shallow")
+        config = (
+            "[core]\n\trepositoryformatversion = 1\n[extensions]\n\tpartialClone = origin\n"
+            f'[remote "origin"]\n\turl = {upstream.url}\n\tpromisor = true\n\tpartialclonefilter = blob:none\n'
+        )
+    if upstream.sparse:
+        config += "[core]\n\tsparseCheckout = true\n\tsparseCheckoutCone = true\n"
+        (target / "info").mkdir(exist_ok=True)
+        (target / "info" / "sparse-checkout").write_text(_cone(upstream.sparse), encoding="utf-8")
+    with (target / "config").open("a", encoding="utf-8") as file:
+        file.write(config)
+
+
+def _cone(sparse: Sequence[TreePath]) -> str:
+    """git's cone-mode patterns: the files at the top, those beside the way to each folder, all inside the folders."""
+    parents = {"/".join(folder.split("/")[:depth]) for folder in sparse for depth in range(1, folder.count("/") + 1)}
+    lines = ["/*", "!/*/"]
+    for path in sorted(parents | set(sparse)):
+        lines += [f"/{path}/"] if path in sparse else [f"/{path}/", f"!/{path}/*/"]
+    return "\n".join(lines) + "\n"
+
+
+def _swap(staging: Path, destination: Path, aside: Path) -> None:
+    """Put ``staging`` at ``destination``, whatever was there at ``aside``: in one step where the system can."""
+    if not destination.exists():
+        staging.rename(destination)
+    elif _exchange(staging, destination):
+        staging.rename(aside)
+    else:
+        destination.rename(aside)
+        staging.rename(destination)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders atomically (Linux's renameat2); False where that cannot be done."""
+    at_working_directory, exchange = -100, 2
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    names = (os.fsencode(one), os.fsencode(other))
+    return bool(rename(at_working_directory, names[0], at_working_directory, names[1], exchange) == 0)
+
+
+def _clear_leftovers(destination: Path, staging: Path, retired: Path) -> None:
+    """What a killed run left: bring back a tree that was set aside and never replaced, drop the rest."""
+    if retired.exists() and not destination.exists():
+        retired.rename(destination)
+    shutil.rmtree(retired, ignore_errors=True)
+    shutil.rmtree(staging, ignore_errors=True)
+
+
+def _free_name(destination: Path) -> Path:
+    number = 1
+    while (free := destination.with_name(f"{destination.name}.kit-backup-{number}")).exists():
+        number += 1
+    return free
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A difference between a workspace and its lock: `modified`, `untracked`, `deleted`, `committed`, `missing`, …"""
+
+    upstream: str
+    kind: str
+    path: str
+
+    @property
+    def beside(self) -> bool:
+        """Whether it is a file of the user's own, beside what kit and upstream wrote."""
+        return self.kind in ("untracked", "ignored")
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.upstream + '/' if self.upstream else ''}{self.path}"
+
+
+def edits(workspace: Path) -> Iterator[Edit]:
+    """What the user changed since the workspace was made: files, commits, and anything beside the upstreams."""
+    locked = lock.read(workspace)
+    for path in sorted(workspace.iterdir()):
+        if path.name != lock.NAME and path.name not in locked.upstreams:
+            yield Edit("", "untracked", path.name)
+    for name, upstream in locked.upstreams.items():
+        place = workspace / name
+        if not (place / ".git").exists():
+            yield Edit(name, "missing", ".")
+            continue
+        head = git.text("rev-parse", "HEAD", at=place)
+        if head != upstream.commit:
+            yield Edit(name, "committed", head[:12])
+        arguments = ("status", "--porcelain=v1", "-z", "--no-renames", "--ignored=matching", "--untracked-files=normal")
+        for line in filter(None, git.run(*arguments, at=place).decode("utf-8", "surrogateescape").split("\0")):
+            kind, changed = line[:2], line[3:]
+            if kind not in ("!!", "??") or not any(mark in f"/{changed}/" for mark in IGNORED_JUNK):
+                yield Edit(name, _KINDS.get(kind.strip()[:1], "modified"), changed)
+
+
+_KINDS = {"M": "modified", "?": "untracked", "!": "ignored", "D": "deleted", "A": "added"}
+
+
+def _first_edits(workspace: Path) -> str:
+    found = [str(edit) for edit in edits(workspace)]
+    return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+
+
+def find(start: Path) -> list[Path]:
+    """The workspace ``start`` is in, or else every workspace below it. Raises KitError where there is none."""
+    start = start.absolute()
+    if not start.is_dir():
+        raise KitError(f"{start} is not a folder", "give the folder of a workspace")
+    for folder in (start, *start.parents):
+        if (folder / lock.NAME).is_file():
+            return [folder]
+    below = sorted(path.parent for path in start.glob(f"*/{lock.NAME}"))
+    below += sorted(path.parent for path in start.glob(f"*/*/{lock.NAME}"))
+    if not below:
+        raise KitError(f"there is no workspace at or below {start}", "make one: kit prepare RECIPE --device DEVICE")
+    return below
