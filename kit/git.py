@@ -30,7 +30,6 @@ _SETTINGS = {
     "core.hooksPath": os.devnull,
     "core.quotePath": "false",
     "core.untrackedCache": "false",
-    "diff.external": "",
     "filter.lfs.process": "",
     "filter.lfs.required": "false",
     "filter.lfs.smudge": "cat",

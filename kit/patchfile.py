@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import pairwise, zip_longest
@@ -40,7 +41,7 @@ REFUSED = (
     (r"(new file mode|index \S+) (?!100(644|755)$)", "this file mode is not supported", PLAIN),
     (r"(old|new) mode ", "changing a file's mode is not supported", "leave the mode; call it through its interpreter"),
     (r"deleted file |\+\+\+ /dev/null", "deleting a file is not supported", "leave the file, and stop using it"),
-    (r"rename (from|to) |similarity .*\nrename", "renaming a file is not supported", BY_HAND),
+    (r"rename (from|to) ", "renaming a file is not supported", BY_HAND),
     (r"GIT binary patch|Binary files ", "a binary change is not supported", AS_TEXT),
     (r"\*\*\* |\*{15}", "a context diff is not supported", BY_HAND),
     (r"\d+\.\d+\.\S+$", "a mail signature is not supported", "make the patch with --no-signature"),
@@ -137,7 +138,7 @@ def parse(text: bytes, name: str) -> Patch:
 
 def _stray(name: str, lines: list[str], at: int, what: str, hint: str) -> KitError:
     """The error for the line at index ``at``: what REFUSED knows it to be, otherwise ``what``."""
-    known = (row[1:] for row in REFUSED if re.match(row[0], "\n".join(lines[at : at + 2]), re.MULTILINE))
+    known = (row[1:] for row in REFUSED if at < len(lines) and re.match(row[0], lines[at]))
     return _error(name, min(at, len(lines) - 1) + 1, *next(known, (what, hint)))
 
 
@@ -154,9 +155,11 @@ def _read_message(lines: list[str], name: str) -> tuple[str, str, int]:
         raise _error(name, 1, "the mail is encoded", "write it as plain text: Content-Transfer-Encoding: 8bit")
     subject = headers["subject"]
     if "=?" in subject:  # git format-patch writes a subject so that is not ASCII
+        from email.errors import MessageError
         from email.header import decode_header, make_header
 
-        subject = str(make_header(decode_header(subject)))
+        with suppress(MessageError, LookupError, ValueError):  # left encoded, it is refused below
+            subject = str(make_header(decode_header(subject)))
     end = next((at for at in range(blank, len(lines)) if _ends_message(lines[at])), len(lines))
     first = end + 2 if lines[end : end + 2] == ["---", ""] else end + (lines[end : end + 1] == ["---"])
     if first >= len(lines) or not lines[first].startswith("diff --git "):
@@ -269,8 +272,10 @@ def _read_hunk(lines: list[str], start: int, name: str) -> Hunk:
         raise _error(name, start + 1, f"lines follow one marked {NO_NEWLINE!r}", REFRESH)
     # A side without lines is placed by the line it comes after, any other by its first line.
     source, target = hunk.source_start - bool(before), hunk.target_start - bool(after)
-    if source < 0 or target < 0:
+    if source < 0:
         raise _error(name, start + 1, "the header of the hunk counts from line 0", REFRESH)
+    if source > 0 and not before:
+        raise _error(name, start + 1, "the hunk has no context to hold on to", REFRESH)
     return Hunk(start + 1, source, target, before, after)
 
 
@@ -295,7 +300,7 @@ def apply(patch: FilePatch, source: bytes | None, name: str) -> bytes:
     lines, result, done = _split(content), list[bytes](), 0
     for hunk in patch.hunks:
         end = hunk.start + len(hunk.before)
-        if end > len(lines) or tuple(lines[hunk.start : end]) != hunk.before:
+        if tuple(lines[hunk.start : end]) != hunk.before:
             raise _error(name, hunk.line, f"{patch.path}: {_difference(hunk, lines, hunk.start)}", REFRESH)
         result += [*lines[done : hunk.start], *hunk.after]
         done = end
@@ -336,7 +341,7 @@ def _place(wanted: tuple[bytes, ...], lines: list[bytes], start: int) -> tuple[i
 def _difference(hunk: Hunk, lines: list[bytes], place: int) -> str:
     """The first line of ``hunk.before`` that ``lines`` does not have when it starts at index ``place``."""
     pairs = enumerate(zip_longest(hunk.before, lines[place : place + len(hunk.before)]), place + 1)
-    number, sides = next(((number, pair) for number, pair in pairs if pair[0] != pair[1]), (place + 1, (None, None)))
+    number, sides = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
     wanted, found = ("the end of the file" if side is None else repr(side.decode(errors="replace")) for side in sides)
     return f"context differs at line {number}: expected {wanted}, found {found}"
 

@@ -11,7 +11,7 @@ from kit import workspace as workspaces
 
 
 def run(workspace: str | None, local: bool, stat: bool) -> int:
-    style = ["--stat"] if stat else []
+    style = ["--no-ext-diff", "--no-textconv", *(["--stat"] if stat else [])]
     for place in workspaces.find(Path(workspace or ".")):
         for name, upstream in lock.read(place).upstreams.items():
             repository = place / name

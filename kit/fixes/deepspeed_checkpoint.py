@@ -54,11 +54,12 @@ def _gate(above: Ancestors) -> ast.If | None:
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
+    library = options.get("accelerate", "accelerate")  # where the script has Accelerator from
     for index, statement in enumerate(block.statements):
         if block.test(statement) == _MAIN and block.contains_call(statement, "accelerator.save_state"):
             yield Splice(index, index + 1, [statement.with_changes(test=block.expression(_OPEN))])
-        names = block.imports(statement, "accelerate")
+        names = block.imports(statement, library)
         if not block.enclosing and names and "DistributedType" not in names:
-            line = block.parse(f"from accelerate import {', '.join(sorted([*names, 'DistributedType']))}\n")[0]
+            line = block.parse(f"from {library} import {', '.join(sorted([*names, 'DistributedType']))}\n")[0]
             leading = statement.leading_lines  # type: ignore[attr-defined]
             yield Splice(index, index + 1, [line.with_changes(leading_lines=leading)], counted=False)
