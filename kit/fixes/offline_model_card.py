@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 TITLE = "write the model card only under --push_to_hub"
 WHY = """\
-After training, the script writes a model card, and for that asks the hub for an existing one. A machine without network
-waits through the retries and then fails, with the LoRA already saved but an exit status that says the run was lost. The
-card only matters to a repository on the hub; validation images are in the tracker's log either way."""
+After training, even where nothing is pushed, the script asks the hub for the model card of a repository named like the
+output folder. A machine without network waits 23 s in retries (huggingface-hub 0.36.2), one with network fetches the
+card of whoever owns that name, and a folder name that is no repository id ("my lora") ends the run, trained, with
+HFValidationError. Only a pushed repository needs the card; validation images are in the tracker's log either way."""
 LINKS = ("https://github.com/huggingface/diffusers/issues/11629",)
 NEEDS = ("args", "save_model_card")
 
