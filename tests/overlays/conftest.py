@@ -1,0 +1,58 @@
+"""A machine for the launch script, with a stand-in for `accelerate`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launching import SCRIPT, Machine, render
+
+# Records how it was called, prints what a training would have printed, ends with the status that is asked for.
+ACCELERATE = """#!/usr/bin/env bash
+printf '%s\\0' "$@" >"$RECORD/argv"
+env -0 >"$RECORD/env"
+pwd >"$RECORD/cwd"
+cat "$RECORD/output" >&2
+exit "${FAKE_STATUS:-0}"
+"""
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    root = tmp_path / "machine"
+    for folder in ("bin", "record", "home", "work/model", "work/llama", "work/data", "modules/torch_npu"):
+        (root / folder).mkdir(parents=True)
+    accelerate = root / "bin/accelerate"
+    accelerate.write_text(ACCELERATE)
+    python = root / "bin/python3"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    for program in (accelerate, python):
+        program.chmod(0o755)
+    (root / "modules/torch_npu/__init__.py").touch()
+    (root / "work/model/model_index.json").write_text("{}")
+    (root / "work/llama/config.json").write_text("{}")
+    (root / "work/data/00.jpg").touch()
+    (root / "work/data/metadata.jsonl").write_text('{"file_name": "00.jpg", "prompt": "a llama"}\n')
+    (root / "record/output").write_text("no steps\n")
+    env = {
+        "PATH": f"{root}/bin:/usr/bin:/bin",
+        "HOME": str(root / "home"),
+        "RECORD": str(root / "record"),
+        "PYTHONPATH": str(root / "modules"),
+        "LC_ALL": os.environ.get("LC_ALL", "C"),
+    }
+    return Machine(root, env)
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Callable[..., Path]:
+    """Render for a device, into a folder with a space in its name, and give the launch script."""
+
+    def make(device: str = "cpu", **cluster: Any) -> Path:
+        return render(device, tmp_path / "the tree" / device, **cluster) / SCRIPT
+
+    return make
