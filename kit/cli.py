@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from kit import __version__
-from kit.errors import handler
+from kit import __version__, output
+from kit.errors import USAGE, handler
 
 
 def _complete_recipe(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -26,8 +28,9 @@ def _complete_device(context: click.Context, parameter: click.Parameter, incompl
 def _complete_fix(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from kit import recipe
 
-    name = context.params.get("recipe_name")
-    steps = recipe.load(name).fix if name in recipe.names() else ()
+    # click gives no parameters here: to it the line is wrong, for its last option has no value yet.
+    words = os.environ.get("COMP_WORDS", "").split()
+    steps = [step for word in words if word in recipe.names() for step in recipe.load(word).fix]
     return [CompletionItem(step.id) for step in steps if step.id.startswith(incomplete)]
 
 
@@ -71,11 +74,11 @@ def show(**options: Any) -> int:
 @recipe_argument
 @device_option
 @click.argument("dest", required=False, type=folder)
-@click.option("--machines", type=int, metavar="N", help="Machines the run is meant for.")
-@click.option("--machine-rank", type=int, metavar="R", help="Which of them this is, from 0.")
+@click.option("--machines", type=click.IntRange(1), metavar="N", help="Machines the run is meant for.")
+@click.option("--machine-rank", type=click.IntRange(0), metavar="R", help="Which of them this is, from 0.")
 @click.option("--main-ip", metavar="IP", help="Address of the machine with rank 0.")
-@click.option("--main-port", type=int, metavar="P", help="A free port on it.")
-@click.option("--processes", type=int, metavar="T", help="Training processes, on all machines together.")
+@click.option("--main-port", type=click.IntRange(1, 65535), metavar="P", help="A free port on it.")
+@click.option("--processes", type=click.IntRange(1), metavar="T", help="Training processes, on all machines together.")
 @click.option("--without", multiple=True, metavar="FIX", shell_complete=_complete_fix, help="Leave a fix out.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing but the cache.")
 @click.option("--offline", is_flag=True, help="Use the cache alone.")
@@ -111,9 +114,13 @@ def diff(**options: Any) -> int:
 
 @cli.command()
 @click.argument("workspaces", nargs=-1, metavar="[WORKSPACE]...", type=folder)
+@click.option("--smoke", is_flag=True, help="Run the launch script on a tiny model, in the reference environment.")
+@click.option("--red", is_flag=True, help="Also leave each fix out in turn: the failure it is for must appear.")
+@click.option("--step", "steps", multiple=True, metavar="STEP", help="Of the smoke run, only this step (repeatable).")
+@click.option("--report", default="", metavar="FILE.html", type=folder, help="Write the report as one HTML page.")
 @json_option
 def verify(**options: Any) -> int:
-    """Prove a workspace: the tree is what the lock says, and everything in it holds together.
+    """Prove a workspace: the tree is what the lock says, everything in it holds together, and it trains.
 
     With no argument: the workspace it stands in, or every workspace below.
     """
@@ -134,6 +141,33 @@ def refresh(**options: Any) -> int:
 
 
 @cli.command()
+@recipe_argument
+@device_option
+@click.argument("workspace_path", metavar="[WORKSPACE]", required=False, type=folder)
+@click.option("--python", default="", metavar="PATH", help="The interpreter to use, instead of the one that is found.")
+@click.option("--list", "list_", is_flag=True, help="List the recipe's environments.")
+@click.option("--remove", is_flag=True, help="Remove them.")
+@click.option("--lock", "write_lock", is_flag=True, help="Resolve the recipe's pins anew, into its lock.")
+@json_option
+def env(**options: Any) -> int:
+    """Build the recipe's reference environment for a workspace (default: RECIPE-DEVICE), or reuse it."""
+    from kit.commands import env as command
+
+    return command.run(**options)
+
+
+@cli.command()
+@click.argument("family")
+@click.argument("folder", metavar="DIR", type=folder)
+@click.option("--python", default="", metavar="PATH", help="The Python of a reference environment to build it in.")
+def tiny(**options: Any) -> int:
+    """Write a tiny random-weight model, its tokenizers and data, in the layout of the published checkpoint."""
+    from kit.commands import tiny as command
+
+    return command.run(**options)
+
+
+@cli.command()
 @device_option
 @json_option
 def doctor(**options: Any) -> int:
@@ -144,6 +178,16 @@ def doctor(**options: Any) -> int:
 
 
 def main() -> None:
-    """The console script."""
+    """The console script. A usage error exits 2, as click's own do; the rest is `kit.errors.handler`'s."""
     with handler():
-        raise SystemExit(cli.main(standalone_mode=False) or 0)
+        try:
+            status = cli.main(sys.argv[1:] or ["--help"], prog_name="kit", standalone_mode=False)
+        except click.Abort:  # what click makes of Ctrl-C
+            raise KeyboardInterrupt from None
+        except click.UsageError as usage:
+            command = usage.ctx.command_path if usage.ctx else "kit"
+            output.error(" ".join(usage.format_message().split()), f"{command} --help")
+            raise SystemExit(USAGE) from None
+        finally:
+            sys.stdout.flush()  # here, where a reader that went away is not an error
+        raise SystemExit(status or 0)

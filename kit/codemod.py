@@ -14,6 +14,7 @@ from typing import Any
 import libcst as cst
 from libcst.helpers import get_full_name_for_node
 
+from kit.errors import KitError
 from kit.fixes import Fix, Options, Outcome, Site
 from kit.fixes._ast import bound_names, parse, requires
 
@@ -37,12 +38,12 @@ class Block:
     module: cst.Module = field(repr=False)
 
     def parse(self, text: str) -> list[cst.BaseStatement]:
-        """Statements from source, in the file's own indentation and line endings."""
-        body = cst.parse_module(text, self.module.config_for_parsing).body
+        """Statements from source with four spaces and line feeds; written, they have the file's own."""
+        body = cst.parse_module(text).body
         return [statement for statement in body if isinstance(statement, cst.BaseStatement)]
 
     def expression(self, text: str) -> cst.BaseExpression:
-        return cst.parse_expression(text, self.module.config_for_parsing)
+        return cst.parse_expression(text)
 
     def blank_lines(self, count: int) -> list[cst.EmptyLine]:
         return [cst.EmptyLine(indent=False)] * count
@@ -50,6 +51,15 @@ class Block:
     def test(self, statement: cst.CSTNode) -> str:
         """The test of an `if` as `ast` writes it (spacing and quotes do not matter); "" for other statements."""
         return self._code(statement.test) if isinstance(statement, cst.If) else ""
+
+    def requires(self, statement: cst.CSTNode, condition: str) -> bool:
+        """Whether a statement is an `if` that is only taken where ``condition`` holds."""
+        return isinstance(statement, cst.If) and requires(_expression(self._code(statement.test)), condition)
+
+    def narrowed(self, statement: cst.BaseStatement, condition: str) -> cst.BaseStatement:
+        """An `if` with `and condition` added to its test, which is a comparison, a name or an `and` of such."""
+        test = cst.BooleanOperation(statement.test, cst.And(), self.expression(condition))  # type: ignore[attr-defined]
+        return statement.with_changes(test=test)
 
     def calls(self, statement: cst.CSTNode, name: str) -> bool:
         """Whether a statement is just a call of ``name`` (dotted)."""
@@ -59,19 +69,36 @@ class Block:
         call = small.value if isinstance(small, cst.Expr) else None
         return isinstance(call, cst.Call) and get_full_name_for_node(call.func) == name
 
-    def imports(self, statement: cst.CSTNode, module: str) -> list[str]:
-        """The names a `from module import …` line imports as themselves; none for other statements."""
-        if not isinstance(statement, cst.SimpleStatementLine) or not isinstance(statement.body[0], cst.ImportFrom):
-            return []
-        line = statement.body[0]
-        if isinstance(line.names, cst.ImportStar) or not line.module or get_full_name_for_node(line.module) != module:
-            return []
-        return [alias.evaluated_name for alias in line.names if alias.asname is None]
+    def imports(self, statement: cst.CSTNode) -> tuple[str, list[str]]:
+        """The module of a `from module import …` line and the names it imports as themselves; none for others."""
+        line = statement.body[0] if isinstance(statement, cst.SimpleStatementLine) and statement.body else None
+        if not isinstance(line, cst.ImportFrom) or isinstance(line.names, cst.ImportStar) or not line.module:
+            return "", []
+        names = [alias.evaluated_name for alias in line.names if alias.asname is None]
+        return "" if line.relative else get_full_name_for_node(line.module) or "", names
+
+    def with_import(self, statement: cst.BaseStatement, name: str) -> list[cst.BaseStatement]:
+        """A `from module import …` line that imports ``name`` too, in its alphabetical place; one in parentheses stays
+        as it is, with a line of its own below."""
+        line: cst.ImportFrom = statement.body[0]  # type: ignore[attr-defined]
+        names = list(line.names)  # type: ignore[arg-type]
+        if line.lpar or len(statement.body) > 1:  # type: ignore[attr-defined]
+            alone = cst.ImportFrom(line.module, [cst.ImportAlias(cst.Name(name))])
+            return [statement, cst.SimpleStatementLine([alone])]
+        at = sum(alias.evaluated_name < name for alias in names)
+        names.insert(at, cst.ImportAlias(cst.Name(name)))
+        return [statement.with_deep_changes(line, names=names)]
 
     def body(self, statement: cst.CSTNode) -> Sequence[cst.BaseStatement]:
         """The statements inside a compound statement written over several lines."""
         inner = getattr(statement, "body", None)
         return inner.body if isinstance(inner, cst.IndentedBlock) else ()
+
+    def leading(self, statement: cst.CSTNode) -> tuple[list[cst.EmptyLine], list[cst.EmptyLine]]:
+        """The blank lines above a statement, and from its first comment on the rest."""
+        lines = list(statement.leading_lines)  # type: ignore[attr-defined]
+        blank = next((index for index, line in enumerate(lines) if line.comment), len(lines))
+        return lines[:blank], lines[blank:]
 
     def with_body(self, statement: cst.BaseStatement, body: Sequence[cst.BaseStatement]) -> cst.BaseStatement:
         return statement.with_deep_changes(statement.body, body=body)  # type: ignore[attr-defined]
@@ -81,32 +108,46 @@ class Block:
         return self.calls(statement, name) or any(self.contains_call(inner, name) for inner in self.body(statement))
 
     def is_step_limit(self, statement: cst.CSTNode) -> bool:
-        """`if global_step >= args.max_train_steps: break`."""
-        if not isinstance(statement, cst.If) or self.test(statement) != "global_step >= args.max_train_steps":
+        """`if global_step >= args.max_train_steps: break`, with no `else`."""
+        if self.test(statement) != "global_step >= args.max_train_steps" or statement.orelse:  # type: ignore[attr-defined]
             return False
-        last = self.body(statement)[-1:]
-        ends = bool(last) and isinstance(last[0], cst.SimpleStatementLine) and isinstance(last[0].body[-1], cst.Break)
-        return ends and statement.orelse is None
+        last = statement.body.body[-1]  # type: ignore[attr-defined]
+        return isinstance(last.body[-1] if isinstance(last, cst.SimpleStatementLine) else last, cst.Break)
 
-    def in_loop(self, *, holding_loops: bool) -> bool:
-        """Whether this block is the body of a `for`, and has (or has no) further `for` directly inside it."""
-        inside = bool(self.enclosing) and isinstance(self.enclosing[-1], cst.For)
-        return inside and holding_loops == any(isinstance(statement, cst.For) for statement in self.statements)
+    def loop(self) -> cst.For | cst.While | None:
+        """The loop this block is the body of."""
+        last = self.enclosing[-1] if self.enclosing else None
+        return last if isinstance(last, (cst.For, cst.While)) else None
+
+    def holds_batches(self) -> bool:
+        """Whether one of these statements is the loop over batches: the innermost one with the step-limit break."""
+        return any(
+            self._limited(loop) and not any(map(self._limited, self.body(loop)))
+            for loop in self.statements
+            if isinstance(loop, (cst.For, cst.While))
+        )
+
+    def _limited(self, loop: cst.CSTNode) -> bool:
+        return isinstance(loop, (cst.For, cst.While)) and any(map(self.is_step_limit, self.body(loop)))
 
     def guarded(self, condition: str) -> bool:
-        """Whether an `if` around this block, in the same function, requires ``condition``."""
+        """Whether an `if` or `while` around this block, in the same function, requires ``condition``."""
         inner: cst.CSTNode | None = None
         for node in reversed(self.enclosing):
             if isinstance(node, cst.FunctionDef):
                 return False
-            taken = isinstance(node, cst.If) and (inner is None or node.orelse is not inner)
-            if taken and requires(ast.parse(self._code(node.test), mode="eval").body, condition):  # type: ignore[attr-defined]
+            taken = isinstance(node, (cst.If, cst.While)) and (inner is None or node.orelse is not inner)
+            if taken and requires(_expression(self._code(node.test)), condition):  # type: ignore[attr-defined]
                 return True
             inner = node
         return False
 
     def _code(self, node: cst.CSTNode) -> str:
         return ast.unparse(ast.parse(f"({self.module.code_for_node(node)})"))
+
+
+def _expression(code: str) -> ast.expr:
+    return ast.parse(code, mode="eval").body
 
 
 def run(fix: Fix, content: bytes, name: str, count: int = 1, options: Options | None = None) -> Result:
@@ -131,7 +172,10 @@ def run(fix: Fix, content: bytes, name: str, count: int = 1, options: Options | 
         reason = f"expected {count} place{'s' * (count != 1)} to fix, found {len(todo)} (lines {places})"
         return Result(Outcome.conflict, content, reason, todo[0].line)
 
-    module = cst.parse_module(content)
+    try:
+        module = cst.parse_module(content)
+    except cst.ParserSyntaxError as error:
+        raise KitError(f"{name}:{error.raw_line}: libcst cannot read this: {error.message}", "update libcst") from None
     edited, counted = _edit(fix, module, options)
     if counted != count:
         reason = f"expected {count} edit{'s' * (count != 1)}, made {counted}: the code is not as the fix knows it"

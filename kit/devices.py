@@ -83,6 +83,8 @@ def misuse(known: dict[str, Signature], name: str, positional: int, keywords: li
     for keyword in keywords:
         if keyword and keyword not in signature.parameters:
             return f"{name} has no parameter {keyword!r}{nearest(keyword, signature.parameters)}"
+        if keyword in by_position[:positional]:
+            return f"{name} is given {keyword} twice"
     missing = [name for name in signature.parameters if name not in signature.optional and name not in given]
     if missing and None not in keywords:
         return f"{name} needs {', '.join(missing)}"

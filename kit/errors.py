@@ -1,15 +1,23 @@
-"""What can go wrong, and how a person hears of it: expected errors exit 1, an interrupt 130, a bug 3 with a log."""
+"""What can go wrong, and how a person hears of it: expected errors exit 1, a wrong command line 2, an interrupt
+130, a bug 3 with a log."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import platform
 import sys
 import traceback
 from collections.abc import Iterator
 
-EXPECTED, BUG, INTERRUPTED = 1, 3, 130
+EXPECTED, USAGE, BUG, INTERRUPTED = 1, 2, 3, 130
+
+# What a file system may refuse through no fault of kit's.
+_NOT_OURS = {
+    getattr(errno, name)
+    for name in ("EACCES", "EDQUOT", "EEXIST", "EIO", "ENAMETOOLONG", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
+}
 
 
 class KitError(Exception):
@@ -29,10 +37,10 @@ class KitError(Exception):
 
 def _write_log(text: str) -> str:
     """Keep the traceback of a bug where the user can find it; fall back to nothing rather than fail twice."""
-    from kit import store
+    from kit.cache import cache_dir
 
     try:
-        directory = store.cache_dir()
+        directory = cache_dir()
         directory.mkdir(parents=True, exist_ok=True)
         log = directory / "kit.log"
         log.write_text(text, encoding="utf-8")
@@ -59,6 +67,11 @@ def handler() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(EXPECTED) from None
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _NOT_OURS:
+            output.error(
+                f"{error.filename or 'the system'}: {error.strerror}", "make room or give access, then try again"
+            )
+            raise SystemExit(EXPECTED) from None
         from kit import __version__
 
         details = "".join(traceback.format_exception(error))

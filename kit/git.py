@@ -34,6 +34,8 @@ _SETTINGS = {
     "filter.lfs.required": "false",
     "filter.lfs.smudge": "cat",
     "gc.auto": "0",
+    "i18n.commitEncoding": "UTF-8",
+    "i18n.logOutputEncoding": "UTF-8",
     "maintenance.auto": "false",
     "protocol.ext.allow": "never",
     "submodule.recurse": "false",
@@ -126,18 +128,28 @@ def fetch(at: Path, *arguments: str, stdin: bytes = b"", progress: Progress) -> 
 
 
 class GitError(KitError):
-    """git refused; ``stderr`` is all it said."""
+    """git refused; ``stderr`` is all it said, ``said`` its first complaint."""
 
     def __init__(self, arguments: Sequence[str | Path], at: Path | None, stderr: str) -> None:
         self.stderr = stderr.strip()
         lines = [line for line in self.stderr.splitlines() if line.strip()]
-        said = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines[-1:] or ["no message"]
+        complaints = [line for line in lines if line.startswith(("fatal:", "error:"))]
+        self.said = [*complaints, *lines[-1:], "no message"][0]
         place = f" in {at}" if at else ""
-        super().__init__(f"git {arguments[0]} failed{place}: {said[0]}")
+        super().__init__(f"git {arguments[0]} failed{place}: {self.said}")
 
 
 def _no_git() -> KitError:
     return KitError("git was not found on PATH", "install git 2.27 or newer, then run `kit doctor`")
+
+
+def partial_clone(url: str) -> str:
+    """The lines of a repository's config that make it a blobless partial clone of ``url``."""
+    quoted = url.replace("\\", "\\\\").replace('"', '\\"')
+    return (
+        "[core]\n\trepositoryformatversion = 1\n[extensions]\n\tpartialClone = origin\n"
+        f'[remote "origin"]\n\turl = "{quoted}"\n\tpromisor = true\n\tpartialclonefilter = blob:none\n'
+    )
 
 
 def version() -> tuple[int, ...] | None:

@@ -72,9 +72,9 @@ def read(folder: Path) -> Lock:
     except FileNotFoundError:
         raise KitError(f"{folder} is not a workspace of kit: it has no {NAME}", hint) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise KitError(f"{path}:1: not a lock of this kit: {error}", hint) from None
+        raise KitError(f"{path}:1: not a lock of this kit: {error}", f"{hint} --force") from None
     if digest != _digest(body):
-        raise KitError(f"{path}:1: its hash does not match its content: it was changed by hand", hint)
+        raise KitError(f"{path}:1: its hash does not match its content: it was changed by hand", f"{hint} --force")
     return lock
 
 

@@ -54,7 +54,7 @@ def _render(base: Path, source: Path, context: Mapping[str, Any]) -> bytes:
         return templates.get_template(source.relative_to(base).as_posix()).render(context).encode()
     except jinja2.TemplateSyntaxError as error:
         raise KitError(f"{error.filename or source}:{error.lineno}: {error.message}", "mend the template") from None
-    except jinja2.TemplateError as error:
+    except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(".j2")]
         place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else f"{source}:1"
         names = ", ".join(sorted(context))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kit import devices as profiles
-from kit import fixes
+from kit import fixes, lock
 from kit.errors import KitError
 from kit.paths import TreePath, tree_path
 from kit.schema import Source, load_toml, nearest, read
@@ -80,6 +80,59 @@ class Cluster:
 
 
 @dataclass(frozen=True)
+class SmokeStep:
+    """A command of the smoke run and what it must show. In its strings `{tiny}` is the folder of the tiny model and
+    data, `{out}` an empty folder of this smoke run, `{device}` the torch device."""
+
+    name: str
+    run: tuple[str, ...]
+    copy: dict[str, str] = field(default_factory=dict)  # from, to: before the command
+    losses: int = 0  # steps whose loss is logged, each finite
+    like: str = ""  # an earlier step: the losses of the same steps are equal
+    events: str = ""  # the folder whose tensorboard logs hold them
+    moved: str = ""  # a LoRA file: all its tensors that start at zero have moved
+    images: str = ""  # a folder: it holds images, none of one colour
+    files: tuple[str, ...] = ()  # are there afterwards
+    absent: tuple[str, ...] = ()  # are not
+    prints: tuple[str, ...] = ()  # regular expressions found in the output
+    requests: tuple[str, ...] = ()  # regular expressions of the hub requests that are allowed
+    calls: tuple[str, ...] = ()  # functions of the device package that are called, where there is one
+    limit: int = 240  # seconds
+
+
+@dataclass(frozen=True)
+class Undo:
+    """Text that takes out what upstream has already, to show the failure it prevents."""
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Red:
+    """Without ``fix`` these smoke steps fail, and ``shows`` (a regular expression) is found in the failure."""
+
+    fix: str
+    steps: tuple[str, ...]
+    shows: str
+    devices: tuple[str, ...] = ()  # where the failure can be shown; none: everywhere
+    undo: tuple[Undo, ...] = ()
+    attempts: int = 1  # for a race
+    limit: int = 0  # seconds for each step, where less will do than in the smoke run
+
+
+@dataclass(frozen=True)
+class Smoke:
+    """How the port is proven by running it: a tiny model family (kit/smoke/tiny) and the steps, in order."""
+
+    tiny: str
+    folder: str  # where the commands run, in the workspace
+    step: tuple[SmokeStep, ...]
+    red: tuple[Red, ...] = ()
+
+
+@dataclass(frozen=True)
 class Figure:
     """A published measurement this recipe is compared with."""
 
@@ -111,6 +164,7 @@ class Recipe:
     overlay: tuple[Overlay, ...] = ()
     cluster: Cluster = Cluster()
     figure: tuple[Figure, ...] = ()
+    smoke: Smoke | None = None
     next: tuple[str, ...] = ()  # what to type in the prepared workspace
     path: Path = field(default=Path(), metadata={"key": False})
 
@@ -195,7 +249,12 @@ def _check(recipe: Recipe, source: Source) -> None:
     need(recipe.devices, ("devices",), "no device is supported", f"known devices: {', '.join(profiles.names())}")
     for device in recipe.devices:
         known = profiles.names()
-        need(device in known, ("devices",), f"unknown device {device!r}{nearest(device, known)}", f"known: {known}")
+        need(
+            device in known,
+            ("devices",),
+            f"unknown device {device!r}{nearest(device, known)}",
+            f"known devices: {', '.join(known)}",
+        )
     need(recipe.upstream, ("upstream",), "there is no upstream", "add an [[upstream]] table")
     folders = [upstream.name for upstream in recipe.upstream]
     for index, upstream in enumerate(recipe.upstream):
@@ -212,6 +271,8 @@ def _check(recipe: Recipe, source: Source) -> None:
         need(use in known, at, what, f"known fixes: {', '.join(known)}")
         need(use != "patch" or step.why, at, f"fix {step.id} is hand-written and does not say why", "add `why = …`")
         need(step.files, (*at, "files"), f"fix {step.id} names no file", 'add `files = ["path/in/upstream.py"]`')
+        need(len(set(step.files)) == len(step.files), (*at, "files"), f"fix {step.id} names a file twice", "")
+        _check_options(step, at, source)
         need(step.count > 0, (*at, "count"), f"fix {step.id}: count must be at least 1", "")
         _check_use(step.upstream, step.devices, step.files, at, folders, recipe, source)
     for index, overlay in enumerate(recipe.overlay):
@@ -220,6 +281,10 @@ def _check(recipe: Recipe, source: Source) -> None:
         _check_use(overlay.upstream, overlay.devices, paths, at, folders, recipe, source)
         folder = recipe.root / "overlays" / overlay.source
         need(folder.is_dir(), (*at, "source"), f"there is no folder overlays/{overlay.source}", f"create {folder}")
+    python = recipe.environment.python
+    need(
+        re.fullmatch(r"3\.\d+", python), ("environment", "python"), f"bad Python {python!r}", 'write `python = "3.10"`'
+    )
     cluster = recipe.cluster
     need(cluster.machines >= 1, ("cluster", "machines"), "machines must be at least 1", "")
     rank = ("cluster", "machine_rank")
@@ -230,20 +295,31 @@ def _check_upstream(upstream: Upstream, at: tuple[str, int], folders: list[str],
     if not NAME.fullmatch(upstream.name):
         hint = "it becomes a folder of the workspace: use a-z, 0-9, '.', '_' and '-'"
         raise source.complain((*at, "name"), f"bad upstream name {upstream.name!r}", hint)
+    if upstream.name == lock.NAME:
+        raise source.complain((*at, "name"), f"{upstream.name!r} is the workspace's own file", "rename the upstream")
     if folders.count(upstream.name) > 1:
         raise source.complain((*at, "name"), f"two upstreams share the folder {upstream.name!r}", "rename one of them")
     if not PIN.fullmatch(upstream.pin):
         hint = f"pin the full 40-digit commit: git ls-remote {upstream.url} {upstream.pin}"
         raise source.complain((*at, "pin"), f"{upstream.pin!r} is not a full commit id", hint)
-    for url in (upstream.url, *upstream.alternates):
-        if url.startswith("https://"):
+    for key, url in (("url", upstream.url), *(("alternates", url) for url in upstream.alternates)):
+        if re.fullmatch(r"https://[!-~]+", url):
             continue
         if ":" in url or url.startswith("-") or not url:
             hint = "use https:// or a folder beside the recipe"
-            raise source.complain((*at, "url"), f"url {url!r} is not https", hint)
-        tree_path(url.removeprefix("/"), f"{source.path}:{source.line((*at, 'url'))}: url")
+            raise source.complain((*at, key), f"url {url!r} is not https", hint)
+        tree_path(url.removeprefix("/"), f"{source.path}:{source.line((*at, key))}: {key}")
     for folder in upstream.sparse:
         tree_path(folder, f"{source.path}:{source.line((*at, 'sparse'))}: sparse")
+
+
+def _check_options(step: FixStep, at: tuple[str, int], source: Source) -> None:
+    for key, value in step.options.items():
+        try:
+            value.format(device=profiles.load(profiles.names()[0]))
+        except (AttributeError, LookupError, ValueError) as error:
+            hint = "a fact of the device is written {device.device}; braces are doubled: {{ }}"
+            raise source.complain((*at, "options"), f"fix {step.id}: option {key}: {value!r}: {error}", hint) from None
 
 
 def _check_use(
@@ -256,6 +332,10 @@ def _check_use(
     source: Source,
 ) -> None:
     """What fixes and overlays have in common: a known upstream, supported devices, paths inside the tree."""
+    if not upstream:
+        raise source.complain(
+            at, f"[[{at[0]}]] does not say which upstream", f"add `upstream = …`: {', '.join(folders)}"
+        )
     if upstream not in folders:
         hint = f"upstreams here: {', '.join(folders)}"
         raise source.complain((*at, "upstream"), f"unknown upstream {upstream!r}{nearest(upstream, folders)}", hint)

@@ -7,7 +7,6 @@ read. It holds the commit, its trees, and the blobs of the sparse folders (depth
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import stat
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kit import git, output
+from kit.cache import cache_dir
 from kit.errors import KitError
 from kit.paths import TreePath
 from kit.recipe import Upstream
@@ -55,15 +55,6 @@ class Entry:
     def date(self) -> str:
         """The pin's commit date as git writes it in UTC, `<seconds> +0000`."""
         return f"{git.text('log', '-1', '--format=%ct', self.pin, at=self.repository)} +0000"
-
-
-def cache_dir() -> Path:
-    """Where upstream objects are kept: $KIT_CACHE, or the user's cache folder."""
-    if chosen := os.environ.get("KIT_CACHE"):
-        return Path(chosen).absolute()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("kit"))
 
 
 def entry_path(upstream: Upstream) -> Path:
@@ -127,11 +118,7 @@ def _fetch_any(upstream: Upstream, staging: Path) -> None:
 
 
 def _fetch(upstream: Upstream, url: str, staging: Path) -> None:
-    (staging / "config").write_text(
-        "[core]\n\trepositoryformatversion = 1\n\tbare = true\n"
-        "[extensions]\n\tpartialClone = origin\n"
-        f'[remote "origin"]\n\turl = {url}\n\tpromisor = true\n\tpartialclonefilter = blob:none\n'
-    )
+    (staging / "config").write_text("[core]\n\tbare = true\n" + git.partial_clone(url), encoding="utf-8")
     pin = upstream.pin
     with output.progress(f"fetching {upstream.name} {pin[:12]}") as update:
         git.fetch(staging, "--depth=1", "--filter=blob:none", "origin", pin, progress=update)
@@ -156,7 +143,7 @@ def _explain(upstream: Upstream, url: str, error: git.GitError) -> KitError:
         return KitError(f"{url} does not have the commit {upstream.pin}", hint)
     if re.search(r"resolve host|unable to access|not found|does not (exist|appear)|timed out|refused", error.stderr):
         hint = "check the network, or tell git where a mirror is: git config --global url.<mirror>.insteadOf " + url
-        return KitError(f"{url} cannot be reached: {error.stderr.splitlines()[-1]}", hint)
+        return KitError(f"{url} cannot be reached: {error.said}", hint)
     return error
 
 

@@ -177,7 +177,7 @@ def launched(script: str) -> dict[str, dict[str, int]]:
     """
     found: dict[str, dict[str, int]] = {}
     arrays: dict[str, str] = {}
-    code = re.sub(r"(?m)(^|\s)#.*$", lambda match: " " * len(match[0]), script)
+    code = re.sub(r"(?m)(^|[ \t])#.*$", lambda match: " " * len(match[0]), script)
     for match in re.finditer(r"(?ms)\b(\w+)(\+?)=\((.*?)\)\s*(?:$|;|\|\|)", code):
         name, added, content = match[1], match[2], match[3]
         target = re.search(r"([\w.-]+\.py)\b", content)
@@ -186,8 +186,8 @@ def launched(script: str) -> dict[str, dict[str, int]]:
         if name in arrays:
             after = content[target.end() :] if target and not added else content
             _note_flags(found, arrays[name], after, code, match.start(3) + len(content) - len(after))
-    joined = re.sub(r"\\\n", "  ", code)
-    for match in re.finditer(r"(?m)^[^\n(]*?([\w.-]+\.py)[\"']?[ \t]+([^\n]*)$", joined):
+    joined = code.replace("\\\n", " \r")  # a continued line is one line; the \r still counts
+    for match in re.finditer(r"(?m)^[^\n(]*?([\w.-]+\.py)[\"']?[ \t\r]+([^\n]*)$", joined):
         if re.search(r"(^|\s)--\w", match[2]):
             _note_flags(found, match[1], match[2], joined, match.start(2))
     return found
@@ -195,7 +195,8 @@ def launched(script: str) -> dict[str, dict[str, int]]:
 
 def _note_flags(found: dict[str, dict[str, int]], target: str, text: str, code: str, offset: int) -> None:
     for flag in re.finditer(r"(?:^|\s)(--[A-Za-z0-9][\w-]*)", text):
-        line = code.count("\n", 0, offset + flag.start(1)) + 1
+        above = code[: offset + flag.start(1)]
+        line = above.count("\n") + above.count("\r") + 1
         found.setdefault(target, {}).setdefault(flag[1], line)
 
 
@@ -250,4 +251,5 @@ def _device_calls(name: str, files: list[Path], device: devices.Device) -> Itera
 def _api_name(function: ast.expr, device: devices.Device) -> str:
     """The dotted name of a call into the device package (`torch_npu.x`, `torch.npu.x`); nothing for other calls."""
     called = ast.unparse(function) if isinstance(function, ast.Attribute) else ""
-    return called if called.startswith((f"{device.package}.", f"torch.{device.device}.")) else ""
+    dotted = re.fullmatch(r"[\w.]+", called)
+    return called if dotted and called.startswith((f"{device.package}.", f"torch.{device.device}.")) else ""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kit import __version__, git, lock, overlay, patchfile, series, store
+from kit.cache import cache_dir
 from kit.devices import Device
 from kit.errors import KitError
 from kit.paths import TreePath
@@ -83,15 +84,22 @@ def _plan_upstream(
         "cluster": dataclasses.asdict(cluster),
         "upstreams": {each.name: {"url": each.url, "pin": each.pin} for each in recipe.upstream},
     }
-    folders = {path.rpartition("/")[0] for path in tree}
+    folders = {folder for path in tree for folder in _above(path)}
     for part in recipe.overlays(upstream.name, device.name):
         for path, file in overlay.render(recipe.root, part, context).items():
-            if path in copied or path in folders or (path in tree and path not in part.replace):
+            taken = (path in tree and path not in part.replace) or path in folders
+            if taken or path in copied or not _above(path).isdisjoint(tree):
                 hint = f"rename it, or list it under `replace` of the overlay in {recipe.path}"
                 raise KitError(f"overlay {part.source}: {path} is already in {upstream.name}", hint)
             copied[path] = file
     modes = {path: int(tree[path][0], 8) for path in targets}
     return UpstreamPlan(upstream, entry, tuple(steps), copied, modes)
+
+
+def _above(path: str) -> set[str]:
+    """The folders a path lies in."""
+    parts = path.split("/")
+    return {"/".join(parts[:depth]) for depth in range(1, len(parts))}
 
 
 def cluster_of(recipe: Recipe, device: Device, **given: Any) -> Cluster:
@@ -124,15 +132,15 @@ def prepare(plan: Plan, destination: Path, force: bool = False) -> tuple[lock.Lo
     """
     from filelock import FileLock
 
-    destination = destination.absolute()
-    locks = store.cache_dir() / "locks"
+    destination = Path(os.path.abspath(destination))  # noqa: PTH100 - a link is refused, not followed
+    _check_destination(destination)
+    locks = cache_dir() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / hashlib.sha256(os.fsencode(destination)).hexdigest()[:16]):
         staging, retired = (destination.with_name(f".{destination.name}.kit-{kind}") for kind in ("new", "old"))
         _clear_leftovers(destination, staging, retired)
-        found = _check_destination(destination)
-        edited = bool(found) and bool(list(edits(destination)))
+        found, edited = _found(destination, force)
         try:
             made = _stage(plan, staging)
             if found and _same(found, made):
@@ -148,14 +156,24 @@ def prepare(plan: Plan, destination: Path, force: bool = False) -> tuple[lock.Lo
     return made, backup, True
 
 
-def _check_destination(destination: Path) -> lock.Lock | None:
+def _check_destination(destination: Path) -> None:
     if destination.is_symlink() or (destination.exists() and not destination.is_dir()):
         raise KitError(f"{destination} is in the way: not a folder", "give another DEST")
-    if destination.is_dir() and any(destination.iterdir()):
-        if not (destination / lock.NAME).is_file():
-            raise KitError(f"{destination} was not made by kit: it has no {lock.NAME}", "give another DEST")
-        return lock.read(destination)
-    return None
+    if destination.is_dir() and any(destination.iterdir()) and not (destination / lock.NAME).is_file():
+        raise KitError(f"{destination} was not made by kit: it has no {lock.NAME}", "give another DEST")
+
+
+def _found(destination: Path, force: bool) -> tuple[lock.Lock | None, bool]:
+    """The lock of the workspace that is there, and whether it was edited; with ``force`` its lock may be unreadable."""
+    _check_destination(destination)
+    if not (destination / lock.NAME).is_file():
+        return None, False
+    try:
+        return lock.read(destination), any(edits(destination))
+    except KitError:
+        if not force:
+            raise
+        return None, True
 
 
 def _same(found: lock.Lock, made: lock.Lock) -> bool:
@@ -225,19 +243,21 @@ def _share_objects(repository: Path, target: Path, upstream: Upstream) -> None:
                 os.link(pack, link)
             except OSError:
                 shutil.copyfile(pack, link)
+    (target / "info").mkdir(exist_ok=True)
+    (target / "info" / "attributes").write_text(_BYTES, encoding="utf-8")
     config = ""
     if (repository / "shallow").exists():
         shutil.copyfile(repository / "shallow", target / "shallow")
-        config = (
-            "[core]\n\trepositoryformatversion = 1\n[extensions]\n\tpartialClone = origin\n"
-            f'[remote "origin"]\n\turl = {upstream.url}\n\tpromisor = true\n\tpartialclonefilter = blob:none\n'
-        )
+        config = git.partial_clone(upstream.url)
     if upstream.sparse:
         config += "[core]\n\tsparseCheckout = true\n\tsparseCheckoutCone = true\n"
-        (target / "info").mkdir(exist_ok=True)
         (target / "info" / "sparse-checkout").write_text(_cone(upstream.sparse), encoding="utf-8")
     with (target / "config").open("a", encoding="utf-8") as file:
         file.write(config)
+
+
+# Files in the tree are the bytes of their blobs, whatever upstream's .gitattributes and the user's configuration say.
+_BYTES = "* -text -ident -filter !working-tree-encoding\n"
 
 
 def _cone(sparse: Sequence[TreePath]) -> str:
@@ -250,12 +270,16 @@ def _cone(sparse: Sequence[TreePath]) -> str:
 
 
 def _swap(staging: Path, destination: Path, aside: Path) -> None:
-    """Put ``staging`` at ``destination``, whatever was there at ``aside``: in one step where the system can."""
+    """Put ``staging`` at ``destination``, whatever was there at ``aside``: in one step where the system can.
+
+    The new tree takes the name ``aside`` first: whenever this is killed, the old one has a name that is kept.
+    """
     if not destination.exists():
         staging.rename(destination)
-    elif _exchange(staging, destination):
-        staging.rename(aside)
-    else:
+        return
+    staging.rename(aside)
+    if not _exchange(aside, destination):
+        aside.rename(staging)
         destination.rename(aside)
         staging.rename(destination)
 
@@ -314,9 +338,16 @@ def edits(workspace: Path) -> Iterator[Edit]:
         if not (place / ".git").exists():
             yield Edit(name, "missing", ".")
             continue
-        head = git.text("rev-parse", "HEAD", at=place)
+        try:
+            head = git.text("rev-parse", "HEAD", at=place)
+            kept = ("--no-merged", upstream.commit, "refs/heads", "refs/tags", "refs/stash")
+            names = git.text("for-each-ref", "--format=%(refname:short)", *kept, at=place).splitlines()
+        except git.GitError:
+            yield Edit(name, "unreadable", ".")
+            continue
         if head != upstream.commit:
             yield Edit(name, "committed", head[:12])
+        yield from (Edit(name, "committed", ref) for ref in names if ref != "kit")
         arguments = ("status", "--porcelain=v1", "-z", "--no-renames", "--ignored=matching", "--untracked-files=normal")
         for line in filter(None, git.run(*arguments, at=place).decode("utf-8", "surrogateescape").split("\0")):
             kind, changed = line[:2], line[3:]

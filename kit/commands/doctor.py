@@ -10,7 +10,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kit import devices, git, output, store
+from kit import devices, git, output
+from kit.cache import cache_dir
 from kit.devices import Device
 
 
@@ -44,7 +45,7 @@ def run(device: str | None, as_json: bool) -> int:
 def _kit() -> list[Finding]:
     version = git.version()
     shown = ".".join(map(str, version)) if version else "not on PATH"
-    cache = store.cache_dir()
+    cache = cache_dir()
     writable = next((parent for parent in (cache, *cache.parents) if parent.exists()), Path("/"))
     free = shutil.disk_usage(writable).free / 1e9
     return [

@@ -86,4 +86,5 @@ def _hand_written(found: Recipe, upstream: Upstream) -> dict[str, bytes]:
         for number, step in enumerate(found.fix, 1)
         if step.use == "patch" and step.upstream == upstream.name
     }
-    return {name: text for name, text in series.load_patches(found, upstream.name).items() if name in names}
+    folder = found.root / "patches" / found.name / upstream.name
+    return {name: (folder / name).read_bytes() for name in sorted(names) if (folder / name).is_file()}

@@ -1,48 +1,165 @@
-"""`kit verify [WORKSPACE…]`."""
+"""`kit verify [WORKSPACE…] [--smoke] [--red]`."""
 
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from kit import output, verify, workspace
+from kit import fixes, git, lock, output, recipe, store, verify, workspace
+from kit.cache import cache_dir
+from kit.errors import KitError
+from kit.lock import Lock
+from kit.paths import TreePath
+from kit.recipe import Recipe
 from kit.verify import Check
 
+LEVELS = {"tree": "contents", "static": "nothing was run", "smoke": "run on a tiny model", "red": "each fix left out"}
 
-def run(workspaces: tuple[str, ...], as_json: bool) -> int:
+
+def run(workspaces: tuple[str, ...], smoke: bool, red: bool, steps: tuple[str, ...], report: str, as_json: bool) -> int:
     places = [place for start in workspaces or (".",) for place in workspace.find(Path(start))]
-    reports = {place: verify.verify(place) for place in places}
+    if report and len(places) != 1:
+        raise KitError(f"--report is for one workspace, these are {len(places)}", "name one")
+    reports = [_verify(place, smoke or red, red, steps, quiet=as_json) for place in places]
     if as_json:
-        output.as_json(
-            [
-                {
-                    "workspace": str(place),
-                    "verified": _verdict(checks),
-                    "checks": [dataclasses.asdict(check) for check in checks],
-                }
-                for place, checks in reports.items()
-            ]
-        )
-    else:
-        for place, checks in reports.items():
-            _print(place, checks)
-    return 0 if all(_verdict(checks) for checks in reports.values()) else 1
+        output.as_json(reports)
+    if report:
+        from kit import report as page
+
+        Path(report).write_text(page.html(reports[0]), encoding="utf-8")
+        output.note(f"report: {report}")
+    return 0 if all(each["verified"] for each in reports) else 1
 
 
-def _verdict(checks: list[Check]) -> bool:
-    return all(check.ok is not False for check in checks)
+def _verify(place: Path, smoke: bool, red: bool, steps: tuple[str, ...], quiet: bool) -> dict[str, Any]:
+    """Prove one workspace, printing as it goes unless ``quiet``. Returns the report that --json prints."""
+    locked = lock.read(place)
+    found = recipe.load(locked.recipe)
+    device = found.device(locked.device)
+    checks: list[Check] = []
+    if not quiet:
+        output.line(f"{place}: {found.title} for {device.title}")
 
-
-def _print(place: Path, checks: list[Check]) -> None:
-    output.line(str(place))
-    for level in dict.fromkeys(check.level for check in checks):
-        output.line(f"  {level}")
-        for check in checks:
-            if check.level == level:
+    def add(some: Iterator[Check]) -> None:
+        for check in some:
+            if not quiet:
+                if not checks or checks[-1].level != check.level:
+                    output.line(f"  {check.level} ({LEVELS[check.level]})")
                 mark = {True: "ok  ", False: "FAIL", None: "skip"}[check.ok]
                 output.line(f"    {mark}  {check.name}{f': {check.detail}' if check.detail else ''}")
+            checks.append(check)
+
+    add(verify.tree(place, locked))
+    add(verify.static(place, locked, found))
+    runs: list[Any] = []
+    reds: list[Any] = []
+    through = ""
+    if smoke:
+        through = _run(place, locked, found, red, steps, add, runs, reds)
     counts = {state: sum(check.ok is state for check in checks) for state in (True, False, None)}
-    output.line(
-        f"  {'verified' if _verdict(checks) else 'NOT verified'} (tree, static): "
-        f"{counts[True]} ok, {counts[False]} failed, {counts[None]} skipped; nothing was run"
-    )
+    levels = list(dict.fromkeys(check.level for check in checks))
+    if not quiet:
+        verdict = "NOT verified" if counts[False] else "verified"
+        where = f" {through}" if through else ""
+        output.line(
+            f"  {verdict}{where} ({', '.join(levels)}): "
+            f"{counts[True]} ok, {counts[False]} failed, {counts[None]} skipped"
+        )
+    return {
+        "workspace": str(place),
+        "recipe": found.name,
+        "title": found.title,
+        "device": device.name,
+        "device_title": device.title,
+        "through": through,
+        "verified": not counts[False],
+        "levels": levels,
+        "upstreams": {
+            name: {"url": each.url, "pin": each.pin, "commit": each.commit} for name, each in locked.upstreams.items()
+        },
+        "checks": [dataclasses.asdict(check) for check in checks],
+        "runs": [{**dataclasses.asdict(each), "ok": each.ok} for each in runs],
+        "reds": [dataclasses.asdict(each) for each in reds],
+        "fixes": [_fix(place, locked, step) for step in found.fix],
+    }
+
+
+def _run(
+    place: Path,
+    locked: Lock,
+    found: Recipe,
+    red: bool,
+    steps: tuple[str, ...],
+    add: Any,
+    runs: list[Any],
+    reds: list[Any],
+) -> str:
+    """Levels smoke and red. The working folder is kept where something failed."""
+    from kit.smoke import run as smoke
+
+    device = found.device(locked.device)
+    base = cache_dir() / "smoke"
+    base.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f"{found.name}-{device.name}-", dir=base))
+    keep = True
+    try:
+        with smoke.begin(found, device, place, work) as running:
+
+            def checks() -> Iterator[Check]:
+                for report in smoke.smoke(running, steps):
+                    runs.append(report)
+                    yield _step_check(report)
+
+            def red_checks() -> Iterator[Check]:
+                for report in smoke.red(running, locked, _at_pin(found, device.name)):
+                    reds.append(report)
+                    name = f"without {report.fix} the failure it is for appears"
+                    yield Check("red", name, report.shown, report.seen)
+
+            add(checks())
+            if red:
+                add(red_checks())
+        keep = not all(report.ok for report in runs) or any(report.shown is False for report in reds)
+    finally:
+        if not keep or not any(work.iterdir()):
+            shutil.rmtree(work, ignore_errors=True)
+    return running.environment.through
+
+
+def _step_check(report: Any) -> Check:
+    """One line a step: what it took, or which finding failed, its log and the last error."""
+    failed = [
+        f"{finding.what}{f': {finding.seen}' if finding.seen else ''}" for finding in report.findings if not finding.ok
+    ]
+    if failed:
+        return Check("smoke", report.name, False, f"{'; '.join(failed)} (log: {report.log})")
+    seen = "; ".join(finding.what for finding in report.findings)
+    return Check("smoke", report.name, True, f"{report.seconds:.0f} s: {seen}")
+
+
+def _at_pin(found: Recipe, device: str) -> dict[str, dict[TreePath, bytes]]:
+    """For each upstream, the files its fixes change, as they are at the pin."""
+    files = {}
+    for upstream in found.upstream:
+        entry = store.ensure(upstream, found.path.parent)
+        tree = entry.tree()
+        paths = {path for _, step in found.series(upstream.name, device) for path in step.files}
+        blobs = entry.blobs(tree[path][1] for path in paths)
+        files[upstream.name] = {path: blobs[tree[path][1]] for path in paths}
+    return files
+
+
+def _fix(place: Path, locked: Lock, step: recipe.FixStep) -> dict[str, str]:
+    """A fix for the report: what it is for, its outcome and its diff."""
+    subject, body = fixes.message(step.id, None if step.use == "patch" else fixes.load(step.use or step.id), step.why)
+    made = next((fix for fix in locked.upstreams[step.upstream].fixes if fix.id == step.id), None)
+    diff = ""
+    if made and made.commit:
+        arguments = ("show", "--no-ext-diff", "--format=", made.commit)
+        diff = git.run(*arguments, at=place / step.upstream, statuses=(0, 128)).decode("utf-8", "replace")
+    outcome = made.outcome if made else "left out"
+    return {"id": step.id, "title": subject.partition(": ")[2], "why": body, "outcome": outcome, "diff": diff}

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Iterator
+from functools import cache
 
 from kit.errors import KitError
 
 Ancestors = tuple[ast.AST, ...]
+_SIMPLE = (ast.Expr, ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return, ast.Delete, ast.Assert, ast.Raise)
 
 
 def parse(content: bytes, name: str) -> ast.Module:
     """Parse with `ast`. Raises KitError with file and line."""
     try:
-        return ast.parse(content, name)
+        with warnings.catch_warnings():  # an invalid escape in upstream's strings is not ours to report
+            warnings.simplefilter("ignore")
+            return ast.parse(content, name)
     except SyntaxError as error:
         raise KitError(f"{name}:{error.lineno or 1}: not valid Python: {error.msg}", "mend the file first") from None
     except ValueError as error:
@@ -38,12 +43,19 @@ def statements(tree: ast.AST, above: Ancestors = ()) -> Iterator[tuple[ast.stmt,
 
 def same(node: ast.AST | None, text: str) -> bool:
     """Whether an expression is ``text``, whatever its spacing and quotes."""
-    return node is not None and ast.unparse(node) == ast.unparse(ast.parse(text, mode="eval").body)
+    return node is not None and ast.unparse(node) == _normal(text)
+
+
+@cache
+def _normal(text: str) -> str:
+    return ast.unparse(ast.parse(text, mode="eval").body)
 
 
 def conjuncts(test: ast.expr) -> list[ast.expr]:
-    """`a and b and c` as [a, b, c]; anything else as itself."""
-    return list(test.values) if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And) else [test]
+    """`a and (b and c)` as [a, b, c]; anything else as itself."""
+    if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And):
+        return [part for value in test.values for part in conjuncts(value)]
+    return [test]
 
 
 def requires(test: ast.expr, condition: str) -> bool:
@@ -52,12 +64,14 @@ def requires(test: ast.expr, condition: str) -> bool:
 
 
 def guarded(node: ast.AST, above: Ancestors, condition: str) -> bool:
-    """Whether ``node`` runs only where ``condition`` held: an `if` around it, in the same function, requires it."""
+    """Whether ``node`` runs only where ``condition`` held: an `if` or `while` around it, in the same function,
+    requires it."""
     inner = node
     for ancestor in reversed(above):
         if isinstance(ancestor, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             return False
-        if isinstance(ancestor, ast.If) and inner in ancestor.body and requires(ancestor.test, condition):
+        branches = isinstance(ancestor, (ast.If, ast.While)) and inner in ancestor.body
+        if branches and requires(ancestor.test, condition):  # type: ignore[attr-defined]
             return True
         inner = ancestor
     return False
@@ -68,13 +82,39 @@ def calls(node: ast.AST, name: str) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and same(node.value.func, name)
 
 
+def has_call(statement: ast.stmt, name: str) -> bool:
+    """Whether a simple statement calls ``name`` (dotted) anywhere in its expressions."""
+    last = name.rpartition(".")[2]  # looked at first: writing an expression out costs more than all the rest
+    return isinstance(statement, _SIMPLE) and any(
+        isinstance(node, ast.Call)
+        and last in (getattr(node.func, "attr", ""), getattr(node.func, "id", ""))
+        and same(node.func, name)
+        for node in ast.walk(statement)
+    )
+
+
 def is_step_limit(statement: ast.AST) -> bool:
     """`if global_step >= args.max_train_steps: break`."""
     return (
         isinstance(statement, ast.If)
-        and same(statement.test, "global_step >= args.max_train_steps")
         and isinstance(statement.body[-1], ast.Break)
-        and not statement.orelse
+        and same(statement.test, "global_step >= args.max_train_steps")
+    )
+
+
+Loop = (ast.For, ast.AsyncFor, ast.While)
+
+
+def limited(loop: ast.AST) -> bool:
+    """Whether a loop has the step-limit break directly in its body."""
+    return isinstance(loop, Loop) and any(is_step_limit(statement) for statement in loop.body)
+
+
+def over_epochs(loop: ast.AST) -> bool:
+    """Whether a loop holds, directly, the loop over batches: the innermost one with the step-limit break."""
+    return isinstance(loop, Loop) and any(
+        limited(inner) and not any(limited(deeper) for deeper in inner.body)  # type: ignore[attr-defined]
+        for inner in loop.body
     )
 
 
@@ -87,35 +127,38 @@ def body_after(statement: ast.AST, above: Ancestors) -> list[ast.stmt]:
 
 
 def bound_names(tree: ast.Module, line: int) -> set[str]:
-    """The names that mean something at ``line``: the module's, and those of the functions around it.
+    """The names that mean something at ``line`` (from 1): the module's, and those of the functions around it.
 
-    A name counts wherever in its scope it is bound; the order of execution is not followed.
+    In the innermost scope a name counts if it is bound above that line; in those around it, which may have run on by
+    the time the function is called, anywhere.
     """
     scopes: list[ast.AST] = [tree]
-    for node, _ in walk(tree):
+    for node, _ in statements(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.lineno < line <= (node.end_lineno or 0):
             scopes.append(node)
-    return {name for scope in scopes for name in _bound_in(scope)}
+    around = {name for scope in scopes[:-1] for name, _ in _bound_in(scope)}
+    return around | {name for name, bound in _bound_in(scopes[-1]) if bound < line}
 
 
-def _bound_in(scope: ast.AST) -> Iterator[str]:
+def _bound_in(scope: ast.AST) -> Iterator[tuple[str, int]]:
+    """The names a scope binds, each with the line it does so on."""
     if isinstance(scope, (ast.FunctionDef, ast.AsyncFunctionDef)):
         arguments = scope.args
         for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
-            yield argument.arg
-        yield from (argument.arg for argument in (arguments.vararg, arguments.kwarg) if argument)
+            yield argument.arg, scope.lineno
+        yield from ((argument.arg, scope.lineno) for argument in (arguments.vararg, arguments.kwarg) if argument)
     pending = list(ast.iter_child_nodes(scope))
     while pending:
         node = pending.pop()
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            yield node.name
+            yield node.name, node.lineno
             continue
         if isinstance(node, (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
             continue
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
+            yield node.id, node.lineno
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            yield from ((alias.asname or alias.name).split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            yield node.name
+            yield from (((alias.asname or alias.name).split(".")[0], node.lineno) for alias in node.names)
+        elif isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)) and node.name:
+            yield node.name, node.lineno
         pending.extend(ast.iter_child_nodes(node))

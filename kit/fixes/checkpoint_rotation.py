@@ -25,21 +25,21 @@ LINKS = (
 NEEDS = ("accelerator", "args")
 
 _MAIN = "accelerator.is_main_process"
-_LIMIT = "args.checkpoints_total_limit is not None"
+_LIMITS = ("args.checkpoints_total_limit is not None", "args.checkpoints_total_limit")
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
     return [
         Site(statement.lineno, requires(statement.test, _MAIN) or guarded(statement, above, _MAIN))
         for statement, above in statements(tree)
-        if isinstance(statement, ast.If) and requires(statement.test, _LIMIT)
+        if isinstance(statement, ast.If) and any(requires(statement.test, limit) for limit in _LIMITS)
     ]
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    if block.guarded(_MAIN):
-        return
     for index, statement in enumerate(block.statements):
-        if block.test(statement) == _LIMIT:
-            test = block.expression(f"{_LIMIT} and {_MAIN}")
-            yield Splice(index, index + 1, [statement.with_changes(test=test)])
+        if not any(block.requires(statement, limit) for limit in _LIMITS) or block.requires(statement, _MAIN):
+            continue
+        # an `else` would be taken by all the other processes
+        if not statement.orelse and not block.guarded(_MAIN):  # type: ignore[attr-defined]
+            yield Splice(index, index + 1, [block.narrowed(statement, _MAIN)])

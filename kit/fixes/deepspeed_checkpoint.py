@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import Ancestors, statements, walk
+from kit.fixes._ast import has_call, same, statements
 
 if TYPE_CHECKING:
     from kit.codemod import Block
@@ -24,42 +24,44 @@ LINKS = (
 NEEDS = ("accelerator",)
 
 _MAIN = "accelerator.is_main_process"
-_OPEN = f"{_MAIN} or accelerator.distributed_type == DistributedType.DEEPSPEED"
+_DEEPSPEED = "accelerator.distributed_type == DistributedType.DEEPSPEED"
+_OPEN = f"{_MAIN} or {_DEEPSPEED}"
+_NAME = "DistributedType"
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
-    """The outermost `if` around each save_state() whose test speaks of the main process; in order where the same test
-    lets DeepSpeed in and names it by an imported DistributedType."""
+    """The `if`s around each save_state() whose test speaks of the main process, each counted once; in order where the
+    test lets DeepSpeed in and names it by an imported DistributedType."""
     imported = any(
-        isinstance(node, ast.ImportFrom) and any(alias.name == "DistributedType" for alias in node.names)
+        isinstance(node, ast.ImportFrom) and any((alias.asname or alias.name) == _NAME for alias in node.names)
         for node in tree.body
     )
     found: dict[int, Site] = {}
     for statement, above in statements(tree):
-        if isinstance(statement, (ast.Expr, ast.Assign)) and "accelerator.save_state(" in ast.unparse(statement):
-            gate = _gate(above)
-            if gate:
-                test = ast.unparse(gate.test)
-                found[gate.lineno] = Site(gate.lineno, "DistributedType.DEEPSPEED" in test and imported)
+        if has_call(statement, "accelerator.save_state"):
+            gates = [node for node in above if isinstance(node, ast.If) and _of_main(node.test)]
+            found |= {gate.lineno: Site(gate.lineno, imported and _is_open(gate.test)) for gate in gates}
     return list(found.values())
 
 
-def _gate(above: Ancestors) -> ast.If | None:
-    for ancestor in above:
-        if isinstance(ancestor, ast.If) and any(
-            isinstance(node, ast.Attribute) and ast.unparse(node) == _MAIN for node, _ in walk(ancestor.test)
-        ):
-            return ancestor
-    return None
+def _of_main(test: ast.expr) -> bool:
+    return any(isinstance(node, ast.Attribute) and node.attr.endswith("main_process") for node in ast.walk(test))
+
+
+def _is_open(test: ast.expr) -> bool:
+    choices = test.values if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.Or) else [test]
+    return any(same(choice, _DEEPSPEED) for choice in choices)
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     library = options.get("accelerate", "accelerate")  # where the script has Accelerator from
+    imports = {index: block.imports(statement) for index, statement in enumerate(block.statements)}
+    known = any(_NAME in names for _, names in imports.values())
     for index, statement in enumerate(block.statements):
-        if block.test(statement) == _MAIN and block.contains_call(statement, "accelerator.save_state"):
+        alone = block.test(statement) == _MAIN and not statement.orelse  # type: ignore[attr-defined]
+        if alone and block.contains_call(statement, "accelerator.save_state"):
             yield Splice(index, index + 1, [statement.with_changes(test=block.expression(_OPEN))])
-        names = block.imports(statement, library)
-        if not block.enclosing and names and "DistributedType" not in names:
-            line = block.parse(f"from {library} import {', '.join(sorted([*names, 'DistributedType']))}\n")[0]
-            leading = statement.leading_lines  # type: ignore[attr-defined]
-            yield Splice(index, index + 1, [line.with_changes(leading_lines=leading)], counted=False)
+        module, names = imports[index]
+        if not block.enclosing and not known and module == library and "Accelerator" in names:
+            known = True
+            yield Splice(index, index + 1, block.with_import(statement, _NAME), counted=False)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import calls, guarded, statements
+from kit.fixes._ast import guarded, has_call, statements
 
 if TYPE_CHECKING:
     from kit.codemod import Block
@@ -28,24 +28,21 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     return [
         Site(statement.lineno, guarded(statement, above, _PUSH))
         for statement, above in statements(tree)
-        if calls(statement, "save_model_card")
+        if has_call(statement, "save_model_card")
     ]
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    if block.guarded(_PUSH):
-        return
     for index, statement in enumerate(block.statements):
-        if not block.calls(statement, "save_model_card"):
+        if not block.calls(statement, "save_model_card") or block.guarded(_PUSH):
             continue
+        blank, comments = block.leading(statement)
+        moved = statement.with_changes(leading_lines=comments)
         following = block.statements[index + 1 : index + 2]
-        if following and block.test(following[0]) == _PUSH:
-            push, stop = following[0], index + 2
-            moved = statement.with_changes(leading_lines=())
-            body = [moved, *block.body(push)]
+        if following and block.test(following[0]) == _PUSH and block.body(following[0]):
+            push, body, stop = following[0], [moved, *block.body(following[0])], index + 2
         else:
-            push, stop = block.parse(f"if {_PUSH}:\n    pass\n")[0], index + 1
-            body = [statement.with_changes(leading_lines=())]
-        leading = statement.leading_lines  # type: ignore[attr-defined]
-        push = push.with_changes(leading_lines=leading or block.blank_lines(1))
+            above = blank or block.blank_lines(bool(index))
+            push = block.parse(f"if {_PUSH}:\n    pass\n")[0].with_changes(leading_lines=above)
+            body, stop = [moved], index + 1
         yield Splice(index, stop, [block.with_body(push, body)])

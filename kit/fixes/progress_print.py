@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import body_after, calls, is_step_limit, statements
+from kit.fixes._ast import Loop, body_after, calls, is_step_limit, over_epochs, statements
 
 if TYPE_CHECKING:
     from kit.codemod import Block
@@ -22,22 +22,19 @@ NEEDS = ("accelerator",)
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
-    """The step-limit breaks inside a loop over batches; in order where a print follows in the same block."""
+    """The step-limit breaks of loops over batches (not that of a loop over epochs, where stop-at-max-steps puts one);
+    in order where a print follows in the same block."""
     found = []
     for statement, above in statements(tree):
-        if is_step_limit(statement) and _over_batches(above[-1]):
+        loop = next((node for node in reversed(above) if isinstance(node, Loop)), None)
+        if is_step_limit(statement) and loop and not over_epochs(loop):
             after = body_after(statement, above)
             found.append(Site(statement.lineno, bool(after) and calls(after[0], "accelerator.print")))
     return found
 
 
-def _over_batches(loop: ast.AST) -> bool:
-    """Not the loop over epochs, which may have such a break too (stop-at-max-steps puts one there)."""
-    return isinstance(loop, ast.For) and not any(isinstance(node, ast.For) for node in loop.body)
-
-
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    if not block.in_loop(holding_loops=False):
+    if not block.loop() or block.holds_batches():
         return
     for index, statement in enumerate(block.statements):
         following = block.statements[index + 1 : index + 2]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import is_step_limit, statements
+from kit.fixes._ast import is_step_limit, over_epochs, statements
 
 if TYPE_CHECKING:
     from kit.codemod import Block
@@ -26,18 +26,13 @@ _CODE = "if global_step >= args.max_train_steps:\n    break\n"
 def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The loops over epochs around a loop over batches with a step-limit break."""
     return [
-        Site(statement.lineno, is_step_limit(statement.body[0]))
+        Site(statement.lineno, is_step_limit(statement.body[0]))  # type: ignore[attr-defined]
         for statement, _ in statements(tree)
-        if isinstance(statement, ast.For) and any(_has_limit(inner) for inner in statement.body)
+        if over_epochs(statement)
     ]
 
 
-def _has_limit(loop: ast.AST) -> bool:
-    return isinstance(loop, ast.For) and any(is_step_limit(statement) for statement in loop.body)
-
-
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    if not block.in_loop(holding_loops=True) or block.is_step_limit(block.statements[0]):
-        return
-    if any(block.is_step_limit(inner) for loop in block.statements for inner in block.body(loop)):
+    loop = block.loop()
+    if loop and not loop.orelse and block.holds_batches() and not block.is_step_limit(block.statements[0]):
         yield Splice(0, 0, block.parse(_CODE))

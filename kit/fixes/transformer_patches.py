@@ -41,14 +41,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         return
     for index, statement in enumerate(block.statements):
         if block.test(statement) == _ANCHOR:
-            leading = statement.leading_lines  # type: ignore[attr-defined]
+            blank, comments = block.leading(statement)
             first, *rest = block.parse(_CODE)
-            yield Splice(
-                index,
-                index + 1,
-                [
-                    first.with_changes(leading_lines=leading),
-                    *rest,
-                    statement.with_changes(leading_lines=block.blank_lines(1)),
-                ],
-            )
+            anchor = statement.with_changes(leading_lines=[*block.blank_lines(1), *comments])
+            yield Splice(index, index + 1, [first.with_changes(leading_lines=blank), *rest, anchor])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import calls, guarded, statements
+from kit.fixes._ast import guarded, has_call, statements
 
 if TYPE_CHECKING:
     from kit.codemod import Block
@@ -20,20 +20,20 @@ checkpoint to every DeepSpeed rank is not enough without this."""
 LINKS = ("https://github.com/huggingface/diffusers/issues/2606",)
 NEEDS = ("weights",)
 
+_GUARDS = ("weights", "len(weights) > 0")
+
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
     return [
-        Site(statement.lineno, guarded(statement, above, "weights") or guarded(statement, above, "len(weights) > 0"))
+        Site(statement.lineno, any(guarded(statement, above, guard) for guard in _GUARDS))
         for statement, above in statements(tree)
-        if calls(statement, "weights.pop")
+        if has_call(statement, "weights.pop")
     ]
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    if block.guarded("weights") or block.guarded("len(weights) > 0"):
-        return
     for index, statement in enumerate(block.statements):
-        if block.calls(statement, "weights.pop"):
+        if block.calls(statement, "weights.pop") and not any(map(block.guarded, _GUARDS)):
             guard = block.parse("if weights:\n    pass\n")[0]
             leading = statement.leading_lines  # type: ignore[attr-defined]
             body = [statement.with_changes(leading_lines=())]

@@ -1,0 +1,50 @@
+"""`kit env RECIPE --device DEVICE [WORKSPACE]`: the reference environment."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from kit import environment, output, recipe, workspace
+from kit.errors import KitError
+
+
+def run(
+    recipe_name: str,
+    device: str | None,
+    workspace_path: str | None,
+    python: str,
+    list_: bool,
+    remove: bool,
+    write_lock: bool,
+    as_json: bool,
+) -> int:
+    found = recipe.load(recipe_name)
+    mine = [each for each in environment.installed() if each.recipe == found.name and device in (None, each.device)]
+    if list_ or remove:
+        for each in mine:
+            if remove:
+                environment.remove(each)
+            if not as_json:
+                verb = "removed " if remove else ""
+                output.line(f"{verb}{each.path}: {each.device}, {each.packages} packages, for {each.workspace}")
+        if as_json:
+            output.as_json([{**dataclasses.asdict(each), "path": str(each.path)} for each in mine])
+        elif not mine:
+            output.line(f"there is no environment of {found.name}{f' for {device}' if device else ''}")
+        return 0
+    if device is None:
+        hint = f"kit env {recipe_name} --device {found.devices[0]}"
+        raise KitError(f"which device? {found.name} supports {', '.join(found.devices)}", hint)
+    place = workspace.find(Path(workspace_path or f"{found.name}-{device}"))[0]
+    if write_lock:
+        environment.write_lock(found, place)
+        output.line(f"wrote {environment.lock_path(found)}")
+        return 0
+    made = environment.ensure(found, found.device(device), place, python)
+    if as_json:
+        output.as_json({**dataclasses.asdict(made), "path": str(made.path), "python": str(made.python)})
+        return 0
+    output.line(f"{made.path}: {made.packages} packages; upstream trees of {made.workspace}, editable")
+    output.line(f"next: source {made.path}/bin/activate")
+    return 0

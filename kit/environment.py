@@ -1,0 +1,170 @@
+"""The recipe's reference environment, built with uv: exact pins from a lock kept with the recipe, trees editable.
+
+An environment belongs to a recipe, a device, a workspace and a lock: while none of them changes it is reused. It lives
+in the cache; `kit env --list` and `--remove` look after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from kit import output
+from kit.cache import cache_dir
+from kit.devices import Device
+from kit.errors import KitError
+from kit.recipe import Recipe
+
+STAMP = "kit-environment.json"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment in the cache. ``device_wheels``: the device's own package is in it, not a stand-in."""
+
+    path: Path
+    recipe: str
+    device: str
+    workspace: str
+    packages: int
+    lock: str  # digest of the requirements
+    device_wheels: bool
+    variables: dict[str, str] = field(default_factory=dict)  # what programs in it need in their environment
+
+    @property
+    def python(self) -> Path:
+        return self.path / "bin" / "python"
+
+    @property
+    def through(self) -> str:
+        """How a verdict reached in it must be qualified: through a stand-in, or not at all."""
+        return "through the stand-in" if self.variables.get("KIT_STANDIN") else ""
+
+    @property
+    def extensions(self) -> Path:
+        """Where programs in it keep what they compile (DeepSpeed's CPU communication takes 80 s, once)."""
+        return cache_dir() / "torch-extensions" / self.lock
+
+
+def root() -> Path:
+    return cache_dir() / "environments"
+
+
+def lock_path(recipe: Recipe) -> Path:
+    return recipe.path.with_suffix("") / "requirements.txt"
+
+
+def locked(recipe: Recipe) -> str:
+    """The recipe's requirements lock. Raises KitError where it has none."""
+    try:
+        return lock_path(recipe).read_text(encoding="utf-8")
+    except OSError:
+        hint = f"write it: kit env {recipe.name} --lock"
+        raise KitError(f"recipe {recipe.name} has no requirements lock ({lock_path(recipe)})", hint) from None
+
+
+def has_device(device: Device) -> bool:
+    """Whether this machine has the device: something its profile probes for is there."""
+    return any(
+        any(Path("/").glob(probe[1:])) if probe.startswith("/") else bool(shutil.which(probe)) for probe in device.probe
+    )
+
+
+def ensure(recipe: Recipe, device: Device, workspace: Path, python: str = "") -> Environment:
+    """The environment for ``workspace``, built if there is none. Raises KitError with uv's own words if uv refuses."""
+    from filelock import FileLock
+
+    requirements = locked(recipe)
+    wheels = device.packages if device.package and has_device(device) else {}
+    key = json.dumps([requirements, recipe.environment.python, device.name, wheels, str(workspace), python])
+    place = root() / f"{recipe.name}-{device.name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    packages = re.findall(r"(?m)^[A-Za-z0-9][\w.-]*==", requirements)
+    digest = hashlib.sha256(requirements.encode()).hexdigest()[:12]
+    made = Environment(place, recipe.name, device.name, str(workspace), len(packages), digest, bool(wheels))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{place}.lock"):
+        if (place / STAMP).is_file():
+            return made
+        size = re.search(r"(?m)^# installed: ([\d.]+) GB", requirements)
+        free = shutil.disk_usage(place.parent).free / 1e9
+        needed = float(size[1]) if size else 0.0
+        output.note(
+            f"building {place}: Python {recipe.environment.python}, {len(packages)} packages, "
+            f"about {needed:g} GB on disk ({free:.0f} GB free)"
+        )
+        if free < needed:
+            raise KitError(f"{place.parent}: {free:.0f} GB free, {needed:g} GB needed", "free some, or set KIT_CACHE")
+        shutil.rmtree(place, ignore_errors=True)
+        uv("venv", "--quiet", "--python", python or find_python(recipe.environment.python), place)
+        extra = [f"{name}=={version}" for name, version in wheels.items()]
+        target = ("--quiet", "--python", place / "bin" / "python")
+        uv("pip", "install", *target, "-r", lock_path(recipe), *extra)
+        trees = [workspace / upstream.name for upstream in recipe.upstream]
+        uv("pip", "install", *target, "--no-deps", *[part for tree in trees for part in ("--editable", tree)])
+        (place / STAMP).write_text(json.dumps({**asdict(made), "path": str(place)}, indent=2), encoding="utf-8")
+    return made
+
+
+def installed() -> list[Environment]:
+    """The finished environments of the cache."""
+    stamps = sorted(root().glob(f"*/{STAMP}"))
+    tables = [json.loads(stamp.read_text(encoding="utf-8")) for stamp in stamps]
+    return [Environment(**{**table, "path": Path(table["path"])}) for table in tables]
+
+
+def remove(environment: Environment) -> None:
+    shutil.rmtree(environment.path)
+    environment.path.with_name(f"{environment.path.name}.lock").unlink(missing_ok=True)
+
+
+def write_lock(recipe: Recipe, workspace: Path) -> None:
+    """Resolve the recipe's pins and its trees' own requirements for its Python, on any Linux machine."""
+    target = lock_path(recipe)
+    target.parent.mkdir(exist_ok=True)
+    pins = recipe.environment.packages.items()
+    wanted = "".join(f"{name}=={version}\n" if version else f"{name}\n" for name, version in pins)
+    source = target.with_suffix(".in.tmp")
+    source.write_text(wanted, encoding="utf-8")
+    try:
+        projects = [workspace / upstream.name / "setup.py" for upstream in recipe.upstream]
+        options = ("--quiet", "--universal", "--no-header", "--no-annotate")
+        version = ("--python-version", recipe.environment.python)
+        text = uv("pip", "compile", *options, *version, source, *(path for path in projects if path.is_file()))
+    finally:
+        source.unlink()
+    head = f"# Resolved by `kit env {recipe.name} --lock` from the recipe's pins and its upstreams' own requirements.\n"
+    size = re.search(r"(?m)^# installed: .*\n", target.read_text("utf-8")) if target.exists() else None
+    target.write_text(head + (size[0] if size else "") + text, encoding="utf-8")
+
+
+def find_python(version: str) -> str:
+    """An interpreter of ``version`` that runs: on PATH, this one, or pyenv's; else the version, for uv to provide."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    candidates = [shutil.which(f"python{version}"), sys.executable]
+    candidates += sorted(map(str, pyenv.glob(f"versions/{version}.*/bin/python")), reverse=True)
+    for candidate in filter(None, candidates):
+        code = "import sys; print('%d.%d' % sys.version_info[:2], sys.executable)"
+        done = subprocess.run([candidate, "-c", code], capture_output=True, text=True)
+        if done.returncode == 0 and done.stdout.split()[0] == version:
+            return done.stdout.split(maxsplit=1)[1].strip()
+    return version
+
+
+def uv(*arguments: str | Path) -> str:
+    """Run uv. Raises KitError with its own explanation."""
+    beside = Path(sys.executable).with_name("uv")
+    program = shutil.which("uv") or (str(beside) if beside.is_file() else None)
+    if not program:
+        raise KitError("uv was not found on PATH", "pip install uv")
+    done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True)
+    if done.returncode:
+        advice = "change the pins under [environment.packages] so that they agree, then `kit env RECIPE --lock`"
+        raise KitError(f"uv {arguments[0]} {arguments[1]} failed:\n{done.stderr.strip()}", advice)
+    return done.stdout

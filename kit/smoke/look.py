@@ -1,0 +1,61 @@
+"""Look at what a training run left, in the reference environment: python look.py JSON
+
+The argument is {"events": folder, "weights": file, "images": folder}, each optional; prints one JSON object:
+losses (by step), weights ({tensors, moved, largest}), images (a list of {name, size, spread, data}).
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def losses(folder: str) -> dict[str, float]:
+    """The scalar `loss` of every tensorboard log below ``folder``, by step; a later log wins."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found: dict[str, float] = {}
+    for log in sorted(Path(folder).rglob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime):
+        events = EventAccumulator(str(log))
+        events.Reload()
+        if "loss" in events.Tags()["scalars"]:
+            found.update({str(event.step): event.value for event in events.Scalars("loss")})
+    return found
+
+
+def weights(file: str) -> dict[str, Any]:
+    """How far a LoRA moved: its B matrices (`lora_B`, `lora.up`, `_lora.up`) start at exactly zero."""
+    from safetensors.torch import load_file
+
+    tensors = {name: tensor for name, tensor in load_file(file).items() if "lora_B" in name or "lora.up" in name}
+    largest = {name: float(tensor.abs().max()) for name, tensor in tensors.items()}
+    moved = sum(value > 0 for value in largest.values())
+    return {"tensors": len(tensors), "moved": moved, "largest": max(largest.values(), default=0.0)}
+
+
+def images(folder: str) -> list[dict[str, Any]]:
+    """The pictures below ``folder``: how far their pixels spread (0: one colour), and a thumbnail as base64 PNG."""
+    from PIL import Image
+
+    found = []
+    for path in sorted(Path(folder).rglob("*.png")):
+        picture = Image.open(path).convert("RGB")
+        low, high = zip(*picture.getextrema(), strict=True)
+        thumbnail = io.BytesIO()
+        small = picture.copy()
+        small.thumbnail((256, 256))
+        small.save(thumbnail, "PNG")
+        data = base64.b64encode(thumbnail.getvalue()).decode()
+        spread = max(top - bottom for bottom, top in zip(low, high, strict=True))
+        found.append({"name": path.name, "size": list(picture.size), "spread": spread, "data": data})
+    return found
+
+
+if __name__ == "__main__":
+    asked = json.loads(sys.argv[1])
+    readers = {"events": ("losses", losses), "weights": ("weights", weights), "images": ("images", images)}
+    print(json.dumps({readers[key][0]: readers[key][1](value) for key, value in asked.items() if value}))

@@ -1,0 +1,73 @@
+"""Run one command to its end or its time limit, with every process it started gone afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended: ``status`` is its exit status, None where the time limit (seconds) ended it."""
+
+    command: tuple[str, ...]
+    status: int | None
+    seconds: float
+    log: Path
+
+    def text(self) -> str:
+        return self.log.read_text("utf-8", "replace")
+
+    def tail(self, lines: int = 20) -> str:
+        return "\n".join(self.text().replace("\r", "\n").splitlines()[-lines:])
+
+    def last_error(self) -> str:
+        """The last line of the log that names an error; the last line where none does."""
+        lines = [line.strip() for line in self.text().replace("\r", "\n").splitlines() if line.strip()]
+        errors = [line for line in lines if re.search(r"^(\[rank\d+\]: )?[\w.]*(Error|Exception)\b|error:", line)]
+        return (errors or lines or ["it printed nothing"])[-1]
+
+
+def run(command: Sequence[str], cwd: Path, environment: Mapping[str, str], log: Path, limit: float) -> Done:
+    """Run ``command``, its output going to ``log``; at ``limit`` seconds, and however this call ends, its whole
+    process group and every process that carries its mark are killed."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    mark = f"KIT_SMOKE={os.getpid()}.{time.monotonic_ns()}"
+    key, _, value = mark.partition("=")
+    start = time.monotonic()
+    status: int | None = None
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            list(command),
+            cwd=cwd,
+            env={**environment, key: value},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            status = process.wait(timeout=limit)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            _kill(process.pid, mark)
+            process.wait()
+    return Done(tuple(command), status, time.monotonic() - start, log)
+
+
+def _kill(group: int, mark: str) -> None:
+    """Kill the group, and those who left it (launchers start sessions of their own) by the mark they inherited."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+    for place in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError, ValueError):
+            if mark.encode() in place.read_bytes().split(b"\0"):
+                os.kill(int(place.parent.name), signal.SIGKILL)

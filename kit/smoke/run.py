@@ -1,0 +1,300 @@
+"""The levels smoke and red: the recipe's own launch and inference scripts, run on a tiny model.
+
+Smoke runs the recipe's steps and holds each against what it must show. Red leaves one fix out, in a scratch copy of the
+folder, runs the steps the fix is for, and wants them to fail, with the failure the recipe names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from kit import environment, series
+from kit.devices import Device
+from kit.environment import Environment
+from kit.errors import KitError
+from kit.lock import Lock
+from kit.paths import TreePath
+from kit.recipe import Recipe, Red, Smoke, SmokeStep
+from kit.smoke import process
+from kit.smoke.endpoint import no_hub
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing a step had to show: whether it did, and what was seen."""
+
+    what: str
+    ok: bool
+    seen: str = ""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """A step as it ran: findings, the command, its seconds, the end of its log, and what there is to look at."""
+
+    name: str
+    findings: tuple[Finding, ...]
+    command: str
+    seconds: float
+    log: str
+    tail: str
+    losses: Mapping[str, float] = field(default_factory=dict)
+    images: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return all(finding.ok for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a smoke run happens: the folder its commands run in, an empty one for what they write, the tiny model."""
+
+    recipe: Recipe
+    smoke: Smoke
+    device: Device
+    environment: Environment
+    folder: Path
+    out: Path
+    tiny: Path
+
+    def fill(self, text: str) -> str:
+        places = {"tiny": str(self.tiny), "out": str(self.out), "device": self.device.device}
+        return re.sub(r"\{(\w+)\}", lambda match: places.get(match[1], match[0]), text)
+
+
+@contextlib.contextmanager
+def begin(recipe: Recipe, device: Device, workspace: Path, work: Path) -> Iterator[Run]:
+    """Build the environment and the tiny model. Raises KitError where the recipe has no smoke run."""
+    if recipe.smoke is None:
+        raise KitError(f"recipe {recipe.name} has no smoke run", "add a [smoke] table to it")
+    made = environment.ensure(recipe, device, workspace)
+    tiny = work / "tiny"
+    build_tiny(recipe.smoke.tiny, made.python, tiny)
+    yield Run(recipe, recipe.smoke, device, made, workspace / recipe.smoke.folder, work / "out", tiny)
+
+
+def families() -> list[str]:
+    """The model families there is a tiny model of."""
+    return sorted(path.stem for path in (HERE / "tiny").glob("*.py") if path.stem != "parts")
+
+
+def build_tiny(family: str, python: Path, folder: Path) -> None:
+    """Write the tiny model of ``family`` to ``folder``. Raises KitError with the builder's own last line."""
+    command = [str(python), str(HERE / "tiny" / f"{family}.py"), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise KitError(f"the tiny {family} could not be built: {last}", " ".join(command))
+
+
+def smoke(run: Run, names: tuple[str, ...] = ()) -> Iterator[StepReport]:
+    """Run the steps (those named, or all) one after the other; the ones after a failed step are run as well."""
+    losses: dict[str, Mapping[str, float]] = {}
+    for step in run.smoke.step:
+        if not names or step.name in names:
+            report = _step(run, step, losses)
+            losses[step.name] = report.losses
+            yield report
+
+
+def _step(run: Run, step: SmokeStep, before: Mapping[str, Mapping[str, float]]) -> StepReport:
+    run.out.mkdir(parents=True, exist_ok=True)
+    for source, target in step.copy.items():
+        if Path(run.fill(source)).exists():
+            shutil.copytree(run.fill(source), run.fill(target), dirs_exist_ok=True)
+    with no_hub() as (url, requests):
+        log = run.out / "logs" / f"{step.name}.log"
+        command = [run.fill(word) for word in step.run]
+        done = process.run(command, run.folder, _variables(run, url), log, step.limit)
+    looked = _look(run, step)
+    losses = looked.get("losses", {})
+    return StepReport(
+        step.name,
+        tuple(_findings(run, step, done, looked, requests, before)),
+        " ".join(command),
+        done.seconds,
+        str(log),
+        done.tail(),
+        losses,
+        tuple(looked.get("images", ())),
+    )
+
+
+def _findings(
+    run: Run,
+    step: SmokeStep,
+    done: process.Done,
+    looked: Mapping[str, Any],
+    requests: list[str],
+    before: Mapping[str, Mapping[str, float]],
+) -> Iterator[Finding]:
+    if done.status is None:
+        yield Finding(f"ends within {step.limit} s", False, "it hung, and was ended")
+    else:
+        seen = "" if done.status == 0 else f"exit {done.status}: {done.last_error()}"
+        yield Finding("exit status 0", done.status == 0, seen)
+    for pattern in step.prints:
+        yield Finding(f"prints {pattern}", bool(re.search(pattern, done.text())))
+    losses: Mapping[str, float] = looked.get("losses", {})
+    if step.losses:
+        finite = [value for value in losses.values() if math.isfinite(value)]
+        shown = ", ".join(f"{number}: {value:.4g}" for number, value in losses.items())
+        good = len(finite) == len(losses) == step.losses
+        yield Finding(f"{step.losses} steps, every loss finite", good, shown or "no loss was logged")
+    if step.like:
+        common = {number: before.get(step.like, {}).get(number) for number in losses}
+        wrong = [number for number, value in common.items() if value != losses[number]]
+        seen = f"steps {', '.join(wrong) or 'none'} differ" if wrong or not common else f"{len(common)} equal"
+        yield Finding(f"the losses of step {step.like}, continued", bool(common) and not wrong, seen)
+    if step.moved:
+        found = looked.get("weights", {"tensors": 0, "moved": 0, "largest": 0.0})
+        seen = f"{found['moved']} of {found['tensors']} moved, by up to {found['largest']:.2g}"
+        yield Finding("the trained weights moved", 0 < found["tensors"] == found["moved"], seen)
+    if step.images:
+        pictures = looked.get("images", [])
+        seen = ", ".join(f"{picture['name']} spread {picture['spread']}" for picture in pictures) or "no image"
+        good = bool(pictures) and all(picture["spread"] > 0 for picture in pictures)
+        yield Finding("images, none of one colour", good, seen)
+    for name in step.files:
+        yield Finding(f"writes {name}", Path(run.fill(name)).exists())
+    for name in step.absent:
+        yield Finding(f"does not write {name}", not Path(run.fill(name)).exists())
+    asked = [request for request in requests if not any(re.search(allowed, request) for allowed in step.requests)]
+    yield Finding("no network", not asked, f"asked for {', '.join(dict.fromkeys(asked))}" if asked else "")
+    if step.calls and run.device.package:
+        counted = _calls(run, step)
+        missing = [name for name in step.calls if not counted.get(name)]
+        seen = ", ".join(f"{name} {count} times" for name, count in counted.items() if name in step.calls)
+        yield Finding(f"calls {', '.join(step.calls)}", not missing, seen or "none was called")
+
+
+def _look(run: Run, step: SmokeStep) -> dict[str, Any]:
+    """What the step left, read in its own environment; nothing where there is nothing to read."""
+    asked = {"events": step.events, "weights": step.moved, "images": step.images}
+    wanted = {key: run.fill(value) for key, value in asked.items() if value and Path(run.fill(value)).exists()}
+    if not wanted:
+        return {}
+    command = [str(run.environment.python), str(HERE / "look.py"), json.dumps(wanted)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise KitError(f"{step.name}: its results cannot be read: {done.stderr.strip().splitlines()[-1]}")
+    looked: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return looked
+
+
+def _calls(run: Run, step: SmokeStep) -> dict[str, int]:
+    """How often each function of a stand-in was called in this step, over all its processes."""
+    counted: dict[str, int] = {}
+    for file in (run.out / "calls").glob("*.json"):
+        for name, count in json.loads(file.read_text("utf-8")).items():
+            counted[name] = counted.get(name, 0) + count
+    return counted
+
+
+def _variables(run: Run, hub: str) -> dict[str, str]:
+    """The environment of a step: the reference environment first on PATH, no network but the hub that has nothing."""
+    dropped = re.compile(r"PYTHON(PATH|HOME)|VIRTUAL_ENV|HF_|HUGGING|TRANSFORMERS_|DIFFUSERS_|WANDB|.*_proxy$", re.I)
+    kept = {key: value for key, value in os.environ.items() if not dropped.match(key)}
+    calls = run.out / "calls"
+    shutil.rmtree(calls, ignore_errors=True)
+    calls.mkdir(parents=True)
+    return {
+        **kept,
+        **run.environment.variables,
+        "PATH": f"{run.environment.path / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "HF_ENDPOINT": hub,
+        "HF_HOME": str(run.out / "huggingface"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "http_proxy": hub,
+        "https_proxy": hub,
+        "no_proxy": "127.0.0.1,localhost",
+        "KIT_STANDIN_CALLS": str(calls),
+        "TORCH_EXTENSIONS_DIR": str(run.environment.extensions),
+    }
+
+
+@dataclass(frozen=True)
+class RedReport:
+    """A fix left out: whether the failure it is for appeared (None: it cannot be shown here, and why)."""
+
+    fix: str
+    shown: bool | None
+    seen: str
+    steps: tuple[StepReport, ...] = ()
+
+
+def red(run: Run, locked: Lock, files: Mapping[str, Mapping[TreePath, bytes]]) -> Iterator[RedReport]:
+    """Leave each fix out in turn. ``files``: for each upstream, the fixed files as they are at the pin."""
+    plans = {plan.fix: plan for plan in run.smoke.red}
+    for step in run.recipe.fix:
+        if step.devices and run.device.name not in step.devices:
+            continue
+        plan = plans.get(step.id)
+        if plan is None:
+            yield RedReport(step.id, None, "unproven: the recipe names no run that fails without it")
+        elif plan.devices and run.device.name not in plan.devices:
+            yield RedReport(step.id, None, f"unproven on {run.device.name}: it shows on {', '.join(plan.devices)}")
+        elif step.id in locked.without:
+            yield RedReport(step.id, None, "not in this workspace: left out with --without")
+        else:
+            yield _red(run, plan, files)
+
+
+def _red(run: Run, plan: Red, files: Mapping[str, Mapping[TreePath, bytes]]) -> RedReport:
+    reports: list[StepReport] = []
+    for attempt in range(plan.attempts):
+        with tempfile.TemporaryDirectory(prefix=f"red-{plan.fix}-", dir=run.out.parent) as name:
+            scratch = Path(name)
+            folder = scratch / "tree" / run.smoke.folder
+            shutil.copytree(run.folder, folder, symlinks=True)
+            _undo(run, plan, files, scratch / "tree")
+            steps = tuple(
+                replace(step, limit=plan.limit or step.limit) for step in run.smoke.step if step.name in plan.steps
+            )
+            without = replace(run, folder=folder, out=scratch / "out", smoke=replace(run.smoke, step=steps))
+            reports = list(smoke(without))
+        for report in reports:
+            for finding in report.findings:
+                evidence = f"{finding.what}: {finding.seen}"
+                if not finding.ok and re.search(plan.shows, f"{evidence}\n{report.tail}"):
+                    tries = f" (attempt {attempt + 1} of {plan.attempts})" if plan.attempts > 1 else ""
+                    return RedReport(plan.fix, True, f"{report.name}: {evidence}{tries}", tuple(reports))
+    failed = [
+        f"{report.name}: {finding.what}: {finding.seen}"
+        for report in reports
+        for finding in report.findings
+        if not finding.ok
+    ]
+    return RedReport(plan.fix, False, "; ".join(failed) or "everything passed without it", tuple(reports))
+
+
+def _undo(run: Run, plan: Red, files: Mapping[str, Mapping[TreePath, bytes]], tree: Path) -> None:
+    """Take the fix out of the copy: the series again without it, or what upstream has already by the recipe's text."""
+    for upstream, at_pin in files.items():
+        _, content = series.apply(
+            run.recipe, upstream, run.device, at_pin, series.load_patches(run.recipe, upstream), (plan.fix,)
+        )
+        for path, data in content.items():
+            if (tree / upstream / path).is_file():
+                (tree / upstream / path).write_bytes(data)
+    for undo in plan.undo:
+        place = tree / undo.file
+        text = place.read_text("utf-8")
+        if text.count(undo.old) != 1:
+            what = f"red for {plan.fix}: its text is {text.count(undo.old)} times in {undo.file}, not once"
+            raise KitError(f"{run.recipe.path}: {what}", "mend `undo` of this [[smoke.red]]")
+        place.write_text(text.replace(undo.old, undo.new), encoding="utf-8")

@@ -1,0 +1,85 @@
+"""What every stand-in device package has in common: start the backend, and the functions of its `torch.<device>` module.
+
+A stand-in is a device package that runs on the CPU, for trying out a device's code path where the device is not there.
+`_backend` is backend.cpp, built by build.py for the torch that is imported. A package calls `start` once, as it is
+imported, and puts `device`'s functions into its device module. It runs in the environment of the recipe: no newer syntax
+than Python 3.8's.
+"""
+# mypy: ignore-errors
+# It runs in the recipe's environment; kit's own has no torch to check it against.
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterable
+from datetime import timedelta
+from types import ModuleType
+
+import torch
+
+from . import _backend
+
+COUNT = "KIT_STANDIN_DEVICES"  # environment variable: how many devices the machine has
+SAID = "KIT_STANDIN_SAID"  # environment variable: a parent process has said what this is
+
+
+def version() -> str:
+    """The stand-in's version: the one of torch, which the real package follows, and a local part that gives it away."""
+    return torch.__version__.split("+")[0] + "+kit.standin"
+
+
+def count(visible: str) -> int:
+    """Devices that a process sees: those of the machine, 8 unless $KIT_STANDIN_DEVICES says otherwise (16 at most), or
+    those of them that the environment variable `visible` lists."""
+    devices = int(os.environ.get(COUNT, "8"))
+    listed = os.environ.get(visible)
+    if listed is None:
+        return devices
+    return len([item for item in listed.split(",") if item.strip().isdigit() and int(item) < devices])
+
+
+def announce(package: str) -> None:
+    """Say once what this is, on stderr: not in the children of a process that said it, nor on ranks other than 0."""
+    first = os.environ.get("RANK", "0") == "0" and os.environ.get("LOCAL_RANK", "0") == "0"
+    if first and SAID not in os.environ and multiprocessing.parent_process() is None:
+        print(f"{package}: this is kit's stand-in {version()}, running on the CPU: it proves nothing about the "
+              "device's numbers, speed or memory", file=sys.stderr, flush=True)  # fmt: skip
+    os.environ[SAID] = "1"
+
+
+def start(
+    device: str,
+    module: ModuleType,
+    *,
+    visible: str,
+    collectives: str,
+    refused: Iterable[torch.dtype] = (),
+    refused_except: Iterable[str] = (),
+) -> None:
+    """Make `device` a device of torch, with `module` as torch.<device> and a collective backend named `collectives`.
+
+    `refused` dtypes fail in every operator but those of `refused_except` (names without namespace and trailing _).
+    """
+    _backend.start(device, count(visible))
+    _backend.refuse(list(refused), set(refused_except))
+    torch.utils.rename_privateuse1_backend(device)
+    module.default_generators = tuple(_backend.default_generator(index) for index in range(_backend.device_count()))
+    torch._register_device_module(device, module)
+    sys.modules[f"torch.{device}"] = module
+    torch.utils.generate_methods_for_privateuse1_backend(for_tensor=True, for_module=True, for_storage=True)
+
+    # torch prints numbers by way of float64, which a device may refuse
+    printer = torch._tensor_str._tensor_str
+    torch._tensor_str._tensor_str = lambda tensor, indent: printer(tensor.detach().cpu(), indent)
+
+    def group(options, _):
+        """The collective backend of one process group, over gloo."""
+        timeout = options.timeout or timedelta(minutes=30)
+        store, rank, size = options.store, options.group_rank, options.group_size
+        gloo = torch.distributed.ProcessGroupGloo(store, rank, size, timeout=timeout)
+        return _backend.Collectives(gloo, collectives)
+
+    if torch.distributed.is_available():
+        torch.distributed.Backend.register_backend(collectives, group, extended_api=True, devices=[device])

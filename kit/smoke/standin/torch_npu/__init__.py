@@ -1,0 +1,55 @@
+"""kit's stand-in for torch_npu: Ascend's device package, running on the CPU.
+
+It has the names, signatures and refusals of torch_npu 2.7.1 that the recipes, and the libraries they use, touch; a name
+that is missing here raises AttributeError, which is no statement about the real package. What a call computes follows the
+real package's operator documentation (`torch_npu/_op_plugin_docs.py` of its wheel).
+"""
+# mypy: ignore-errors
+# It runs in the recipe's environment; kit's own has no torch to check it against.
+
+import os
+
+# `import torch` imports this package through its entry point; where this package comes first, that would be a circle.
+_AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
+_before = os.environ.get(_AUTOLOAD)
+os.environ[_AUTOLOAD] = "0"
+import kit_standin  # noqa: E402
+import torch  # noqa: E402
+
+if _before is None:
+    del os.environ[_AUTOLOAD]
+else:
+    os.environ[_AUTOLOAD] = _before
+
+from . import npu  # noqa: E402
+from ._kernels import (  # noqa: E402, F401
+    npu_fusion_attention,
+    npu_geglu,
+    npu_grouped_matmul,
+    npu_rms_norm,
+    npu_rotary_mul,
+)
+
+__version__ = kit_standin.version()
+
+# Ascend's operators for float64 differ from one to the next; the package keeps and converts such tensors. Refused here is
+# all but that, and what DeepSpeed 0.17.2 does on the device: norms of `grad.double()` (stage_1_and_2.py, 1324 and 1810).
+_KEEPS_FLOAT64 = (
+    *("empty", "empty_strided", "new_empty_strided", "resize", "set", "copy", "_to_copy", "clone"),
+    *("as_strided", "view", "_reshape_alias", "alias", "detach", "_local_scalar_dense"),
+    *("norm", "linalg_vector_norm", "stack", "cat", "fill", "zero", "_has_compatible_shallow_copy_type"),
+)
+
+kit_standin.start(
+    "npu",
+    npu,
+    visible="ASCEND_RT_VISIBLE_DEVICES",
+    collectives="hccl",
+    refused=[torch.float64, torch.complex128],
+    refused_except=_KEEPS_FLOAT64,
+)
+kit_standin.announce("torch_npu")
+
+
+def _autoload() -> None:
+    """What torch's `torch.backends` entry point calls: importing this package has done it all."""

@@ -1,0 +1,30 @@
+"""torch.npu: the device module. The settings of Ascend's compiler are taken and do nothing."""
+# mypy: ignore-errors
+# It runs in the recipe's environment; kit's own has no torch to check it against.
+
+from kit_standin.device import *  # noqa: F403
+
+from . import amp, random  # noqa: F401
+
+
+class _Config:
+    """torch.npu.config: what torch_npu lets one set (class _npuConfig of its npu_config.py)."""
+
+    __slots__ = ("allow_internal_format",)
+
+
+config = _Config()
+
+
+def set_compile_mode(jit_compile: bool = False) -> None:
+    """Compile operators as they are met, or take built ones."""
+
+
+def is_jit_compile_false() -> bool:
+    return True
+
+
+def set_option(option: dict) -> None:
+    """Options of the operator library."""
+    if not isinstance(option, dict):
+        raise TypeError("npu option must be a dict.")

@@ -1,0 +1,138 @@
+"""Parts of tiny pipelines: tokenizers trained here, text encoders, a VAE, folders of images. Random weights, no hub.
+
+Runs in a recipe's reference environment, not in kit's own. Sizes are the smallest that the real pipelines accept
+(measured; each function says what is fixed by whom). Everything is deterministic: call `torch.manual_seed` first.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import sentencepiece
+from PIL import Image
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
+from transformers.models.clip.tokenization_clip import bytes_to_unicode
+
+CAPTIONS = (
+    "a photo of a small dog",
+    "3d icon of a cat",
+    "a llama eating ramen",
+    "a tree in the wind",
+    "blue sky over the sea",
+    "an old house on a hill",
+    "red apple on a table",
+    "a car in the rain",
+)
+
+
+def clip_tokenizer(folder: Path) -> None:
+    """Bytes, bytes that end a word, and the two specials: 514 tokens, no merges, 77 at most."""
+    folder.mkdir(parents=True)
+    characters = list(bytes_to_unicode().values())
+    tokens = [*characters, *(f"{each}</w>" for each in characters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77).save_pretrained(folder)
+
+
+def clip_encoder(folder: Path, positions: int) -> None:
+    """A text encoder 32 wide with a projection to 32. HiDream asks for 248 positions, SD3 for 77."""
+    config = CLIPTextConfig(
+        vocab_size=514,
+        hidden_size=32,
+        intermediate_size=37,
+        num_attention_heads=4,
+        num_hidden_layers=3,
+        projection_dim=32,
+        max_position_embeddings=positions,
+        bos_token_id=512,
+        eos_token_id=513,
+        pad_token_id=513,
+        hidden_act="gelu",
+    )
+    CLIPTextModelWithProjection(config).save_pretrained(folder)
+
+
+def t5_tokenizer(folder: Path) -> None:
+    """A sentencepiece unigram model of the captions: pad 0, eos 1, unknown 2."""
+    folder.mkdir(parents=True)
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CAPTIONS),
+        model_writer=model,
+        model_type="unigram",
+        vocab_size=120,
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    (folder / "spiece.model").write_bytes(model.getvalue())
+    T5Tokenizer(str(folder / "spiece.model"), extra_ids=0, legacy=True, model_max_length=512).save_pretrained(folder)
+
+
+def t5_encoder(folder: Path, width: int) -> None:
+    """A T5 encoder ``width`` wide: 32 for HiDream, 64 for SD3, where it equals joint_attention_dim."""
+    T5EncoderModel(T5Config(vocab_size=128, d_model=width, d_kv=8, d_ff=37, num_layers=2, num_heads=4)).save_pretrained(
+        folder
+    )
+
+
+def llama(folder: Path) -> None:
+    """A Llama 16 wide with its byte-level BPE tokenizer, in one folder, as the published checkpoint is."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(CAPTIONS, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>", model_max_length=256
+    )
+    fast.save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=300,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def image_folder(folder: Path, caption: str) -> None:
+    """Images with a metadata.jsonl whose column ``caption`` holds their captions: the layout of linoyts/3d_icon."""
+    folder.mkdir(parents=True)
+    rows = []
+    for number, text in enumerate(CAPTIONS):
+        name = f"{number:02}.jpg"
+        picture = Image.linear_gradient("L").resize((40, 40)).rotate(45 * number)
+        Image.merge("RGB", (picture, picture.transpose(Image.Transpose.ROTATE_90), picture)).save(folder / name)
+        rows.append(json.dumps({"file_name": name, caption: text}))
+    (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n")
+
+
+def model_index(folder: Path, pipeline: str, parts: dict[str, tuple[str | None, str | None]]) -> None:
+    """model_index.json, the table of contents of a diffusers checkpoint."""
+    table = {"_class_name": pipeline, "_diffusers_version": "0.34.0", **parts}
+    (folder / "model_index.json").write_text(json.dumps(table, indent=2) + "\n")

@@ -1,0 +1,133 @@
+"""Every test but those under tests/upstream, tests/smoke and tests/bench runs on a machine of its own: see `sandbox`.
+
+There nothing of the user's is read or written: a write outside the test's folder fails it on the spot.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import hypothesis
+import hypothesis.configuration
+import pytest
+import support
+from support import REAL, REPOSITORY, Done, Root
+
+NOT_HERMETIC = ("upstream", "smoke", "bench")
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+# Audit events that write, and which of their arguments are paths, each with the argument that holds its dir_fd.
+_EVENTS = {
+    "os.chmod": ((0, 2),),
+    "os.link": ((1, 3),),
+    "os.mkdir": ((0, 2),),
+    "os.remove": ((0, 1),),
+    "os.rename": ((0, 2), (1, 3)),
+    "os.rmdir": ((0, 1),),
+    "os.symlink": ((1, 2),),
+    "os.truncate": ((0, None),),
+    "os.utime": ((0, 3),),
+}
+_allowed: list[Path] = []  # where this test may write; none: anywhere
+
+
+def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+    """The audit hook; it cannot be removed, so it asks whether a test is being watched."""
+    if not _allowed:
+        return
+    if event == "os.mkdir" and Path(arguments[0]).is_dir():
+        return  # nothing will be made: `mkdir(exist_ok=True)`
+    if event == "open" and arguments[2] & _WRITING:
+        _check(event, arguments[0], None)
+    for path, folder in _EVENTS.get(event, ()):
+        _check(event, arguments[path], None if folder is None else arguments[folder])
+
+
+def _check(event: str, path: Any, folder: int | None) -> None:
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        return  # a file descriptor: it was checked when it was opened
+    base = Path(f"/proc/self/fd/{folder}").readlink() if folder is not None and folder >= 0 else Path.cwd()
+    full = Path(os.path.normpath(base / os.fsdecode(path)))
+    if "__pycache__" in full.parts or full.is_relative_to("/dev"):
+        return
+    if not any(full.is_relative_to(root) for root in _allowed):
+        allowed = list(_allowed)
+        _allowed.clear()  # reporting writes too
+        pytest.fail(f"{event} outside the test's folder: {full} (allowed: {', '.join(map(str, allowed))})")
+
+
+sys.addaudithook(_watch)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _hypothesis_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """hypothesis keeps no examples, and what it caches stays out of the repository."""
+    hypothesis.configuration.set_hypothesis_home_dir(tmp_path_factory.mktemp("hypothesis"))
+    hypothesis.settings.register_profile("kit", database=None, deadline=None)
+    hypothesis.settings.load_profile("kit")
+
+
+@pytest.fixture(scope="session")
+def real_environment() -> Mapping[str, str]:
+    """The environment kit was started in, for what must reach real upstreams: HOME, git configuration, proxies."""
+    return MappingProxyType(REAL)
+
+
+@pytest.fixture(autouse=True)
+def hermetic(
+    request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Run the test in a sandbox under its tmp_path, with its cwd in tmp_path/work."""
+    parts = request.node.path.relative_to(REPOSITORY / "tests").parts
+    if parts[0] in NOT_HERMETIC:
+        yield
+        return
+    with support.sandbox(tmp_path):
+        cache = Path(request.config.cache._cachedir) if request.config.cache else tmp_path  # type: ignore[attr-defined]
+        _allowed.extend([tmp_path_factory.getbasetemp(), cache])
+        try:
+            yield
+        finally:
+            _allowed.clear()
+
+
+@pytest.fixture
+def kit(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """Run `kit` in this process, as the console script does."""
+    from kit.cli import main
+
+    def run(*arguments: str | Path) -> Done:
+        monkeypatch.setattr(sys, "argv", ["kit", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        return Done(code if isinstance(code, int) else 0, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def _template(tmp_path_factory: pytest.TempPathFactory) -> Root:
+    """What `root` is a copy of."""
+    place = tmp_path_factory.mktemp("template")
+    with support.sandbox(place):
+        root = Root(place / "root", place / "upstream", support.make_upstream(place / "upstream"))
+        root.recipe()
+        root.refresh()
+    return root
+
+
+@pytest.fixture
+def root(tmp_path: Path, _template: Root) -> Root:
+    """A recipe folder with the recipe `tiny` on a tiny upstream, its patches written."""
+    root = Root(tmp_path / "root", tmp_path / "upstream", _template.pin)
+    shutil.copytree(_template.upstream, root.upstream, symlinks=True)
+    shutil.copytree(_template.place, root.place, symlinks=True)
+    root.recipe()
+    return root

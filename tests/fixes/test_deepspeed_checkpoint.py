@@ -1,0 +1,235 @@
+"""deepspeed-checkpoint: let every DeepSpeed rank take part in saving a checkpoint."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, run, satisfied
+
+NAME = "deepspeed-checkpoint"
+FROM = "from accelerate import Accelerator\n"
+BOTH = "from accelerate import Accelerator, DistributedType\n"
+OPEN = "accelerator.is_main_process or accelerator.distributed_type == DistributedType.DEEPSPEED"
+SAVE = """
+def main(accelerator):
+    if {gate}:
+        if global_step % args.checkpointing_steps == 0:
+            accelerator.save_state(save_path)
+            logger.info(f"Saved state to {{save_path}}")
+"""
+CLOSED, OPENED = SAVE.format(gate="accelerator.is_main_process"), SAVE.format(gate=OPEN)
+
+
+def imports(id: str, before: str, after: str, **options: str) -> pytest.param:  # type: ignore[valid-type]
+    return case(id, before + CLOSED, after + OPENED, **options)
+
+
+APPLIED = [
+    imports("as in the script", FROM, BOTH),
+    imports(
+        "in its alphabetical place",
+        "from accelerate import Accelerator, skip\n",
+        "from accelerate import Accelerator, DistributedType, skip\n",
+    ),
+    imports(
+        "a comment and spacing of its own",
+        "# accelerate\nfrom accelerate import Accelerator,skip as s  # noqa\n",
+        "# accelerate\nfrom accelerate import Accelerator,DistributedType, skip as s  # noqa\n",
+    ),
+    imports(
+        "over several lines, with comments",
+        "from accelerate import (  # all\n    Accelerator,  # the one\n    # and\n    skip as s,\n)\nimport os\n",
+        "from accelerate import (  # all\n    Accelerator,  # the one\n    # and\n    skip as s,\n)\n"
+        "from accelerate import DistributedType\nimport os\n",
+    ),
+    imports(
+        "in parentheses on a line",
+        "from accelerate import (Accelerator)\n",
+        "from accelerate import (Accelerator)\nfrom accelerate import DistributedType\n",
+    ),
+    imports(
+        "two imports: the one of Accelerator",
+        f"from accelerate import skip\n{FROM}{FROM}",
+        f"from accelerate import skip\n{BOTH}{FROM}",
+    ),
+    imports(
+        "behind a semicolon",
+        "from accelerate import Accelerator; import os\n",
+        "from accelerate import Accelerator; import os\nfrom accelerate import DistributedType\n",
+    ),
+    imports(
+        "imported already, from elsewhere",
+        f"{FROM}from accelerate.utils import DistributedType\n",
+        f"{FROM}from accelerate.utils import DistributedType\n",
+    ),
+    imports(
+        "imported under another name",
+        f"{FROM}from accelerate import DistributedType as D\n",
+        f"{BOTH}from accelerate import DistributedType as D\n",
+    ),
+    imports(
+        "another library's accelerator",
+        "from tinytrain import Accelerator\n",
+        "from tinytrain import Accelerator, DistributedType\n",
+        accelerate="tinytrain",
+    ),
+    case(
+        "comments, an inner loop, an async function, a result that is kept",
+        f"{BOTH}async def main(accelerator):\n    # only one\n    if  accelerator.is_main_process :  # main\n"
+        "        for path in paths:\n            with path:\n                accelerator.save_state(path)\n",
+        f"{BOTH}async def main(accelerator):\n    # only one\n    if  {OPEN} :  # main\n"
+        "        for path in paths:\n            with path:\n                accelerator.save_state(path)\n",
+    ),
+    case(
+        "other blocks of the main process are left alone",
+        f"{BOTH}{CLOSED}    if accelerator.is_main_process:\n        log()\n",
+        f"{BOTH}{OPENED}    if accelerator.is_main_process:\n        log()\n",
+    ),
+]
+
+
+def refused(id: str, reason: str, line: int, body: str, head: str = BOTH) -> pytest.param:  # type: ignore[valid-type]
+    return conflict(id, reason, line, f"{head}def main(accelerator):\n{body}")
+
+
+REFUSED = [
+    satisfied("there", BOTH + OPENED),
+    satisfied(
+        "the other way round",
+        BOTH
+        + SAVE.format(gate="accelerator.distributed_type == DistributedType.DEEPSPEED or accelerator.is_main_process"),
+    ),
+    gone("every rank saves", f"{BOTH}def main(accelerator):\n    accelerator.save_state(1)\n"),
+    gone(
+        "in a helper function that is called under the gate",
+        f"{BOTH}def save(accelerator):\n    accelerator.save_state(1)\ndef main(accelerator):\n"
+        "    if accelerator.is_main_process:\n        save(accelerator)\n",
+    ),
+    gone("only spoken of", f'{BOTH}if accelerator.is_main_process:\n    log("accelerator.save_state(x)")\n'),
+    gone("another gate", f"{BOTH}if step % 5 == 0:\n    accelerator.save_state(1)\n"),
+    refused(
+        "twice in a file",
+        "expected 1 place to fix, found 2 (lines 3, 5)",
+        3,
+        "    if accelerator.is_main_process:\n        accelerator.save_state(1)\n"
+        "    if accelerator.is_main_process:\n        accelerator.save_state(2)\n",
+    ),
+    refused(
+        "a second gate inside",
+        "expected 1 place to fix, found 2 (lines 3, 4)",
+        3,
+        "    if accelerator.is_main_process:\n        if accelerator.is_main_process:\n"
+        "            accelerator.save_state(1)\n",
+    ),
+    refused(
+        "a second gate inside an open one whose call is hidden",
+        "made 0: the code is not",
+        4,
+        f"    if {OPEN}:\n        if accelerator.is_main_process:\n            path = accelerator.save_state(1)\n",
+    ),
+    refused(
+        "another condition",
+        "made 0: the code is not",
+        3,
+        "    if x and accelerator.is_main_process:\n        accelerator.save_state(1)\n",
+    ),
+    refused(
+        "the local main process",
+        "made 0: the code is not",
+        3,
+        "    if accelerator.is_local_main_process:\n        accelerator.save_state(1)\n",
+    ),
+    refused(
+        "DeepSpeed shut out",
+        "made 0: the code is not",
+        3,
+        "    if accelerator.is_main_process and accelerator.distributed_type != DistributedType.DEEPSPEED:\n"
+        "        accelerator.save_state(1)\n",
+    ),
+    refused(
+        "an elif",
+        "made 0: the code is not",
+        5,
+        "    if x:\n        pass\n    elif accelerator.is_main_process:\n        accelerator.save_state(1)\n",
+    ),
+    refused(
+        "with an elif",
+        "made 0: the code is not",
+        3,
+        "    if accelerator.is_main_process:\n        accelerator.save_state(1)\n    elif x:\n        pass\n",
+    ),
+    refused(
+        "with an else that the other ranks go to",
+        "made 0: the code is not",
+        3,
+        "    if accelerator.is_main_process:\n        accelerator.save_state(1)\n    else:\n"
+        "        accelerator.wait_for_everyone()\n",
+    ),
+    refused(
+        "in the else",
+        "made 0: the code is not",
+        3,
+        "    if not accelerator.is_main_process:\n        pass\n    else:\n        accelerator.save_state(1)\n",
+    ),
+    refused(
+        "on one line", "made 0: the code is not", 3, "    if accelerator.is_main_process: accelerator.save_state(1)\n"
+    ),
+    refused(
+        "only the module is imported",
+        "postcondition",
+        3,
+        "    if accelerator.is_main_process:\n        accelerator.save_state(1)\n",
+        "import accelerate\n",
+    ),
+    refused(
+        "imported inside a try",
+        "postcondition",
+        6,
+        "    if accelerator.is_main_process:\n        accelerator.save_state(1)\n",
+        "try:\n    from accelerate import Accelerator\nexcept ImportError:\n    pass\n",
+    ),
+    refused(
+        "a star",
+        "postcondition",
+        3,
+        "    if accelerator.is_main_process:\n        accelerator.save_state(1)\n",
+        "from accelerate import *\n",
+    ),
+    conflict(
+        "not bound",
+        "`accelerator` is not bound",
+        3,
+        f"{BOTH}def main():\n    if accelerator.is_main_process:\n        accelerator.save_state(1)\n",
+    ),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)
+
+
+@pytest.mark.parametrize(
+    ("main", "kind", "before", "after"),
+    [(True, "DEEPSPEED", 1, 1), (False, "DEEPSPEED", 0, 1), (True, "MULTI_NPU", 1, 1), (False, "MULTI_NPU", 0, 0)],
+)
+def test_who_saves(main: bool, kind: str, before: int, after: int) -> None:
+    """Under DeepSpeed every rank, otherwise the main process alone."""
+    for text, wanted in ((CLOSED, before), (OPENED, after)):
+        saved: list[str] = []
+        accelerator = SimpleNamespace(is_main_process=main, distributed_type=kind, save_state=saved.append)
+        names = {
+            "DistributedType": SimpleNamespace(DEEPSPEED="DEEPSPEED"),
+            "global_step": 2,
+            "args": SimpleNamespace(checkpointing_steps=2),
+            "save_path": "checkpoint-2",
+            "logger": SimpleNamespace(info=lambda text: None),
+        }
+        run(text, **names)["main"](accelerator)
+        assert len(saved) == wanted

@@ -1,0 +1,177 @@
+"""offline-model-card: write the model card only under --push_to_hub."""
+
+from __future__ import annotations
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, satisfied
+
+NAME = "offline-model-card"
+CARD = "def save_model_card(repo_id):\n    pass\n"
+
+APPLIED = [
+    case(
+        "moved into the block that follows",
+        """
+        def main(args):
+            prompt = args.prompt
+            save_model_card(
+                repo_id,
+                prompt=prompt,  # the prompt
+            )
+
+            if args.push_to_hub:
+                upload_folder(repo_id)
+
+            accelerator.end_training()
+
+        from card import save_model_card
+        """,
+        """
+        def main(args):
+            prompt = args.prompt
+
+            if args.push_to_hub:
+                save_model_card(
+                    repo_id,
+                    prompt=prompt,  # the prompt
+                )
+                upload_folder(repo_id)
+
+            accelerator.end_training()
+
+        from card import save_model_card
+        """,
+    ),
+    case(
+        "every comment stays, each with its statement",
+        CARD
+        + """
+def main(args):
+    train()
+
+    # the card
+    save_model_card(1)  # for the hub
+
+    # and the rest
+    if args.push_to_hub:  # if asked for
+        # now
+        upload()
+""",
+        CARD
+        + """
+def main(args):
+    train()
+
+    # and the rest
+    if args.push_to_hub:  # if asked for
+        # the card
+        save_model_card(1)  # for the hub
+        # now
+        upload()
+""",
+    ),
+    case(
+        "another statement follows",
+        CARD + "def main(args):\n    train()\n    # the card\n    save_model_card(1)\n    end()\n",
+        CARD + "def main(args):\n    train()\n\n    if args.push_to_hub:\n        # the card\n"
+        "        save_model_card(1)\n    end()\n",
+    ),
+    case(
+        "alone in a block under another if, and the block that pushes comes first",
+        CARD
+        + """
+def main(args, accelerator):
+    if args.push_to_hub:
+        upload()
+    if accelerator.is_main_process:
+        save_model_card(1)
+    else:
+        wait()
+""",
+        CARD
+        + """
+def main(args, accelerator):
+    if args.push_to_hub:
+        upload()
+    if accelerator.is_main_process:
+        if args.push_to_hub:
+            save_model_card(1)
+    else:
+        wait()
+""",
+    ),
+    case(
+        "the block that follows is on one line: it stays one",
+        CARD + "def main(args):\n    save_model_card(1)\n    if args.push_to_hub: upload()\n",
+        CARD
+        + "def main(args):\n    if args.push_to_hub:\n        save_model_card(1)\n    if args.push_to_hub: upload()\n",
+    ),
+    case(
+        "the block that follows has an else",
+        CARD + "def main(args):\n    save_model_card(1)\n    if args.push_to_hub:\n        upload()\n    else:\n"
+        "        keep()\n",
+        CARD + "def main(args):\n    if args.push_to_hub:\n        save_model_card(1)\n        upload()\n    else:\n"
+        "        keep()\n",
+    ),
+    case(
+        "the block that follows asks for more",
+        CARD + "def main(args):\n    save_model_card(1)\n    if args.push_to_hub and args.big:\n        upload()\n",
+        CARD + "def main(args):\n    if args.push_to_hub:\n        save_model_card(1)\n"
+        "    if args.push_to_hub and args.big:\n        upload()\n",
+    ),
+    case(
+        "a text over several lines is not indented",
+        CARD + 'async def main(args):\n    with a:\n        save_model_card("""\n  text\n""")\n',
+        CARD + 'async def main(args):\n    with a:\n        if args.push_to_hub:\n            save_model_card("""\n'
+        '  text\n""")\n',
+    ),
+]
+
+REFUSED = [
+    satisfied("there", "if args.push_to_hub:\n    save_model_card(1)\n"),
+    satisfied("there, with more asked", "if done and args.push_to_hub:\n    with a:\n        save_model_card(1)\n"),
+    gone("only defined", CARD),
+    gone("a method of that name", "hub.save_model_card(1)\n"),
+    conflict(
+        "an `or` lets others in", "`args` is not bound", 4, CARD + "if a or args.push_to_hub:\n    save_model_card(1)\n"
+    ),
+    conflict(
+        "its result is used", "made 0: the code is not", 4, CARD + "def main(args):\n    card = save_model_card(1)\n"
+    ),
+    conflict(
+        "its result is handed on",
+        "made 0: the code is not",
+        4,
+        CARD + "def main(args):\n    upload(save_model_card(1))\n",
+    ),
+    conflict(
+        "in an else on one line",
+        "made 0: the code is not",
+        5,
+        CARD + "def main(args):\n    if a: b()\n    else: save_model_card(1)\n",
+    ),
+    conflict(
+        "twice",
+        "expected 1 place to fix, found 2 (lines 4, 5)",
+        4,
+        CARD + "def main(args):\n    save_model_card(1)\n    save_model_card(2)\n",
+    ),
+    conflict("no args", "`args` is not bound", 4, CARD + "def main(options):\n    save_model_card(1)\n"),
+    conflict("not bound", "`save_model_card` is not bound", 2, "def main(args):\n    save_model_card(1)\n"),
+    conflict(
+        "the guard is outside the function",
+        "`args` is not bound",
+        5,
+        CARD + "if args.push_to_hub:\n    def main():\n        save_model_card(1)\n",
+    ),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)

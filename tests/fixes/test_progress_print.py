@@ -1,0 +1,167 @@
+"""progress-print: print a line at the end of every training step."""
+
+from __future__ import annotations
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, satisfied
+
+NAME = "progress-print"
+LIMIT = "if global_step >= args.max_train_steps"
+
+APPLIED = [
+    case(
+        "after the break of the loop over batches",
+        f"""
+        def main(args, accelerator):
+            for epoch in epochs:
+                {LIMIT}:
+                    break
+                for batch in batches:
+                    with accelerator.accumulate(model):
+                        global_step += 1
+                    {LIMIT}:
+                        break
+
+                if accelerator.is_main_process:
+                    validate()
+        """,
+        f"""
+        def main(args, accelerator):
+            for epoch in epochs:
+                {LIMIT}:
+                    break
+                for batch in batches:
+                    with accelerator.accumulate(model):
+                        global_step += 1
+                    {LIMIT}:
+                        break
+                    accelerator.print("")
+
+                if accelerator.is_main_process:
+                    validate()
+        """,
+    ),
+    case(
+        "statements and comments follow",
+        f"""
+        accelerator = Accelerator()
+        for batch in batches:
+            for key in batch:
+                move(key)
+            # the end?
+            {LIMIT}:  # yes
+                log()
+                break
+            # not yet
+            begin = now()
+        """,
+        f"""
+        accelerator = Accelerator()
+        for batch in batches:
+            for key in batch:
+                move(key)
+            # the end?
+            {LIMIT}:  # yes
+                log()
+                break
+            accelerator.print("")
+            # not yet
+            begin = now()
+        """,
+    ),
+    case(
+        "on one line, in an async method",
+        f"""
+        class Trainer:
+            async def train(self, args, accelerator):
+                async for batch in self.batches:
+                    {LIMIT}: break
+        """,
+        f"""
+        class Trainer:
+            async def train(self, args, accelerator):
+                async for batch in self.batches:
+                    {LIMIT}: break
+                    accelerator.print("")
+        """,
+    ),
+    case(
+        "a while loop, and spacing of the test's own",
+        "def f(args, accelerator):\n    while True:\n        if (global_step>=args.max_train_steps) :\n"
+        "            break\n",
+        "def f(args, accelerator):\n    while True:\n        if (global_step>=args.max_train_steps) :\n"
+        "            break\n"
+        '        accelerator.print("")\n',
+    ),
+]
+
+FLAX = f"""
+def main():
+    for epoch in epochs:
+        for batch in batches:
+            global_step += 1
+            {LIMIT}:
+                break
+"""
+
+REFUSED = [
+    satisfied("there", f'for b in bs:\n    {LIMIT}:\n        break\n    accelerator.print("")\n'),
+    satisfied("with words", f'for b in bs:\n    {LIMIT}:\n        break\n    accelerator.print(f"{{b}}", end="")\n'),
+    gone("no limit", "for b in bs:\n    accelerator.print('')\n"),
+    gone("outside any loop", f"{LIMIT}:\n    pass\n"),
+    gone("a limit that does not break", f"for b in bs:\n    {LIMIT}:\n        stop = True\n"),
+    gone("another comparison", "for b in bs:\n    if global_step > args.max_train_steps:\n        break\n"),
+    gone("another condition", f"for b in bs:\n    {LIMIT} and done:\n        break\n"),
+    conflict("a flax script", "`accelerator` is not bound", 5, FLAX),
+    conflict(
+        "two loops in a file",
+        "expected 1 place to fix, found 2 (lines 3, 6)",
+        3,
+        f"def f(args, accelerator):\n    for b in bs:\n        {LIMIT}:\n            break\n    for b in bs:\n"
+        f"        {LIMIT}:\n            break\n",
+    ),
+    conflict(
+        "the break is inside the accumulate block",
+        "made 0: the code is not",
+        4,
+        "def f(args, accelerator):\n    for b in bs:\n        with accelerator.accumulate(model):\n"
+        f"            {LIMIT}:\n                break\n",
+    ),
+    conflict(
+        "in a loop's else it leaves the loop outside",
+        "made 0: the code is not",
+        6,
+        "def f(args, accelerator):\n    for e in es:\n        for b in bs:\n            pass\n        else:\n"
+        f"            {LIMIT}:\n                break\n",
+    ),
+    conflict(
+        "an else of the limit",
+        "made 0: the code is not",
+        3,
+        f"def f(args, accelerator):\n    for b in bs:\n        {LIMIT}:\n            break\n        else:\n"
+        "            more()\n",
+    ),
+    conflict(
+        "an elif",
+        "made 0: the code is not",
+        5,
+        f"def f(args, accelerator):\n    for b in bs:\n        if a:\n            pass\n        el{LIMIT}:\n"
+        "            break\n",
+    ),
+    conflict(
+        "bound only below",
+        "`accelerator` is not bound",
+        3,
+        f"def f(args):\n    for b in bs:\n        {LIMIT}:\n            break\n        accelerator = b\n",
+    ),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)

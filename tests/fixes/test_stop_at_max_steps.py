@@ -1,0 +1,191 @@
+"""stop-at-max-steps: leave the loop over epochs, too, when the step limit is reached."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, run, satisfied
+
+NAME = "stop-at-max-steps"
+LIMIT = "if global_step >= args.max_train_steps"
+
+APPLIED = [
+    case(
+        "as in the script",
+        f"""
+        def main(args, first_epoch):
+            global_step = args.start
+            for epoch in range(first_epoch, args.num_train_epochs):
+                # set to training
+                model.train()
+
+                for step, batch in enumerate(args.batches):
+                    with accelerator.accumulate(model):
+                        global_step += 1
+                    {LIMIT}:
+                        break
+                validate(epoch)
+            return global_step
+        """,
+        f"""
+        def main(args, first_epoch):
+            global_step = args.start
+            for epoch in range(first_epoch, args.num_train_epochs):
+                {LIMIT}:
+                    break
+                # set to training
+                model.train()
+
+                for step, batch in enumerate(args.batches):
+                    with accelerator.accumulate(model):
+                        global_step += 1
+                    {LIMIT}:
+                        break
+                validate(epoch)
+            return global_step
+        """,
+    ),
+    case(
+        "the loop over batches has loops of its own, and its break is on one line",
+        f"""
+        def main(args, global_step):
+            for epoch in epochs:
+                for batch in batches:
+                    for key in batch:
+                        global_step += 1
+                    {LIMIT}: break
+        """,
+        f"""
+        def main(args, global_step):
+            for epoch in epochs:
+                {LIMIT}:
+                    break
+                for batch in batches:
+                    for key in batch:
+                        global_step += 1
+                    {LIMIT}: break
+        """,
+    ),
+    case(
+        "a loop around the epochs is left alone",
+        f"""
+        def main(args, global_step):
+            for stage in stages:
+                for epoch in epochs:
+                    for batch in batches:
+                        {LIMIT}:
+                            log()
+                            break
+        """,
+        f"""
+        def main(args, global_step):
+            for stage in stages:
+                for epoch in epochs:
+                    {LIMIT}:
+                        break
+                    for batch in batches:
+                        {LIMIT}:
+                            log()
+                            break
+        """,
+    ),
+    case(
+        "while and async for",
+        f"""
+        class Trainer:
+            @torch.no_grad
+            async def train(self, args, global_step):
+                while True:
+                    async for batch in batches:
+                        {LIMIT}:
+                            break
+        """,
+        f"""
+        class Trainer:
+            @torch.no_grad
+            async def train(self, args, global_step):
+                while True:
+                    {LIMIT}:
+                        break
+                    async for batch in batches:
+                        {LIMIT}:
+                            break
+        """,
+    ),
+]
+
+REFUSED = [
+    satisfied(
+        "already there",
+        f"for e in es:\n    {LIMIT}:\n        break\n    for b in bs:\n        {LIMIT}:\n            break\n",
+    ),
+    gone("one loop only", f"for b in bs:\n    {LIMIT}:\n        break\n"),
+    gone("a limit that does not break", f"for e in es:\n    for b in bs:\n        {LIMIT}:\n            stop()\n"),
+    gone(
+        "another comparison",
+        "for e in es:\n    for b in bs:\n        if global_step > args.max_train_steps:\n            break\n",
+    ),
+    conflict(
+        "two trainings in a file",
+        "expected 1 place to fix, found 2 (lines 3, 9)",
+        3,
+        f"def f(args):\n    global_step = 0\n    for e in es:\n        for b in bs:\n            {LIMIT}:\n"
+        "                break\n"
+        f"def g(args):\n    global_step = 0\n    for e in es:\n        for b in bs:\n            {LIMIT}:\n"
+        "                break\n",
+    ),
+    conflict(
+        "no args",
+        "`args` is not bound",
+        2,
+        f"def f(es, global_step):\n    for e in es:\n        for b in e:\n            {LIMIT}:\n"
+        "                break\n",
+    ),
+    conflict(
+        "the step is counted from inside the loop only",
+        "`global_step` is not bound",
+        2,
+        "def f(args, es):\n    for e in es:\n        global_step = e\n        for b in e:\n"
+        f"            {LIMIT}:\n                break\n",
+    ),
+    conflict(
+        "a break would skip the loop's else",
+        "made 0: the code is not",
+        2,
+        f"def f(args, global_step):\n    for e in es:\n        for b in bs:\n            {LIMIT}:\n"
+        "                break\n    else:\n        done()\n",
+    ),
+    conflict(
+        "the limit has an else",
+        "made 0: the code is not",
+        2,
+        f"def f(args, global_step):\n    for e in es:\n        for b in bs:\n            {LIMIT}:\n"
+        "                break\n            else:\n                more()\n",
+    ),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)
+
+
+def test_a_resume_in_the_middle_of_an_epoch_overshoots_before_and_not_after() -> None:
+    """Three steps wanted, epochs of two batches, resumed at step 1: epoch 0 starts again from its first batch."""
+    from contextlib import nullcontext
+
+    given = APPLIED[0].values[0]
+    args = SimpleNamespace(start=1, batches=[1, 2], num_train_epochs=2, max_train_steps=3)
+    names = {
+        "model": SimpleNamespace(train=lambda: None),
+        "accelerator": SimpleNamespace(accumulate=lambda model: nullcontext()),
+        "validate": lambda epoch: None,
+    }
+    assert run(given.before, **names)["main"](args, 0) == 4
+    assert run(given.after, **names)["main"](args, 0) == 3

@@ -1,0 +1,203 @@
+"""weights-pop: guard weights.pop() against an empty list."""
+
+from __future__ import annotations
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, run, satisfied
+
+from kit.codemod import Outcome
+
+NAME = "weights-pop"
+
+APPLIED = [
+    case(
+        "in the save hook",
+        """
+        def save_model_hook(models, weights, output_dir):
+            for model in models:
+                model.save(output_dir)
+
+                # make sure to pop weight so that corresponding model is not saved again
+                weights.pop()
+        """,
+        """
+        def save_model_hook(models, weights, output_dir):
+            for model in models:
+                model.save(output_dir)
+
+                # make sure to pop weight so that corresponding model is not saved again
+                if weights:
+                    weights.pop()
+        """,
+    ),
+    case(
+        "arguments and a comment at the end of the line stay",
+        """
+        def hook(models, weights):
+            while models:
+                models.pop()
+                weights.pop( 0 )  # the first
+            return models
+        """,
+        """
+        def hook(models, weights):
+            while models:
+                models.pop()
+                if weights:
+                    weights.pop( 0 )  # the first
+            return models
+        """,
+    ),
+    case(
+        "an else branch is not guarded by its if",
+        """
+        async def hook(weights):
+            if weights:
+                pass
+            else:
+                weights.pop()
+        """,
+        """
+        async def hook(weights):
+            if weights:
+                pass
+            else:
+                if weights:
+                    weights.pop()
+        """,
+    ),
+    case(
+        "a guard outside the function does not count",
+        """
+        def main(weights):
+            if weights:
+                def hook(models):
+                    weights.pop()
+        """,
+        """
+        def main(weights):
+            if weights:
+                def hook(models):
+                    if weights:
+                        weights.pop()
+        """,
+    ),
+    case(
+        "two, where two are expected",
+        """
+        class Hooks:
+            @staticmethod
+            def save(weights):
+                weights.pop()
+                weights.pop()
+        """,
+        """
+        class Hooks:
+            @staticmethod
+            def save(weights):
+                if weights:
+                    weights.pop()
+                if weights:
+                    weights.pop()
+        """,
+        count=2,
+    ),
+    case(
+        "in try, finally, with and match",
+        """
+        def hook(weights, kind):
+            try:
+                weights.pop()
+            finally:
+                with kind:
+                    weights.pop()
+            match kind:
+                case 1:
+                    weights.pop()
+        """,
+        """
+        def hook(weights, kind):
+            try:
+                if weights:
+                    weights.pop()
+            finally:
+                with kind:
+                    if weights:
+                        weights.pop()
+            match kind:
+                case 1:
+                    if weights:
+                        weights.pop()
+        """,
+        count=3,
+    ),
+]
+
+REFUSED = [
+    satisfied("guarded", "def hook(weights):\n    if weights:\n        weights.pop()\n"),
+    satisfied("guarded by length", "def hook(weights):\n    if len(weights)>0:\n        weights.pop()\n"),
+    satisfied("guarded and more", "def hook(weights, a):\n    if a and weights:\n        weights.pop()\n"),
+    satisfied("in a loop that ends", "def hook(weights):\n    while len(weights) > 0:\n        weights.pop()\n"),
+    satisfied("on one line", "def hook(weights):\n    if weights: weights.pop()\n"),
+    gone("other lists", "def hook(models, weights):\n    models.pop()\n    self.weights.pop()\n"),
+    gone("a method of that name", "def hook(weights):\n    return weights.popitem()\n"),
+    conflict(
+        "an `or` is no guard",
+        "found 2 (lines 3, 4)",
+        3,
+        "def f(weights, a):\n    if a or weights:\n        weights.pop()\n    weights.pop()\n",
+    ),
+    conflict(
+        "two hooks",
+        "expected 1 place to fix, found 2 (lines 2, 4)",
+        2,
+        "def f(weights):\n    weights.pop()\ndef g(weights):\n    weights.pop()\n",
+    ),
+    conflict(
+        "one where two are expected",
+        "expected 2 places to fix, found 1 (lines 2)",
+        2,
+        "def f(weights):\n    weights.pop()\n",
+        count=2,
+    ),
+    conflict("not bound", "`weights` is not bound", 2, "def hook(models):\n    weights.pop()\n"),
+    conflict(
+        "bound elsewhere", "`weights` is not bound", 4, "def g(weights):\n    pass\ndef f(models):\n    weights.pop()\n"
+    ),
+    conflict(
+        "bound only below", "`weights` is not bound", 2, "def hook(models):\n    weights.pop()\n    weights = []\n"
+    ),
+    conflict("its result is used", "made 0: the code is not", 2, "def hook(weights):\n    last = weights.pop()\n"),
+    conflict("in an expression", "made 0: the code is not", 2, "def hook(weights):\n    return save(weights.pop())\n"),
+    conflict("behind a semicolon", "made 0: the code is not", 2, "def hook(weights):\n    print(1); weights.pop()\n"),
+    conflict(
+        "in a loop of one line",
+        "made 0: the code is not",
+        2,
+        "def hook(models, weights):\n    for _ in models: weights.pop()\n",
+    ),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)
+
+
+def test_an_empty_list_ends_the_hook_before_and_not_after() -> None:
+    given = APPLIED[1].values[0]
+    with pytest.raises(IndexError, match="pop from empty list"):
+        run(given.before)["hook"]([1], [])
+    assert run(given.after)["hook"]([1], []) == []
+    weights = [1, 2]
+    run(given.after)["hook"]([1], weights)
+    assert weights == [2]
+
+
+def test_outcomes_are_told_apart() -> None:
+    assert {param.values[0].outcome for param in REFUSED} == {Outcome.satisfied, Outcome.gone, Outcome.conflict}

@@ -1,0 +1,290 @@
+"""kit.codemod: exact count, postcondition, second run; and every byte that is not edited stays."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import warnings
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from kit import codemod
+from kit.codemod import Block
+from kit.errors import KitError
+from kit.fixes import Options, Outcome, Site, Splice
+
+
+def _sites(tree: ast.Module, options: Options) -> list[Site]:
+    """The statements `old()` and `new()`, wherever they are."""
+    found = [
+        Site(node.lineno, ast.unparse(node) == "new()")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and ast.unparse(node) in ("old()", "new()")
+    ]
+    return sorted(found, key=lambda site: site.line)
+
+
+def _edits(block: Block, options: Options) -> Iterator[Splice]:
+    for index, statement in enumerate(block.statements):
+        if block.calls(statement, "old"):
+            (new,) = block.parse("new()\n")
+            yield Splice(index, index + 1, [new.with_changes(leading_lines=statement.leading_lines)])  # type: ignore[attr-defined]
+
+
+def make_fix(**changes: Any) -> Any:
+    """A fix that turns `old()` into `new()`."""
+    parts = {"TITLE": "new", "WHY": "", "LINKS": (), "NEEDS": (), "sites": _sites, "edits": _edits}
+    return SimpleNamespace(**(parts | changes))
+
+
+def run(text: str, count: int = 1, **changes: Any) -> codemod.Result:
+    return codemod.run(make_fix(**changes), text.encode(), "pkg/train.py", count)
+
+
+def test_applied() -> None:
+    assert run("a()\nold()\n") == codemod.Result(Outcome.applied, b"a()\nnew()\n")
+
+
+def test_satisfied() -> None:
+    assert run("new()\n") == codemod.Result(Outcome.satisfied, b"new()\n")
+
+
+def test_gone() -> None:
+    assert run("other()\n") == codemod.Result(
+        Outcome.gone, b"other()\n", "the construct it is about is not in this file"
+    )
+
+
+def test_a_file_that_is_half_done_gets_the_other_half() -> None:
+    assert run("new()\nold()\n") == codemod.Result(Outcome.applied, b"new()\nnew()\n")
+
+
+@pytest.mark.parametrize(
+    ("count", "reason"),
+    [
+        (1, "expected 1 place to fix, found 2 (lines 1, 3)"),
+        (3, "expected 3 places to fix, found 2 (lines 1, 3)"),
+    ],
+)
+def test_the_count_is_exact(count: int, reason: str) -> None:
+    text = "old()\na()\nold()\n"
+    assert run(text, count) == codemod.Result(Outcome.conflict, text.encode(), reason, 1)
+    assert run(text, 2) == codemod.Result(Outcome.applied, b"new()\na()\nnew()\n")
+
+
+def test_a_name_that_is_not_bound_is_a_conflict() -> None:
+    text = "def f():\n    old()\n"
+    assert run(text, NEEDS=("helper",)) == codemod.Result(
+        Outcome.conflict, text.encode(), "`helper` is not bound there", 2
+    )
+
+
+# Names bound at the line of old(), and not.
+BOUND = [
+    "def f(helper):\n    old()\n",
+    "def f(*helper):\n    old()\n",
+    "def f(**helper):\n    old()\n",
+    "def f(*, helper=1):\n    old()\n",
+    "def f(helper, /):\n    old()\n",
+    "import helper\ndef f():\n    old()\n",
+    "import helper.more\nold()\n",
+    "import more as helper\nold()\n",
+    "from x import (\n    helper,\n)\nold()\n",
+    "def f():\n    old()\nhelper = 1\n",
+    "def f():\n    def g():\n        old()\n    helper = 1\n",
+    "def helper(): pass\nold()\n",
+    "class helper: pass\nold()\n",
+    "for helper in []:\n    old()\n",
+    "with a as (b, helper):\n    old()\n",
+    "try:\n    a()\nexcept E as helper:\n    old()\n",
+    "if (helper := 1):\n    old()\n",
+    "match a:\n    case [helper, *_]:\n        old()\n",
+    "match a:\n    case [_, *helper]:\n        old()\n",
+    "helper: int = 1\nold()\n",
+    "class A:\n    def f(self, helper):\n        old()\n",
+]
+UNBOUND = [
+    "old()\nhelper = 1\n",
+    "def f():\n    old()\n    helper = 1\n",
+    "def g(helper):\n    pass\ndef f():\n    old()\n",
+    "def f():\n    def g():\n        helper = 1\n    old()\n",
+    "class A:\n    helper = 1\n    def f(self):\n        old()\n",
+    "a = [helper for helper in b]\nold()\n",
+    "a = lambda helper: 1\nold()\n",
+    "import more.helper\nold()\n",
+    "import helper as more\nold()\n",
+    "print(helper)\nold()\n",
+    "a.helper = 1\nold()\n",
+]
+
+
+@pytest.mark.parametrize("text", BOUND)
+def test_bound(text: str) -> None:
+    assert run(text, NEEDS=("helper",)).outcome is Outcome.applied
+
+
+@pytest.mark.parametrize("text", UNBOUND)
+def test_not_bound(text: str) -> None:
+    assert run(text, NEEDS=("helper",)).reason == "`helper` is not bound there"
+
+
+def test_edits_that_miss_a_place_are_a_conflict() -> None:
+    """The check sees `old()` on one line with another statement, the edits do not."""
+    text = "a(); old()\n"
+    reason = "expected 1 edit, made 0: the code is not as the fix knows it"
+    assert run(text) == codemod.Result(Outcome.conflict, text.encode(), reason, 1)
+
+
+def test_edits_that_find_more_places_than_the_check_are_a_conflict() -> None:
+    text = "old()\ndef f():\n    old()\n"
+    result = run(text, sites=lambda tree, options: _sites(tree, options)[:1])
+    assert (result.outcome, result.content) == (Outcome.conflict, text.encode())
+    assert result.reason.startswith("expected 1 edit, made 2")
+
+
+def _wrong_place(block: Block, options: Options) -> Iterator[Splice]:
+    if not block.enclosing:
+        yield Splice(0, 0, block.parse("new()\n"))
+
+
+def _wrong_thing(block: Block, options: Options) -> Iterator[Splice]:
+    for splice in _edits(block, options):
+        yield Splice(splice.start, splice.stop, block.parse("newer()\n"))
+
+
+def _again_and_again(block: Block, options: Options) -> Iterator[Splice]:
+    for index, statement in enumerate(block.statements):
+        if block.calls(statement, "old") or block.calls(statement, "new"):
+            yield Splice(index, index + 1, block.parse("new()\n"))
+
+
+@pytest.mark.parametrize(
+    ("edits", "reason"),
+    [
+        (_wrong_place, "its own postcondition does not hold after the edit"),
+        (_wrong_thing, "its own postcondition does not hold after the edit"),
+        (_again_and_again, "a second run would change the file again"),
+    ],
+)
+def test_a_broken_fix_changes_nothing(edits: object, reason: str) -> None:
+    text = "a()\nold()\n"
+    result = run(text, edits=edits)
+    assert (result.outcome, result.content, result.reason) == (Outcome.conflict, text.encode(), reason)
+    assert result.line >= 2
+
+
+def test_edits_that_remove_the_construct_are_a_conflict() -> None:
+    """Where nothing is left to check, nothing was proved."""
+    text = "a()\nold()\n"
+    result = run(text, edits=lambda block, options: [Splice(1, 2, ())] if len(block.statements) > 1 else [])
+    assert (result.outcome, result.reason) == (Outcome.conflict, "its own postcondition does not hold after the edit")
+
+
+def test_edits_whose_result_is_not_python_are_refused() -> None:
+    def nonsense(block: Block, options: Options) -> Iterator[Splice]:
+        for splice in _edits(block, options):
+            yield Splice(splice.start, splice.stop, [*block.parse("return 1\n"), *block.parse("new()\n")])
+
+    result = codemod.run(make_fix(edits=nonsense), b"old()\n", "a.py")
+    # `return` outside a function parses; it does not compile. The check is about places, `kit verify` compiles.
+    assert result.outcome is Outcome.applied
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a()\nif x\n    old()\n", "pkg/train.py:2: not valid Python: expected ':'"),
+        (b"a()\n\nold(\n", "pkg/train.py:3: not valid Python: '(' was never closed"),
+        (b"# coding: nonsense\nold()\n", "not valid Python: unknown encoding"),
+        (b"a()\n'\xe9'\n", "pkg/train.py:"),
+        (b"a()\0\n", "pkg/train.py:1: not valid Python: source code string cannot contain null bytes"),
+        (b"def f():\n\told()\n        old()\n", "pkg/train.py:3: not valid Python: "),
+    ],
+)
+def test_a_file_that_is_not_python(content: bytes, message: str) -> None:
+    with pytest.raises(KitError) as raised:
+        codemod.run(make_fix(), content, "pkg/train.py")
+    assert message in raised.value.message
+    assert raised.value.hint == "mend the file first"
+
+
+def test_upstreams_own_warnings_are_not_ours() -> None:
+    """An invalid escape warns on the terminal from Python 3.12 on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run('a("\\d")\nold()\n').outcome is Outcome.applied
+
+
+def test_options_reach_the_fix() -> None:
+    seen: list[Options] = []
+
+    def sites(tree: ast.Module, options: Options) -> list[Site]:
+        seen.append(options)
+        return _sites(tree, options)
+
+    codemod.run(make_fix(sites=sites), b"old()\n", "a.py", options={"a": "b"})
+    assert seen == [{"a": "b"}] * 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "if a:\n    old()\nelif b:\n    c()\nelse:\n    d()\n",
+        "if a:\n    b()\nelif b:\n    old()\n",
+        "if a:\n    b()\nelse:\n    old()\n",
+        "for a in b:\n    c()\nelse:\n    old()\n",
+        "while a:\n    old()\n",
+        "try:\n    old()\nexcept A:\n    b()\n",
+        "try:\n    a()\nexcept A:\n    old()\n",
+        "try:\n    a()\nexcept A:\n    b()\nelse:\n    old()\n",
+        "try:\n    a()\nfinally:\n    old()\n",
+        "with a, b as c:\n    old()\n",
+        "async def f():\n    async with a:\n        async for b in c:\n            old()\n",
+        "@d\nclass A(B):\n    x = 1\n    @e\n    def f(self) -> None:\n        old()\n",
+        "match a:\n    case 1 if b:\n        c()\n    case _:\n        old()\n",
+        "def f():\n    '''Text.'''\n    # above\n\n    old()\n    # below\n\n# after\n",
+        "x = (\n  1,\n     2)\nold()\ny  =  3 ; z = 4\n",
+        pytest.param(
+            "try:\n    a()\nexcept* A:\n    old()\n",
+            marks=pytest.mark.skipif(sys.version_info < (3, 11), reason="except* came with Python 3.11"),
+        ),
+    ],
+)
+def test_every_kind_of_block_is_reached_and_all_else_stays(text: str) -> None:
+    assert run(text) == codemod.Result(Outcome.applied, text.replace("old()", "new()").encode())
+
+
+def test_statements_of_one_line_are_not_touched() -> None:
+    for text in ("if a: old()\n", "for a in b: old()\n", "class A: old()\n", "def f(): old()\n"):
+        assert run(text).outcome is Outcome.conflict
+
+
+lines = st.lists(
+    st.sampled_from(
+        ["", "   ", "# note", "\f", "x = 1  # c", "y = (1,\n  2)", "'''a\n  b'''", "pass;", "z = 'é'", "if a: b()"]
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=150)
+@given(lines, lines, st.sampled_from(["\n", "\r\n"]), st.booleans(), st.booleans(), st.booleans())
+@example([], [], "\r\n", True, True, True)
+def test_bytes_around_the_edit_are_kept(
+    above: list[str], below: list[str], newline: str, mark: bool, nested: bool, last: bool
+) -> None:
+    block = "def f():\n\told()\n" if nested else "old()\n"
+    text = "\n".join([*above, block + "\n".join(below)]) + "\n" * last
+    encode = "utf-8-sig" if mark else "utf-8"
+    content = text.replace("\n", newline).encode(encode)
+    try:
+        ast.parse(content)
+    except SyntaxError:
+        return
+    result = codemod.run(make_fix(), content, "a.py")
+    assert (result.outcome, result.content) == (Outcome.applied, content.replace(b"old()", b"new()"))

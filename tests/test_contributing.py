@@ -1,0 +1,65 @@
+"""CONTRIBUTING.md's worked example: its files are written, its commands run."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kit import devices, fixes, recipe
+from kit.commands import prepare, refresh, show, verify
+from kit.errors import KitError
+
+PAGE = Path(__file__).parents[1] / "CONTRIBUTING.md"
+
+
+@pytest.fixture
+def example(tmp_path, monkeypatch):
+    """The files the page names, under tmp_path, as if they were added to kit."""
+    files = dict(re.findall(r"^`([^`\n]+)`:\n\n```\w+\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL))
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text, encoding="utf-8")
+    profiles = tmp_path / "kit" / "profiles"
+    for shipped in devices.PROFILES.glob("*.toml"):
+        (profiles / shipped.name).write_bytes(shipped.read_bytes())
+    monkeypatch.setattr(devices, "PROFILES", profiles)
+    monkeypatch.setattr(fixes, "__path__", [*fixes.__path__, str(tmp_path / "kit" / "fixes")])
+    monkeypatch.chdir(tmp_path)
+    return files
+
+
+def test_the_page_names_one_file_of_each_kind(example):
+    assert {path.split("/")[0] for path in example} == {"kit", "recipes", "overlays"}
+    assert len(example) == 5
+
+
+def test_worked_example(example, tmp_path, capsys):
+    name = "recipes/hello.toml"
+    with pytest.raises(KitError) as wrong_pin:
+        refresh.run((name,), check=False, offline=True)
+    pinned = re.sub(r'pin = "0+"', wrong_pin.value.hint, Path(name).read_text("utf-8"))
+    Path(name).write_text(pinned, encoding="utf-8")
+
+    assert refresh.run((name,), check=False, offline=True) == 0
+    assert [path.name for path in (tmp_path / "patches/hello/hello").iterdir()] == ["01-flush-at-end.patch"]
+    assert refresh.run((name,), check=True, offline=True) == 0
+    assert show.run(name, as_json=False) == 0
+    assert "flush the output after main()" in capsys.readouterr().out
+
+    options = {"without": (), "dry_run": False, "offline": True, "force": False, "as_json": False}
+    assert prepare.run(name, "abacus", None, **options) == 0
+    assert verify.run(("hello-abacus",), as_json=False) == 0
+    script = Path("hello-abacus/hello/scripts/run.sh")
+    assert 'export ABACUS_BEADS="${ABACUS_BEADS:-10}" # beads on a rod' in script.read_text("utf-8")
+    done = subprocess.run(["bash", str(script)], capture_output=True, text=True, check=True)
+    assert done.stdout == "trained 3 steps\n"
+
+
+def test_every_command_of_the_page_is_run_here():
+    told = re.findall(r"^    kit (\w+)", PAGE.read_text("utf-8"), re.MULTILINE)
+    assert told == ["refresh", "show", "prepare", "verify"]
+
+
+def test_recipes_named_by_path_have_their_own_root(example):
+    assert recipe.load("recipes/hello.toml").root == Path.cwd()

@@ -1,0 +1,107 @@
+"""Recipes: everything one can get wrong has a file in tests/recipes, which begins with the words it is refused with."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from support import REPOSITORY, Root, write
+
+from kit import devices, fixes, recipe
+from kit.errors import KitError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+# What grows with kit is not repeated in each file.
+LISTS = {
+    "<devices>": devices.names(),
+    "<fixes>": ["patch", *fixes.names()],
+    "<recipe keys>": [field.name for field in dataclasses.fields(recipe.Recipe) if field.metadata.get("key", True)],
+    "<upstream keys>": [field.name for field in dataclasses.fields(recipe.Upstream)],
+    "<fix keys>": [field.name for field in dataclasses.fields(recipe.FixStep)],
+    "<environment keys>": [field.name for field in dataclasses.fields(recipe.Environment)],
+}
+
+
+def words(path: Path) -> str:
+    """The comment block at the top of a recipe, its lists filled in."""
+    lines = path.read_text("utf-8").splitlines()
+    text = "\n".join(line.removeprefix("# ") for line in lines[: lines.index("")])
+    for name, items in LISTS.items():
+        text = text.replace(name, ", ".join(items))
+    return text
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("invalid_*.toml")), ids=lambda path: path.stem)
+def test_refused(path: Path) -> None:
+    with pytest.raises(KitError) as refused:
+        recipe.parse(path)
+    assert str(refused.value).replace(str(RECIPES.parent), "tests") == words(path)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("valid_*.toml")), ids=lambda path: path.stem)
+def test_accepted(path: Path, tmp_path: Path) -> None:
+    assert recipe.parse(_settled(path, tmp_path)).name == path.stem
+
+
+def _settled(path: Path, root: Path) -> Path:
+    """A copy of a recipe, with the overlay folder it names beside it."""
+    (root / "overlays" / "files").mkdir(parents=True)
+    return write(root / "recipes", {path.name: path.read_bytes()}) / path.name
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "No such file or directory\n  run `kit list` for the recipes there are"),
+        (b'name = "\xff"', "not UTF-8 at byte 8\n  save the file as UTF-8"),
+    ],
+)
+def test_unreadable(tmp_path: Path, content: bytes | None, words: str) -> None:
+    path = tmp_path / "tiny.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(KitError) as refused:
+        recipe.load(str(path))
+    assert str(refused.value) == f"{path}: {words}"
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(KitError) as refused:
+        recipe.load("hidraem")
+    known = ", ".join(recipe.names())
+    assert str(refused.value) == (
+        f"unknown recipe 'hidraem'; did you mean 'hidream'?\n  known recipes: {known}; or give the path of a .toml"
+    )
+
+
+def test_unsupported_device(root: Root) -> None:
+    with pytest.raises(KitError) as refused:
+        recipe.parse(root.recipe()).device("cuda")
+    assert str(refused.value) == "recipe tiny does not support device 'cuda'\n  supported: cpu, npu"
+
+
+def test_shipped() -> None:
+    assert {path.stem for path in (REPOSITORY / "recipes").glob("*.toml")} == set(recipe.names()) >= {"demo", "hidream"}
+    for name in recipe.names():
+        assert recipe.load(name).name == name
+
+
+def test_frozen_and_complete(tmp_path: Path) -> None:
+    found = recipe.parse(_settled(RECIPES / "valid_everything.toml", tmp_path))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.name = "other"  # type: ignore[misc]
+    up, other = found.upstream
+    assert up.alternates == ("https://example.invalid/mirror", "/srv/mirror")
+    assert [number for number, _ in found.series("up", "cpu")] == [1]
+    assert [number for number, _ in found.series("up", "npu")] == [1, 3]
+    assert [(number, step.id) for number, step in found.series("other", "npu")] == [(2, "twice")]
+    assert [overlay.into for overlay in found.overlays("up", "npu")] == ["examples"] and not found.overlays("up", "cpu")
+    assert found.cluster.processes == 16 and found.figure[0].value == 18.0 and other.sparse == ()
+
+
+def test_one_upstream_need_not_be_repeated() -> None:
+    found = recipe.parse(RECIPES / "valid_least.toml")
+    assert found.fix[0].upstream == "up"
