@@ -1,7 +1,8 @@
 """Run one fix on one file: exact count, independent postcondition, second run.
 
-libcst keeps every byte that is not edited. Its visitors cost as much as parsing does (80 ms for an 1,800-line script),
-and all the fixes are about statements, so blocks of statements are walked directly and expressions are left alone.
+libcst keeps every byte that is not edited; where it would not (a form feed before a statement), that is a conflict.
+Its visitors cost as much as parsing does (80 ms for an 1,800-line script), and all the fixes are about statements, so
+blocks of statements are walked directly and expressions are left alone.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import zip_longest
 from typing import Any
 
 import libcst as cst
@@ -173,9 +176,12 @@ def run(fix: Fix, content: bytes, name: str, count: int = 1, options: Options | 
         return Result(Outcome.conflict, content, reason, todo[0].line)
 
     try:
-        module = cst.parse_module(content)
+        module, lost = _parse(content)
     except cst.ParserSyntaxError as error:
         raise KitError(f"{name}:{error.raw_line}: libcst cannot read this: {error.message}", "update libcst") from None
+    if lost:
+        reason = "libcst would not keep this line as it is (a form feed, a lone carriage return, blanks at the end?)"
+        return Result(Outcome.conflict, content, reason, lost)
     edited, counted = _edit(fix, module, options)
     if counted != count:
         reason = f"expected {count} edit{'s' * (count != 1)}, made {counted}: the code is not as the fix knows it"
@@ -188,6 +194,16 @@ def run(fix: Fix, content: bytes, name: str, count: int = 1, options: Options | 
     if _edit(fix, edited, options)[1]:
         return Result(Outcome.conflict, content, "a second run would change the file again", todo[0].line)
     return Result(Outcome.applied, result)
+
+
+@lru_cache(maxsize=1)  # often several fixes are tried on one file
+def _parse(content: bytes) -> tuple[cst.Module, int]:
+    """The module, and the first line (from 1) that libcst would write otherwise, or 0."""
+    module = cst.parse_module(content)
+    if (written := module.bytes) == content:
+        return module, 0
+    pairs = zip_longest(content.splitlines(True), written.splitlines(True))
+    return module, next(line for line, (ours, theirs) in enumerate(pairs, 1) if ours != theirs)
 
 
 def _unbound(fix: Fix, tree: ast.Module, sites: Sequence[Site]) -> tuple[str, int] | None:

@@ -212,14 +212,18 @@ def parser_flags(source: bytes, name: str) -> set[str]:
 
 
 def _flags(name: str, path: Path) -> Iterator[Check]:
-    launches = launched(path.read_text("utf-8"))
+    launches = launched(path.read_text("utf-8", "replace"))
     for target, flags in launches.items():
         script = path.parent / target
         title = f"{name}: the {len(flags)} flags {path.name} passes exist in {target}"
         if not script.is_file():
             yield Check("static", title, False, f"{path}: there is no {script}")
             continue
-        known = parser_flags(script.read_bytes(), str(script))
+        try:
+            known = parser_flags(script.read_bytes(), str(script))
+        except KitError as error:
+            yield Check("static", title, False, error.message)
+            continue
         unknown = {flag: line for flag, line in flags.items() if flag not in known}
         wrong = "; ".join(f"{path}:{line}: {flag} is not an option of {target}" for flag, line in unknown.items())
         yield Check("static", title, not unknown, wrong)
@@ -240,7 +244,11 @@ def _device_calls(name: str, files: list[Path], device: devices.Device) -> Itera
     calls = 0
     for path in files:
         if path.suffix == ".py":
-            for node in ast.walk(parse(path.read_bytes(), str(path))):
+            try:
+                module = parse(path.read_bytes(), str(path))
+            except KitError:
+                continue  # that it does not parse is a failure of its own
+            for node in ast.walk(module):
                 if isinstance(node, ast.Call) and (called := _api_name(node.func, device)):
                     calls += 1
                     problem = devices.misuse(signatures, called, len(node.args), [key.arg for key in node.keywords])

@@ -78,15 +78,10 @@ def _plan_upstream(
     for step in steps:
         step.check(f"leave it out with --without {step.fix.id}, or mend the fix")
     copied: dict[TreePath, overlay.File] = {}
-    context = {
-        "recipe": {"name": recipe.name, "title": recipe.title},
-        "device": dataclasses.asdict(device),
-        "cluster": dataclasses.asdict(cluster),
-        "upstreams": {each.name: {"url": each.url, "pin": each.pin} for each in recipe.upstream},
-    }
+    names = context(recipe, device, cluster)
     folders = {folder for path in tree for folder in _above(path)}
     for part in recipe.overlays(upstream.name, device.name):
-        for path, file in overlay.render(recipe.root, part, context).items():
+        for path, file in overlay.render(recipe.root, part, names).items():
             taken = (path in tree and path not in part.replace) or path in folders
             if taken or path in copied or not _above(path).isdisjoint(tree):
                 hint = f"rename it, or list it under `replace` of the overlay in {recipe.path}"
@@ -100,6 +95,21 @@ def _above(path: str) -> set[str]:
     """The folders a path lies in."""
     parts = path.split("/")
     return {"/".join(parts[:depth]) for depth in range(1, len(parts))}
+
+
+def context(recipe: Recipe, device: Device, cluster: Cluster) -> dict[str, Any]:
+    """The names a template of an overlay may use."""
+    return {
+        "recipe": {
+            "name": recipe.name,
+            "title": recipe.title,
+            "python": recipe.environment.python,
+            "packages": recipe.environment.packages,
+        },
+        "device": dataclasses.asdict(device),
+        "cluster": dataclasses.asdict(cluster),
+        "upstreams": {each.name: {"url": each.url, "pin": each.pin} for each in recipe.upstream},
+    }
 
 
 def cluster_of(recipe: Recipe, device: Device, **given: Any) -> Cluster:

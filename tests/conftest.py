@@ -51,8 +51,10 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
 def _check(event: str, path: Any, folder: int | None) -> None:
     if not isinstance(path, (str, bytes, os.PathLike)):
         return  # a file descriptor: it was checked when it was opened
-    base = Path(f"/proc/self/fd/{folder}").readlink() if folder is not None and folder >= 0 else Path.cwd()
-    full = Path(os.path.normpath(base / os.fsdecode(path)))
+    full = Path(os.fsdecode(path))
+    if not full.is_absolute():
+        full = (Path(f"/proc/self/fd/{folder}").readlink() if folder is not None and folder >= 0 else Path.cwd()) / full
+    full = Path(os.path.normpath(full))
     if "__pycache__" in full.parts or full.is_relative_to("/dev"):
         return
     if not any(full.is_relative_to(root) for root in _allowed):
@@ -88,8 +90,7 @@ def hermetic(
         yield
         return
     with support.sandbox(tmp_path):
-        cache = Path(request.config.cache._cachedir) if request.config.cache else tmp_path  # type: ignore[attr-defined]
-        _allowed.extend([tmp_path_factory.getbasetemp(), cache])
+        _allowed.extend([tmp_path_factory.getbasetemp(), REPOSITORY / ".pytest_cache"])
         try:
             yield
         finally:

@@ -53,7 +53,7 @@ def sandbox(root: Path, **changes: str) -> Iterator[None]:
     home, work, scratch = root / "home", root / "work", root / "scratch"
     for folder in (home, work, scratch):
         folder.mkdir(parents=True, exist_ok=True)
-    kept = {key: REAL[key] for key in ("PATH", "LD_LIBRARY_PATH") if key in REAL}
+    kept: dict[str, str] = {key: REAL[key] for key in ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH") if key in REAL}
     private = {
         "HOME": home,
         "KIT_CACHE": root / "cache",
@@ -100,10 +100,10 @@ def kit_argv(*arguments: str | Path, before: str = "") -> list[str]:
     return [sys.executable, "-c", code, *map(str, arguments)]
 
 
-def kit_process(*arguments: str | Path, cwd: Path | None = None, **changes: str) -> Done:
+def kit_process(*arguments: str | Path, **changes: str) -> Done:
     """Run `kit` in a process of its own, with ``changes`` to the environment."""
     environment = {**os.environ, **changes}
-    done = subprocess.run(kit_argv(*arguments), cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(kit_argv(*arguments), env=environment, capture_output=True, text=True, timeout=120)
     return Done(done.returncode, done.stdout, done.stderr)
 
 

@@ -137,7 +137,11 @@ def everything() -> dict[str, Any]:
             {"fix": "offline-model-card", "shown": False, "seen": "everything passed without it", "steps": []},
             {"fix": "progress-print", "shown": None, "seen": "unproven: the recipe names no run", "steps": []},
         ],
-        fixes=[FIX, {**FIX, "id": "deepspeed-checkpoint", "outcome": "satisfied", "diff": ""}],
+        fixes=[
+            FIX,
+            {**FIX, "id": "offline-model-card", "outcome": "satisfied", "diff": ""},
+            {**FIX, "id": "progress-print"},
+        ],
     )
 
 
@@ -185,7 +189,7 @@ def test_every_part_is_on_the_page() -> None:
     wanted = [
         *("HiDream-I1", "hidream", "Ascend NPU", "/home/me/hidream-npu", PIN, "44fe6d5dfc4e"),
         *(each["name"] for each in given["checks"]),
-        *(given["runs"][0][key] for key in ("name", "command", "log", "tail")),
+        *(given["runs"][1][key] for key in ("name", "command", "log", "tail")),
         *("12 s", "exit 1: IndexError: pop from empty list", "lora.png", "2 × 2"),
         *(each["seen"] for each in given["reds"]),
         *("applied", "satisfied", "-old <b>", "+new", "@@ -1,2 +1,2 @@ def main():"),
@@ -260,6 +264,19 @@ def test_log_is_folded_and_open_only_where_the_run_failed() -> None:
     assert folds(False) is True
 
 
+def test_a_log_is_named_only_where_it_is_kept() -> None:
+    """verify removes the working folder of a run in which all went as it should, and the scratch copies of level red."""
+    text = Page(report.html(everything())).text
+    assert "/cache/logs/lora.log" in text
+    assert "/cache/logs/train.log" not in text
+
+
+def test_a_level_of_which_nothing_was_looked_at_is_not_ok() -> None:
+    page = report.html(made(levels=["tree", "red"], checks=[check("tree", "HEAD"), check("red", "without x", None)]))
+    marks = re.findall(r"<summary><b class=.*?>(\w+)</b> <b>(\w+)</b>", page)
+    assert marks == [("ok", "tree"), ("skip", "red")]
+
+
 def test_added_and_removed_lines_are_marked() -> None:
     page = report.html(made(fixes=[FIX]))
     kinds = re.findall(r'<span class="(\w+)">(.*?)\n</span>', page)
@@ -269,7 +286,7 @@ def test_added_and_removed_lines_are_marked() -> None:
 
 def test_a_line_of_code_that_looks_like_a_diff_header_is_code() -> None:
     diff = "--- a/x.sql\n+++ b/x.sql\n@@ -1 +1 @@\n--- old comment\n+++ new\n"
-    page = report.html(made(fixes=[{**FIX, "diff": diff}]))
+    page = report.html(made(fixes=[{**FIX, "diff": diff}])).partition('<pre class="diff">')[2]
     assert re.findall(r'<span class="(\w+)">', page) == ["meta", "meta", "hunk", "del", "add"]
 
 

@@ -29,7 +29,7 @@ Kit = Callable[..., Done]
 def upstream(tmp_path: Path) -> Upstream:
     """An upstream with a folder that is checked out and one that is not."""
     place = tmp_path / "up stream; #1"  # what would need quoting in a git configuration
-    files = {
+    files: dict[str, str | bytes] = {
         "examples/train.py": TRAIN,
         "other/big.bin": b"\0" * 1000,
         "README.md": "an upstream\n",

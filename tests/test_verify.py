@@ -12,7 +12,7 @@ import pytest
 import support
 from support import Done, Root, git, write
 
-from kit import devices, verify
+from kit import devices, recipe, verify
 from kit.devices import Signature
 
 Kit = Callable[..., Done]
@@ -65,6 +65,7 @@ def link(up: Path) -> None:
 TRAIN, RUN, PATCHES = "examples/train_line.py", "examples/finetune_line.sh", "examples/transformer_patches.py"
 HASHES = "demo: 3 files kit wrote have their hashes"
 EDITED = "nothing kit or upstream wrote was edited"
+HOLD = [f"demo: fix {fix.id} holds in train_line.py" for fix in recipe.load("demo").fix]
 FLAGS = "demo: the 4 flags finetune_line.sh passes exist in train_line.py"
 
 # How it is broken; the checks that must fail, and part of what each says.
@@ -107,18 +108,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], dict[str, str]]] = {
             HASHES: "train_line.py: changed",
             EDITED: "deleted demo/examples/train_line.py",
             FLAGS: "there is no ",
-            **{
-                f"demo: fix {fix} holds in train_line.py": "No such file"
-                for fix in (
-                    "transformer-patches",
-                    "deepspeed-checkpoint",
-                    "weights-pop",
-                    "checkpoint-rotation",
-                    "stop-at-max-steps",
-                    "progress-print",
-                    "offline-model-card",
-                )
-            },
+            **dict.fromkeys(HOLD, "No such file"),
         },
     ),
     "overlay file gone": (
@@ -132,6 +122,20 @@ BROKEN: dict[str, tuple[Callable[[Path], object], dict[str, str]]] = {
     "python syntax": (
         edit(PATCHES, "def apply_patches() -> None:", "def apply_patches() -> None"),
         {HASHES: "", EDITED: "", "demo: transformer_patches.py parses as Python 3.10": "transformer_patches.py:6: "},
+    ),
+    "python syntax of the script": (
+        edit(TRAIN, "def main(args):", "def main(args)"),
+        {
+            HASHES: "",
+            EDITED: "",
+            FLAGS: "train_line.py:42: not valid Python: ",
+            "demo: train_line.py parses as Python 3.10": "train_line.py:42: ",
+            **dict.fromkeys(HOLD, "train_line.py:42: not valid Python: "),
+        },
+    ),
+    "not UTF-8": (
+        lambda up: write(up, {RUN: (up / RUN).read_bytes() + b"# \xff\n"}),
+        {HASHES: "", EDITED: ""},
     ),
     "newer python": (
         lambda up: write(up, {PATCHES: "try:\n    pass\nexcept* ValueError:\n    pass\n"}),
@@ -189,7 +193,7 @@ def test_broken(demo: Path, kit: Kit, how: str) -> None:
     change(demo / "demo")
     found = failures(kit("verify", "made", "--json"))
     assert found.keys() == expected.keys()
-    lines = (demo / "demo" / RUN).read_text().splitlines()
+    lines = (demo / "demo" / RUN).read_text(errors="replace").splitlines()
     line = next((number for number, text in enumerate(lines, 1) if "stesp" in text), 0)
     for name, said in expected.items():
         assert said.format(line=line) in found[name], name

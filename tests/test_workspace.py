@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import itertools
@@ -505,27 +506,31 @@ def killed(kit_main: Callable[[], Done], step: str, call: int, after: bool) -> b
     """Whether ``kit_main``, run in a fork, was killed at the ``call``-th call of ``step`` (or else went through)."""
     child = os.fork()
     if child == 0:
-        holder, _, name = step.rpartition(".")
-        module = importlib.import_module(holder)
-        original, calls = getattr(module, name), itertools.count(1)
-
-        def dying(*arguments: object, **options: object) -> object:
-            here = next(calls) == call
-            if here and not after:
-                os._exit(77)
-            result = original(*arguments, **options)
-            if here:
-                os._exit(77)
-            return result
-
-        setattr(module, name, dying)
-        try:
-            os._exit(kit_main().status)
-        except BaseException:
-            os._exit(99)
+        with contextlib.ExitStack() as never:
+            never.callback(os._exit, 99)
+            _die(kit_main, step, call, after)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert status in (0, 77)
     return status == 77
+
+
+def _die(kit_main: Callable[[], Done], step: str, call: int, after: bool) -> None:
+    """Run ``kit_main`` and end this process with its status, or with 77 at that call."""
+    holder, _, name = step.rpartition(".")
+    module = importlib.import_module(holder)
+    original, calls = getattr(module, name), itertools.count(1)
+
+    def dying(*arguments: object, **options: object) -> object:
+        here = next(calls) == call
+        if here and not after:
+            os._exit(77)
+        result = original(*arguments, **options)
+        if here:
+            os._exit(77)
+        return result
+
+    setattr(module, name, dying)
+    os._exit(kit_main().status)
 
 
 @pytest.mark.parametrize(("step", "calls"), STEPS.items())

@@ -77,9 +77,10 @@ def _device(device: Device) -> list[Finding]:
         value = os.environ.get(variable)
         findings.append(Finding(variable, value is not None, value or "not set: all devices are used", needed=False))
     if device.toolkit:
-        scripts = [path for path in map(os.path.expandvars, device.toolkit) if Path(path).is_file()]
-        advice = f"install the toolkit, then: source {device.toolkit[0]}"
-        findings.append(Finding("toolkit", bool(scripts), scripts[0] if scripts else device.toolkit[0], advice))
+        places = [path for path in map(os.path.expandvars, device.toolkit) if "$" not in path]
+        found = [path for path in places if Path(path).is_file()]
+        advice = f"install the toolkit, then: source {places[0]}"
+        findings.append(Finding("toolkit", bool(found), found[0] if found else f"no {places[0]}", advice))
     findings.append(_package("torch", "in the recipe's environment: pip install torch"))
     if device.package:
         version = device.packages.get(device.package, "")

@@ -1,12 +1,14 @@
 """Time transformer_patches.py beside upstream's HiDream modules, in one process, and print a table of ratios.
 
     python bench_transformer.py [--device cpu|cuda] [--dtype bfloat16|float32] [--heads 10] [--image 512] [--repeats 7]
+                                [--threads N] [--clock wall|cpu]
 
-Runs in an environment with torch and the prepared diffusers (the one `kit verify` builds). Per row: upstream's median
-and the patched median, and their ratio, over repeats that alternate between the two. Rows: the rotary table, RMSNorm
-with rotation (queries of one stream), attention, the mixture of experts and whole blocks, single and double stream;
-forward without gradients, and forward plus backward to every input and weight. `force` is the state in which the
-training script runs: force_inference_output=True, so routed experts run without gradients.
+Runs in an environment with torch and the prepared diffusers (the one `kit verify` builds). Per row: upstream's median,
+the patched median and the median of their ratios, over repeats that take turns. On a machine that does other work at
+the same time, `--threads 1 --clock cpu` counts only the seconds that this process computed. Rows: the rotary table,
+RMSNorm with rotation (queries and keys of one stream), attention, the mixture of experts and whole blocks, single and
+double stream; forward without gradients, and forward plus backward to every input and weight. `force` is the state in
+which the training script runs: force_inference_output=True, so routed experts run without gradients.
 
 Token count and head size are those of HiDream-I1 at 512 pixels (1024 image and 384 text tokens, 128 a head, 4 experts
 of which 2 a token). Only the width is less, unless --heads 20 is given: 10 heads rather than 20, so 1280 rather than
@@ -43,24 +45,27 @@ def load(name: str, path: str, package: str = "") -> types.ModuleType:
     return module
 
 
-def timed(run: Run, device: str) -> float:
+def timed(run: Run, device: str, clock: Callable[[], float]) -> float:
     """Seconds of one call."""
     if device == "cuda":
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock()
     run()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def medians(runs: tuple[Run, Run], device: str, repeats: int) -> tuple[float, float]:
-    """Median seconds of two calls, taken in turns after one call each that is not counted."""
-    for run in runs:
-        run()
-    taken = [[timed(run, device) for run in runs] for _ in range(repeats)]
-    first, second = (statistics.median(times) for times in zip(*taken, strict=True))
-    return first, second
+def compare(runs: tuple[Run, Run], arguments: argparse.Namespace) -> tuple[float, float, float]:
+    """Median seconds of two calls, and the median of their ratios, turn by turn after one turn that is not counted."""
+    clock = time.process_time if arguments.clock == "cpu" else time.perf_counter
+    turns = []
+    for turn in range(arguments.repeats + 1):
+        order = (0, 1) if turn % 2 else (1, 0)
+        taken = {index: timed(runs[index], arguments.device, clock) for index in order}
+        turns.append((taken[0], taken[1]))
+    first, second = zip(*turns[1:], strict=True)
+    return statistics.median(first), statistics.median(second), statistics.median(a / b for a, b in turns[1:])
 
 
 def rows(
@@ -94,14 +99,14 @@ def rows(
             torch.autograd.backward(outputs, [torch.ones_like(out) for out in outputs])
 
         quiet = tuple(torch.no_grad()(run) for run in runs)
-        return quiet, tuple(lambda run=run: backward(run) for run in runs)  # type: ignore[return-value]
+        return quiet, tuple(lambda run=run: backward(run) for run in runs)
 
     x, text, temb = tensor(1, image, width), tensor(1, TEXT, width), tensor(1, width)
     joint = tensor(1, image + TEXT, width)
 
     embed = make(lambda m: m.HiDreamImageEmbedND(10000, AXES))
     quiet, _ = both(embed, [{"ids": ids}] * 2)
-    yield "rotary table", quiet, ()  # type: ignore[misc]
+    yield "rotary table", quiet, ()
 
     norm = nn.RMSNorm(width, 1e-5).to(device, dtype)
     upstream, patches = pair[0], sys.modules["transformer_patches"]
@@ -116,7 +121,6 @@ def rows(
             lambda: tuple(patches.norm_rotate(joint, norm, tables[1], heads, dtype) for _ in range(2)),
         ),
     )
-    del embed, norm
 
     for single in (True, False):
         attention = make(
@@ -152,6 +156,7 @@ def main() -> int:
     )
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: seconds this process computed")
     parser.add_argument("--patches", default=str(REPOSITORY / "overlays" / "hidream" / "transformer_patches.py"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -169,8 +174,8 @@ def main() -> int:
         line = f"{what:28}"
         for runs in (quiet, loud):
             if runs:
-                before, after = medians(runs, arguments.device, arguments.repeats)
-                line += f"{before * 1e3:11.1f}{after * 1e3:10.1f}{before / after:8.2f}x  "
+                before, after, ratio = compare(runs, arguments)
+                line += f"{before * 1e3:11.1f}{after * 1e3:10.1f}{ratio:8.2f}x  "
         print(line, flush=True)
     return 0
 

@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-import shutil
+import dataclasses
 import subprocess
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from kit import devices
+from kit import devices, overlay, recipe, workspace
 
 OVERLAYS = Path(__file__).parents[2] / "overlays"
 SCRIPT = "finetune_hidream_dreambooth_lora_deepspeed_bf16.sh"
 
 
-def render(device: str, into: Path, **cluster: Any) -> Path:
-    """The rendered overlay for a device; a device table may be changed with `device_changes`."""
-    profile = asdict(devices.load(device)) | cluster.pop("device_changes", {})
-    numbers = {"machines": 1, "machine_rank": 0, "main_ip": "localhost", "main_port": 6000}
-    context = {
-        "device": profile,
-        "recipe": {"name": "hidream", "title": "HiDream-I1"},
-        "upstreams": {"diffusers": {"url": "https://github.com/huggingface/diffusers", "pin": "0" * 40}},
-        "cluster": numbers | {"processes": profile["processes"]} | cluster,
-    }
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(OVERLAYS),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+def render(device: str, into: Path, device_changes: dict[str, Any] | None = None, **cluster: Any) -> Path:
+    """The overlay as kit renders it for a device, whose profile may be changed."""
+    found = recipe.load("hidream")
+    profile = dataclasses.replace(devices.load(device), **(device_changes or {}))
+    numbers = dataclasses.replace(recipe.Cluster(processes=profile.processes), **cluster)
+    files = overlay.render(found.root, found.overlay[0], workspace.context(found, profile, numbers))
     into.mkdir(parents=True, exist_ok=True)
-    for source in sorted((OVERLAYS / "hidream").iterdir()):
-        target = into / source.name.removesuffix(".j2")
-        if source.suffix == ".j2":
-            target.write_text(templates.get_template(f"hidream/{source.name}").render(context))
-            shutil.copymode(source, target)
-        elif source.is_file():
-            shutil.copy(source, target)
+    for path, (mode, content) in files.items():
+        target = into / Path(path).name
+        target.write_bytes(content)
+        target.chmod(mode & 0o777)
     return into
 
 

@@ -395,15 +395,17 @@ class Loan {
   std::set<c10::StorageImpl*> kept_storages_;
 };
 
-// Whether an operator takes a CPU scalar beside a device's tensors, as devices do for pointwise operators.
-bool takes_scalars(const c10::OperatorHandle& op) {
-  static const std::set<std::string> more = {
-      "fill", "masked_fill", "index_put", "_index_put_impl", "index_fill", "where", "lerp", "copy", "clamp",
-      "add", "sub", "mul", "div", "addcmul", "addcdiv", "pow", "maximum", "minimum", "remainder", "fmod",
-      "floor_divide"};
-  auto name = base_name(op);
-  return op.hasTag(at::Tag::pointwise) || more.count(name) || name.rfind("_foreach_", 0) == 0 ||
-      name.rfind("_fused_", 0) == 0;
+// Whether an operator takes a CPU scalar beside a device's tensors, as devices do for pointwise operators. Of these, torch
+// tags some overload of most.
+bool takes_scalars(const std::string& name) {
+  static const std::set<std::string> untagged = {
+      "copy", "fill", "floor_divide", "index_fill", "index_put", "_index_put_impl", "masked_fill", "rsub"};
+  auto tagged = [&](const char* overload) {
+    auto op = c10::Dispatcher::singleton().findOp({"aten::" + name, overload});
+    return op && op->hasTag(at::Tag::pointwise);
+  };
+  return untagged.count(name) || name.rfind("_foreach_", 0) == 0 || name.rfind("_fused_", 0) == 0 || tagged("Tensor") ||
+      tagged("self") || tagged("");
 }
 
 class Arguments {
@@ -436,7 +438,7 @@ class Arguments {
       }
       bool written = argument.alias_info() && argument.alias_info()->isWrite();
       bool number = tensor.unsafeGetTensorImpl()->is_wrapped_number(); // a Python number
-      bool scalar = tensor.is_cpu() && tensor.dim() == 0 && !written && (number || takes_scalars(op_));
+      bool scalar = tensor.is_cpu() && tensor.dim() == 0 && !written && (number || takes_scalars(name_));
       TORCH_CHECK(scalar, mixed(tensor.device(), argument));
     });
     if (value.isTensor()) {

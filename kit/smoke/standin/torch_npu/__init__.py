@@ -33,11 +33,12 @@ from ._kernels import (  # noqa: E402, F401
 __version__ = kit_standin.version()
 
 # Ascend's operators for float64 differ from one to the next; the package keeps and converts such tensors. Refused here is
-# all but that, and what DeepSpeed 0.17.2 does on the device: norms of `grad.double()` (stage_1_and_2.py, 1324 and 1810).
+# all but that, and what DeepSpeed 0.17.2 does on the device: norms of `grad.double()`, and the sum of
+# their squares (stage_1_and_2.py, lines 1324 and 1810 to 1813).
 _KEEPS_FLOAT64 = (
     *("empty", "empty_strided", "new_empty_strided", "resize", "set", "copy", "_to_copy", "clone"),
     *("as_strided", "view", "_reshape_alias", "alias", "detach", "_local_scalar_dense"),
-    *("norm", "linalg_vector_norm", "stack", "cat", "fill", "zero", "_has_compatible_shallow_copy_type"),
+    *("fill", "zero", "stack", "cat", "norm", "linalg_vector_norm", "pow", "sum"),
 )
 
 kit_standin.start(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from kit_standin import counted
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -54,6 +55,7 @@ _HEADS_APART = {"BSND": "bsnd->bnsd", "BNSD": "bnsd->bnsd"}
 _HEADS_TOGETHER = {"BSH": "bsnd->bnsd", "SBH": "sbnd->bnsd"}
 
 
+@counted
 def npu_fusion_attention(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -127,6 +129,7 @@ def npu_fusion_attention(
     return (out.to(query.dtype), *stats, query.new_empty(0), 0, 0, 0)
 
 
+@counted
 def npu_rms_norm(self: torch.Tensor, gamma: torch.Tensor, epsilon: float = 1e-06) -> tuple[torch.Tensor, torch.Tensor]:
     """(self / rms(self) * gamma, 1 / rms), the mean over gamma's axes, which are self's last; 2 to 8 axes."""
     name = "npu_rms_norm"
@@ -141,6 +144,7 @@ def npu_rms_norm(self: torch.Tensor, gamma: torch.Tensor, epsilon: float = 1e-06
     return (wide * rstd * gamma.float()).to(self.dtype), rstd
 
 
+@counted
 def npu_rotary_mul(input: torch.Tensor, r1: torch.Tensor, r2: torch.Tensor, rotary_mode: str = "half") -> torch.Tensor:
     """r1 * input + r2 * turned(input), where half mode turns (a, b), the halves of the last axis, to (-b, a), and
     interleave mode so each pair of neighbours.
@@ -172,6 +176,7 @@ def npu_rotary_mul(input: torch.Tensor, r1: torch.Tensor, r2: torch.Tensor, rota
     return (r1.float() * input.float() + r2.float() * turned.float()).to(input.dtype)
 
 
+@counted
 def npu_geglu(self: torch.Tensor, dim: int = -1, approximate: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """(left * gelu(right), gelu(right)) of the two halves of `dim`; approximate 1 is the tanh form, 0 the exact one.
 
@@ -187,6 +192,7 @@ def npu_geglu(self: torch.Tensor, dim: int = -1, approximate: int = 1) -> tuple[
     return (left * gate).to(self.dtype), gate.to(self.dtype)
 
 
+@counted
 def npu_grouped_matmul(
     x: list[torch.Tensor],
     weight: list[torch.Tensor],

@@ -1,0 +1,85 @@
+"""The parts of the smoke run that need no reference environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from kit.smoke import process
+from kit.smoke.endpoint import no_hub
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; a killed one takes a moment."""
+    for _ in range(200):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def run(code: str, tmp_path: Path, limit: float = 20) -> process.Done:
+    return process.run([sys.executable, "-c", code], tmp_path, os.environ, tmp_path / "logs" / "run.log", limit)
+
+
+def test_exit_status_and_output(tmp_path: Path) -> None:
+    done = run("import sys; print('one', flush=True); print('two', file=sys.stderr); sys.exit(3)", tmp_path)
+    assert (done.status, done.text().split(), done.tail(1)) == (3, ["one", "two"], "two")
+
+
+@pytest.mark.parametrize(
+    ("said", "last"),
+    [
+        ("print('x'); raise ValueError('no such flag')", "ValueError: no such flag"),
+        ("print('[rank0]: FileNotFoundError: gone'); print('done')", "[rank0]: FileNotFoundError: gone"),
+        ("print('launch.sh: error: no model'); print('bye')", "launch.sh: error: no model"),
+        ("print('just this')", "just this"),
+        ("pass", "it printed nothing"),
+    ],
+)
+def test_last_error(tmp_path: Path, said: str, last: str) -> None:
+    assert run(said, tmp_path).last_error() == last
+
+
+@pytest.mark.parametrize("session", ["False", "True"], ids=["in its group", "in a session of its own"])
+def test_a_hang_is_ended_with_every_process_gone(tmp_path: Path, session: str) -> None:
+    child = f"subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session={session})"
+    start = time.monotonic()
+    done = run(f"import subprocess, sys, time; print({child}.pid, flush=True); time.sleep(600)", tmp_path, limit=1)
+    assert done.status is None and time.monotonic() - start < 10
+    assert gone(int(done.text()))
+
+
+def test_a_child_that_outlives_its_parent_is_ended(tmp_path: Path) -> None:
+    done = run(
+        "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], "
+        "stdout=subprocess.DEVNULL, start_new_session=True).pid)",
+        tmp_path,
+    )
+    assert done.status == 0 and gone(int(done.text()))
+
+
+def test_the_hub_has_nothing_and_remembers_who_asked() -> None:
+    with no_hub() as (url, requests):
+        with pytest.raises(urllib.error.HTTPError) as missing:
+            urllib.request.urlopen(f"{url}/my-lora/resolve/main/README.md")
+        assert (missing.value.code, missing.value.headers["X-Error-Code"]) == (404, "RepoNotFound")
+        assert requests == ["GET /my-lora/resolve/main/README.md"]
+
+
+def test_as_a_proxy_it_hears_of_other_hosts() -> None:
+    with no_hub() as (url, requests):
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({"https": url}))
+        with pytest.raises(OSError):
+            opener.open("https://pypi.example/simple")
+        assert requests == ["CONNECT pypi.example:443"]
