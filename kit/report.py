@@ -38,8 +38,9 @@ def html(report: Mapping[str, Any]) -> str:
 
 
 def _code(text: str) -> Markup:
-    """Escaped, with what stands `between backticks` as code."""
-    return Markup(re.sub(r"`([^`<>]+)`", r"<code>\1</code>", escape(text)))
+    """Escaped (unless it is markup), with what stands `between backticks` as code; tags are left alone."""
+    escaped = str(escape(text))
+    return Markup(re.sub(r"<[^>]*>|`([^`<>]+)`", lambda it: f"<code>{it[1]}</code>" if it[1] else it[0], escaped))
 
 
 def _diff(text: str) -> Iterator[tuple[str, str]]:
@@ -60,7 +61,7 @@ def _diff(text: str) -> Iterator[tuple[str, str]]:
 
 
 def curve(losses: Mapping[str, float | None]) -> dict[str, Any]:
-    """Where to draw ``losses`` (by training step), in SVG user units within FRAME.
+    """Where to draw ``losses`` (by training step; at least one), in SVG user units within FRAME.
 
     ``points`` are the finite losses; ``lines`` join those that follow each other (as `points` of a polyline);
     ``wrong`` are the steps whose loss is not finite (None, as strict JSON has it, is nan); ``x`` and ``y`` are the

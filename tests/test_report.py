@@ -225,6 +225,13 @@ def test_links_of_a_fix_can_be_followed() -> None:
     assert f"https://github.com/huggingface/diffusers/commit/{PIN}" in links
 
 
+def test_backticks_are_code() -> None:
+    page = report.html(made(fixes=[{**FIX, "title": "guard `a<b>()`", "why": "See `c`, <i>: https://x.org/`d`"}]))
+    assert "guard <code>a&lt;b&gt;()</code>" in page
+    assert "See <code>c</code>, &lt;i&gt;: " in page
+    assert 'href="https://x.org/`d`"' in page
+
+
 def test_an_upstream_that_is_no_web_address_is_no_link() -> None:
     for url in ("javascript:alert(1)//github.com", "/srv/mirror/diffusers"):
         page = Page(report.html(made(upstreams={"diffusers": {"url": url, "pin": PIN, "commit": "44fe"}})))
@@ -265,7 +272,7 @@ def test_log_is_folded_and_open_only_where_the_run_failed() -> None:
 
 
 def test_a_log_is_named_only_where_it_is_kept() -> None:
-    """verify removes the working folder of a run in which all went as it should, and the scratch copies of level red."""
+    """verify removes the working folder where all went as it should, and always the scratch copies of level red."""
     text = Page(report.html(everything())).text
     assert "/cache/logs/lora.log" in text
     assert "/cache/logs/train.log" not in text

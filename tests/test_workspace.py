@@ -563,7 +563,10 @@ def test_killed_between_renames(
         if not killed(lambda: prepare(root, kit, *options, device="npu"), "os.rename", call, after=True):
             break
         hit += 1
+        gone = not MADE.exists()
         again = prepare(root, kit)  # without --force
+        if gone and not force:
+            assert "already prepared" in again.out  # the old tree came back; it was not made again
         if force:
             assert str(call) in [path.read_text() for path in Path().glob("made*/notes")]
             assert again.status in (0, 1) and prepare(root, kit, "--force").status == 0

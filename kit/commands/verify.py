@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kit import fixes, git, lock, output, recipe, store, verify, workspace
+from kit import __version__, fixes, git, lock, output, recipe, store, verify, workspace
 from kit.cache import cache_dir
 from kit.errors import KitError
 from kit.lock import Lock
@@ -65,11 +65,13 @@ def _verify(place: Path, smoke: bool, red: bool, steps: tuple[str, ...], quiet: 
     if not quiet:
         verdict = "NOT verified" if counts[False] else "verified"
         where = f" {through}" if through else ""
+        where += f", of smoke only {', '.join(steps)}" if runs and steps else ""
         output.line(
             f"  {verdict}{where} ({', '.join(levels)}): "
             f"{counts[True]} ok, {counts[False]} failed, {counts[None]} skipped"
         )
     return {
+        "kit": __version__,
         "workspace": str(place),
         "recipe": found.name,
         "title": found.title,
@@ -78,13 +80,14 @@ def _verify(place: Path, smoke: bool, red: bool, steps: tuple[str, ...], quiet: 
         "through": through,
         "verified": not counts[False],
         "levels": levels,
+        "only_steps": list(steps),  # of the smoke run; empty: all
         "upstreams": {
             name: {"url": each.url, "pin": each.pin, "commit": each.commit} for name, each in locked.upstreams.items()
         },
         "checks": [dataclasses.asdict(check) for check in checks],
         "runs": [{**dataclasses.asdict(each), "ok": each.ok} for each in runs],
         "reds": [dataclasses.asdict(each) for each in reds],
-        "fixes": [_fix(place, locked, step) for step in found.fix],
+        "fixes": [_fix(place, locked, step) for step in found.fix if device.name in (step.devices or found.devices)],
     }
 
 

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -103,6 +104,10 @@ def build_tiny(family: str, python: Path, folder: Path) -> None:
 
 def smoke(run: Run, names: tuple[str, ...] = ()) -> Iterator[StepReport]:
     """Run the steps (those named, or all) one after the other; the ones after a failed step are run as well."""
+    known = [step.name for step in run.smoke.step]
+    for name in names:
+        if name not in known:
+            raise KitError(f"recipe {run.recipe.name} has no smoke step {name!r}", f"its steps: {', '.join(known)}")
     losses: dict[str, Mapping[str, float]] = {}
     for step in run.smoke.step:
         if not names or step.name in names:
@@ -125,7 +130,7 @@ def _step(run: Run, step: SmokeStep, before: Mapping[str, Mapping[str, float]]) 
     return StepReport(
         step.name,
         tuple(_findings(run, step, done, looked, requests, before)),
-        " ".join(command),
+        shlex.join(command),
         done.seconds,
         str(log),
         done.tail(),

@@ -31,8 +31,9 @@ def at(pin: str, *folders: str) -> dict[str, bytes]:
 
 def diff(before: bytes, after: bytes) -> tuple[list[str], list[str]]:
     """The lines a change removes and adds, without their indentation and ends."""
-    lines = list(difflib.ndiff(before.decode().splitlines(), after.decode().splitlines(), None, None))
-    return tuple([line[2:].strip() for line in lines if line.startswith(mark)] for mark in "-+")  # type: ignore[return-value]
+    lines = list(difflib.unified_diff(before.decode().splitlines(), after.decode().splitlines(), n=0, lineterm=""))[2:]
+    removed, added = ([line[1:].strip() for line in lines if line.startswith(mark)] for mark in "-+")
+    return removed, added
 
 
 SD3_OUTCOMES = {

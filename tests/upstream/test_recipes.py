@@ -260,7 +260,7 @@ def test_a_cold_fetch_is_a_hundredth_of_a_clone(
 
 
 def test_red_the_commit_before_the_pin_needs_what_the_pin_has(reach: Callable[[str], None]) -> None:
-    """Upstream's own fix is what makes deepspeed-checkpoint and weights-pop satisfied: a commit earlier both are needed.
+    """Upstream's own fix makes deepspeed-checkpoint and weights-pop satisfied: a commit earlier both are needed.
 
     There checkpoint-rotation is needed only because deepspeed-checkpoint opens the block to every rank.
     """
@@ -274,8 +274,8 @@ def test_red_the_commit_before_the_pin_needs_what_the_pin_has(reach: Callable[[s
         compile(content, path, "exec")
     steps, _ = series.apply(found, "diffusers", profile, files, None, without=["deepspeed-checkpoint"])
     assert outcomes(steps)["checkpoint-rotation"] == "satisfied"
-    # The committed patches were made from another blob, and for these two there are none: that is said, not passed over.
-    with pytest.raises(KitError, match="the patch is missing, and .* needs fix deepspeed-checkpoint") as raised:
+    # The committed patches were made from another blob, and for these two there are none: that is said.
+    with pytest.raises(KitError, match=r"the patch is missing, and .* needs fix deepspeed-checkpoint") as raised:
         series.apply(found, "diffusers", profile, files, series.load_patches(found, "diffusers"))
     assert raised.value.hint == "run `kit refresh hidream`"
 

@@ -1,0 +1,425 @@
+"""The stand-in NPU: what works on a device works on it, what fails there fails on it, and it says what it is.
+
+Programs run in the recipe's reference environment, many snippets to a process: importing torch is most of the time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from kit import devices
+
+STANDIN = Path(__file__).parents[2] / "kit" / "smoke" / "standin"
+
+# Runs the snippets of the JSON file in argv[1], each in a copy of the same names; prints {name: "" or "Type: message"}.
+RUNNER = """
+import io, json, sys
+import numpy, torch, torch_npu
+from torch import nn
+names = {**globals(), "x": torch.ones(3, 4, device="npu"), "cpu": torch.ones(3, 4)}
+results = {}
+for name, code in json.load(open(sys.argv[1])).items():
+    try:
+        exec(code, dict(names))
+        results[name] = ""
+    except BaseException as error:
+        results[name] = f"{type(error).__name__}: {error}"
+print(json.dumps(results))
+"""
+
+GREEN = {
+    "is an accelerator": "assert torch.accelerator.current_accelerator().type == 'npu' and torch.npu.is_available()",
+    "libraries see it": """
+import accelerate.utils, diffusers.utils, transformers.utils
+assert accelerate.utils.is_npu_available(check_device=True)
+assert transformers.utils.is_torch_npu_available(check_device=True) and diffusers.utils.is_torch_npu_available()
+assert accelerate.Accelerator().device.type == "npu" """,
+    "version gives it away": """
+from importlib.metadata import version
+assert version("torch_npu") == torch_npu.__version__ == torch.__version__.split("+")[0] + "+kit.standin" """,
+    "copies both ways": "assert torch.equal(cpu.npu().cpu(), cpu) and cpu.to('npu:1').device.index == 1",
+    "between devices": "assert x.to('npu:1').sum().item() == 12",
+    "views share memory": """
+a = torch.arange(12.0, device="npu").view(3, 4)
+a[1:].t().zero_()
+assert a.sum().item() == 6 and a[1:].data_ptr() == a.data_ptr() + 16""",
+    "out= resizes": """
+out = torch.empty(0, device="npu")
+torch.add(x, 1, out=out)
+assert out.shape == x.shape and out.sum().item() == 24""",
+    "set_ and resize_": """
+a = torch.empty(0, device="npu").set_(x.untyped_storage(), 4, (4,), (1,))
+assert a.data_ptr() == x.data_ptr() + 16
+a.resize_(100)
+assert a.numel() == 100 and a.device == x.device""",
+    "CPU scalars where devices take them": """
+half = torch.tensor(0.5)
+assert (x * half).device == x.device and x.masked_fill(x > 0, half).sum() == 6 and (x > half).all()
+assert (torch.arange(4, device="npu") // 2).sum() == 2 and x[torch.tensor([0])].shape == (1, 4)""",
+    "complex": "assert torch.view_as_complex(torch.ones(3, 2, device='npu')).mul(1j).conj().imag.sum().item() == -3",
+    "same gradients as the CPU": """
+import copy
+layers = nn.Conv2d(3, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.SiLU(), nn.ConvTranspose2d(4, 2, 2, 2), nn.Flatten()
+model = nn.Sequential(*layers, nn.LayerNorm(128), nn.Linear(128, 1))
+here, there = model, copy.deepcopy(model).npu()
+data = torch.randn(2, 3, 4, 4)
+here(data).sum().backward()
+there(data.npu()).sum().backward()
+for p, q in zip(here.parameters(), there.parameters()):
+    assert q.grad.is_npu
+    torch.testing.assert_close(p.grad, q.grad.cpu())""",
+    "to() keeps Parameters": """
+model = nn.Linear(3, 1)
+before = model.weight.detach().clone()
+optimizer = torch.optim.AdamW(model.parameters())
+ids = [id(p) for p in model.parameters()]
+model.to("npu")
+assert ids == [id(p) for p in model.parameters()] and model.weight.is_npu
+model(torch.ones(2, 3, device="npu")).sum().backward()
+optimizer.step()
+assert (model.weight.cpu() != before).all()""",
+    "autocast": """
+for dtype in torch.bfloat16, torch.float16:
+    with torch.autocast("npu", dtype=dtype):
+        assert (x @ x.t()).dtype == dtype and x.to(dtype).softmax(-1).dtype == torch.float32
+        assert (cpu @ cpu.t()).dtype == torch.float32""",
+    "half conv and norm": """
+model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4)).half().npu()
+out = model(torch.ones(1, 3, 5, 5, device="npu").half())
+out.sum().backward()
+assert out.dtype == torch.float16 and model[0].weight.grad.dtype == torch.float16""",
+    "GradScaler": """
+model = nn.Linear(3, 1).npu()
+optimizer, scaler = torch.optim.SGD(model.parameters(), 0.1), torch.npu.amp.GradScaler(init_scale=4.0)
+for factor, scale in (float("inf"), 2.0), (1.0, 2.0):
+    before = model.weight.detach().clone()
+    with torch.npu.amp.autocast():
+        loss = model(torch.ones(2, 3, device="npu")).sum() * factor
+    optimizer.zero_grad()
+    scaler.scale(loss).backward()
+    scaler.unscale_(optimizer)
+    scaler.step(optimizer)
+    scaler.update()
+    assert scaler.get_scale() == scale
+    assert torch.equal(model.weight, before) == (factor != 1.0)""",
+    "random streams of its own": """
+before = torch.get_rng_state()
+torch.npu.manual_seed(1)
+a = torch.randn(4, device="npu"), torch.dropout(torch.ones(9, device="npu"), 0.5, True), torch.randperm(9, device="npu")
+assert torch.equal(before, torch.get_rng_state())
+torch.manual_seed(1)
+b = torch.randn(4, device="npu"), torch.dropout(torch.ones(9, device="npu"), 0.5, True), torch.randperm(9, device="npu")
+assert all(torch.equal(p, q) for p, q in zip(a, b))
+generator = torch.Generator("npu").manual_seed(1)
+assert torch.equal(torch.randn(4, device="npu", generator=generator), a[0])
+state = torch.npu.get_rng_state()
+c = torch.rand(3, device="npu")
+torch.npu.set_rng_state(state)
+assert torch.equal(c, torch.rand(3, device="npu"))""",
+    "save and load": """
+file = io.BytesIO()
+torch.save({"x": x, "model": nn.Linear(2, 2).npu().state_dict()}, file)
+for where, device in (None, "npu:0"), ("cpu", "cpu"), ("npu:1", "npu:1"):
+    file.seek(0)
+    assert str(torch.load(file, map_location=where)["x"].device) == device""",
+    "pinned batches": """
+for workers in 0, 1:
+    for batch in torch.utils.data.DataLoader(torch.arange(4.0), 2, pin_memory=True, num_workers=workers):
+        assert batch.is_pinned() and batch.npu(non_blocking=True).is_npu""",
+    "memory is counted": """
+before = torch.npu.memory_allocated()
+a = torch.empty(1 << 20, device="npu")
+assert torch.npu.memory_allocated() - before == 4 << 20
+del a
+assert torch.npu.memory_allocated() == before and torch.npu.max_memory_allocated() >= before + (4 << 20)""",
+    "checkpointing": """
+from torch.utils.checkpoint import checkpoint
+a = x.clone().requires_grad_()
+checkpoint(lambda a: torch.dropout(a, 0.5, True) * a, a, use_reentrant=False).sum().backward()
+assert a.grad.is_npu""",
+    "fused attention": """
+q, k, v = (torch.randn(2, 5, 4, 8, device="npu", requires_grad=True) for _ in range(3))
+out = torch_npu.npu_fusion_attention(q, k, v, 4, "BSND", scale=8**-0.5)[0]
+heads = [t.detach().cpu().transpose(1, 2).requires_grad_() for t in (q, k, v)]
+want = nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2)
+torch.testing.assert_close(out.cpu(), want)
+out.square().sum().backward()
+want.square().sum().backward()
+torch.testing.assert_close(k.grad.cpu(), heads[1].grad.transpose(1, 2))
+mask = torch.ones(5, 5, dtype=torch.bool).triu(1)
+flat = [t.detach().flatten(2) for t in (q, k, v)]
+out = torch_npu.npu_fusion_attention(*flat, 4, "BSH", atten_mask=mask.npu(), scale=8**-0.5)[0]
+want = nn.functional.scaled_dot_product_attention(*heads, is_causal=True).transpose(1, 2).flatten(2)
+torch.testing.assert_close(out.cpu(), want)""",
+    "rms norm": """
+a, w = torch.randn(2, 3, 8), torch.randn(8)
+out, rstd = torch_npu.npu_rms_norm(a.npu(), w.npu(), epsilon=1e-5)
+torch.testing.assert_close(out.cpu(), nn.functional.rms_norm(a, (8,), w, 1e-5))
+assert rstd.shape == (2, 3, 1)""",
+    "rotary": """
+a, angle = torch.randn(1, 5, 2, 8), torch.randn(1, 5, 1, 4)
+for mode, table in ("half", angle.repeat(1, 1, 1, 2)), ("interleave", angle.repeat_interleave(2, -1)):
+    out = torch_npu.npu_rotary_mul(a.npu(), table.cos().npu(), table.sin().npu(), mode).cpu()
+    pairs = a.unflatten(-1, (2, 4)).transpose(-1, -2) if mode == "half" else a.unflatten(-1, (4, 2))
+    want = torch.view_as_real(torch.view_as_complex(pairs.contiguous()) * torch.exp(1j * angle))
+    want = want.transpose(-1, -2).flatten(-2) if mode == "half" else want.flatten(-2)
+    torch.testing.assert_close(out, want)""",
+    "geglu": """
+a = torch.randn(3, 8)
+left, right = a.chunk(2, -1)
+torch.testing.assert_close(torch_npu.npu_geglu(a.npu(), -1, 0)[0].cpu(), left * nn.functional.gelu(right))""",
+    "grouped matmul": """
+a, w = torch.randn(6, 4).bfloat16(), [torch.randn(4, 3).bfloat16() for _ in range(3)]
+sizes = torch.tensor([1, 0, 5], device="npu")
+out = torch_npu.npu_grouped_matmul([a.npu()], [m.npu() for m in w], group_list=sizes, split_item=2, group_type=0,
+                                   group_list_type=1)[0]
+torch.testing.assert_close(out.cpu(), torch.cat([a[:1] @ w[0], a[1:] @ w[2]]))""",
+}
+
+ATTENTION = "torch_npu.npu_fusion_attention(*[torch.ones(1, 2, 3, 4, {})] * 3, {})"
+RED = {
+    "sum of two devices": ("x + cpu", "RuntimeError: Expected all tensors to be on the same device"),
+    "in place": ("x.add_(cpu)", "RuntimeError: Expected all tensors to be on the same device"),
+    "product": ("x @ cpu.t()", "at least two devices, npu:0 and cpu! (argument mat2 of aten::mm)"),
+    "linear": ("nn.Linear(4, 2)(x)", "RuntimeError: Expected all tensors to be on the same device"),
+    "convolution": ("nn.Conv2d(3, 4, 1)(x.view(1, 3, 2, 2))", "(argument weight of aten::convolution)"),
+    "cat": ("torch.cat([x, cpu])", "(argument tensors of aten::cat)"),
+    "stacked scalars": ("torch.stack([x.sum(), cpu.sum()])", "at least two devices, npu:0 and cpu!"),
+    "scalar into a product": ("torch.bmm(x[None], torch.tensor(1.0))", "at least two devices"),
+    "where": ("torch.where(x > 0, x, cpu)", "at least two devices"),
+    "embedding": ("nn.functional.embedding(torch.tensor([1]), x)", "at least two devices"),
+    "two npus": ("x + x.to('npu:1')", "at least two devices, npu:0 and npu:1!"),
+    "optimizer on two devices": (
+        "p = nn.Parameter(x.clone()); o = torch.optim.AdamW([p], fused=False, foreach=False); p.sum().backward();"
+        "o.step(); o.state[p]['exp_avg'] = o.state[p]['exp_avg'].cpu(); o.step()",
+        "at least two devices",
+    ),
+    "numpy of it": ("numpy.asarray(x)", "TypeError: can't convert npu:0 device type tensor to numpy"),
+    "no such device": ("x.to('npu:99')", "RuntimeError: invalid device ordinal: npu:99"),
+    "the CPU's generator": (
+        "torch.randn(2, device='npu', generator=torch.Generator())",
+        "RuntimeError: Expected a 'npu' device type for generator but found 'cpu'",
+    ),
+    "float64 arange": (
+        "torch.arange(4, dtype=torch.float64, device='npu')",
+        "RuntimeError: aten::arange is not implemented for Double on npu",
+    ),
+    "float64 product": ("x.double() * 2", "RuntimeError: aten::mul is not implemented for Double on npu"),
+    "missing name": ("torch_npu.npu_no_such_thing", "AttributeError: module 'torch_npu' has no attribute"),
+    "missing in torch.npu": ("torch.npu.no_such_thing", "AttributeError"),
+    "unknown setting": ("torch.npu.config.no_such_thing = 1", "AttributeError"),
+    "wrong keyword": (
+        ATTENTION.format("device='npu'", "3, 'BSND', scale_value=1.0"),
+        "TypeError: npu_fusion_attention() got an unexpected keyword argument 'scale_value'",
+    ),
+    "attention on the CPU": (ATTENTION.format("device='cpu'", "3, 'BSND'"), "RuntimeError: npu_fusion_attention: "),
+    "attention of integers": (ATTENTION.format("device='npu', dtype=torch.int32", "3, 'BSND'"), "dtype must be float16"),
+    "attention, wrong heads": (ATTENTION.format("device='npu'", "2, 'BSND'"), "query has 3 heads and head_num is 2"),
+    "attention, wrong layout": (ATTENTION.format("device='npu'", "3, 'BSDN'"), "no layout 'BSDN'"),
+    "norm, two dtypes": ("torch_npu.npu_rms_norm(x.half(), x[0])", "dtypes must be the same"),
+    "norm, two devices": ("torch_npu.npu_rms_norm(x, cpu[0])", "gamma is on cpu"),
+    "rotary, wide table": (
+        "torch_npu.npu_rotary_mul(*[torch.ones(2, 3, 2, 4, device='npu')] * 3, 'interleave')",
+        "interleave mode takes r1 as 11SD, 1S1D or S11D",
+    ),
+    "grouped matmul with gradients": (
+        "a = x.bfloat16().requires_grad_(); torch_npu.npu_grouped_matmul([a], [a.t()] * 2, split_item=2, group_type=0,"
+        "group_list=torch.tensor([1, 2], device='npu'), group_list_type=1)",
+        "it has no backward",
+    ),
+    "the device after a fork": (
+        "import multiprocessing as mp\n"
+        "def child(queue):\n"
+        "    try: queue.put(str(x.sum()))\n"
+        "    except RuntimeError as error: queue.put(str(error))\n"
+        "queue = mp.get_context('fork').Queue()\n"
+        "process = mp.get_context('fork').Process(target=child, args=(queue,)); process.start()\n"
+        "raise RuntimeError(queue.get(timeout=60))",
+        "Cannot re-initialize npu in forked subprocess",
+    ),
+}
+
+TWO_PROCESSES = """
+import torch, torch.distributed as dist
+dist.init_process_group("hccl")
+rank = dist.get_rank()
+torch.npu.set_device(rank)
+npu = torch.device("npu", rank)
+try:
+    dist.all_reduce(torch.ones(1))
+except RuntimeError as error:
+    assert "device type cpu" in str(error), error
+else:
+    raise AssertionError("hccl took a CPU tensor")
+for dtype in torch.float32, torch.bfloat16, torch.float16, torch.int64:
+    total = torch.full((4,), rank + 1, device=npu, dtype=dtype)
+    dist.all_reduce(total)
+    assert total.tolist() == [3] * 4 and total.device == npu, dtype
+gathered = torch.empty(4, device=npu)
+dist.all_gather_into_tensor(gathered, torch.full((2,), float(rank), device=npu))
+assert gathered.tolist() == [0, 0, 1, 1]
+part = torch.empty(2, device=npu)
+dist.reduce_scatter_tensor(part, torch.arange(4.0, device=npu))
+assert part.tolist() == [[0, 2], [4, 6]][rank]
+objects = [None, None]
+dist.all_gather_object(objects, {"rank": rank})
+assert objects == [{"rank": 0}, {"rank": 1}]
+dist.barrier()
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = torch.nn.Linear(3, 1), torch.nn.Linear(1, 1)
+
+    def forward(self, x):
+        return self.used(x)
+
+for views in False, True:
+    torch.manual_seed(0)
+    model = torch.nn.parallel.DistributedDataParallel(
+        Model().to(npu), device_ids=[rank], find_unused_parameters=True, gradient_as_bucket_view=views)
+    optimizer = torch.optim.AdamW(model.parameters())
+    before = model.module.used.weight.detach().clone()
+    for step in range(2):
+        model(torch.full((2, 3), rank + 1.0, device=npu)).sum().backward()
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        assert all(g.device == npu for g in grads) and grads[0].tolist() == [[3.0] * 3], grads
+        optimizer.step()
+        optimizer.zero_grad()
+    assert (model.module.used.weight != before).all()
+
+import deepspeed
+model = torch.nn.Linear(3, 2)
+engine, optimizer, _, _ = deepspeed.initialize(
+    model=model, optimizer=torch.optim.AdamW(model.parameters(), lr=0.1), config={
+        "train_micro_batch_size_per_gpu": 1, "bf16": {"enabled": True}, "gradient_clipping": 1.0,
+        "zero_optimization": {"stage": 2}, "zero_allow_untested_optimizer": True})
+before = engine.module.weight.detach().clone()
+for step in range(2):
+    engine.backward(engine(torch.full((1, 3), rank + 1.0, device=npu, dtype=torch.bfloat16)).float().sum())
+    engine.step()
+assert engine.module.weight.is_npu and (engine.module.weight != before).all()
+print(f"rank {rank} done")
+dist.destroy_process_group()
+"""
+
+
+@pytest.fixture(scope="session")
+def standin(hidream_env: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, str]]:
+    """The environment's Python, the cache that the stand-in was built in, and the environment variables to use it."""
+    cache = tmp_path_factory.mktemp("standin")
+    built = _build(hidream_env, cache)
+    assert built.returncode == 0, built.stderr
+    folder = built.stdout.strip().splitlines()[-1]
+    empty = tmp_path_factory.mktemp("ascend")
+    path = os.pathsep.join([str(hidream_env.parent), os.environ["PATH"]])
+    ours = {"PYTHONPATH": folder, "ASCEND_HOME_PATH": str(empty), "OMP_NUM_THREADS": "1", "PATH": path}
+    return hidream_env, cache, {**os.environ, **ours, "DS_ACCELERATOR": "npu", "HF_HUB_OFFLINE": "1"}
+
+
+def _build(python: Path, cache: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [python, STANDIN / "build.py", "--device", "npu", cache]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, **variables})
+
+
+def _outcomes(standin: tuple[Path, Path, dict[str, str]], folder: Path, snippets: dict[str, str]) -> dict[str, str]:
+    """What became of each snippet: nothing, or its error."""
+    python, _, variables = standin
+    (folder / "snippets.json").write_text(json.dumps(snippets))
+    command = [python, "-c", RUNNER, folder / "snippets.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=variables, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    outcomes: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return outcomes
+
+
+@pytest.fixture(scope="session")
+def outcomes(
+    standin: tuple[Path, Path, dict[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    snippets = {**GREEN, **{name: code for name, (code, _) in RED.items()}}
+    return _outcomes(standin, tmp_path_factory.mktemp("snippets"), snippets)
+
+
+@pytest.mark.parametrize("name", GREEN)
+def test_works_as_on_a_device(name: str, outcomes: dict[str, str]) -> None:
+    assert outcomes[name] == ""
+
+
+@pytest.mark.parametrize("name", RED)
+def test_fails_as_on_a_device(name: str, outcomes: dict[str, str]) -> None:
+    assert RED[name][1] in outcomes[name]
+
+
+def test_signatures_are_the_published_ones(standin: tuple[Path, Path, dict[str, str]]) -> None:
+    published = {name: asdict(signature) for name, signature in devices.signatures("npu").items()}
+    assert published
+    program = """
+import inspect, json, sys, torch_npu
+empty = inspect.Parameter.empty
+found = {}
+for name in json.loads(sys.argv[1]):
+    parameters = inspect.signature(getattr(torch_npu, name.split(".", 1)[1])).parameters
+    found[name] = {
+        "parameters": list(parameters),
+        "keyword_only": [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY],
+        "optional": [p.name for p in parameters.values() if p.default is not empty],
+    }
+print(json.dumps(found))
+"""
+    python, _, variables = standin
+    ours = json.loads(subprocess.check_output([python, "-c", program, json.dumps(list(published))], env=variables))
+    assert ours == json.loads(json.dumps(published))
+
+
+def test_says_what_it_is_once_and_counts_calls(standin: tuple[Path, Path, dict[str, str]], tmp_path: Path) -> None:
+    python, _, variables = standin
+    log = tmp_path / "calls.jsonl"
+    program = (
+        "import subprocess, sys, torch, torch_npu; torch_npu.npu_geglu(torch.ones(2, device='npu'));"
+        "subprocess.run([sys.executable, '-c', 'import torch'], check=True)"
+    )
+    variables = {**variables, "KIT_STANDIN_CALLS": str(log), "KIT_STANDIN_DEVICES": "2"}
+    done = subprocess.run([python, "-c", program], capture_output=True, text=True, env=variables, check=True)
+    assert done.stderr.count("torch_npu: this is kit's stand-in") == 1
+    assert "running on the CPU" in done.stderr
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert sorted(line["calls"].get("npu_geglu", 0) for line in lines) == [0, 1]
+
+
+def test_without_its_folder_there_is_no_npu(standin: tuple[Path, Path, dict[str, str]]) -> None:
+    python, _, variables = standin
+    program = "import torch, importlib.util as u; print(hasattr(torch, 'npu'), u.find_spec('torch_npu'))"
+    variables = {key: value for key, value in variables.items() if key != "PYTHONPATH"}
+    assert subprocess.check_output([python, "-c", program], env=variables, text=True).strip() == "False None"
+
+
+def test_two_processes_hccl_ddp_and_deepspeed(standin: tuple[Path, Path, dict[str, str]], tmp_path: Path) -> None:
+    python, _, variables = standin
+    script = tmp_path / "two.py"
+    script.write_text(TWO_PROCESSES)
+    command = [python, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=variables, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert sorted(line for line in done.stdout.splitlines() if line.endswith(" done")) == ["rank 0 done", "rank 1 done"]
+
+
+def test_builds_once(standin: tuple[Path, Path, dict[str, str]]) -> None:
+    python, cache, variables = standin
+    again = _build(python, cache, CXX="g++")
+    assert again.stdout.strip() == variables["PYTHONPATH"]
+    assert "building" not in again.stderr
+    assert len(list(cache.glob("backend-*.so"))) == 1
+
+
+def test_a_missing_compiler_is_one_line(hidream_env: Path, tmp_path: Path) -> None:
+    done = _build(hidream_env, tmp_path, CXX="no-such-compiler")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("build.py: error: no no-such-compiler: the stand-in device is built")
+    assert "Traceback" not in done.stderr
