@@ -30,7 +30,8 @@ def render(root: Path, overlay: Overlay, context: Mapping[str, Any]) -> dict[Tre
             kind = "a symbolic link" if source.is_symlink() else "not a regular file"
             raise KitError(f"{source}: {kind}", "overlays hold regular files only: copy the file itself")
         relative = source.relative_to(base / overlay.source).as_posix()
-        target = tree_path(f"{overlay.into}/{relative.removesuffix('.j2')}", str(source))
+        below = "" if overlay.into == "." else f"{overlay.into}/"
+        target = tree_path(below + relative.removesuffix(".j2"), str(source))
         if target in files:
             raise KitError(f"{source}: {target} comes from two files of the overlay", "remove one of them")
         content = _render(base, source, context) if relative.endswith(".j2") else source.read_bytes()

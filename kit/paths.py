@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NewType
 
 from kit.errors import KitError
@@ -33,13 +32,3 @@ def tree_path(text: str, where: str = "path") -> TreePath:
     else:
         return TreePath(text)
     raise KitError(f"{where}: {text!r} {problem}", "use a plain path relative to the tree, such as src/module.py")
-
-
-def inside(root: Path, path: TreePath) -> Path:
-    """Where ``path`` lies under ``root``, refusing to pass through a symbolic link on the way. Raises KitError."""
-    place = root
-    for part in path.split("/")[:-1]:
-        place = place / part
-        if place.is_symlink():
-            raise KitError(f"{path}: {place} is a symbolic link", "kit writes only to real folders of the tree")
-    return root / path

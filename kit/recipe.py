@@ -54,7 +54,7 @@ class Overlay:
     """A folder of files copied into an upstream; `*.j2` are rendered."""
 
     source: TreePath  # under overlays/
-    into: TreePath
+    into: TreePath  # "." for the top of the upstream
     upstream: str = ""
     replace: tuple[TreePath, ...] = ()  # files of the upstream it may overwrite, relative to the upstream
     devices: tuple[str, ...] = ()
@@ -277,7 +277,7 @@ def _check(recipe: Recipe, source: Source) -> None:
         _check_use(step.upstream, step.devices, step.files, at, folders, recipe, source)
     for index, overlay in enumerate(recipe.overlay):
         at = ("overlay", index)
-        paths = (overlay.source, overlay.into, *overlay.replace)
+        paths = (overlay.source, *(path for path in (overlay.into,) if path != "."), *overlay.replace)
         _check_use(overlay.upstream, overlay.devices, paths, at, folders, recipe, source)
         folder = recipe.root / "overlays" / overlay.source
         need(folder.is_dir(), (*at, "source"), f"there is no folder overlays/{overlay.source}", f"create {folder}")

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import re
 import shutil
@@ -58,6 +59,9 @@ def tree(place: Path, locked: Lock) -> Iterator[Check]:
         wrong = [path for path, id in upstream.files.items() if _state(repository / path) != id]
         written = f"{name}: {len(upstream.files)} files kit wrote have their hashes"
         yield Check("tree", written, not wrong, ", ".join(f"{repository / path}: changed" for path in wrong))
+    if locked.recipe_sha256 != (now := hashlib.sha256(recipe.load(locked.recipe).path.read_bytes()).hexdigest()):
+        detail = f"prepare the workspace again to have it (was {locked.recipe_sha256[:12]}, is {now[:12]})"
+        yield Check("tree", f"recipe {locked.recipe} has changed since", None, detail)
     edits = list(workspace.edits(place))
     changes = [str(edit) for edit in edits if not edit.beside]
     yield Check("tree", "nothing kit or upstream wrote was edited", not changes, "; ".join(changes))

@@ -144,6 +144,8 @@ def prepare(plan: Plan, destination: Path, force: bool = False) -> tuple[lock.Lo
 
     destination = Path(os.path.abspath(destination))  # noqa: PTH100 - a link is refused, not followed
     _check_destination(destination)
+    if destination.exists() and Path.cwd().is_relative_to(destination.resolve()):
+        raise KitError(f"you stand in {destination}, which would be replaced", f"run it from {destination.parent}")
     locks = cache_dir() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     destination.parent.mkdir(parents=True, exist_ok=True)

@@ -373,8 +373,9 @@ def test_destinations_refused(root: Root, kit: Kit, dest: str) -> None:
 def test_the_folder_one_stands_in(root: Root, kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     MADE.mkdir()
     monkeypatch.chdir(MADE)
-    assert kit("prepare", root.place / "recipes/tiny.toml", "--device", "cpu", ".").status == 0
-    assert Path("../made/kit.lock").is_file()
+    done = kit("prepare", root.place / "recipes/tiny.toml", "--device", "cpu", ".")
+    assert done.status == 1 and "you stand in" in done.err and f"run it from {Path('..').resolve()}" in done.err
+    assert Path("../made").is_dir() and not list(Path("../made").iterdir())
 
 
 def test_a_file_where_its_folder_should_be(root: Root, kit: Kit) -> None:

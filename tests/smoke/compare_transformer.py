@@ -13,8 +13,8 @@ and routing. Errors of a tensor a against b:
   case's tensors and at most 1.5 for each of them. (2e-4, a twentieth of bfloat16's unit 2^-8, is added to both errors,
   for tensors that come out all but exact.)
 
---npu takes the NPU branch on CPU tensors, with the kernels of kit's stand-in. --mutants also breaks the file in small ways,
-one at a time, and lists the checks that notice.
+--npu takes the NPU branch on CPU tensors, with the kernels of kit's stand-in. --mutants also breaks the file in small
+ways, one at a time, and lists the first checks that notice.
 """
 
 from __future__ import annotations
@@ -213,7 +213,8 @@ class Suite:
             pairs["bfloat16"] = run(ours, half), run(theirs, half)
             for (how, (a, b)), key in itertools.product(pairs.items(), exact):
                 if _kind(a[key]) != _kind(b[key]):
-                    return self.note(f"{name}, {how}", False, where=f"{key}: {_kind(a[key])}, upstream {_kind(b[key])}")
+                    self.note(f"{name}, {how}", False, where=f"{key}: {_kind(a[key])}, upstream {_kind(b[key])}")
+                    return
                 if exact[key] is not None:
                     both = rms_error(a[key], exact[key]), rms_error(b[key], exact[key])
                     errors[how].setdefault(key, []).append(both)
@@ -515,17 +516,16 @@ def mutants(
         broken = load("broken_patches", source.replace(old, new), origin)
         broken.UPSTREAM = fresh.__name__
         broken.apply_patches()
+        trials = itertools.product((False, True), (check_rotary, check_attention, check_experts))
         noticed: list[str] = []
-        for rounding in (False, True):
-            trial = Suite(suite.reference, fresh, broken, rounding)
-            for check in (check_rotary, check_attention, check_experts):
-                try:
-                    check(trial)
-                except Exception as error:  # a mutant may also fail outright
-                    trial.note(f"{check.__name__}: {type(error).__name__}", False)
-            noticed = [check["name"] for check in trial.checks if not check["ok"]]
-            if noticed:
-                break
+        while not noticed and (trial := next(trials, None)):
+            rounding, check = trial
+            suite_of_one = Suite(suite.reference, fresh, broken, rounding)
+            try:
+                check(suite_of_one)
+            except Exception as error:  # a mutant may also fail outright
+                suite_of_one.note(f"{check.__name__}: {type(error).__name__}", False)
+            noticed = [check["name"] for check in suite_of_one.checks if not check["ok"]]
         yield what, noticed
 
 

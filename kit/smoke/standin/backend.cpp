@@ -14,6 +14,7 @@
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <torch/csrc/Dtype.h>
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <torch/csrc/utils/pybind.h>
 #include <torch/library.h>
@@ -53,10 +54,6 @@ c10::Device device_at(DeviceIndex index) {
   return {kNew, index < 0 ? current : index};
 }
 
-std::string name_of(c10::Device device) {
-  return device.str();
-}
-
 // What a device's DataPtr owns: CPU memory, held as a storage or as a plain pointer.
 struct Held {
   Storage storage;
@@ -86,8 +83,10 @@ at::DataPtr take(const Storage& cpu, DeviceIndex index) {
 
 #if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 3
 #define KIT_CONST const
+#define KIT_HOOK
 #else
 #define KIT_CONST
+#define KIT_HOOK const
 #endif
 
 struct DeviceAllocator final : c10::Allocator {
@@ -518,7 +517,7 @@ class Arguments {
   std::string mixed(c10::Device other, const c10::Argument& argument) const {
     return c10::str(
         "Expected all tensors to be on the same device, but found at least two devices, ",
-        name_of(loan_.device.value_or(device_at(-1))), " and ", name_of(other), "! (argument ", argument.name(), " of ",
+        loan_.device.value_or(device_at(-1)), " and ", other, "! (argument ", argument.name(), " of ",
         op_.schema().name(), ")");
   }
 
@@ -689,6 +688,15 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("record_stream", &record_stream);
 }
 
+// The copy itself conjugates and negates: torch would do it before, by way of a copy.
+TORCH_LIBRARY_IMPL(aten, Conjugate, m) {
+  m.impl("_copy_from", torch::CppFunction::makeFallthrough());
+}
+
+TORCH_LIBRARY_IMPL(aten, Negative, m) {
+  m.impl("_copy_from", torch::CppFunction::makeFallthrough());
+}
+
 TORCH_LIBRARY_IMPL(_, AutogradPrivateUse1, m) {
   m.fallback(torch::CppFunction::makeFallthrough()); // operators without a derivative: c10d's
 }
@@ -751,13 +759,13 @@ struct Hooks final : at::PrivateUse1HooksInterface {
   bool isPinnedPtr(const void* data) const {
     return is_pinned(data);
   }
-  c10::Allocator* getPinnedMemoryAllocator() const override {
+  c10::Allocator* getPinnedMemoryAllocator() const {
     return &pinned_allocator;
   }
   c10::Device getDeviceFromPtr(void*) const override {
     return device_at(-1);
   }
-  const at::Generator& getDefaultGenerator(DeviceIndex index) const override {
+  const at::Generator& getDefaultGenerator(DeviceIndex index) KIT_HOOK override {
     return default_generator(index);
   }
   at::Generator getNewGenerator(DeviceIndex index = -1) const {

@@ -1,9 +1,9 @@
 """Build a stand-in device package for the torch of the Python that runs this: `python build.py --device npu CACHE`.
 
-Prints, as the last line, a folder to put on PYTHONPATH: it holds the package, its metadata (accelerate, transformers and
-diffusers look there) and the compiled backend. Everything lies under CACHE, and is reused when torch, Python, the
-compiler and the sources are the same; two runs at a time build once. Only a program that has the folder on its path sees
-the device, so that one environment serves for the CPU and for every stand-in.
+Prints, as the last line, a folder to put on PYTHONPATH: it holds the package, its metadata (accelerate, transformers
+and diffusers look there) and the compiled backend. Everything lies under CACHE, and is reused when torch, Python, the
+compiler and the sources are the same; two runs at a time build once. Only a program that has the folder on its path
+sees the device, so that one environment serves for the CPU and for every stand-in.
 
 Uses nothing of kit: it runs in the recipe's environment, and needs torch, ninja and g++ (or $CXX) there.
 """
@@ -58,7 +58,7 @@ def digest(*parts: str | bytes) -> str:
 def build_backend(torch: object, target: Path) -> None:
     """Compile backend.cpp to the shared library `target`."""
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    from torch.utils import cpp_extension  # type: ignore[import-not-found]  # the recipe's environment has it
+    from torch.utils import cpp_extension
 
     if not cpp_extension.is_ninja_available():
         fail(f"no ninja in {Path(sys.executable).parent}: pip install ninja into that environment")
@@ -97,7 +97,7 @@ def main(device: str, cache: Path) -> Path:
     """The folder for PYTHONPATH, built where it is not there yet."""
     os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"  # building needs no device, least of all the one being built
     try:
-        import torch  # type: ignore[import-not-found]
+        import torch
     except ImportError as error:
         fail(f"{sys.executable} has no torch ({error}): run this with the Python of the recipe's environment")
     version = torch.__version__.split("+")[0] + "+kit.standin"
@@ -111,7 +111,7 @@ def main(device: str, cache: Path) -> Path:
     backend = cache / f"backend-{stem}-{key}.so"
     site = cache / f"{device}-{stem}-{whole}"
     cache.mkdir(parents=True, exist_ok=True)
-    with open(cache / "lock", "w") as lock:
+    with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not backend.is_file():
             print(f"building kit's stand-in backend for torch {torch.__version__}, {abi}", file=sys.stderr, flush=True)

@@ -1,12 +1,10 @@
-"""What every stand-in device package has in common: start the backend, and the functions of its `torch.<device>` module.
+"""What every stand-in device package has in common: the backend's start, what it says of itself, counts of calls.
 
 A stand-in is a device package that runs on the CPU, for trying out a device's code path where the device is not there.
 `_backend` is backend.cpp, built by build.py for the torch that is imported. A package calls `start` once, as it is
-imported, and puts `device`'s functions into its device module. It runs in the environment of the recipe: no newer syntax
-than Python 3.8's.
+imported, and puts `device`'s functions into its device module. It runs in the environment of the recipe: no newer
+syntax than Python 3.8's.
 """
-# mypy: ignore-errors
-# It runs in the recipe's environment; kit's own has no torch to check it against.
 
 from __future__ import annotations
 
@@ -71,8 +69,10 @@ def announce(package: str) -> None:
     """Say once what this is, on stderr: not in the children of a process that said it, nor on ranks other than 0."""
     first = os.environ.get("RANK", "0") == "0" and os.environ.get("LOCAL_RANK", "0") == "0"
     if first and SAID not in os.environ and multiprocessing.parent_process() is None:
-        print(f"{package}: this is kit's stand-in {version()}, running on the CPU: it proves nothing about the "
-              "device's numbers, speed or memory", file=sys.stderr, flush=True)  # fmt: skip
+        limits = "it proves nothing about the device's numbers, speed or memory"
+        print(
+            f"{package}: this is kit's stand-in {version()}, running on the CPU: {limits}", file=sys.stderr, flush=True
+        )
     os.environ[SAID] = "1"
 
 

@@ -2,8 +2,6 @@
 
 A package does `from kit_standin.device import *` in the module it registers as `torch.<device>`.
 """
-# mypy: ignore-errors
-# It runs in the recipe's environment; kit's own has no torch to check it against.
 
 from __future__ import annotations
 
@@ -337,7 +335,7 @@ BFloat16Tensor = _typed(torch.bfloat16)
 FloatTensor = _typed(torch.float32)
 DoubleTensor = _typed(torch.float64)
 
-# Everything above by its own name, but for what this module imported: `from kit_standin.device import *` gives it.
-_IMPORTED = ("annotations", "contextlib", "time", "SimpleNamespace", "torch", "MEMORY", "_backend")
-__all__ = [name for name in list(globals()) if name not in _IMPORTED and not name.startswith("__")]
-__all__ = [name for name in __all__ if name not in ("_index", "_typed", "_generators", "_IMPORTED")]
+# `from kit_standin.device import *` gives everything above but what this module itself imports or keeps for itself.
+_IMPORTED = {"annotations", "contextlib", "time", "torch", "SimpleNamespace", "_backend"}
+_OWN = {"_index", "_typed", "_generators", "_IMPORTED"}
+__all__ = [name for name in dir() if name not in _IMPORTED | _OWN and not name.startswith("__")]

@@ -1,11 +1,9 @@
 """kit's stand-in for torch_npu: Ascend's device package, running on the CPU.
 
-It has the names, signatures and refusals of torch_npu 2.7.1 that the recipes, and the libraries they use, touch; a name
-that is missing here raises AttributeError, which is no statement about the real package. What a call computes follows the
-real package's operator documentation (`torch_npu/_op_plugin_docs.py` of its wheel).
+It has the names, signatures and refusals of torch_npu 2.7.1 that the recipes, and the libraries they use, touch; a
+name that is missing here raises AttributeError, which is no statement about the real package. What a call computes
+follows the real package's operator documentation (`torch_npu/_op_plugin_docs.py` of its wheel).
 """
-# mypy: ignore-errors
-# It runs in the recipe's environment; kit's own has no torch to check it against.
 
 import os
 
@@ -32,9 +30,9 @@ from ._kernels import (  # noqa: E402, F401
 
 __version__ = kit_standin.version()
 
-# Ascend's operators for float64 differ from one to the next; the package keeps and converts such tensors. Refused here is
-# all but that, and what DeepSpeed 0.17.2 does on the device: norms of `grad.double()`, and the sum of
-# their squares (stage_1_and_2.py, lines 1324 and 1810 to 1813).
+# Which operators take float64 on Ascend differs from one to the next. Here none does, but for keeping and converting
+# such tensors and for what DeepSpeed 0.17.2 does on the device under ZeRO-2: the norm of `grad.double()`, and the sum of
+# such norms' squares (stage_1_and_2.py, lines 1324 and 1810 to 1813).
 _KEEPS_FLOAT64 = (
     *("empty", "empty_strided", "new_empty_strided", "resize", "set", "copy", "_to_copy", "clone"),
     *("as_strided", "view", "_reshape_alias", "alias", "detach", "_local_scalar_dense"),

@@ -1,11 +1,10 @@
 """The fused operators of torch_npu 2.7.1 that the recipes and diffusers call, in plain torch operators.
 
-Signatures, results and constraints: the package's own documentation (`_op_plugin_docs.py` in its wheel). What it forbids
-is refused here, and so is what is not stood in for, in a message that says which of the two it is. They compute in
-float32 and round once, so their last bits are not the device's. Gradients flow where the real operator has a backward.
+Signatures, results and constraints: the package's own documentation (`_op_plugin_docs.py` in its wheel). What it
+forbids is refused here, and so is what is not stood in for, in a message that says which of the two it is. They compute
+in float32 and round once, so their last bits are not the device's. Gradients flow where the real operator has a
+backward.
 """
-# mypy: ignore-errors
-# It runs in the recipe's environment; kit's own has no torch to check it against.
 
 from __future__ import annotations
 

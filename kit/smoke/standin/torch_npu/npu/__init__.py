@@ -1,6 +1,4 @@
 """torch.npu: the device module. The settings of Ascend's compiler are taken and do nothing."""
-# mypy: ignore-errors
-# It runs in the recipe's environment; kit's own has no torch to check it against.
 
 from kit_standin.device import *  # noqa: F403
 

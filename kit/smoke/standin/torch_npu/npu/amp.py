@@ -1,6 +1,4 @@
 """torch.npu.amp: autocast and the gradient scaler, with torch_npu 2.7.1's signatures."""
-# mypy: ignore-errors
-# It runs in the recipe's environment; kit's own has no torch to check it against.
 
 import torch
 from torch.amp.grad_scaler import OptState

@@ -1,6 +1,4 @@
 """torch.npu.random: the functions of the random streams, under the name by which transformers 4.47.1 reaches them."""
-# mypy: ignore-errors
-# It runs in the recipe's environment; kit's own has no torch to check it against.
 
 from kit_standin.device import (  # noqa: F401
     get_rng_state,
