@@ -22,6 +22,7 @@ _KEPT = ("GIT_CONFIG", "GIT_SSL", "GIT_SSH", "GIT_ASKPASS", "GIT_PROXY", "GIT_TR
 
 _SETTINGS = {
     "advice.detachedHead": "false",
+    "checkout.workers": "0",  # as many as there are cores: writing the files out is most of a warm prepare
     "core.attributesFile": os.devnull,
     "core.autocrlf": "false",
     "core.eol": "lf",
@@ -30,6 +31,7 @@ _SETTINGS = {
     "core.hooksPath": os.devnull,
     "core.quotePath": "false",
     "core.untrackedCache": "false",
+    "fastimport.unpackLimit": "1",  # keep the pack as it is: a process and dozens of small files less
     "filter.lfs.process": "",
     "filter.lfs.required": "false",
     "filter.lfs.smudge": "cat",

@@ -119,8 +119,8 @@ def rotate(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
 class _NormRotate(torch.autograd.Function):
     """RMSNorm over the last axis and rotation of each head, in float32, with one rounding at the end.
 
-    x [batch, tokens, heads * dim] to [batch, tokens, heads, dim] in `dtype`. Keeps x for backward; upstream keeps two such
-    tensors in float32 and the bytes of four in bfloat16 (counted with torch.autograd.graph.saved_tensors_hooks).
+    x [batch, tokens, heads * dim] to [batch, tokens, heads, dim] in `dtype`. Keeps x for backward; upstream keeps twice
+    its bytes in float32 and four times in bfloat16 (counted with torch.autograd.graph.saved_tensors_hooks).
     """
 
     @staticmethod

@@ -45,19 +45,21 @@ def main() -> None:
         if given.clones:
             timed, sizes = cold(found, given.device, place, given.clones)
             show("cold prepare / naive clone, time", timed, aim=1 / 20)
-            show("cold prepare / naive clone, bytes", sizes, aim=1 / 100, unit="MB", scale=1e-6)
+            show("cold prepare / naive clone, size", sizes, aim=1 / 100, unit="MB", scale=1e-6)
 
 
 def show(what: str, pair: Timed, aim: float, unit: str = "ms", scale: float = 1e3) -> None:
-    """One line: both figures, their ratio, and the aim."""
+    """One line: both figures, their ratio, and the aim; a baseline of 0 could not be had."""
     ours, baseline = pair
+    figures = f"{what:36}{ours * scale:10.1f} {unit}"
+    if not baseline:
+        print(f"{figures}, baseline not measured")
+        return
     ratio = ours / baseline
     aimed = f"{aim:.0f}x" if aim >= 1 else f"1/{1 / aim:.0f}"
     measured = f"{ratio:.2f}x" if ratio >= 0.5 else f"1/{1 / ratio:.0f}"
     verdict = "met" if ratio < aim else "MISSED"
-    print(
-        f"{what:36}{ours * scale:10.1f} {unit} /{baseline * scale:9.1f} {unit} = {measured:>7}  (aim {aimed}: {verdict})"
-    )
+    print(f"{figures} /{baseline * scale:9.1f} {unit} = {measured:>7}  (aim {aimed}: {verdict})")
 
 
 def in_turns(repeat: int, *runs: Callable[[int], object]) -> list[float]:
@@ -73,7 +75,7 @@ def in_turns(repeat: int, *runs: Callable[[int], object]) -> list[float]:
 
 
 def command(*words: str | Path, cache: Path | None = None) -> None:
-    """Run a command quietly; its complaints end the benchmark."""
+    """Run a command quietly. Raises SystemExit with its complaints."""
     environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", **({"KIT_CACHE": str(cache)} if cache else {})}
     done = subprocess.run([str(word) for word in words], env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -144,7 +146,7 @@ def warm(found: Recipe, device: str, place: Path, repeat: int) -> tuple[Timed, T
 
 def cold(found: Recipe, device: str, place: Path, repeat: int) -> tuple[Timed, Timed]:
     """`kit prepare` with an empty cache against cloning all of upstream and checking the pin out: time, and bytes of
-    objects that came."""
+    objects that came. Where such a clone cannot be made (a mirror that lacks objects), its figures are 0."""
     up = upstream_of(found)
 
     def ours(turn: int) -> None:
@@ -156,8 +158,13 @@ def cold(found: Recipe, device: str, place: Path, repeat: int) -> tuple[Timed, T
         command("git", "clone", "-q", up.url, place / "clone")
         command("git", "-C", place / "clone", "-c", "advice.detachedHead=false", "checkout", "-q", up.pin)
 
-    mine, naive = in_turns(repeat, ours, clone)
-    return (mine, naive), (size(place / "cache-1"), size(place / "clone" / ".git" / "objects"))
+    try:
+        mine, naive = in_turns(repeat, ours, clone)
+        cloned = size(place / "clone" / ".git" / "objects")
+    except SystemExit as error:
+        print(error)
+        (mine,), naive, cloned = in_turns(repeat, lambda turn: ours(turn + repeat + 1)), 0.0, 0.0
+    return (mine, naive), (size(place / "cache-0"), cloned)
 
 
 def size(folder: Path) -> float:

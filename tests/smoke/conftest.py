@@ -1,36 +1,59 @@
-"""Prepared workspaces and their reference environments, built once a session from the real upstreams."""
+"""Prepared workspaces and their reference environments, from the real upstreams.
+
+They are kept between runs, in a cache of the tests' own: an environment takes a minute to install, and DeepSpeed's CPU
+communication another one to compile.
+"""
 
 from __future__ import annotations
 
-import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from kit import environment, recipe, workspace
 
 
-@pytest.fixture(scope="session")
-def hidream_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The recipe hidream, prepared for the CPU. Skips, with the reason, only where its upstream cannot be reached."""
-    found = recipe.load("hidream")
-    url = found.upstream[0].url
-    asked = subprocess.run(["git", "ls-remote", "--exit-code", url, "HEAD"], capture_output=True, text=True, timeout=60)
-    if asked.returncode:
-        pytest.skip(f"{url} cannot be reached: {asked.stderr.strip()}")
-    device = found.device("cpu")
-    place = tmp_path_factory.mktemp("hidream") / "workspace"
-    workspace.prepare(workspace.plan(found, device, workspace.cluster_of(found, device)), place)
-    return place
+@pytest.fixture(scope="package", autouse=True)
+def cache() -> Iterator[Path]:
+    """The cache of these tests."""
+    place = Path(platformdirs.user_cache_dir("kit-tests"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KIT_CACHE", str(place))
+        yield place
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
+def prepared(cache: Path, reach: Callable[[str], None]) -> Callable[[str, str], Path]:
+    """``prepared(recipe, device)``: a workspace as `kit prepare` makes it, skipping where its upstreams are not there."""
+
+    def prepare(name: str, device_name: str) -> Path:
+        found = recipe.load(name)
+        for upstream in found.upstream:
+            reach(upstream.url)
+        device = found.device(device_name)
+        place = cache / "workspaces" / f"{name}-{device_name}"
+        plan = workspace.plan(found, device, workspace.cluster_of(found, device))
+        _, backup, _ = workspace.prepare(plan, place, force=True)
+        assert not backup, f"{backup}: the workspace of an earlier run was edited"
+        return place
+
+    return prepare
+
+
+@pytest.fixture(scope="package")
+def hidream_workspace(prepared: Callable[[str, str], Path]) -> Path:
+    return prepared("hidream", "cpu")
+
+
+@pytest.fixture(scope="package")
 def hidream_tree(hidream_workspace: Path) -> Path:
     """The folder of the training script and the overlay."""
     return hidream_workspace / "diffusers" / "examples" / "dreambooth"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def hidream_env(hidream_workspace: Path) -> Path:
     """The Python of the recipe's reference environment, with that workspace's diffusers editable."""
     found = recipe.load("hidream")

@@ -313,7 +313,7 @@ dist.destroy_process_group()
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def standin(hidream_env: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, str]]:
     """The environment's Python, the cache that the stand-in was built in, and the environment variables to use it."""
     cache = tmp_path_factory.mktemp("standin")
@@ -342,7 +342,7 @@ def _outcomes(standin: tuple[Path, Path, dict[str, str]], folder: Path, snippets
     return outcomes
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def outcomes(standin: tuple[Path, Path, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     snippets = {**GREEN, **{name: code for name, (code, _) in RED.items()}}
     return _outcomes(standin, tmp_path_factory.mktemp("snippets"), snippets)

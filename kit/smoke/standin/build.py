@@ -74,6 +74,7 @@ def build_backend(torch: object, target: Path) -> None:
                 log.write_text(str(error))
                 fail(f"the stand-in backend does not compile; the compiler's output is in {log}")
         (Path(work) / f"{library}.so").replace(target)
+        target.with_suffix(".log").unlink(missing_ok=True)
 
 
 def assemble(device: str, version: str, backend: Path, target: Path) -> None:

@@ -31,8 +31,8 @@ from ._kernels import (  # noqa: E402, F401
 __version__ = kit_standin.version()
 
 # Which operators take float64 on Ascend differs from one to the next. Here none does, but for keeping and converting
-# such tensors and for what DeepSpeed 0.17.2 does on the device under ZeRO-2: the norm of `grad.double()`, and the sum of
-# such norms' squares (stage_1_and_2.py, lines 1324 and 1810 to 1813).
+# such tensors and for what DeepSpeed 0.17.2 does on the device under ZeRO-2: the norm of `grad.double()`, and the sum
+# of such norms' squares (stage_1_and_2.py, lines 1324 and 1810 to 1813).
 _KEEPS_FLOAT64 = (
     *("empty", "empty_strided", "new_empty_strided", "resize", "set", "copy", "_to_copy", "clone"),
     *("as_strided", "view", "_reshape_alias", "alias", "detach", "_local_scalar_dense"),
