@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kit import output
@@ -36,16 +36,10 @@ class Environment:
     packages: int
     lock: str  # digest of the requirements
     device_wheels: bool
-    variables: dict[str, str] = field(default_factory=dict)  # what programs in it need in their environment
 
     @property
     def python(self) -> Path:
         return self.path / "bin" / "python"
-
-    @property
-    def through(self) -> str:
-        """How a verdict reached in it must be qualified: through a stand-in, or not at all."""
-        return "through the stand-in" if self.variables.get("KIT_STANDIN") else ""
 
     @property
     def extensions(self) -> Path:
@@ -155,6 +149,12 @@ def find_python(version: str) -> str:
         if done.returncode == 0 and done.stdout.split()[0] == version:
             return done.stdout.split(maxsplit=1)[1].strip()
     return version
+
+
+def variables() -> dict[str, str]:
+    """The variables programs of an environment start from: the caller's, less what is about the caller's Python (and
+    with bytecode kept: importing torch and diffusers from source alone is most of a short run)."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
 
 
 def uv(*arguments: str | Path) -> str:

@@ -89,6 +89,7 @@ class SmokeStep:
     copy: dict[str, str] = field(default_factory=dict)  # from, to: before the command
     losses: int = 0  # steps whose loss is logged, each finite
     like: str = ""  # an earlier step: the losses of the same steps are equal
+    like_on: tuple[str, ...] = ()  # the devices where they can be; none: on all
     events: str = ""  # the folder whose tensorboard logs hold them
     moved: str = ""  # a LoRA file: all its tensors that start at zero have moved
     images: str = ""  # a folder: it holds images, none of one colour

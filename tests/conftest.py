@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ import support
 from support import REAL, REPOSITORY, Done, Root
 
 NOT_HERMETIC = ("upstream", "smoke", "bench")
+REACH_SECONDS = 30
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 # Audit events that write, and which of their arguments are paths, each with the argument that holds its dir_fd.
 _EVENTS = {
@@ -78,6 +80,29 @@ def _hypothesis_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> None:
 def real_environment() -> Mapping[str, str]:
     """The environment kit was started in, for what must reach real upstreams: HOME, git configuration, proxies."""
     return MappingProxyType(REAL)
+
+
+@pytest.fixture(scope="session")
+def reach(real_environment: Mapping[str, str]) -> Callable[[str], None]:
+    """Skip the test unless the repository at a URL answers; each is asked once."""
+    asked: dict[str, str] = {}
+
+    def ask(url: str) -> str:
+        environment = {**real_environment, "GIT_TERMINAL_PROMPT": "0"}
+        command = ["git", "ls-remote", "--exit-code", url, "HEAD"]
+        try:
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=REACH_SECONDS)
+        except subprocess.TimeoutExpired:
+            return f"no answer within {REACH_SECONDS} s"
+        return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it has no HEAD"])[-1]
+
+    def reach(url: str) -> None:
+        if url not in asked:
+            asked[url] = ask(url)
+        if asked[url]:
+            pytest.skip(f"{url} cannot be reached: {asked[url]}")
+
+    return reach
 
 
 @pytest.fixture(autouse=True)

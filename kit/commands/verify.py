@@ -130,7 +130,7 @@ def _run(
     finally:
         if not keep or not any(work.iterdir()):
             shutil.rmtree(work, ignore_errors=True)
-    return running.environment.through
+    return running.through
 
 
 def _step_check(report: Any) -> Check:

@@ -31,8 +31,10 @@ class Done:
     def last_error(self) -> str:
         """The last line of the log that names an error; the last line where none does."""
         lines = [line.strip() for line in self.text().replace("\r", "\n").splitlines() if line.strip()]
-        errors = [line for line in lines if re.search(r"^(\[rank\d+\]: )?[\w.]*(Error|Exception)\b|error:", line)]
-        return (errors or lines or ["it printed nothing"])[-1]
+        raised = [line for line in lines if re.match(r"(\[rank\d+\]: ?)?[\w.]*(Error|Exception)\b", line)]
+        raised = [line for line in raised if not re.search(r"ChildFailedError|CalledProcessError", line)]
+        errors = [line for line in lines if "error:" in line]
+        return (raised or errors or lines or ["it printed nothing"])[-1]
 
 
 def run(command: Sequence[str], cwd: Path, environment: Mapping[str, str], log: Path, limit: float) -> Done:

@@ -28,6 +28,7 @@ from kit.lock import Lock
 from kit.paths import TreePath
 from kit.recipe import Recipe, Red, Smoke, SmokeStep
 from kit.smoke import process
+from kit.smoke import standin as standins
 from kit.smoke.endpoint import no_hub
 
 HERE = Path(__file__).parent
@@ -71,6 +72,12 @@ class Run:
     folder: Path
     out: Path
     tiny: Path
+    standin: Mapping[str, str]  # variables that bring in the device's stand-in; none on the device itself
+
+    @property
+    def through(self) -> str:
+        """How a verdict reached here must be qualified: through a stand-in, or not at all."""
+        return "through the stand-in" if self.standin else ""
 
     def fill(self, text: str) -> str:
         places = {"tiny": str(self.tiny), "out": str(self.out), "device": self.device.device}
@@ -85,7 +92,9 @@ def begin(recipe: Recipe, device: Device, workspace: Path, work: Path) -> Iterat
     made = environment.ensure(recipe, device, workspace)
     tiny = work / "tiny"
     build_tiny(recipe.smoke.tiny, made.python, tiny)
-    yield Run(recipe, recipe.smoke, device, made, workspace / recipe.smoke.folder, work / "out", tiny)
+    missing = device.package and not environment.has_device(device)
+    standin = standins.variables(device, made.python) if missing else {}
+    yield Run(recipe, recipe.smoke, device, made, workspace / recipe.smoke.folder, work / "out", tiny, standin)
 
 
 def families() -> list[str]:
@@ -96,7 +105,7 @@ def families() -> list[str]:
 def build_tiny(family: str, python: Path, folder: Path) -> None:
     """Write the tiny model of ``family`` to ``folder``. Raises KitError with the builder's own last line."""
     command = [str(python), str(HERE / "tiny" / f"{family}.py"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment.variables())
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise KitError(f"the tiny {family} could not be built: {last}", " ".join(command))
@@ -160,7 +169,13 @@ def _findings(
         shown = ", ".join(f"{number}: {value:.4g}" for number, value in losses.items())
         good = len(finite) == len(losses) == step.losses
         yield Finding(f"{step.losses} steps, every loss finite", good, shown or "no loss was logged")
-    if step.like:
+    if step.like and step.like_on and run.device.name not in step.like_on:
+        yield Finding(
+            f"goes on where step {step.like} was",
+            min(losses, default="") > "1",
+            f"from step {min(losses, default='none')}",
+        )
+    elif step.like:
         common = {number: before.get(step.like, {}).get(number) for number in losses}
         wrong = [number for number, value in common.items() if value != losses[number]]
         seen = f"steps {', '.join(wrong) or 'none'} differ" if wrong or not common else f"{len(common)} equal"
@@ -180,8 +195,8 @@ def _findings(
         yield Finding(f"does not write {name}", not Path(run.fill(name)).exists())
     asked = [request for request in requests if not any(re.search(allowed, request) for allowed in step.requests)]
     yield Finding("no network", not asked, f"asked for {', '.join(dict.fromkeys(asked))}" if asked else "")
-    if step.calls and run.device.package:
-        counted = _calls(run, step)
+    if step.calls and run.standin:
+        counted = _calls(run)
         missing = [name for name in step.calls if not counted.get(name)]
         seen = ", ".join(f"{name} {count} times" for name, count in counted.items() if name in step.calls)
         yield Finding(f"calls {', '.join(step.calls)}", not missing, seen or "none was called")
@@ -194,32 +209,32 @@ def _look(run: Run, step: SmokeStep) -> dict[str, Any]:
     if not wanted:
         return {}
     command = [str(run.environment.python), str(HERE / "look.py"), json.dumps(wanted)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment.variables())
     if done.returncode:
         raise KitError(f"{step.name}: its results cannot be read: {done.stderr.strip().splitlines()[-1]}")
     looked: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return looked
 
 
-def _calls(run: Run, step: SmokeStep) -> dict[str, int]:
-    """How often each function of a stand-in was called in this step, over all its processes."""
+def _calls(run: Run) -> dict[str, int]:
+    """How often each function of the stand-in was called in this step, over all its processes."""
     counted: dict[str, int] = {}
-    for file in (run.out / "calls").glob("*.json"):
-        for name, count in json.loads(file.read_text("utf-8")).items():
+    file = run.out / "calls.jsonl"
+    for line in file.read_text("utf-8").splitlines() if file.exists() else ():
+        for name, count in json.loads(line)["calls"].items():
             counted[name] = counted.get(name, 0) + count
     return counted
 
 
 def _variables(run: Run, hub: str) -> dict[str, str]:
     """The environment of a step: the reference environment first on PATH, no network but the hub that has nothing."""
-    dropped = re.compile(r"PYTHON(PATH|HOME)|VIRTUAL_ENV|HF_|HUGGING|TRANSFORMERS_|DIFFUSERS_|WANDB|.*_proxy$", re.I)
-    kept = {key: value for key, value in os.environ.items() if not dropped.match(key)}
-    calls = run.out / "calls"
-    shutil.rmtree(calls, ignore_errors=True)
-    calls.mkdir(parents=True)
+    dropped = re.compile(r"HF_|HUGGING|TRANSFORMERS_|DIFFUSERS_|WANDB|.*_proxy$", re.I)
+    kept = {key: value for key, value in environment.variables().items() if not dropped.match(key)}
+    calls = run.out / "calls.jsonl"
+    calls.unlink(missing_ok=True)
     return {
         **kept,
-        **run.environment.variables,
+        **run.standin,
         "PATH": f"{run.environment.path / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "HF_ENDPOINT": hub,
         "HF_HOME": str(run.out / "huggingface"),
@@ -272,10 +287,12 @@ def _red(run: Run, plan: Red, files: Mapping[str, Mapping[TreePath, bytes]]) -> 
             )
             without = replace(run, folder=folder, out=scratch / "out", smoke=replace(run.smoke, step=steps))
             reports = list(smoke(without))
+            logs = {report.name: Path(report.log).read_text("utf-8", "replace") for report in reports}
         for report in reports:
             for finding in report.findings:
                 evidence = f"{finding.what}: {finding.seen}"
-                if not finding.ok and re.search(plan.shows, f"{evidence}\n{report.tail}"):
+                if not finding.ok and (found := re.search(plan.shows, f"{evidence}\n{logs[report.name]}")):
+                    evidence += "" if found[0] in evidence else f" ({found[0]})"
                     tries = f" (attempt {attempt + 1} of {plan.attempts})" if plan.attempts > 1 else ""
                     return RedReport(plan.fix, True, f"{report.name}: {evidence}{tries}", tuple(reports))
     failed = [

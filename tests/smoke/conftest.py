@@ -26,7 +26,7 @@ def cache() -> Iterator[Path]:
 
 @pytest.fixture(scope="package")
 def prepared(cache: Path, reach: Callable[[str], None]) -> Callable[[str, str], Path]:
-    """``prepared(recipe, device)``: a workspace as `kit prepare` makes it, skipping where its upstreams are not there."""
+    """``prepared(recipe, device)``: a workspace as `kit prepare` makes it. Skips where its upstreams do not answer."""
 
     def prepare(name: str, device_name: str) -> Path:
         found = recipe.load(name)

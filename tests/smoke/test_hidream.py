@@ -23,7 +23,9 @@ def prove(place: Path, capsys: pytest.CaptureFixture[str], **options: Any) -> tu
 
 
 def failed(report: dict[str, Any]) -> list[str]:
-    return [f"{check['level']}: {check['name']}: {check['detail']}" for check in report["checks"] if check["ok"] is False]
+    return [
+        f"{check['level']}: {check['name']}: {check['detail']}" for check in report["checks"] if check["ok"] is False
+    ]
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -15,7 +15,7 @@ import pytest
 
 from kit import devices
 
-STANDIN = Path(__file__).parents[2] / "kit" / "smoke" / "standin"
+STANDIN = Path(__file__).parents[2] / "kit" / "smoke" / "standins"
 
 # Runs the snippets of the JSON file in argv[1], each in a copy of the same names; prints {name: "" or "Type: message"}.
 RUNNER = """
