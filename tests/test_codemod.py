@@ -14,9 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kit import codemod
-from kit.codemod import Block
 from kit.errors import KitError
 from kit.fixes import Options, Outcome, Site, Splice
+from kit.fixes._block import Block
 
 
 def _sites(tree: ast.Module, options: Options) -> list[Site]:

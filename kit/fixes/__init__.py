@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 if TYPE_CHECKING:
     import libcst as cst
 
-    from kit.codemod import Block
+    from kit.fixes._block import Block
 
 Options = Mapping[str, str]
 

@@ -10,7 +10,7 @@ from kit.fixes import Options, Site, Splice
 from kit.fixes._ast import has_call, same, statements
 
 if TYPE_CHECKING:
-    from kit.codemod import Block
+    from kit.fixes._block import Block
 
 TITLE = "save checkpoints on every DeepSpeed rank"
 WHY = """\

@@ -10,7 +10,7 @@ from kit.fixes import Options, Site, Splice
 from kit.fixes._ast import Loop, body_after, calls, is_step_limit, over_epochs, statements
 
 if TYPE_CHECKING:
-    from kit.codemod import Block
+    from kit.fixes._block import Block
 
 TITLE = "print a line after the step-limit break"
 WHY = """\

@@ -10,7 +10,7 @@ from kit.fixes import Options, Site, Splice
 from kit.fixes._ast import is_step_limit, over_epochs, statements
 
 if TYPE_CHECKING:
-    from kit.codemod import Block
+    from kit.fixes._block import Block
 
 TITLE = "stop at max_train_steps after a resume, too"
 WHY = """\

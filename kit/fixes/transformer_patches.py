@@ -10,7 +10,7 @@ from kit.fixes import Options, Site, Splice
 from kit.fixes._ast import calls, same
 
 if TYPE_CHECKING:
-    from kit.codemod import Block
+    from kit.fixes._block import Block
 
 TITLE = "import apply_patches() and call it above `if is_wandb_available():`"
 WHY = """\

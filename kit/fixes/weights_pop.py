@@ -10,7 +10,7 @@ from kit.fixes import Options, Site, Splice
 from kit.fixes._ast import guarded, has_call, statements
 
 if TYPE_CHECKING:
-    from kit.codemod import Block
+    from kit.fixes._block import Block
 
 TITLE = "guard weights.pop() against an empty list"
 WHY = """\
