@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -24,6 +25,11 @@ def error(message: str, hint: str = "") -> None:
     print(f"kit: error: {message}", file=sys.stderr)
     if hint:
         print(f"  {hint}", file=sys.stderr)
+
+
+def place(path: Path) -> str:
+    """A path as one would type it here: relative below the current folder."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def as_json(data: Any) -> None:

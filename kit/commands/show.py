@@ -24,7 +24,7 @@ def run(recipe_name: str, as_json: bool) -> int:
     output.line(f"{found.name}: {found.title}")
     output.line(f"  {found.summary}")
     output.line(f"  devices: {', '.join(found.devices)}")
-    packages = ", ".join(f"{name} {version}" for name, version in found.environment.packages.items())
+    packages = ", ".join(f"{name} {version}".strip() for name, version in found.environment.packages.items())
     output.line(f"  reference environment: Python {found.environment.python}, {packages}")
     output.line("\nupstreams")
     for upstream in found.upstream:

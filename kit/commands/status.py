@@ -19,7 +19,7 @@ def run(workspace: str | None, as_json: bool) -> int:
         )
         return 0
     for place, locked, found in reports:
-        output.line(f"{place}: {locked.recipe} for {locked.device}, made by kit {locked.kit}")
+        output.line(f"{output.place(place)}: {locked.recipe} for {locked.device}, made by kit {locked.kit}")
         for name, upstream in locked.upstreams.items():
             output.line(f"  {name} {upstream.pin[:12]}, commit {upstream.commit}")
             output.table([(fix.outcome, fix.id, fix.commit[:12]) for fix in upstream.fixes], indent="    ")

@@ -42,7 +42,7 @@ def _verify(place: Path, smoke: bool, red: bool, steps: tuple[str, ...], quiet: 
     device = found.device(locked.device)
     checks: list[Check] = []
     if not quiet:
-        output.line(f"{place}: {found.title} for {device.title}")
+        output.line(f"{output.place(place)}: {found.title} for {device.title}")
 
     def add(some: Iterator[Check]) -> None:
         for check in some:

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+_CONSEQUENCE = r"ChildFailedError|CalledProcessError|Connection closed by peer"  # of an error elsewhere
+
+
 @dataclass(frozen=True)
 class Done:
     """How a command ended: ``status`` is its exit status, None where the time limit (seconds) ended it."""
@@ -32,7 +35,11 @@ class Done:
         """The last line of the log that names an error; the last line where none does."""
         lines = [line.strip() for line in self.text().replace("\r", "\n").splitlines() if line.strip()]
         raised = [line for line in lines if re.match(r"(\[rank\d+\]: ?)?[\w.]*(Error|Exception)\b", line)]
-        raised = [line for line in raised if not re.search(r"ChildFailedError|CalledProcessError", line)]
+        raised = [
+            line
+            for line in raised
+            if not re.search(r"ChildFailedError|CalledProcessError|Connection closed by peer", line)
+        ]
         errors = [line for line in lines if "error:" in line]
         return (raised or errors or lines or ["it printed nothing"])[-1]
 

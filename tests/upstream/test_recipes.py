@@ -291,3 +291,11 @@ def test_red_a_moved_upstream_is_not_patched_at_an_offset(reach: Callable[[str],
     steps, result = series.apply(found, "diffusers", profile, moved, patches)
     assert {file.how for step in steps for file in step.outcomes} == {"codemod", "check"}
     assert result == {path: b"# moved\n" + content for path, content in wanted.items()}
+
+
+def test_the_readme_shows_what_is_printed(reach: Callable[[str], None], tmp_path: Path) -> None:
+    from test_readme import printed, shown
+
+    for command in [command for command in shown() if "prepare hidream" in command]:
+        reach("https://github.com/huggingface/diffusers")
+        assert printed(command, tmp_path) == shown()[command]
