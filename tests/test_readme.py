@@ -43,11 +43,9 @@ def test_it_opens_with_two_commands() -> None:
 
 
 if __name__ == "__main__":
-    text = README.read_text("utf-8")
-    for command in shown():
+
+    def anew(block: re.Match[str]) -> str:
         with tempfile.TemporaryDirectory() as folder:
-            output = printed(command, Path(folder))
-        text = BLOCK.sub(
-            lambda match: f"```console\n$ {command}\n{output}```" if match[1] == command else match[0], text
-        )
-    README.write_text(text, encoding="utf-8")
+            return f"```console\n$ {block[1]}\n{printed(block[1], Path(folder))}```"
+
+    README.write_text(BLOCK.sub(anew, README.read_text("utf-8")), encoding="utf-8")

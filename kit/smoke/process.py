@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-
 _CONSEQUENCE = r"ChildFailedError|CalledProcessError|Connection closed by peer"  # of an error elsewhere
 
 
