@@ -11,7 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from kit import devices, recipe
+from kit.environment import Environment
+from kit.errors import KitError
+from kit.recipe import Smoke, SmokeStep
 from kit.smoke import process
+from kit.smoke import run as smoke
 from kit.smoke.endpoint import no_hub
 
 
@@ -83,3 +88,63 @@ def test_as_a_proxy_it_hears_of_other_hosts() -> None:
         with pytest.raises(OSError):
             opener.open("https://pypi.example/simple")
         assert requests == ["CONNECT pypi.example:443"]
+
+
+ASK = "import os, urllib.request as u; u.urlopen(os.environ['HF_ENDPOINT'] + '/x/resolve/main/README.md')"
+
+
+def steps(tmp_path: Path, *some: SmokeStep, names: tuple[str, ...] = ()) -> list[smoke.StepReport]:
+    """Run smoke steps in tmp_path with this Python in place of a reference environment."""
+    made = Environment(tmp_path / "env", "demo", "cpu", str(tmp_path), 0, "", False)
+    plan = Smoke(tiny="none", folder=".", step=some)
+    where = smoke.Run(
+        recipe.load("demo"), plan, devices.load("cpu"), made, tmp_path, tmp_path / "out", tmp_path / "tiny", {}
+    )
+    return list(smoke.smoke(where, names))
+
+
+def step(code: str, **expected: object) -> SmokeStep:
+    return SmokeStep(name="it", run=(sys.executable, "-c", code), **expected)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        (step("print('FPS : 3')", prints=("FPS : [0-9]",)), []),
+        (step("print('FPS : ')", prints=("FPS : [0-9]",)), ["prints FPS : [0-9]"]),
+        (step("raise ValueError('no')"), ["exit status 0"]),
+        (step("import time; time.sleep(60)", limit=1), ["ends within 1 s"]),
+        (step("open('made', 'w')", files=("made", "{out}"), absent=("missing",)), []),
+        (step("open('made', 'w')", files=("missing",), absent=("made",)), ["writes missing", "does not write made"]),
+        (
+            step(f"try: {ASK}\nexcept OSError: pass".replace("; u.", "\n    u.").replace("try: ", "try:\n    ")),
+            ["no network"],
+        ),
+        (step("pass", losses=2, events="{out}/none"), ["2 steps, every loss finite"]),
+        (step("pass", moved="{out}/none"), ["the trained weights moved"]),
+        (step("pass", images="{out}/none"), ["images, none of one colour"]),
+        (step("pass", like="before"), ["the losses of step before, continued"]),
+    ],
+)
+def test_what_a_step_must_show(tmp_path: Path, given: SmokeStep, wrong: list[str]) -> None:
+    where = tmp_path / "here"
+    where.mkdir()
+    os.chdir(where)
+    (report,) = steps(where, given)
+    assert [finding.what for finding in report.findings if not finding.ok] == wrong
+    assert report.ok == (not wrong)
+
+
+def test_an_allowed_request(tmp_path: Path) -> None:
+    code = f"try:\n    {ASK}\nexcept OSError:\n    pass"
+    (report,) = steps(tmp_path, step(code, requests=("README",)))
+    assert report.ok
+    (report,) = steps(tmp_path, step(code, requests=("LICENSE",)))
+    assert [finding.seen for finding in report.findings if not finding.ok] == [
+        "asked for GET /x/resolve/main/README.md"
+    ]
+
+
+def test_a_step_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(KitError, match="has no smoke step 'trian'"):
+        steps(tmp_path, step("pass"), names=("trian",))

@@ -1,0 +1,56 @@
+"""A built wheel carries recipes, patches and overlays, and makes the same commit as the checkout does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+UV = Path(sys.executable).with_name("uv")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `kit` of an environment that has only the wheel."""
+    place = tmp_path_factory.mktemp("wheel")
+    subprocess.run([UV, "build", "--quiet", "--wheel", "--out-dir", place / "dist", REPOSITORY], check=True)
+    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, place / "env"], check=True)
+    (wheel,) = (place / "dist").glob("*.whl")
+    subprocess.run([UV, "pip", "install", "--quiet", "--python", place / "env/bin/python", wheel], check=True)
+    return place / "env" / "bin" / "kit"
+
+
+def commit(kit: Path, folder: Path) -> str:
+    """The commit that `kit prepare demo` makes, in a HOME without anything; the workspace is verified too."""
+    folder.mkdir()
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder / "home"), "KIT_CACHE": str(folder / "cache")}
+    command = [kit, "prepare", "demo", "--device", "npu", "--json"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=True)
+    subprocess.run([kit, "verify"], cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+    made: str = json.loads(done.stdout)["upstreams"]["demo"]["commit"]
+    return made
+
+
+def test_a_wheel_is_whole(installed: Path, tmp_path: Path) -> None:
+    assert commit(installed, tmp_path / "wheel") == commit(Path(sys.executable).with_name("kit"), tmp_path / "checkout")
+
+
+def test_it_carries_every_file(installed: Path) -> None:
+    """What git has in these folders is in the wheel, run bits included."""
+    (data,) = (installed.parents[1] / "lib").glob("python*/site-packages/kit")
+    folders = {"recipes": "_data/recipes", "patches": "_data/patches", "overlays": "_data/overlays"}
+    folders |= {"kit/profiles": "profiles", "kit/smoke": "smoke"}
+    for source, target in folders.items():
+        listed = subprocess.run(
+            ["git", "ls-files", "-s", source], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        )
+        for line in listed.stdout.splitlines():
+            mode, _, _, path = line.split(maxsplit=3)
+            file = data / target / Path(path).relative_to(source)
+            assert file.is_file(), path
+            assert bool(file.stat().st_mode & 0o100) == (mode == "100755"), path
