@@ -135,6 +135,11 @@ def test_what_a_step_must_show(tmp_path: Path, given: SmokeStep, wrong: list[str
     assert report.ok == (not wrong)
 
 
+def test_a_bar_that_is_rewritten_is_not_a_line(tmp_path: Path) -> None:
+    (report,) = steps(tmp_path, step("print('1/4', end='\\r'); print('2/4')", prints=("1/4\n",)))
+    assert [finding.what for finding in report.findings if not finding.ok] == ["prints 1/4\n"]
+
+
 def test_an_allowed_request(tmp_path: Path) -> None:
     code = f"try:\n    {ASK}\nexcept OSError:\n    pass"
     (report,) = steps(tmp_path, step(code, requests=("README",)))

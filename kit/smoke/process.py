@@ -25,7 +25,8 @@ class Done:
     log: Path
 
     def text(self) -> str:
-        return self.log.read_text("utf-8", "replace")
+        """The whole log, carriage returns of progress bars as they are."""
+        return self.log.read_bytes().decode("utf-8", "replace")
 
     def tail(self, lines: int = 20) -> str:
         return "\n".join(self.text().replace("\r", "\n").splitlines()[-lines:])
