@@ -382,6 +382,7 @@ def test_an_interrupt_ends_it_and_the_log_is_whole(script, machine):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background inherit it ignored
     )
     log = machine.root / "work/log"
     deadline = time.monotonic() + 20
