@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from kit import output
@@ -33,9 +33,9 @@ class Environment:
     recipe: str
     device: str
     workspace: str
-    packages: int
-    lock: str  # digest of the requirements
-    device_wheels: bool
+    packages: int = 0
+    lock: str = ""  # digest of the requirements
+    device_wheels: bool = False
 
     @property
     def python(self) -> Path:
@@ -107,10 +107,13 @@ def ensure(recipe: Recipe, device: Device, workspace: Path, python: str = "") ->
 
 
 def installed() -> list[Environment]:
-    """The finished environments of the cache."""
-    stamps = sorted(root().glob(f"*/{STAMP}"))
-    tables = [json.loads(stamp.read_text(encoding="utf-8")) for stamp in stamps]
-    return [Environment(**{**table, "path": Path(table["path"])}) for table in tables]
+    """The finished environments of the cache, those of other versions of kit too."""
+    known = {each.name for each in fields(Environment)}
+    found = []
+    for stamp in sorted(root().glob(f"*/{STAMP}")):
+        table = json.loads(stamp.read_text(encoding="utf-8"))
+        found.append(Environment(**{**{key: table[key] for key in known & table.keys()}, "path": stamp.parent}))
+    return found
 
 
 def remove(environment: Environment) -> None:

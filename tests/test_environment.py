@@ -65,6 +65,16 @@ def test_it_is_built_once_and_listed_and_removed(place: Path, uv: Path, kit: obj
     assert "there is no environment" in env(kit, place, "--list").out
 
 
+def test_a_stamp_of_another_kit_is_listed_and_removed(place: Path, uv: Path, kit: object) -> None:
+    made = json.loads(env(kit, place, "--device", "cpu", "made", "--json").out)
+    stamp = Path(made["path"]) / environment.STAMP
+    table = json.loads(stamp.read_text())
+    del table["lock"]
+    stamp.write_text(json.dumps({**table, "from_another_version": 1}))
+    assert made["path"] in env(kit, place, "--list").out
+    assert env(kit, place, "--remove").status == 0 and not Path(made["path"]).exists()
+
+
 def test_another_lock_is_another_environment(place: Path, uv: Path, kit: object) -> None:
     first = json.loads(env(kit, place, "--device", "cpu", "made", "--json").out)["path"]
     lock = environment.lock_path(recipe.load(str(place)))
