@@ -45,7 +45,7 @@ DRAWS = 12
 WIDTH, HEADS, BATCH, IMAGE, TEXT, EXPERTS = 64, 4, 2, 30, 13, 4
 NAME = "diffusers.models.transformers.transformer_hidream_image"
 
-KERNELS = Path(__file__).resolve().parents[2] / "kit" / "smoke" / "standin" / "torch_npu" / "_kernels.py"
+KERNELS = Path(__file__).resolve().parents[2] / "kit" / "smoke" / "standins" / "torch_npu" / "_kernels.py"
 
 # what to break -> (text in transformer_patches.py, text in its place)
 MUTANTS = {
