@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +52,13 @@ def load(name: str) -> Device:
         raise KitError(f"unknown device {name!r}{nearest(name, names())}", f"known devices: {', '.join(names())}")
     source, table = load_toml(path)
     return read(Device, table, source)
+
+
+def present(probe: str) -> list[str]:
+    """The paths a probe matches: an absolute path is a pattern, a bare name is a program."""
+    if probe.startswith("/"):
+        return sorted(map(str, Path("/").glob(probe[1:])))
+    return list(filter(None, [shutil.which(probe)]))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from kit import output
 from kit.cache import cache_dir
-from kit.devices import Device
+from kit.devices import Device, present
 from kit.errors import KitError
 from kit.recipe import Recipe
 
@@ -66,9 +66,7 @@ def locked(recipe: Recipe) -> str:
 
 def has_device(device: Device) -> bool:
     """Whether this machine has the device: something its profile probes for is there."""
-    return any(
-        any(Path("/").glob(probe[1:])) if probe.startswith("/") else bool(shutil.which(probe)) for probe in device.probe
-    )
+    return any(present(probe) for probe in device.probe)
 
 
 def ensure(recipe: Recipe, device: Device, workspace: Path, python: str = "") -> Environment:

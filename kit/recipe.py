@@ -32,6 +32,11 @@ class Upstream:
     sparse: tuple[TreePath, ...] = ()  # folders checked out, besides the files at the top; none: all
     version: str = ""  # what the pin is called, for people
 
+    @property
+    def carried(self) -> bool:
+        """Whether its files come with the recipe, not from a repository."""
+        return not self.url.startswith(("https://", "/"))
+
 
 @dataclass(frozen=True)
 class FixStep:
@@ -47,6 +52,15 @@ class FixStep:
     per_device: bool = False  # the text differs by device: one patch a variant, NN-<id>@<device>.patch
     optional: bool = False  # the seed calls it optional; `--without` leaves it out either way
     why: str = ""  # beside the fix's own reason, what it means here
+
+    @property
+    def module(self) -> fixes.Fix | None:
+        """The fix it applies; None for a hand-written patch."""
+        return None if self.use == "patch" else fixes.load(self.use or self.id)
+
+    def options_for(self, device: profiles.Device) -> dict[str, str]:
+        """The fix's options with the facts of a device filled in."""
+        return {key: value.format(device=device) for key, value in self.options.items()}
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Step:
 
 def message(step: FixStep) -> tuple[str, str]:
     """Subject and body of a fix's commit and patch."""
-    return fixes.message(step.id, None if step.use == "patch" else fixes.load(step.use or step.id), step.why)
+    return fixes.message(step.id, step.module, step.why)
 
 
 def patch_name(number: int, step: FixStep, device: str = "") -> str:
@@ -157,15 +157,15 @@ def _by_codemod(
 ) -> Step:
     """The step by its codemod, or by its check alone where upstream has it already."""
     name = _find_patch(number, step, device, patches)
-    if step.use == "patch":
+    fix = step.module
+    if fix is None:
         if name is None:
             what = f"fix {step.id}: its patch {patch_name(number, step)} is missing"
             raise KitError(f"{recipe.path}: {what}", "restore it: it is hand-written")
         reason = f"{name} was made from another version of this file"
         conflicts = tuple(FileOutcome(path, Outcome.conflict, "patch", reason, 1) for path in step.files)
         return Step(number, step, conflicts, {})
-    fix = fixes.load(step.use or step.id)
-    options = {key: value.format(device=device) for key, value in step.options.items()}
+    options = step.options_for(device)
     outcomes, changes = [], {}
     for path in step.files:
         content = current[path]

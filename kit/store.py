@@ -72,8 +72,7 @@ def ensure(upstream: Upstream, beside: Path, offline: bool = False) -> Entry:
     place = entry_path(upstream)
     if place.is_dir():
         return Entry(place, upstream.pin)
-    carried = not upstream.url.startswith(("https://", "/"))
-    if offline and not carried:
+    if offline and not upstream.carried:
         hint = "run the same command once without --offline"
         raise KitError(f"{upstream.name} {upstream.pin[:12]} is not in the cache ({place.parent})", hint)
     from filelock import FileLock
@@ -86,7 +85,7 @@ def ensure(upstream: Upstream, beside: Path, offline: bool = False) -> Entry:
         shutil.rmtree(staging, ignore_errors=True)
         try:
             git.run("init", "--quiet", "--bare", "--object-format=sha1", "--template=", staging)
-            if carried:
+            if upstream.carried:
                 _import_folder(upstream, beside / upstream.url, staging)
             else:
                 _fetch_any(upstream, staging)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit import devices, fixes, git, lock, patchfile, recipe, workspace
+from kit import devices, git, lock, patchfile, recipe, workspace
 from kit.errors import KitError
 from kit.fixes import Outcome
 from kit.fixes._ast import parse
@@ -114,11 +114,11 @@ def _fixes(repository: Path, name: str, locked: Lock, found: Recipe, device: dev
         if step.id in locked.without:
             yield Check("static", f"{name}: fix {step.id}", None, "left out with --without")
             continue
-        if step.use == "patch":
+        fix = step.module
+        if fix is None:
             yield Check("static", f"{name}: fix {step.id}", None, "hand-written: only its bytes are known (level tree)")
             continue
-        fix = fixes.load(step.use or step.id)
-        options = {key: value.format(device=device) for key, value in step.options.items()}
+        options = step.options_for(device)
         for path in step.files:
             title = f"{name}: fix {step.id} holds in {path.rpartition('/')[2]}"
             try:

@@ -69,7 +69,7 @@ def _program(name: str, advice: str, needed: bool = True) -> Finding:
 def _device(device: Device) -> list[Finding]:
     findings = []
     if device.probe:
-        matches = [match for probe in device.probe for match in _present(probe)]
+        matches = [match for probe in device.probe for match in devices.present(probe)]
         looked = ", ".join(device.probe)
         advice = f"without one, {device.title} runs only through a stand-in; install its driver"
         findings.append(Finding(device.title, bool(matches), ", ".join(matches) or f"looked for {looked}", advice))
@@ -87,13 +87,6 @@ def _device(device: Device) -> list[Finding]:
         pin = f"{device.package}=={version}" if version else device.package
         findings.append(_package(device.package, f"in the recipe's environment: pip install '{pin}'"))
     return findings
-
-
-def _present(probe: str) -> list[str]:
-    """The paths a probe matches: an absolute path is a pattern, a bare name is a program."""
-    if probe.startswith("/"):
-        return sorted(map(str, Path("/").glob(probe[1:])))
-    return list(filter(None, [shutil.which(probe)]))
 
 
 def _package(name: str, advice: str) -> Finding:

@@ -38,9 +38,8 @@ def run(
         return 0
     output.line(f"{found.name} for {profile.title}{' (dry run)' if dry_run else ''}")
     for each in plan.upstreams:
-        carried = not each.upstream.url.startswith(("https://", "/"))
         fetched = f"fetched {each.entry.fetched / 1e6:.1f} MB" if each.entry.fetched else "from the cache"
-        brought = "carried with the recipe" if carried else fetched
+        brought = "carried with the recipe" if each.upstream.carried else fetched
         output.line(f"  {each.upstream.name} {each.upstream.pin[:12]}, {brought}")
         rows = [(str(step.outcome), step.fix.id, _how(step.outcomes[0].how)) for step in each.steps]
         if each.overlay:

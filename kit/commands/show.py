@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 
-from kit import fixes, output, recipe
+from kit import output, recipe
 from kit.recipe import Figure, FixStep, Recipe
 
 
@@ -15,7 +15,7 @@ def run(recipe_name: str, as_json: bool) -> int:
         data = dataclasses.asdict(found)
         data["path"] = str(found.path)
         for step, entry in zip(found.fix, data["fix"], strict=True):
-            fix = _module(step)
+            fix = step.module
             entry["title"] = fix.TITLE if fix else "hand-written patch"
             entry["why"] = "\n\n".join(filter(None, [fix.WHY if fix else "", step.why]))
             entry["links"] = list(fix.LINKS) if fix else []
@@ -48,12 +48,8 @@ def run(recipe_name: str, as_json: bool) -> int:
     return 0
 
 
-def _module(step: FixStep) -> fixes.Fix | None:
-    return None if step.use == "patch" else fixes.load(step.use or step.id)
-
-
 def _show_fix(number: int, step: FixStep) -> None:
-    fix = _module(step)
+    fix = step.module
     title = fix.TITLE if fix else "hand-written patch"
     marks = ["optional"] * step.optional + list(step.devices)
     marked = f" ({', '.join(marks)})" if marks else ""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kit import __version__, fixes, git, lock, output, recipe, store, verify, workspace
+from kit import __version__, git, lock, output, recipe, series, store, verify, workspace
 from kit.cache import cache_dir
 from kit.errors import KitError
 from kit.lock import Lock
@@ -158,7 +158,7 @@ def _at_pin(found: Recipe, device: str) -> dict[str, dict[TreePath, bytes]]:
 
 def _fix(place: Path, locked: Lock, step: recipe.FixStep) -> dict[str, str]:
     """A fix for the report: what it is for, its outcome and its diff."""
-    subject, body = fixes.message(step.id, None if step.use == "patch" else fixes.load(step.use or step.id), step.why)
+    subject, body = series.message(step)
     made = next((fix for fix in locked.upstreams[step.upstream].fixes if fix.id == step.id), None)
     diff = ""
     if made and made.commit:
