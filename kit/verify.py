@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit import devices, git, lock, patchfile, recipe, workspace
+from kit import devices, git, patchfile, recipe, workspace
 from kit.errors import KitError
 from kit.fixes import Outcome
 from kit.fixes._ast import parse
@@ -34,13 +34,6 @@ class Check:
     name: str
     ok: bool | None
     detail: str = ""
-
-
-def verify(place: Path) -> list[Check]:
-    """Both levels of one workspace. Raises KitError where it is none, or its lock cannot be read."""
-    locked = lock.read(place)
-    found = recipe.load(locked.recipe)
-    return [*tree(place, locked), *static(place, locked, found)]
 
 
 def tree(place: Path, locked: Lock) -> Iterator[Check]:
