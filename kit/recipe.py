@@ -80,6 +80,7 @@ class Environment:
 
     python: str
     packages: dict[str, str] = field(default_factory=dict)
+    device_packages: dict[str, dict[str, str]] = field(default_factory=dict)  # by device, instead of its profile's
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class SmokeStep:
     data, `{out}` an empty folder of this smoke run, `{device}` the torch device."""
 
     name: str
-    run: tuple[str, ...]
+    run: tuple[str, ...]  # a word `@name` stands for those of the smoke run's `words`
     copy: dict[str, str] = field(default_factory=dict)  # from, to: before the command
     losses: int = 0  # steps whose loss is logged, each finite
     like: str = ""  # an earlier step: the losses of the same steps are equal
@@ -113,6 +114,7 @@ class SmokeStep:
     requests: tuple[str, ...] = ()  # regular expressions of the hub requests that are allowed
     calls: tuple[str, ...] = ()  # functions of the device package that are called, where there is one
     limit: int = 240  # seconds
+    devices: tuple[str, ...] = ()  # only on these; none: on all
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,15 @@ class Smoke:
     folder: str  # where the commands run, in the workspace
     step: tuple[SmokeStep, ...]
     red: tuple[Red, ...] = ()
+    words: dict[str, tuple[str, ...]] = field(default_factory=dict)  # what several commands have in common
+
+    def command(self, step: SmokeStep) -> list[str]:
+        """A step's command, with the words its `@name` stands for."""
+        return [word for each in step.run for word in (self.words[each[1:]] if each.startswith("@") else (each,))]
+
+    def steps(self, device: str) -> tuple[SmokeStep, ...]:
+        """The steps for one device."""
+        return tuple(step for step in self.step if not step.devices or device in step.devices)
 
 
 @dataclass(frozen=True)
@@ -203,11 +214,13 @@ class Recipe:
         ]
 
     def device(self, name: str) -> profiles.Device:
-        """The profile of a device this recipe supports. Raises KitError."""
+        """The profile of a device this recipe supports, with the packages it needs here. Raises KitError."""
         if name not in self.devices:
             hint = f"supported: {', '.join(self.devices)}"
             raise KitError(f"recipe {self.name} does not support device {name!r}{nearest(name, self.devices)}", hint)
-        return profiles.load(name)
+        profile = profiles.load(name)
+        packages = self.environment.device_packages.get(name, profile.packages)
+        return dataclasses.replace(profile, packages=packages)
 
 
 def shipped_root() -> Path:
@@ -300,10 +313,46 @@ def _check(recipe: Recipe, source: Source) -> None:
     need(
         re.fullmatch(r"3\.\d+", python), ("environment", "python"), f"bad Python {python!r}", 'write `python = "3.10"`'
     )
+    for device in recipe.environment.device_packages:
+        table = ("environment", "device_packages", device)
+        what = f"device {device!r} is not one of the recipe's"
+        need(device in recipe.devices, table, what, f"supported: {', '.join(recipe.devices)}")
+    if recipe.smoke:
+        _check_smoke(recipe.smoke, recipe, source)
     cluster = recipe.cluster
     need(cluster.machines >= 1, ("cluster", "machines"), "machines must be at least 1", "")
     rank = ("cluster", "machine_rank")
     need(0 <= cluster.machine_rank < cluster.machines, rank, "machine_rank must be below machines", "")
+
+
+def _check_smoke(smoke: Smoke, recipe: Recipe, source: Source) -> None:
+    """The words its commands stand for, the steps and fixes its reds name, and the devices of both are there."""
+    steps = [step.name for step in smoke.step]
+    for index, step in enumerate(smoke.step):
+        for word in step.run:
+            if word.startswith("@") and word[1:] not in smoke.words:
+                what = f"step {step.name}: no words {word!r}{nearest(word[1:], smoke.words)}"
+                raise source.complain(("smoke", "step", index, "run"), what, f"there are: {', '.join(smoke.words)}")
+        for earlier in filter(None, [step.like]):
+            if earlier not in steps[:index]:
+                what = f"step {step.name}: no step {earlier!r} before it{nearest(earlier, steps[:index])}"
+                raise source.complain(("smoke", "step", index, "like"), what, f"its steps: {', '.join(steps)}")
+    for kind, entries in (("step", smoke.step), ("red", smoke.red)):
+        for index, entry in enumerate(entries):
+            for device in entry.devices:  # type: ignore[attr-defined]
+                if device not in recipe.devices:
+                    what = f"device {device!r} is not one of the recipe's"
+                    hint = f"supported: {', '.join(recipe.devices)}"
+                    raise source.complain(("smoke", kind, index, "devices"), what, hint)
+    for index, red in enumerate(smoke.red):
+        fixes_here = [step.id for step in recipe.fix]
+        if red.fix not in fixes_here:
+            what = f"red for {red.fix!r}, which is no fix of the recipe{nearest(red.fix, fixes_here)}"
+            raise source.complain(("smoke", "red", index, "fix"), what, f"its fixes: {', '.join(fixes_here)}")
+        for name in red.steps:
+            if name not in steps:
+                what = f"red for {red.fix}: no step {name!r}{nearest(name, steps)}"
+                raise source.complain(("smoke", "red", index, "steps"), what, f"its steps: {', '.join(steps)}")
 
 
 def _check_upstream(upstream: Upstream, at: tuple[str, int], folders: list[str], source: Source) -> None:

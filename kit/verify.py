@@ -169,25 +169,29 @@ def _yaml(path: Path) -> None:
 def launched(script: str) -> dict[str, dict[str, int]]:
     """The Python scripts a shell script runs, each with the flags it passes them and the line of each.
 
-    Both ways of writing it are read: a command with its flags after the script's name, over continued lines, and a bash
-    array that holds the script's name and is added to.
+    A script's name is its path from `$here`, the shell script's folder, where it is written so. Both ways of writing a
+    command are read: flags after the script's name, over continued lines, and a bash array that holds the script's name
+    and is added to.
     """
     found: dict[str, dict[str, int]] = {}
     arrays: dict[str, str] = {}
     code = re.sub(r"(?m)(^|[ \t])#.*$", lambda match: " " * len(match[0]), script)
     for match in re.finditer(r"(?ms)\b(\w+)(\+?)=\((.*?)\)\s*(?:$|;|\|\|)", code):
         name, added, content = match[1], match[2], match[3]
-        target = re.search(r"([\w.-]+\.py)\b", content)
+        target = re.search(_SCRIPT + r"\b", content)
         if target and not added:
             arrays[name] = target[1]
         if name in arrays:
             after = content[target.end() :] if target and not added else content
             _note_flags(found, arrays[name], after, code, match.start(3) + len(content) - len(after))
     joined = code.replace("\\\n", " \r")  # a continued line is one line; the \r still counts
-    for match in re.finditer(r"(?m)^[^\n(]*?([\w.-]+\.py)[\"']?[ \t\r]+([^\n]*)$", joined):
+    for match in re.finditer(rf"(?m)^[^\n(]*?{_SCRIPT}[\"']?[ \t\r]+([^\n]*)$", joined):
         if re.search(r"(^|\s)--\w", match[2]):
             _note_flags(found, match[1], match[2], joined, match.start(2))
     return found
+
+
+_SCRIPT = r"((?:(?<=\$here/)(?:[\w.-]+/)*)?[\w.-]+\.py)"
 
 
 def _note_flags(found: dict[str, dict[str, int]], target: str, text: str, code: str, offset: int) -> None:

@@ -99,6 +99,7 @@ def test_frozen_and_complete(tmp_path: Path) -> None:
     assert [number for number, _ in found.series("up", "npu")] == [1, 3]
     assert [(number, step.id) for number, step in found.series("other", "npu")] == [(2, "twice")]
     assert [overlay.into for overlay in found.overlays("up", "npu")] == ["examples"] and not found.overlays("up", "cpu")
+    assert found.device("npu").packages == {"torch_npu": "2.7.1.post2"} and found.device("cpu").packages == {}
     assert found.cluster.processes == 16 and found.figure[0].value == 18.0 and other.sparse == ()
 
 

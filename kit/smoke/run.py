@@ -113,12 +113,14 @@ def build_tiny(family: str, python: Path, folder: Path) -> None:
 
 def smoke(run: Run, names: tuple[str, ...] = ()) -> Iterator[StepReport]:
     """Run the steps (those named, or all) one after the other; the ones after a failed step are run as well."""
-    known = [step.name for step in run.smoke.step]
+    steps = run.smoke.steps(run.device.name)
+    known = [step.name for step in steps]
     for name in names:
         if name not in known:
-            raise KitError(f"recipe {run.recipe.name} has no smoke step {name!r}", f"its steps: {', '.join(known)}")
+            what = f"recipe {run.recipe.name} has no smoke step {name!r} on {run.device.name}"
+            raise KitError(what, f"its steps: {', '.join(known)}")
     losses: dict[str, Mapping[str, float]] = {}
-    for step in run.smoke.step:
+    for step in steps:
         if not names or step.name in names:
             report = _step(run, step, losses)
             losses[step.name] = report.losses
@@ -132,7 +134,7 @@ def _step(run: Run, step: SmokeStep, before: Mapping[str, Mapping[str, float]]) 
             shutil.copytree(run.fill(source), run.fill(target), dirs_exist_ok=True)
     with no_hub() as (url, requests):
         log = run.out / "logs" / f"{step.name}.log"
-        command = [run.fill(word) for word in step.run]
+        command = [run.fill(word) for word in run.smoke.command(step)]
         done = process.run(command, run.folder, _variables(run, url), log, step.limit)
     looked = _look(run, step)
     losses = looked.get("losses", {})

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import parts
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, HiDreamImageTransformer2DModel
+from diffusers import FlowMatchEulerDiscreteScheduler, HiDreamImageTransformer2DModel
 
 
 def build(folder: Path, seed: int = 0) -> None:
@@ -25,18 +25,7 @@ def build(folder: Path, seed: int = 0) -> None:
         parts.clip_encoder(model / f"text_encoder{suffix}", positions=248)
     parts.t5_tokenizer(model / "tokenizer_3")
     parts.t5_encoder(model / "text_encoder_3", width=32)
-    AutoencoderKL(
-        block_out_channels=(4, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
-        norm_num_groups=2,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        mid_block_add_attention=False,
-        shift_factor=0.0,
-        scaling_factor=1.0,
-    ).save_pretrained(model / "vae")
+    parts.vae(model / "vae", channels=4)
     HiDreamImageTransformer2DModel(
         patch_size=2,
         in_channels=4,

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import sentencepiece
+from diffusers import AutoencoderKL
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
     CLIPTextConfig,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
@@ -120,16 +125,79 @@ def llama(folder: Path) -> None:
     LlamaForCausalLM(config).save_pretrained(folder)
 
 
+def vae(folder: Path, channels: int) -> None:
+    """A VAE of two blocks, which halves a picture's sides, to ``channels`` latent channels: without quantizing
+    convolutions, as those of SD3 and HiDream-I1 are."""
+    AutoencoderKL(
+        block_out_channels=(4, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=channels,
+        norm_num_groups=2,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        mid_block_add_attention=False,
+        shift_factor=0.0,
+        scaling_factor=1.0,
+    ).save_pretrained(folder)
+
+
+def clip(folder: Path) -> None:
+    """A CLIP model 32 wide for pictures of 30 x 30 pixels, with its tokenizer and image processor."""
+    clip_tokenizer(folder)
+    text = {"vocab_size": 514, "hidden_size": 32, "intermediate_size": 37, "num_attention_heads": 4}
+    text |= {"num_hidden_layers": 2, "bos_token_id": 512, "eos_token_id": 513, "pad_token_id": 513}
+    vision = {"hidden_size": 32, "intermediate_size": 37, "num_attention_heads": 4, "num_hidden_layers": 2}
+    vision |= {"image_size": 30, "patch_size": 6}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=32)).save_pretrained(folder)
+    size = {"height": 30, "width": 30}
+    CLIPImageProcessor(size={"shortest_edge": 30}, crop_size=size).save_pretrained(folder)
+
+
+def samples() -> Iterator[tuple[str, Image.Image, str]]:
+    """For each caption a name, a picture of 40 x 40 pixels, no two alike, and the caption."""
+    for number, caption in enumerate(CAPTIONS):
+        shade = Image.linear_gradient("L").resize((40, 40)).rotate(45 * number)
+        yield f"{number:02}", Image.merge("RGB", (shade, shade.transpose(Image.Transpose.ROTATE_90), shade)), caption
+
+
+def images_alone(folder: Path) -> None:
+    """Images and nothing else: the layout of diffusers/dog-example."""
+    folder.mkdir(parents=True)
+    for name, picture, _ in samples():
+        picture.save(folder / f"{name}.jpeg")
+
+
 def image_folder(folder: Path, caption: str) -> None:
     """Images with a metadata.jsonl whose column ``caption`` holds their captions: the layout of linoyts/3d_icon."""
     folder.mkdir(parents=True)
     rows = []
-    for number, text in enumerate(CAPTIONS):
-        name = f"{number:02}.jpg"
-        picture = Image.linear_gradient("L").resize((40, 40)).rotate(45 * number)
-        Image.merge("RGB", (picture, picture.transpose(Image.Transpose.ROTATE_90), picture)).save(folder / name)
-        rows.append(json.dumps({"file_name": name, caption: text}))
+    for name, picture, text in samples():
+        picture.save(folder / f"{name}.jpg")
+        rows.append(json.dumps({"file_name": f"{name}.jpg", caption: text}))
     (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n")
+
+
+def parquet_folder(folder: Path, caption: str) -> None:
+    """Images and captions in one parquet file, with what datasets needs to know them as images: the layout of
+    lambdalabs/pokemon-blip-captions."""
+    import pyarrow
+    from pyarrow import parquet
+
+    (folder / "data").mkdir(parents=True)
+    features = {"image": {"_type": "Image"}, caption: {"dtype": "string", "_type": "Value"}}
+    rows = []
+    for name, picture, text in samples():
+        content = io.BytesIO()
+        picture.save(content, "JPEG")
+        rows.append({"image": {"bytes": content.getvalue(), "path": f"{name}.jpg"}, caption: text})
+    image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    known = {"huggingface": json.dumps({"info": {"features": features}})}
+    schema = pyarrow.schema([("image", image), (caption, pyarrow.string())], metadata=known)
+    parquet.write_table(pyarrow.Table.from_pylist(rows, schema), folder / "data" / "train-001.parquet")
+    infos = {"default": {"features": {name: {"id": None, **feature} for name, feature in features.items()}}}
+    (folder / "dataset_infos.json").write_text(json.dumps(infos) + "\n")
+    (folder / "README.MD").write_text("Eight pictures and captions.\n")
 
 
 def model_index(folder: Path, pipeline: str, parts: dict[str, tuple[str | None, str | None]]) -> None:
