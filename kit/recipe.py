@@ -107,6 +107,7 @@ class SmokeStep:
     like_on: tuple[str, ...] = ()  # the devices where they can be; none: on all
     events: str = ""  # the folder whose tensorboard logs hold them
     moved: str = ""  # a LoRA file: all its tensors that start at zero have moved
+    moved_from: str = ""  # not a LoRA: the file `moved` was trained from, from which nearly all its tensors moved
     images: str = ""  # a folder: it holds images, none of one colour
     files: tuple[str, ...] = ()  # are there afterwards
     absent: tuple[str, ...] = ()  # are not
@@ -174,6 +175,16 @@ class Figure:
     torch: str = ""
     deepspeed: bool | None = None
     gradient_checkpointing: bool | None = None
+
+    @property
+    def setting(self) -> str:
+        """What it was measured with, in the words a launch script's `Settings :` line uses."""
+        words = [f"{self.cards} card{'s' * (self.cards != 1)}"]
+        words += [f"batch {self.batch_size}"] * bool(self.batch_size) + [self.precision]
+        words += [f"{self.resolution} px"] * bool(self.resolution) + [f"torch {self.torch}"] * bool(self.torch)
+        for word, value in (("deepspeed", self.deepspeed), ("gradient checkpointing", self.gradient_checkpointing)):
+            words.append("" if value is None else word if value else f"no {word}")
+        return ", ".join(filter(None, words))
 
 
 @dataclass(frozen=True)

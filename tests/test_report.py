@@ -68,6 +68,7 @@ def made(**values: Any) -> dict[str, Any]:
         },
         "checks": [check(level, f"a {level} check") for level in levels],
         "runs": [step()] if "smoke" in levels else [],
+        "figures": {"published": [], "measured": []},
         "reds": [],
         "fixes": [],
         **values,
@@ -80,6 +81,22 @@ FIX = {
     "why": "An empty list under DeepSpeed.\n\nSee: https://github.com/huggingface/diffusers/issues/2606",
     "outcome": "applied",
     "diff": "diff --git a/x.py b/x.py\n--- a/x.py\n+++ b/x.py\n@@ -1,2 +1,2 @@ def main():\n same\n-old <b>\n+new\n",
+}
+
+
+MEASURED = {
+    "value": 1.25,
+    "metric": "FPS",
+    "chip": "Ascend NPU, a stand-in",
+    "task": "train",
+    "setting": "2 cards, batch 4, bf16",
+}
+PUBLISHED = {
+    **MEASURED,
+    "value": 18.37,
+    "chip": "Atlas",
+    "setting": "8 cards, batch 8, bf16",
+    "source": "seed, table 1",
 }
 
 
@@ -132,6 +149,7 @@ def everything() -> dict[str, Any]:
         through="through the stand-in",
         levels=["tree", "static", "smoke", "red"],
         runs=[step(), step("lora", False, images=images, losses={})],
+        figures={"published": [PUBLISHED], "measured": [MEASURED]},
         reds=[
             {"fix": "weights-pop", "shown": True, "seen": "train: exit 1: IndexError", "steps": [step("train", False)]},
             {"fix": "offline-model-card", "shown": False, "seen": "everything passed without it", "steps": []},
@@ -254,6 +272,13 @@ def test_nothing_of_a_report_becomes_markup() -> None:
     assert len(page.all("img")) == len(clean.all("img"))
     assert not [attributes for _, attributes in page.tags if "onerror" in attributes]
     assert page.text.count("<script>alert('1')</script>") > 20
+
+
+def test_what_was_measured_stands_beside_what_was_published() -> None:
+    text = Page(report.html(everything())).text
+    assert "18.37 FPS Atlas train 8 cards, batch 8 (seed, table 1)" in text
+    assert "1.25 FPS Ascend NPU, a stand-in train 2 cards, batch 4, bf16 (here, on a tiny model)" in text
+    assert "Figures" not in Page(report.html(made())).text
 
 
 def test_colours_of_a_terminal_and_broken_text_are_dropped() -> None:

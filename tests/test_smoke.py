@@ -153,3 +153,17 @@ def test_an_allowed_request(tmp_path: Path) -> None:
 def test_a_step_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(KitError, match="has no smoke step 'trian'"):
         steps(tmp_path, step("pass"), names=("trian",))
+
+
+def test_measured_in_the_words_of_the_published_figures() -> None:
+    log = (
+        "Final Performance images/sec : 1.25\nSettings : 2 cards, batch 4, bf16, 32 px, deepspeed\n"
+        "E2E it/s : 0.5 (2 images, 2 steps, cpu, float32)\n"
+    )
+    assert list(smoke.measured(log)) == [
+        {"value": 1.25, "metric": "FPS", "setting": "2 cards, batch 4, bf16, 32 px, deepspeed"},
+        {"value": 0.5, "metric": "it/s", "setting": "2 images, 2 steps, cpu, float32"},
+    ]
+    assert not list(smoke.measured("Final Performance images/sec : unknown (no training step in the log)\n"))
+    shown = [figure.setting for figure in recipe.load("hidream").figure]
+    assert shown[0] == "8 cards, batch 8, bf16, torch 2.6, deepspeed"

@@ -6,7 +6,7 @@ import dataclasses
 import textwrap
 
 from kit import output, recipe
-from kit.recipe import Figure, FixStep, Recipe
+from kit.recipe import FixStep, Recipe
 
 
 def run(recipe_name: str, as_json: bool) -> int:
@@ -43,7 +43,7 @@ def run(recipe_name: str, as_json: bool) -> int:
                 output.line(f"    {path.relative_to(source).as_posix().removesuffix('.j2')}")
     if found.figure:
         output.line("\npublished figures (what others measured; kit's own are in their reports)")
-        output.table([_figure(figure) for figure in found.figure])
+        output.table([(f"{each.value:g} {each.metric}", each.chip, each.task, each.setting) for each in found.figure])
     _show_next(found)
     return 0
 
@@ -60,14 +60,6 @@ def _show_fix(number: int, step: FixStep) -> None:
     output.line(textwrap.fill(why, 110, initial_indent="     ", subsequent_indent="     "))
     for link in fix.LINKS if fix else ():
         output.line(f"     {link}")
-
-
-def _figure(figure: Figure) -> tuple[str, ...]:
-    setting = [f"{figure.cards} cards", f"batch {figure.batch_size}" if figure.batch_size else "", figure.precision]
-    setting += [f"{figure.resolution} px" if figure.resolution else "", f"torch {figure.torch}" if figure.torch else ""]
-    for word, value in (("deepspeed", figure.deepspeed), ("gradient checkpointing", figure.gradient_checkpointing)):
-        setting.append("" if value is None else word if value else f"no {word}")
-    return f"{figure.value:g} {figure.metric}", figure.chip, figure.task, ", ".join(filter(None, setting))
 
 
 def _show_next(found: Recipe) -> None:

@@ -60,6 +60,12 @@ def _verify(place: Path, smoke: bool, red: bool, steps: tuple[str, ...], quiet: 
     through = ""
     if smoke:
         through = _run(place, locked, found, red, steps, add, runs, reds)
+    chip = f"{device.title}{', a stand-in' if through else ''}"
+    measured = [{**figure, "chip": chip, "task": each.name} for each in runs for figure in each.measured]
+    if measured and not quiet:
+        output.line(f"  measured here, on a tiny model (published figures: kit show {found.name})")
+        shown = [(f"{each['value']:g} {each['metric']}", each["task"], each["setting"]) for each in measured]
+        output.table(shown, indent="    ")
     counts = {state: sum(check.ok is state for check in checks) for state in (True, False, None)}
     levels = list(dict.fromkeys(check.level for check in checks))
     if not quiet:
@@ -86,6 +92,10 @@ def _verify(place: Path, smoke: bool, red: bool, steps: tuple[str, ...], quiet: 
         },
         "checks": [dataclasses.asdict(check) for check in checks],
         "runs": [{**dataclasses.asdict(each), "ok": each.ok} for each in runs],
+        "figures": {
+            "published": [{**dataclasses.asdict(each), "setting": each.setting} for each in found.figure],
+            "measured": measured,
+        },
         "reds": [dataclasses.asdict(each) for each in reds],
         "fixes": [_fix(place, locked, step) for step in found.fix if device.name in (step.devices or found.devices)],
     }

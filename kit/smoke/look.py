@@ -1,6 +1,7 @@
 """Look at what a training run left, in the reference environment: python look.py JSON
 
-The argument is {"events": folder, "weights": file, "images": folder}, each optional; prints one JSON object:
+The argument is {"events": [folder], "weights": [file, file it started from or ""], "images": [folder]}, each optional;
+prints one JSON object:
 losses (by step), weights ({tensors, moved, largest}), images (a list of {name, size, spread, data}).
 """
 
@@ -27,14 +28,20 @@ def losses(folder: str) -> dict[str, float]:
     return found
 
 
-def weights(file: str) -> dict[str, Any]:
-    """How far a LoRA moved: its B matrices (`lora_B`, `lora.up`, `_lora.up`) start at exactly zero."""
+def weights(file: str, base: str = "") -> dict[str, Any]:
+    """How far training moved the tensors of ``file``, from those of the same name in ``base``; without one, of a LoRA:
+    its B matrices (`lora_B`, `lora.up`, `_lora.up`) start at exactly zero."""
     from safetensors.torch import load_file
 
-    tensors = {name: tensor for name, tensor in load_file(file).items() if "lora_B" in name or "lora.up" in name}
-    largest = {name: float(tensor.abs().max()) for name, tensor in tensors.items()}
+    trained = load_file(file)
+    if base:
+        start = load_file(base)
+        far = {name: trained[name].float() - start[name].float() for name in trained.keys() & start.keys()}
+    else:
+        far = {name: tensor for name, tensor in trained.items() if "lora_B" in name or "lora.up" in name}
+    largest = {name: float(tensor.abs().max()) for name, tensor in far.items()}
     moved = sum(value > 0 for value in largest.values())
-    return {"tensors": len(tensors), "moved": moved, "largest": max(largest.values(), default=0.0)}
+    return {"tensors": len(far), "moved": moved, "largest": max(largest.values(), default=0.0)}
 
 
 def images(folder: str) -> list[dict[str, Any]]:
@@ -58,4 +65,4 @@ def images(folder: str) -> list[dict[str, Any]]:
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
     readers = {"events": ("losses", losses), "weights": ("weights", weights), "images": ("images", images)}
-    print(json.dumps({readers[key][0]: readers[key][1](value) for key, value in asked.items() if value}))
+    print(json.dumps({readers[key][0]: readers[key][1](*values) for key, values in asked.items()}))
