@@ -1,46 +1,13 @@
-"""HiDream, proven by training: the launch script on the tiny model, on the CPU and on an NPU that is not there."""
+"""HiDream, broken on purpose: the right check turns red."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-from kit.commands import verify
-
-DEVICES = ["cpu", "npu"]
-
-
-def prove(place: Path, capsys: pytest.CaptureFixture[str], **options: Any) -> tuple[int, dict[str, Any]]:
-    """`kit verify PLACE --json` with options; its exit status and report."""
-    given = {"smoke": False, "red": False, "steps": (), "report": "", "as_json": True, **options}
-    status = verify.run((str(place),), **given)
-    return status, json.loads(capsys.readouterr().out)[0]
-
-
-def failed(report: dict[str, Any]) -> list[str]:
-    return [
-        f"{check['level']}: {check['name']}: {check['detail']}" for check in report["checks"] if check["ok"] is False
-    ]
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_it_trains_and_each_fix_is_needed(
-    device: str, prepared: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    page = tmp_path / "report.html"
-    status, report = prove(prepared("hidream", device), capsys, smoke=True, red=True, report=str(page))
-    assert status == 0, failed(report)
-    assert report["levels"] == ["tree", "static", "smoke", "red"]
-    assert report["through"] == ("through the stand-in" if device == "npu" else "")
-    assert all(run["ok"] for run in report["runs"])
-    unproven = {red["fix"]: red["seen"] for red in report["reds"] if red["shown"] is None}
-    assert list(unproven) == ([] if device == "npu" else ["transformer-patches"])
-    assert "data:image/png;base64," in page.read_text("utf-8")
+from proving import failed, prove
 
 
 @pytest.fixture

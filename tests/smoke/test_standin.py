@@ -1,23 +1,50 @@
-"""The stand-in NPU: what works on a device works on it, what fails there fails on it, and it says what it is.
+"""The stand-in devices: what works on a device works on them, what fails there fails, and they say what they are.
 
-Programs run in the recipe's reference environment, many snippets to a process: importing torch is most of the time.
+Programs run many snippets to a process: importing torch is most of the time. With torch 2.7.1 they run in the reference
+environment of hidream, with torch 2.1.0, whose only devices are CUDA's in much of its Python, in small ones made here.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import re
+import shutil
 import subprocess
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
 
-from kit import devices
+from kit import devices, environment
 
 STANDIN = Path(__file__).parents[2] / "kit" / "smoke" / "standins"
 
+
+@dataclass(frozen=True)
+class Platform:
+    """A stand-in for ``device`` with a version of torch, and the packages of the environment it runs in."""
+
+    device: str
+    torch: str
+    python: str
+    packages: tuple[str, ...] = ()  # none: hidream's reference environment
+
+    def __str__(self) -> str:
+        return f"{self.device}, torch {self.torch}, Python {self.python}"
+
+
+OLD = ("torch==2.1.0", "numpy<2", "setuptools==69.5.1", "ninja")  # accelerate needs numpy 1, DeepSpeed pkg_resources
+NEW = Platform("npu", "2.7.1", "3.10")
+SD3 = Platform("npu", "2.1.0", "3.10", (*OLD, "accelerate==0.33.0", "deepspeed==0.15.2", "transformers==4.47.1"))
+SOPHGO = Platform("tpu", "2.1.0", "3.9", (*OLD, "accelerate==0.16.0"))
+SDXL = Platform("npu", "2.1.0", "3.8", (*OLD, "accelerate==0.23.0"))
+PLATFORMS = (NEW, SD3, SOPHGO, SDXL)
+
 # Runs the snippets of the JSON file in argv[1], each in a copy of the same names; prints {name: "" or "Type: message"}.
+# They are written for the NPU, and turned into another device's by its name.
 RUNNER = """
 import io, json, sys
 import numpy, torch, torch_npu
@@ -34,12 +61,6 @@ print(json.dumps(results))
 """
 
 GREEN = {
-    "is an accelerator": "assert torch.accelerator.current_accelerator().type == 'npu' and torch.npu.is_available()",
-    "libraries see it": """
-import accelerate.utils, diffusers.utils, transformers.utils
-assert accelerate.utils.is_npu_available(check_device=True)
-assert transformers.utils.is_torch_npu_available(check_device=True) and diffusers.utils.is_torch_npu_available()
-assert accelerate.Accelerator().device.type == "npu" """,
     "version gives it away": """
 from importlib.metadata import version
 assert version("torch_npu") == torch_npu.__version__ == torch.__version__.split("+")[0] + "+kit.standin" """,
@@ -74,16 +95,6 @@ there(data.npu()).sum().backward()
 for p, q in zip(here.parameters(), there.parameters()):
     assert q.grad.is_npu
     torch.testing.assert_close(p.grad, q.grad.cpu())""",
-    "to() keeps Parameters": """
-model = nn.Linear(3, 1)
-before = model.weight.detach().clone()
-optimizer = torch.optim.AdamW(model.parameters())
-ids = [id(p) for p in model.parameters()]
-model.to("npu")
-assert ids == [id(p) for p in model.parameters()] and model.weight.is_npu
-model(torch.ones(2, 3, device="npu")).sum().backward()
-optimizer.step()
-assert (model.weight.cpu() != before).all()""",
     "autocast": """
 for dtype in torch.bfloat16, torch.float16:
     with torch.autocast("npu", dtype=dtype):
@@ -108,6 +119,26 @@ for factor, scale in (float("inf"), 2.0), (1.0, 2.0):
     scaler.update()
     assert scaler.get_scale() == scale
     assert torch.equal(model.weight, before) == (factor != 1.0)""",
+    "save and load": """
+file = io.BytesIO()
+torch.save({"x": x, "model": nn.Linear(2, 2).npu().state_dict()}, file)
+for where, device in (None, "npu:0"), ("cpu", "cpu"), ("npu:1", "npu:1"):
+    file.seek(0)
+    assert str(torch.load(file, map_location=where)["x"].device) == device""",
+}
+
+# Of torch_npu only.
+GREEN_NPU = {
+    "to() keeps Parameters": """
+model = nn.Linear(3, 1)
+before = model.weight.detach().clone()
+optimizer = torch.optim.AdamW(model.parameters())
+ids = [id(p) for p in model.parameters()]
+model.to("npu")
+assert ids == [id(p) for p in model.parameters()] and model.weight.is_npu
+model(torch.ones(2, 3, device="npu")).sum().backward()
+optimizer.step()
+assert (model.weight.cpu() != before).all()""",
     "random streams of its own": """
 before = torch.get_rng_state()
 torch.npu.manual_seed(1)
@@ -122,16 +153,13 @@ state = torch.npu.get_rng_state()
 c = torch.rand(3, device="npu")
 torch.npu.set_rng_state(state)
 assert torch.equal(c, torch.rand(3, device="npu"))""",
-    "save and load": """
-file = io.BytesIO()
-torch.save({"x": x, "model": nn.Linear(2, 2).npu().state_dict()}, file)
-for where, device in (None, "npu:0"), ("cpu", "cpu"), ("npu:1", "npu:1"):
-    file.seek(0)
-    assert str(torch.load(file, map_location=where)["x"].device) == device""",
     "pinned batches": """
 for workers in 0, 1:
-    for batch in torch.utils.data.DataLoader(torch.arange(4.0), 2, pin_memory=True, num_workers=workers):
-        assert batch.is_pinned() and batch.npu(non_blocking=True).is_npu""",
+    data = torch.utils.data.DataLoader(
+        torch.arange(4.0), 2, pin_memory=True, pin_memory_device="npu", num_workers=workers)
+    for batch in data:
+        assert batch.is_pinned() and batch.npu(non_blocking=True).is_npu
+assert cpu.pin_memory().is_pinned() and not cpu.is_pinned()""",
     "memory is counted": """
 before = torch.npu.memory_allocated()
 a = torch.empty(1 << 20, device="npu")
@@ -141,8 +169,9 @@ assert torch.npu.memory_allocated() == before and torch.npu.max_memory_allocated
     "checkpointing": """
 from torch.utils.checkpoint import checkpoint
 a = x.clone().requires_grad_()
-checkpoint(lambda a: torch.dropout(a, 0.5, True) * a, a, use_reentrant=False).sum().backward()
-assert a.grad.is_npu""",
+out = checkpoint(lambda a: torch.dropout(a, 0.5, True) * a, a, use_reentrant=False)
+out.sum().backward()
+assert torch.equal(a.grad, 2 * out)""",
     "fused attention": """
 q, k, v = (torch.randn(2, 5, 4, 8, device="npu", requires_grad=True) for _ in range(3))
 out = torch_npu.npu_fusion_attention(q, k, v, 4, "BSND", scale=8**-0.5)[0]
@@ -160,7 +189,7 @@ torch.testing.assert_close(out.cpu(), want)""",
     "rms norm": """
 a, w = torch.randn(2, 3, 8), torch.randn(8)
 out, rstd = torch_npu.npu_rms_norm(a.npu(), w.npu(), epsilon=1e-5)
-torch.testing.assert_close(out.cpu(), nn.functional.rms_norm(a, (8,), w, 1e-5))
+torch.testing.assert_close(out.cpu(), a / (a.square().mean(-1, keepdim=True) + 1e-5).sqrt() * w)
 assert rstd.shape == (2, 3, 1)""",
     "rotary": """
 a, angle = torch.randn(1, 5, 2, 8), torch.randn(1, 5, 1, 4)
@@ -180,9 +209,58 @@ sizes = torch.tensor([1, 0, 5], device="npu")
 out = torch_npu.npu_grouped_matmul([a.npu()], [m.npu() for m in w], group_list=sizes, split_item=2, group_type=0,
                                    group_list_type=1)[0]
 torch.testing.assert_close(out.cpu(), torch.cat([a[:1] @ w[0], a[1:] @ w[2]]))""",
+    "torch's autocast lists": """
+listed = torch._C._dispatch_get_registrations_for_dispatch_key
+refused_there = "aten::binary_cross_entropy"
+cuda = {name for name in listed("AutocastCUDA") if "cudnn" not in name and name != refused_there}
+assert set(listed("AutocastPrivateUse1")) == cuda""",
 }
 
-ATTENTION = "torch_npu.npu_fusion_attention(*[torch.ones(1, 2, 3, 4, {})] * 3, {})"
+# Of torch_tpu 2.1.0.post1 only.
+GREEN_TPU = {
+    "to() replaces Parameters": """
+model = nn.Linear(3, 1)
+before = model.weight
+optimizer = torch.optim.AdamW(model.parameters())
+model.to("npu")
+assert model.weight is not before and model.weight.is_npu
+model(torch.ones(2, 3, device="npu")).sum().backward()
+start = model.weight.detach().clone()
+optimizer.step()
+assert torch.equal(model.weight, start)  # the optimizer has the Parameters that were replaced""",
+    "draws from the CPU's stream": """
+torch.manual_seed(1)
+a = torch.randn(4, device="npu"), torch.dropout(torch.ones(9, device="npu"), 0.5, True)
+torch.manual_seed(1)
+b = torch.randn(4), torch.dropout(torch.ones(9), 0.5, True)
+assert all(p.is_npu and torch.equal(p.cpu(), q) for p, q in zip(a, b))
+torch.Generator("npu").manual_seed(1)""",
+}
+
+# What the libraries of a platform make of its device.
+LIBRARIES = {
+    NEW: """
+import accelerate.utils, diffusers.utils, transformers.utils
+assert torch.accelerator.current_accelerator().type == "npu" and torch.npu.is_available()
+assert accelerate.utils.is_npu_available(check_device=True)
+assert transformers.utils.is_torch_npu_available(check_device=True) and diffusers.utils.is_torch_npu_available()
+assert accelerate.Accelerator().device.type == "npu" """,
+    SD3: """
+import accelerate.utils, transformers.utils
+assert accelerate.utils.is_npu_available(check_device=True)
+assert transformers.utils.is_torch_npu_available(check_device=True)
+accelerator = accelerate.Accelerator(mixed_precision="fp16")
+assert accelerator.device.type == "npu" and isinstance(accelerator.scaler, torch.npu.amp.GradScaler)""",
+    SOPHGO: """
+import accelerate, os
+os.environ["ACCELERATE_TORCH_DEVICE"] = "tpu:0"
+assert accelerate.Accelerator().device == torch.device("tpu", 0)""",
+    SDXL: """
+import accelerate
+accelerator = accelerate.Accelerator(mixed_precision="fp16")
+assert accelerator.device.type == "npu" and isinstance(accelerator.scaler, torch.npu.amp.GradScaler)""",
+}
+
 RED = {
     "sum of two devices": ("x + cpu", "RuntimeError: Expected all tensors to be on the same device"),
     "in place": ("x.add_(cpu)", "RuntimeError: Expected all tensors to be on the same device"),
@@ -213,7 +291,20 @@ RED = {
     "float64 product": ("x.double() * 2", "RuntimeError: aten::mul is not implemented for Double on npu"),
     "missing name": ("torch_npu.npu_no_such_thing", "AttributeError: module 'torch_npu' has no attribute"),
     "missing in torch.npu": ("torch.npu.no_such_thing", "AttributeError"),
-    "unknown setting": ("torch.npu.config.no_such_thing = 1", "AttributeError"),
+    "the device after a fork": (
+        "import multiprocessing as mp\n"
+        "def child(queue):\n"
+        "    try: queue.put(str(x.sum()))\n"
+        "    except RuntimeError as error: queue.put(str(error))\n"
+        "queue = mp.get_context('fork').Queue()\n"
+        "process = mp.get_context('fork').Process(target=child, args=(queue,)); process.start()\n"
+        "raise RuntimeError(queue.get(timeout=60))",
+        "Cannot re-initialize npu in forked subprocess",
+    ),
+}
+
+ATTENTION = "torch_npu.npu_fusion_attention(*[torch.ones(1, 2, 3, 4, {})] * 3, {})"
+RED_NPU = {
     "wrong keyword": (
         ATTENTION.format("device='npu'", "3, 'BSND', scale_value=1.0"),
         "TypeError: npu_fusion_attention() got an unexpected keyword argument 'scale_value'",
@@ -236,20 +327,19 @@ RED = {
         "group_list=torch.tensor([1, 2], device='npu'), group_list_type=1)",
         "it has no backward",
     ),
-    "the device after a fork": (
-        "import multiprocessing as mp\n"
-        "def child(queue):\n"
-        "    try: queue.put(str(x.sum()))\n"
-        "    except RuntimeError as error: queue.put(str(error))\n"
-        "queue = mp.get_context('fork').Queue()\n"
-        "process = mp.get_context('fork').Process(target=child, args=(queue,)); process.start()\n"
-        "raise RuntimeError(queue.get(timeout=60))",
-        "Cannot re-initialize npu in forked subprocess",
+    "unknown setting": ("torch.npu.config.no_such_thing = 1", "AttributeError"),
+}
+
+RED_TPU = {
+    "collectives": (
+        "torch.distributed.init_process_group('sccl', store=torch.distributed.HashStore(), rank=0, world_size=1)",
+        "Unknown c10d backend type SCCL",
     ),
+    "what torch_npu has": ("torch.npu.manual_seed_all(1)", "module 'torch_npu.npu' has no attribute 'manual_seed_all'"),
 }
 
 TWO_PROCESSES = """
-import torch, torch.distributed as dist
+import torch, torch.distributed as dist, torch_npu
 dist.init_process_group("hccl")
 rank = dist.get_rank()
 torch.npu.set_device(rank)
@@ -298,67 +388,129 @@ for views in False, True:
     assert (model.module.used.weight != before).all()
 
 import deepspeed
-model = torch.nn.Linear(3, 2)
-engine, optimizer, _, _ = deepspeed.initialize(
-    model=model, optimizer=torch.optim.AdamW(model.parameters(), lr=0.1), config={
-        "train_micro_batch_size_per_gpu": 1, "bf16": {"enabled": True}, "gradient_clipping": 1.0,
-        "zero_optimization": {"stage": 2}, "zero_allow_untested_optimizer": True})
-before = engine.module.weight.detach().clone()
-for step in range(2):
-    engine.backward(engine(torch.full((1, 3), rank + 1.0, device=npu, dtype=torch.bfloat16)).float().sum())
-    engine.step()
-assert engine.module.weight.is_npu and (engine.module.weight != before).all()
+for name, dtype in ("bf16", torch.bfloat16), ("fp16", torch.float16):
+    model = torch.nn.Linear(3, 2)
+    engine, optimizer, _, _ = deepspeed.initialize(
+        model=model, optimizer=torch.optim.AdamW(model.parameters(), lr=0.1), config={
+            "train_micro_batch_size_per_gpu": 1, name: {"enabled": True}, "gradient_clipping": 1.0,
+            "zero_optimization": {"stage": 2}, "zero_allow_untested_optimizer": True})
+    before = engine.module.weight.detach().clone()
+    for step in range(2):
+        engine.backward(engine(torch.full((1, 3), rank + 1.0, device=npu, dtype=dtype)).float().sum())
+        engine.step()
+    assert engine.module.weight.is_npu and (engine.module.weight != before).all(), name
 print(f"rank {rank} done")
 dist.destroy_process_group()
 """
 
 
-@pytest.fixture(scope="module")
-def standin(hidream_env: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, str]]:
-    """The environment's Python, the cache that the stand-in was built in, and the environment variables to use it."""
-    cache = tmp_path_factory.mktemp("standin")
-    built = _build(hidream_env, cache)
-    assert built.returncode == 0, built.stderr
-    folder = built.stdout.strip().splitlines()[-1]
-    empty = tmp_path_factory.mktemp("ascend")
-    path = os.pathsep.join([str(hidream_env.parent), os.environ["PATH"]])
-    ours = {"PYTHONPATH": folder, "ASCEND_HOME_PATH": str(empty), "OMP_NUM_THREADS": "1", "PATH": path}
-    return hidream_env, cache, {**os.environ, **ours, "DS_ACCELERATOR": "npu", "HF_HUB_OFFLINE": "1"}
+@dataclass(frozen=True)
+class Standin:
+    """An environment's Python, the cache its stand-in was built in, and the environment variables to use it."""
 
-
-def _build(python: Path, cache: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [python, STANDIN / "build.py", "--device", "npu", cache]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, **variables})
-
-
-def _outcomes(standin: tuple[Path, Path, dict[str, str]], folder: Path, snippets: dict[str, str]) -> dict[str, str]:
-    """What became of each snippet: nothing, or its error."""
-    python, _, variables = standin
-    (folder / "snippets.json").write_text(json.dumps(snippets))
-    command = [python, "-c", RUNNER, folder / "snippets.json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=variables, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    outcomes: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-    return outcomes
+    python: Path
+    cache: Path
+    variables: dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def outcomes(standin: tuple[Path, Path, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    snippets = {**GREEN, **{name: code for name, (code, _) in RED.items()}}
-    return _outcomes(standin, tmp_path_factory.mktemp("snippets"), snippets)
+def standins(cache: Path, hidream_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Platform], Standin]:
+    """``standins(platform)``: made on first use. Environments and backends are kept in the tests' cache."""
+
+    @functools.cache
+    def make(platform: Platform) -> Standin:
+        python = _environment(cache, platform) if platform.packages else hidream_env
+        built = _build(python, cache / "standins", platform.device)
+        assert built.returncode == 0, built.stderr
+        ours = {
+            "PYTHONPATH": built.stdout.splitlines()[-1],
+            "ASCEND_HOME_PATH": str(tmp_path_factory.mktemp("ascend")),
+            "OMP_NUM_THREADS": "1",
+            "PATH": os.pathsep.join([str(python.parent), os.environ["PATH"]]),
+            "DS_ACCELERATOR": "npu",
+            "HF_HUB_OFFLINE": "1",
+        }
+        return Standin(python, cache / "standins", {**environment.variables(), **ours})
+
+    return make
 
 
-@pytest.mark.parametrize("name", GREEN)
-def test_works_as_on_a_device(name: str, outcomes: dict[str, str]) -> None:
-    assert outcomes[name] == ""
+@pytest.fixture(scope="module")
+def standin(standins: Callable[[Platform], Standin]) -> Standin:
+    return standins(NEW)
 
 
-@pytest.mark.parametrize("name", RED)
-def test_fails_as_on_a_device(name: str, outcomes: dict[str, str]) -> None:
-    assert RED[name][1] in outcomes[name]
+def _environment(cache: Path, platform: Platform) -> Path:
+    """The Python of an environment with the platform's packages."""
+    place = cache / "environments" / f"standin-{platform.device}-torch{platform.torch}-{platform.python}"
+    mark, wanted = place / "packages", "\n".join(platform.packages)
+    if not mark.is_file() or mark.read_text() != wanted:
+        shutil.rmtree(place, ignore_errors=True)
+        environment.uv("venv", "--quiet", "--python", environment.find_python(platform.python), place)
+        environment.uv("pip", "install", "--quiet", "--python", place / "bin" / "python", *platform.packages)
+        mark.write_text(wanted)
+    return place / "bin" / "python"
 
 
-def test_signatures_are_the_published_ones(standin: tuple[Path, Path, dict[str, str]]) -> None:
+def _build(python: Path, cache: Path, device: str = "npu", **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [python, STANDIN / "build.py", "--device", device, cache]
+    given = {**environment.variables(), **variables}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=given)
+
+
+def _green(platform: Platform) -> dict[str, str]:
+    own = GREEN_TPU if platform.device == "tpu" else GREEN_NPU
+    return {**GREEN, **own, "libraries see it": LIBRARIES[platform]}
+
+
+def _red(platform: Platform) -> dict[str, tuple[str, str]]:
+    return {**RED, **(RED_TPU if platform.device == "tpu" else RED_NPU)}
+
+
+def _on(platform: Platform, text: str) -> str:
+    """What is written for the NPU, of the platform's device."""
+    return re.sub(r"(?<![a-z])npu", platform.device, text)
+
+
+@pytest.fixture(scope="module")
+def outcomes(
+    standins: Callable[[Platform], Standin], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Platform], dict[str, str]]:
+    """``outcomes(platform)``: what became of each of its snippets: nothing, or its error."""
+
+    @functools.cache
+    def run(platform: Platform) -> dict[str, str]:
+        standin = standins(platform)
+        snippets = {**_green(platform), **{name: code for name, (code, _) in _red(platform).items()}}
+        folder = tmp_path_factory.mktemp("snippets")
+        (folder / "snippets.json").write_text(
+            json.dumps({name: _on(platform, code) for name, code in snippets.items()})
+        )
+        command = [standin.python, "-c", _on(platform, RUNNER), folder / "snippets.json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=standin.variables, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        results: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+        return results
+
+    return run
+
+
+def _cases(table: Callable[[Platform], Mapping[str, object]]) -> pytest.MarkDecorator:
+    cases = [(platform, name) for platform in PLATFORMS for name in table(platform)]
+    return pytest.mark.parametrize(("platform", "name"), cases, ids=[f"{name} ({where})" for where, name in cases])
+
+
+@_cases(_green)
+def test_works_as_on_a_device(platform: Platform, name: str, outcomes: Callable[[Platform], dict[str, str]]) -> None:
+    assert outcomes(platform)[name] == ""
+
+
+@_cases(_red)
+def test_fails_as_on_a_device(platform: Platform, name: str, outcomes: Callable[[Platform], dict[str, str]]) -> None:
+    assert _on(platform, _red(platform)[name][1]) in outcomes(platform)[name]
+
+
+def test_signatures_are_the_published_ones(standin: Standin) -> None:
     published = {name: asdict(signature) for name, signature in devices.signatures("npu").items()}
     assert published
     program = """
@@ -374,49 +526,50 @@ for name in json.loads(sys.argv[1]):
     }
 print(json.dumps(found))
 """
-    python, _, variables = standin
-    ours = json.loads(subprocess.check_output([python, "-c", program, json.dumps(list(published))], env=variables))
+    command = [standin.python, "-c", program, json.dumps(list(published))]
+    ours = json.loads(subprocess.check_output(command, env=standin.variables))
     assert ours == json.loads(json.dumps(published))
 
 
-def test_says_what_it_is_once_and_counts_calls(standin: tuple[Path, Path, dict[str, str]], tmp_path: Path) -> None:
-    python, _, variables = standin
+def test_says_what_it_is_once_and_counts_calls(standin: Standin, tmp_path: Path) -> None:
     log = tmp_path / "calls.jsonl"
     program = (
         "import subprocess, sys, torch, torch_npu; torch_npu.npu_geglu(torch.ones(2, device='npu'));"
         "subprocess.run([sys.executable, '-c', 'import torch'], check=True)"
     )
-    variables = {**variables, "KIT_STANDIN_CALLS": str(log), "KIT_STANDIN_DEVICES": "2"}
-    done = subprocess.run([python, "-c", program], capture_output=True, text=True, env=variables, check=True)
+    variables = {**standin.variables, "KIT_STANDIN_CALLS": str(log), "KIT_STANDIN_DEVICES": "2"}
+    done = subprocess.run([standin.python, "-c", program], capture_output=True, text=True, env=variables, check=True)
     assert done.stderr.count("torch_npu: this is kit's stand-in") == 1
     assert "running on the CPU" in done.stderr
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert sorted(line["calls"].get("npu_geglu", 0) for line in lines) == [0, 1]
 
 
-def test_without_its_folder_there_is_no_npu(standin: tuple[Path, Path, dict[str, str]]) -> None:
-    python, _, variables = standin
+def test_without_its_folder_there_is_no_npu(standin: Standin) -> None:
     program = "import torch, importlib.util as u; print(hasattr(torch, 'npu'), u.find_spec('torch_npu'))"
-    variables = {key: value for key, value in variables.items() if key != "PYTHONPATH"}
-    assert subprocess.check_output([python, "-c", program], env=variables, text=True).strip() == "False None"
+    variables = {key: value for key, value in standin.variables.items() if key != "PYTHONPATH"}
+    assert subprocess.check_output([standin.python, "-c", program], env=variables, text=True).strip() == "False None"
 
 
-def test_two_processes_hccl_ddp_and_deepspeed(standin: tuple[Path, Path, dict[str, str]], tmp_path: Path) -> None:
-    python, _, variables = standin
+@pytest.mark.parametrize("platform", [NEW, SD3], ids=str)
+def test_two_processes_hccl_ddp_and_deepspeed(
+    platform: Platform, standins: Callable[[Platform], Standin], tmp_path: Path
+) -> None:
+    standin = standins(platform)
     script = tmp_path / "two.py"
     script.write_text(TWO_PROCESSES)
-    command = [python, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=variables, cwd=tmp_path)
+    command = [standin.python, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=standin.variables, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-4000:]
     assert "rank 0 done" in done.stdout and "rank 1 done" in done.stdout
 
 
-def test_builds_once(standin: tuple[Path, Path, dict[str, str]]) -> None:
-    python, cache, variables = standin
-    again = _build(python, cache, CXX="g++")
-    assert again.stdout.strip() == variables["PYTHONPATH"]
+def test_builds_once(standin: Standin) -> None:
+    before = sorted(standin.cache.iterdir())
+    again = _build(standin.python, standin.cache, CXX="g++")
+    assert again.stdout.strip() == standin.variables["PYTHONPATH"]
     assert "building" not in again.stderr
-    assert len(list(cache.glob("backend-*.so"))) == 1
+    assert sorted(standin.cache.iterdir()) == before
 
 
 def test_a_missing_compiler_is_one_line(hidream_env: Path, tmp_path: Path) -> None:
