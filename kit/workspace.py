@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,18 @@ def _plan_upstream(
                 hint = f"rename it, or list it under `replace` of the overlay in {recipe.path}"
                 raise KitError(f"overlay {part.source}: {path} is already in {upstream.name}", hint)
             copied[path] = file
+    for folder in _outside(upstream, copied):
+        if beside := next((path for path in tree if path.startswith(f"{folder}/")), None):
+            what = f"{upstream.name}: the overlay goes into {folder}, where upstream's {beside} is not checked out"
+            raise KitError(what, f'add "{folder}" to `sparse` in {recipe.path}')
     modes = {path: int(tree[path][0], 8) for path in targets}
     return UpstreamPlan(upstream, entry, tuple(steps), copied, modes)
+
+
+def _outside(upstream: Upstream, paths: Iterable[TreePath]) -> list[TreePath]:
+    """The folders of ``paths`` that the upstream's sparse folders leave out."""
+    folders = {path.rpartition("/")[0] for path in paths if not store.in_cone(path, upstream.sparse)}
+    return [TreePath(folder) for folder in sorted(folders) if _above(folder).isdisjoint(folders)]
 
 
 def _above(path: str) -> set[str]:
@@ -213,7 +223,7 @@ def _make_repository(plan: UpstreamPlan, place: Path) -> lock.LockedUpstream:
     """A repository at the pin with one commit a fix and one for the overlay, on branch `kit`, checked out."""
     upstream, entry = plan.upstream, plan.entry
     git.run("init", "--quiet", "--initial-branch=kit", "--object-format=sha1", "--template=", place)
-    _share_objects(entry.repository, place / ".git", upstream)
+    _share_objects(entry.repository, place / ".git", upstream, _outside(upstream, plan.overlay))
     commits = []
     makers: list[series.Step | None] = []
     for step in plan.steps:
@@ -245,8 +255,9 @@ def _make_repository(plan: UpstreamPlan, place: Path) -> lock.LockedUpstream:
     return lock.LockedUpstream(upstream.url, upstream.pin, log[-2], log[-1], fixes, ids.get("", ""), written)
 
 
-def _share_objects(repository: Path, target: Path, upstream: Upstream) -> None:
-    """Give the new repository the cached objects (as hard links where possible), its origin and its sparse folders."""
+def _share_objects(repository: Path, target: Path, upstream: Upstream, more: Sequence[TreePath]) -> None:
+    """Give the new repository the cached objects (as hard links where possible), its origin, its sparse folders and
+    ``more``."""
     for pack in (repository / "objects").rglob("*"):
         if pack.is_file():
             link = target / pack.relative_to(repository)
@@ -263,7 +274,7 @@ def _share_objects(repository: Path, target: Path, upstream: Upstream) -> None:
         config = git.partial_clone(upstream.url)
     if upstream.sparse:
         config += "[core]\n\tsparseCheckout = true\n\tsparseCheckoutCone = true\n"
-        (target / "info" / "sparse-checkout").write_text(_cone(upstream.sparse), encoding="utf-8")
+        (target / "info" / "sparse-checkout").write_text(_cone([*upstream.sparse, *more]), encoding="utf-8")
     with (target / "config").open("a", encoding="utf-8") as file:
         file.write(config)
 

@@ -145,6 +145,24 @@ def test_sparse_and_all(root: Root, kit: Kit) -> None:
     assert (up / "z/out").exists()
 
 
+def test_an_overlay_outside_the_sparse_folders(root: Root, kit: Kit) -> None:
+    write(root.upstream, {"z/out": "x"})
+    pin = support.make_upstream(root.upstream, {"top": "x"})
+    root.overlay({"one.py": "ONE = 1\n", "deeper/two.py": "TWO = 2\n"})
+    given = {"upstream": {"pin": pin, "sparse": ["examples"]}}
+    root.recipe(**given, overlay=[{"source": "tiny", "into": "new/folder"}])
+    assert prepare(root, kit).status == 0
+    assert (MADE / "up/new/folder/one.py").read_text() == "ONE = 1\n"
+    assert (MADE / "up/new/folder/deeper/two.py").is_file() and not (MADE / "up/z").exists()
+    assert kit("verify", "made").status == 0
+    recipe = root.recipe(**given, overlay=[{"source": "tiny", "into": "z"}])
+    refused = prepare(root, kit)
+    assert refused.status == 1 and refused.err.splitlines() == [
+        "kit: error: up: the overlay goes into z, where upstream's z/out is not checked out",
+        f'  add "z" to `sparse` in {recipe}',
+    ]
+
+
 def test_no_fix_and_no_overlay(root: Root, kit: Kit) -> None:
     shutil.rmtree(root.patches())
     root.recipe(fix=None, overlay=None)
