@@ -175,7 +175,9 @@ def launched(script: str) -> dict[str, dict[str, int]]:
     """
     found: dict[str, dict[str, int]] = {}
     arrays: dict[str, str] = {}
-    code = re.sub(r"(?m)(^|[ \t])#.*$", lambda match: " " * len(match[0]), script)
+    here = r"(?ms)(?<=<<)-?['\"]?(\w+)['\"]?[^\n]*\n.*?^\t*\1$"  # a here-document is no command; its lines still count
+    code = re.sub(here, lambda match: "\n" * match[0].count("\n"), script)
+    code = re.sub(r"(?m)(^|[ \t])#.*$", lambda match: " " * len(match[0]), code)
     for match in re.finditer(r"(?ms)\b(\w+)(\+?)=\((.*?)\)\s*(?:$|;|\|\|)", code):
         name, added, content = match[1], match[2], match[3]
         target = re.search(_SCRIPT + r"\b", content)

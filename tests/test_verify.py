@@ -274,6 +274,7 @@ def test_nowhere_and_several(demo: Path, kit: Kit, monkeypatch: pytest.MonkeyPat
         ("python one.py --a\npython two.py --b\n", {"one.py": {"--a": 1}, "two.py": {"--b": 2}}),
         ("flags=(--a --b)\npython train.py --c\n", {"train.py": {"--c": 2}}),
         ("PYTHONPATH=x python3 ../scripts/train.py \\\n\t--a\n", {"train.py": {"--a": 2}}),
+        ("python - <<'END'\nsee tool.py --x\nEND\npython train.py --a\n", {"train.py": {"--a": 4}}),
         ('python3 "$here/../scripts/train.py" --a\n', {"../scripts/train.py": {"--a": 1}}),
         ('t=(\n  "$here/../a/train.py"\n  --b=1\n)\n', {"../a/train.py": {"--b": 3}}),
     ],
