@@ -107,7 +107,8 @@ class SmokeStep:
     like_on: tuple[str, ...] = ()  # the devices where they can be; none: on all
     events: str = ""  # the folder whose tensorboard logs hold them
     moved: str = ""  # a LoRA file: all its tensors that start at zero have moved
-    moved_from: str = ""  # not a LoRA: the file `moved` was trained from, from which nearly all its tensors moved
+    moved_from: str = ""  # not a LoRA: the file `moved` was trained from, whose tensors have all moved
+    idle: str = ""  # a regular expression: tensors of these names get no gradient, or are none of a model's weights
     images: str = ""  # a folder: it holds images, none of one colour
     files: tuple[str, ...] = ()  # are there afterwards
     absent: tuple[str, ...] = ()  # are not
@@ -149,10 +150,12 @@ class Smoke:
     step: tuple[SmokeStep, ...]
     red: tuple[Red, ...] = ()
     words: dict[str, tuple[str, ...]] = field(default_factory=dict)  # what several commands have in common
+    words_on: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)  # by device, instead of those
 
-    def command(self, step: SmokeStep) -> list[str]:
-        """A step's command, with the words its `@name` stands for."""
-        return [word for each in step.run for word in (self.words[each[1:]] if each.startswith("@") else (each,))]
+    def command(self, step: SmokeStep, device: str) -> list[str]:
+        """A step's command, with the words its `@name` stands for on ``device``."""
+        words = {**self.words, **self.words_on.get(device, {})}
+        return [word for each in step.run for word in (words[each[1:]] if each.startswith("@") else (each,))]
 
     def steps(self, device: str) -> tuple[SmokeStep, ...]:
         """The steps for one device."""
@@ -339,6 +342,14 @@ def _check(recipe: Recipe, source: Source) -> None:
 def _check_smoke(smoke: Smoke, recipe: Recipe, source: Source) -> None:
     """The words its commands stand for, the steps and fixes its reds name, and the devices of both are there."""
     steps = [step.name for step in smoke.step]
+    for device, words in smoke.words_on.items():
+        if device not in recipe.devices:
+            what, hint = f"device {device!r} is not one of the recipe's", f"supported: {', '.join(recipe.devices)}"
+            raise source.complain(("smoke", "words_on", device), what, hint)
+        for name in words:
+            if name not in smoke.words:
+                what = f"no words {name!r} on other devices{nearest(name, smoke.words)}"
+                raise source.complain(("smoke", "words_on", device, name), what, f"there are: {', '.join(smoke.words)}")
     for index, step in enumerate(smoke.step):
         for word in step.run:
             if word.startswith("@") and word[1:] not in smoke.words:

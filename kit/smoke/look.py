@@ -1,6 +1,6 @@
 """Look at what a training run left, in the reference environment: python look.py JSON
 
-The argument is {"events": [folder], "weights": [file, file it started from or ""], "images": [folder]}, each optional;
+The argument is {"events": [folder], "weights": [file, base or "", idle or ""], "images": [folder]}, each optional;
 prints one JSON object:
 losses (by step), weights ({tensors, moved, largest}), images (a list of {name, size, spread, data}).
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,10 @@ def losses(folder: str) -> dict[str, float]:
     return found
 
 
-def weights(file: str, base: str = "") -> dict[str, Any]:
+def weights(file: str, base: str = "", idle: str = "") -> dict[str, Any]:
     """How far training moved the tensors of ``file``, from those of the same name in ``base``; without one, of a LoRA:
-    its B matrices (`lora_B`, `lora.up`, `_lora.up`) start at exactly zero."""
+    its B matrices (`lora_B`, `lora.up`, `_lora.up`) start at exactly zero. Tensors whose names match ``idle`` are left
+    out."""
     from safetensors.torch import load_file
 
     trained = load_file(file)
@@ -39,9 +41,10 @@ def weights(file: str, base: str = "") -> dict[str, Any]:
         far = {name: trained[name].float() - start[name].float() for name in trained.keys() & start.keys()}
     else:
         far = {name: tensor for name, tensor in trained.items() if "lora_B" in name or "lora.up" in name}
-    largest = {name: float(tensor.abs().max()) for name, tensor in far.items()}
+    trains = {name: tensor for name, tensor in far.items() if not (idle and re.search(idle, name))}
+    largest = {name: float(tensor.abs().max()) for name, tensor in trains.items()}
     moved = sum(value > 0 for value in largest.values())
-    return {"tensors": len(far), "moved": moved, "largest": max(largest.values(), default=0.0)}
+    return {"tensors": len(trains), "moved": moved, "largest": max(largest.values(), default=0.0)}
 
 
 def images(folder: str) -> list[dict[str, Any]]:

@@ -135,7 +135,7 @@ def _step(run: Run, step: SmokeStep, before: Mapping[str, Mapping[str, float]]) 
             shutil.copytree(run.fill(source), run.fill(target), dirs_exist_ok=True)
     with no_hub() as (url, requests):
         log = run.out / "logs" / f"{step.name}.log"
-        command = [run.fill(word) for word in run.smoke.command(step)]
+        command = [run.fill(word) for word in run.smoke.command(step, run.device.name)]
         done = process.run(command, run.folder, _variables(run, url), log, step.limit)
     looked = _look(run, step)
     losses = looked.get("losses", {})
@@ -201,8 +201,7 @@ def _findings(
     if step.moved:
         found = looked.get("weights", {"tensors": 0, "moved": 0, "largest": 0.0})
         seen = f"{found['moved']} of {found['tensors']} moved, by up to {found['largest']:.2g}"
-        enough = found["tensors"] * (0.9 if step.moved_from else 1)  # a buffer or two is no weight
-        yield Finding("the trained weights moved", found["moved"] >= enough > 0, seen)
+        yield Finding("the trained weights moved", 0 < found["tensors"] == found["moved"], seen)
     if step.images:
         pictures = looked.get("images", [])
         seen = ", ".join(f"{picture['name']} spread {picture['spread']}" for picture in pictures) or "no image"
@@ -223,7 +222,7 @@ def _findings(
 
 def _look(run: Run, step: SmokeStep) -> dict[str, Any]:
     """What the step left, read in its own environment; nothing where there is nothing to read."""
-    asked = {"events": [step.events], "weights": [step.moved, step.moved_from], "images": [step.images]}
+    asked = {"events": [step.events], "weights": [step.moved, step.moved_from, step.idle], "images": [step.images]}
     filled = {key: [run.fill(value) for value in values] for key, values in asked.items() if values[0]}
     wanted = {key: values for key, values in filled.items() if Path(values[0]).exists()}
     if not wanted:

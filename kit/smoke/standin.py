@@ -11,13 +11,13 @@ from kit.devices import Device
 from kit.errors import KitError
 
 BUILD = Path(__file__).parent / "standins" / "build.py"
-BUILDABLE = ("npu",)
+TOOLKITS = {"npu": ("ASCEND_HOME_PATH",), "tpu": ()}  # the devices with a stand-in, and what names a toolkit's folder
 
 
 def variables(device: Device, python: Path) -> dict[str, str]:
     """What a program run by ``python`` needs in its environment to see the stand-in for ``device``; built on first use
     (half a minute). Raises KitError where there is no stand-in, or with the builder's own last line."""
-    if device.name not in BUILDABLE:
+    if device.name not in TOOLKITS:
         raise KitError(f"there is no {device.title} here, and no stand-in for one", "run it on a machine that has one")
     cache = cache_dir() / "standins"
     toolkit = cache / "toolkit"  # DeepSpeed looks whether the toolkit's folder is there, not into it
@@ -27,4 +27,4 @@ def variables(device: Device, python: Path) -> dict[str, str]:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise KitError(f"the stand-in for {device.title} could not be built: {last}", " ".join(command))
-    return {"PYTHONPATH": done.stdout.splitlines()[-1], "ASCEND_HOME_PATH": str(toolkit)}
+    return {"PYTHONPATH": done.stdout.splitlines()[-1], **dict.fromkeys(TOOLKITS[device.name], str(toolkit))}

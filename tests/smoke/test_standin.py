@@ -357,6 +357,10 @@ for dtype in torch.float32, torch.bfloat16, torch.float16, torch.int64:
 gathered = torch.empty(4, device=npu)
 dist.all_gather_into_tensor(gathered, torch.full((2,), float(rank), device=npu))
 assert gathered.tolist() == [0, 0, 1, 1]
+for dtype in torch.bfloat16, torch.bool:
+    told = torch.tensor([rank == 0, True], device=npu).to(dtype)
+    dist.broadcast(told, 0)
+    assert told.tolist() == [1, 1], dtype
 part = torch.empty(2, device=npu)
 dist.reduce_scatter_tensor(part, torch.arange(4.0, device=npu))
 assert part.tolist() == [[0, 2], [4, 6]][rank]
@@ -388,11 +392,11 @@ for views in False, True:
     assert (model.module.used.weight != before).all()
 
 import deepspeed
-for name, dtype in ("bf16", torch.bfloat16), ("fp16", torch.float16):
+for name, more, dtype in ("bf16", {}, torch.bfloat16), ("fp16", {"initial_scale_power": 4}, torch.float16):
     model = torch.nn.Linear(3, 2)
     engine, optimizer, _, _ = deepspeed.initialize(
         model=model, optimizer=torch.optim.AdamW(model.parameters(), lr=0.1), config={
-            "train_micro_batch_size_per_gpu": 1, name: {"enabled": True}, "gradient_clipping": 1.0,
+            "train_micro_batch_size_per_gpu": 1, name: {"enabled": True, **more}, "gradient_clipping": 1.0,
             "zero_optimization": {"stage": 2}, "zero_allow_untested_optimizer": True})
     before = engine.module.weight.detach().clone()
     for step in range(2):

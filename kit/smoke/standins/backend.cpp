@@ -25,6 +25,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -46,6 +47,8 @@ constexpr int kMost = 16; // devices at most
 // ------------------------------------------------------------------------------------------- devices and their memory
 
 int device_count = 1;
+bool keeps_parameters = true; // `.to(device)` changes a Parameter in place; else it is replaced
+bool own_streams = true; // the device has random streams; else it draws from the CPU's
 thread_local DeviceIndex current = 0;
 std::atomic<bool> used{false}, forked{false}; // the device was used; this process is a child forked since
 std::array<std::atomic<int64_t>, kMost> allocated{}, peak{};
@@ -82,6 +85,7 @@ at::DataPtr take(const Storage& cpu, DeviceIndex index) {
 }
 
 #if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 3
+#define KIT_BEFORE_2_3
 #define KIT_CONST const
 #define KIT_HOOK
 #else
@@ -241,8 +245,10 @@ const at::Generator& default_generator(DeviceIndex index) {
   return all.at(device_at(index).index());
 }
 
+// The CPU generator that a draw on the device is made with.
 at::Generator cpu_side(const at::Generator& generator) {
-  return static_cast<Generator*>(generator.unsafeGetGeneratorImpl())->cpu;
+  return own_streams ? static_cast<Generator*>(generator.unsafeGetGeneratorImpl())->cpu
+                     : at::detail::getDefaultCPUGenerator();
 }
 
 // ---------------------------------------------------------------------------------------------------------- operators
@@ -612,7 +618,7 @@ void run(const c10::OperatorHandle& op, Stack* stack) {
   {
     at::AutoDispatchBelowADInplaceOrView below;
     c10::impl::ExcludeDispatchKeyGuard plain(at::autocast_dispatch_keyset);
-    if (op.hasTag(at::Tag::nondeterministic_seeded) && !generator) {
+    if (own_streams && op.hasTag(at::Tag::nondeterministic_seeded) && !generator) {
       // the kernel draws from the CPU's stream: give it the device's meanwhile
       auto cpu = at::detail::getDefaultCPUGenerator();
       auto ours = cpu_side(default_generator(loan.device ? loan.device->index() : -1));
@@ -668,9 +674,10 @@ void convolution_backward(const c10::OperatorHandle& op, Stack* stack) {
   run(named("aten::convolution_backward"), stack);
 }
 
-// `.to(device)` and `.data =` change a Parameter in place rather than replace it, as the device's real package does.
-bool has_compatible_shallow_copy_type(const Tensor&, const Tensor&) {
-  return true;
+// Whether `.to(device)` and `.data =` can change a Parameter in place. torch says no for two kinds of device; packages of
+// devices may say yes.
+bool has_compatible_shallow_copy_type(const Tensor& self, const Tensor& from) {
+  return keeps_parameters || self.unsafeGetTensorImpl()->has_compatible_shallow_copy_type(from.key_set());
 }
 
 void record_stream(Tensor&, c10::Stream) {}
@@ -705,15 +712,106 @@ TORCH_LIBRARY_IMPL(aten, AutogradPrivateUse1, m) {
   m.impl("_has_compatible_shallow_copy_type", &has_compatible_shallow_copy_type);
 }
 
+#ifdef KIT_BEFORE_2_3 // what torch has for every device since
+REGISTER_GENERATOR_PRIVATEUSE1(new_generator)
+
+void non_finite_check_and_unscale(at::TensorList grads, Tensor& found_inf, const Tensor& inv_scale) {
+  for (Tensor grad : grads) {
+    if (!grad.isfinite().all().item<bool>()) {
+      found_inf.fill_(1);
+    }
+    grad.mul_(inv_scale);
+  }
+}
+
+Tensor& update_scale(
+    Tensor& scale, Tensor& tracker, const Tensor& found_inf, double growth, double backoff, int64_t interval) {
+  if (found_inf.item<float>()) {
+    scale.mul_(backoff);
+    tracker.zero_();
+  } else if (tracker.add_(1).item<int>() == interval) {
+    auto grown = scale * growth;
+    if (std::isfinite(grown.item<float>())) {
+      scale.copy_(grown);
+    }
+    tracker.zero_();
+  }
+  return scale;
+}
+
+bool is_pinned_tensor(const Tensor& tensor, c10::optional<c10::Device>) {
+  return tensor.is_cpu() && is_pinned(tensor.storage().data());
+}
+
+Tensor pin(const Tensor& tensor, c10::optional<c10::Device>) {
+  TORCH_CHECK(tensor.is_cpu(), "cannot pin '", tensor.toString(), "' only dense CPU tensors can be pinned");
+  auto bytes = at::detail::computeStorageNbytes(tensor.sizes(), tensor.strides(), tensor.itemsize());
+  Storage storage(Storage::use_byte_size_t(), bytes, &pinned_allocator, /*resizable=*/true);
+  return at::empty({0}, tensor.options()).set_(storage, 0, tensor.sizes(), tensor.strides()).copy_(tensor);
+}
+
+TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
+  m.impl("_amp_foreach_non_finite_check_and_unscale_", &non_finite_check_and_unscale);
+  m.impl("_amp_update_scale_", &update_scale);
+}
+
+// In place of torch's choice of CUDA for tensors that name no device; torch warns of it.
+void register_pinning() {
+  struct Quiet final : c10::WarningHandler {
+    void process(const c10::Warning&) override {}
+  } quiet;
+  c10::WarningUtils::WarningHandlerGuard guard(&quiet);
+  static torch::Library library(torch::Library::IMPL, "aten", c10::DispatchKey::BackendSelect, __FILE__, __LINE__);
+  library.impl("is_pinned", &is_pinned_tensor);
+  library.impl("_pin_memory", &pin);
+}
+#endif
+
 // ------------------------------------------------------------------------------------------------------------ autocast
 
 TORCH_LIBRARY_IMPL(_, AutocastPrivateUse1, m) {
   m.fallback(torch::CppFunction::makeFallthrough());
 }
 
-#ifdef AT_FORALL_LOWER_PRECISION_FP // torch's own lists for every device, since 2.4
 namespace lists {
 using namespace at;
+
+#ifndef AT_FORALL_LOWER_PRECISION_FP // torch's lists for every device came with 2.4; these are the ones 2.1 has for CUDA
+#undef KERNEL_PRIVATEUSEONE
+#define KIT_FOURTH(first, second, third, fourth, ...) fourth
+#define KERNEL_PRIVATEUSEONE(...) KIT_FOURTH(__VA_ARGS__, KIT_KERNEL2, KIT_KERNEL)(__VA_ARGS__)
+#define KIT_KERNEL(OP, POLICY) KERNEL(kNew, OP, POLICY)
+#define KIT_KERNEL2(OP, OVERLOAD, POLICY) KERNEL2(kNew, OP, OVERLOAD, POLICY)
+#define AT_FORALL_LOWER_PRECISION_FP(_) \
+  _(_convolution, deprecated) _(_convolution) _(conv1d) _(conv2d) _(conv3d) _(conv_tbc) _(conv_transpose1d) \
+  _(conv_transpose2d, input) _(conv_transpose3d, input) _(convolution) _(prelu) _(addmm) _(addmv) _(addr) \
+  _(matmul) _(einsum) _(mm) _(mv) _(linear) _(addbmm) _(baddbmm) _(bmm) _(chain_matmul) _(linalg_multi_dot) \
+  _(_thnn_fused_lstm_cell) _(_thnn_fused_gru_cell) _(lstm_cell) _(gru_cell) _(rnn_tanh_cell) _(rnn_relu_cell) \
+  _(_scaled_dot_product_flash_attention) _(scaled_dot_product_attention)
+#define AT_FORALL_FP32(_) \
+  _(acos) _(asin) _(cosh) _(erfinv) _(exp) _(expm1) _(log) _(log10) _(log2) _(log1p) _(reciprocal) _(rsqrt) \
+  _(sinh) _(tan) _(pow, Tensor_Scalar) _(pow, Tensor_Tensor) _(pow, Scalar) _(softplus) _(layer_norm) \
+  _(native_layer_norm) _(group_norm) _(frobenius_norm, dim) _(nuclear_norm) _(nuclear_norm, dim) \
+  _(cosine_similarity) _(poisson_nll_loss) _(cosine_embedding_loss) _(nll_loss) _(nll_loss2d) \
+  _(hinge_embedding_loss) _(kl_div) _(l1_loss) _(smooth_l1_loss) _(huber_loss) _(mse_loss) _(margin_ranking_loss) \
+  _(multilabel_margin_loss) _(soft_margin_loss) _(triplet_margin_loss) _(multi_margin_loss) \
+  _(binary_cross_entropy_with_logits) _(dist) _(pdist) _(cdist) _(renorm) _(logsumexp)
+#define AT_FORALL_FP32_SET_OPT_DTYPE(_) \
+  _(prod) _(prod, dim_int) _(prod, dim_Dimname) _(softmax, int) _(softmax, Dimname) _(log_softmax, int) \
+  _(log_softmax, Dimname) _(cumprod) _(cumprod, dimname) _(cumsum) _(cumsum, dimname) _(linalg_vector_norm) \
+  _(linalg_matrix_norm) _(linalg_matrix_norm, str_ord) _(sum) _(sum, dim_IntList) _(sum, dim_DimnameList)
+#define AT_FORALL_DIFFERENT_REDISPATCH_SIGNATURE(_) \
+  _(at::norm, "norm.Scalar", Tensor(const Tensor&, const Scalar&), \
+    Tensor(const Tensor&, const c10::optional<Scalar>&, ScalarType), fp32_append_dtype) \
+  _(at::norm, "norm.ScalarOpt_dim", Tensor(const Tensor&, const c10::optional<Scalar>&, IntArrayRef, bool), \
+    Tensor(const Tensor&, const c10::optional<Scalar>&, IntArrayRef, bool, ScalarType), fp32_append_dtype) \
+  _(at::norm, "norm.names_ScalarOpt_dim", Tensor(const Tensor&, const c10::optional<Scalar>&, DimnameList, bool), \
+    Tensor(const Tensor&, const c10::optional<Scalar>&, DimnameList, bool, ScalarType), fp32_append_dtype)
+#define AT_FORALL_PROMOTE(_) \
+  _(addcdiv) _(addcmul) _(atan2) _(bilinear) _(cross) _(dot) _(grid_sampler) _(index_put) _(tensordot) \
+  _(scatter_add)
+#endif
+
 TORCH_LIBRARY_IMPL(aten, AutocastPrivateUse1, m) {
 #define KIT_LOW(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, lower_precision_fp)
 #define KIT_FP32(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, fp32)
@@ -726,7 +824,6 @@ TORCH_LIBRARY_IMPL(aten, AutocastPrivateUse1, m) {
   AT_FORALL_PROMOTE(KIT_PROMOTE)
 }
 } // namespace lists
-#endif
 
 // --------------------------------------------------------------------------------------------------------------- hooks
 
@@ -857,16 +954,13 @@ struct Collectives final : c10d::Backend {
     return done(cpu_->broadcast(lent, options), tensors);
   }
   WorkPtr allreduce(Tensors& tensors, const c10d::AllreduceOptions& options) override {
-    auto lent = lend(tensors);
-    return done(cpu_->allreduce(lent, options), tensors);
+    return reduced(tensors, [&](Tensors& lent) { return cpu_->allreduce(lent, options); });
   }
   WorkPtr allreduce_coalesced(Tensors& tensors, const c10d::AllreduceCoalescedOptions& options) override {
-    auto lent = lend(tensors);
-    return done(cpu_->allreduce_coalesced(lent, options), tensors);
+    return reduced(tensors, [&](Tensors& lent) { return cpu_->allreduce_coalesced(lent, options); });
   }
   WorkPtr reduce(Tensors& tensors, const c10d::ReduceOptions& options) override {
-    auto lent = lend(tensors);
-    return done(cpu_->reduce(lent, options), tensors);
+    return reduced(tensors, [&](Tensors& lent) { return cpu_->reduce(lent, options); });
   }
   WorkPtr allgather(TensorLists& outputs, Tensors& inputs, const c10d::AllgatherOptions& options) override {
     auto lent_outputs = lend(outputs);
@@ -880,7 +974,7 @@ struct Collectives final : c10d::Backend {
   }
   WorkPtr allgather_into_tensor_coalesced(
       Tensors& outputs, Tensors& inputs, const c10d::AllgatherOptions& options) override {
-    return each(outputs, inputs, [&](Tensor& to, Tensor& from) { return _allgather_base(to, from, options); });
+    return in_turn(outputs, inputs, [&](Tensor& to, Tensor& from) { return _allgather_base(to, from, options); });
   }
   WorkPtr gather(TensorLists& outputs, Tensors& inputs, const c10d::GatherOptions& options) override {
     auto lent_outputs = lend(outputs);
@@ -894,16 +988,14 @@ struct Collectives final : c10d::Backend {
   }
   // gloo has no reduce_scatter: all ranks reduce everything and keep their part.
   WorkPtr reduce_scatter(Tensors& outputs, TensorLists& inputs, const c10d::ReduceScatterOptions& options) override {
-    auto all = at::stack(lend(inputs).at(0));
-    return keep_part(lend(outputs.at(0)), all, outputs, options);
+    return keep_part(numbers(outputs.at(0)), at::stack(numbers(inputs.at(0))), outputs, options);
   }
   WorkPtr _reduce_scatter_base(Tensor& output, Tensor& input, const c10d::ReduceScatterOptions& options) override {
-    auto all = at::stack(rows(lend(input))).clone();
-    return keep_part(lend(output).reshape(-1), all, {output}, options);
+    return keep_part(numbers(output), at::stack(rows(numbers(input))), {output}, options);
   }
   WorkPtr reduce_scatter_tensor_coalesced(
       Tensors& outputs, Tensors& inputs, const c10d::ReduceScatterOptions& options) override {
-    return each(outputs, inputs, [&](Tensor& to, Tensor& from) { return _reduce_scatter_base(to, from, options); });
+    return in_turn(outputs, inputs, [&](Tensor& to, Tensor& from) { return _reduce_scatter_base(to, from, options); });
   }
   WorkPtr alltoall_base(
       Tensor& output, Tensor& input, std::vector<int64_t>& to, std::vector<int64_t>& from,
@@ -938,21 +1030,32 @@ struct Collectives final : c10d::Backend {
   }
 
  private:
-  Tensor lend(const Tensor& tensor) const {
+  // What is reduced is lent as numbers, what is only moved as bits: there are dtypes that gloo does not know.
+  Tensor numbers(const Tensor& tensor) const {
     TORCH_CHECK(
         tensor.device().type() == kNew, "No backend type associated with device type ", tensor.device().type(), ": ",
         name_, " takes tensors on ", as_named);
     return Loan().lend(tensor);
   }
+  Tensors numbers(const Tensors& tensors) const {
+    return each(tensors, [&](auto& one) { return numbers(one); });
+  }
+  Tensor lend(const Tensor& tensor) const {
+    static const std::map<size_t, c10::ScalarType> of_size = {
+        {1, c10::kByte}, {2, c10::kHalf}, {4, c10::kInt}, {8, c10::kLong}};
+    return numbers(tensor).view(of_size.at(tensor.element_size()));
+  }
   Tensors lend(const Tensors& tensors) const {
-    Tensors lent;
-    std::transform(tensors.begin(), tensors.end(), std::back_inserter(lent), [&](auto& one) { return lend(one); });
-    return lent;
+    return each(tensors, [&](auto& one) { return lend(one); });
   }
   TensorLists lend(const TensorLists& lists) const {
-    TensorLists lent;
-    std::transform(lists.begin(), lists.end(), std::back_inserter(lent), [&](auto& one) { return lend(one); });
-    return lent;
+    return each(lists, [&](auto& one) { return lend(one); });
+  }
+  template <typename T, typename Do>
+  static std::vector<T> each(const std::vector<T>& all, Do&& act) {
+    std::vector<T> results;
+    std::transform(all.begin(), all.end(), std::back_inserter(results), act);
+    return results;
   }
   static Tensors flat(const TensorLists& lists) {
     Tensors all;
@@ -967,16 +1070,34 @@ struct Collectives final : c10d::Backend {
   static WorkPtr done(WorkPtr work, Tensors results) {
     return c10::make_intrusive<DeviceWork>(std::move(work), std::move(results));
   }
-  WorkPtr keep_part(Tensor to, Tensor all, Tensors results, const c10d::ReduceScatterOptions& options) {
+  // gloo sums bfloat16 only in newer versions of torch.
+  static Tensor summable(const Tensor& tensor) {
+    return tensor.scalar_type() == c10::kBFloat16 ? tensor.to(c10::kFloat) : tensor;
+  }
+  template <typename Do>
+  WorkPtr reduced(const Tensors& tensors, Do&& act) {
+    auto lent = numbers(tensors);
+    auto summed = each(lent, summable);
+    auto finish = [lent, summed] {
+      for (size_t i = 0; i < lent.size(); i++) {
+        if (!lent[i].is_same(summed[i])) {
+          lent[i].copy_(summed[i]);
+        }
+      }
+    };
+    return c10::make_intrusive<DeviceWork>(act(summed), tensors, finish);
+  }
+  WorkPtr keep_part(Tensor to, Tensor stacked, Tensors results, const c10d::ReduceScatterOptions& options) {
     c10d::AllreduceOptions reduce;
     reduce.reduceOp = options.reduceOp;
     reduce.timeout = options.timeout;
+    auto all = summable(stacked);
     Tensors one{all};
     auto finish = [to, part = all[getRank()]] { to.copy_(part.view(to.sizes())); };
     return c10::make_intrusive<DeviceWork>(cpu_->allreduce(one, reduce), std::move(results), finish);
   }
   template <typename Do>
-  WorkPtr each(Tensors& outputs, Tensors& inputs, Do&& act) {
+  WorkPtr in_turn(Tensors& outputs, Tensors& inputs, Do&& act) {
     WorkPtr last;
     for (size_t i = 0; i < outputs.size(); i++) {
       last = act(outputs[i], inputs.at(i));
@@ -992,14 +1113,20 @@ struct Collectives final : c10d::Backend {
 } // namespace
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
-  m.def("start", [](const std::string& name, int devices) {
+  m.def("start", [](const std::string& name, int devices, bool keeps, bool streams) {
     TORCH_CHECK(devices >= 0 && devices <= kMost, "0 to ", kMost, " devices, not ", devices);
     as_named = name;
     device_count = devices;
+    keeps_parameters = keeps;
+    own_streams = streams;
     pthread_atfork(nullptr, nullptr, [] { forked = forked || used; });
+#ifdef KIT_BEFORE_2_3
+    register_pinning();
+#endif
     static Hooks hooks;
     at::RegisterPrivateUse1HooksInterface(&hooks);
-  }, "Register the backend's hooks: the device's name, as in torch.device, and how many of them there are.");
+  }, "Register the backend's hooks: the device's name, as in torch.device, how many of them there are, whether `.to()` "
+     "keeps Parameters, and whether the device has random streams of its own.");
   m.def("refuse", [](std::vector<py::object> dtypes, std::set<std::string> except) {
     refused.clear();
     for (auto& dtype : dtypes) {
@@ -1015,6 +1142,16 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("memory", [](int index) {
     return std::make_pair(allocated.at(index).load(), peak.at(index).load());
   }, "Bytes allocated now and at most, on a device.");
+  m.def("is_autocast_enabled", &at::autocast::is_privateuseone_enabled);
+  m.def("set_autocast_enabled", &at::autocast::set_privateuseone_enabled);
+  m.def("get_autocast_dtype", [] {
+    return py::reinterpret_borrow<py::object>(
+        reinterpret_cast<PyObject*>(torch::getTHPDtype(at::autocast::get_autocast_privateuseone_dtype())));
+  });
+  m.def("set_autocast_dtype", [](py::object dtype) {
+    TORCH_CHECK_TYPE(THPDtype_Check(dtype.ptr()), "dtype must be a torch.dtype");
+    at::autocast::set_autocast_privateuseone_dtype(reinterpret_cast<THPDtype*>(dtype.ptr())->scalar_type);
+  });
   m.def("reset_peak", [](int index) { peak.at(index) = allocated.at(index).load(); });
   py::module_::import("torch.distributed");
   py::class_<Collectives, c10d::Backend, c10::intrusive_ptr<Collectives>>(m, "Collectives")

@@ -23,7 +23,8 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PACKAGES = {"npu": "torch_npu"}  # device: the package that stands in for it
+PACKAGES = {"npu": "torch_npu", "tpu": "torch_tpu"}  # device: the package that stands in for it
+AUTOLOADED = ("torch_npu",)  # those that torch imports by itself, since 2.5
 FLAGS = ["-O1", "-g0", "-w", "-DUSE_DISTRIBUTED", "-DUSE_C10D_GLOO"]
 METADATA = """Metadata-Version: 2.1
 Name: {name}
@@ -88,7 +89,8 @@ def assemble(device: str, version: str, backend: Path, target: Path) -> None:
         info = site / f"{package}-{version}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(METADATA.format(name=package, version=version, package=package))
-        (info / "entry_points.txt").write_text(f"[torch.backends]\n{package} = {package}:_autoload\n")
+        if package in AUTOLOADED:
+            (info / "entry_points.txt").write_text(f"[torch.backends]\n{package} = {package}:_autoload\n")
         (info / "top_level.txt").write_text(f"{package}\n")
         (info / "INSTALLER").write_text("kit\n")
         site.replace(target)

@@ -27,6 +27,12 @@ COUNT = "KIT_STANDIN_DEVICES"  # environment variable: how many devices the mach
 CALLS = "KIT_STANDIN_CALLS"  # environment variable: a file to which each process adds a line of JSON as it ends
 SAID = "KIT_STANDIN_SAID"  # environment variable: a parent process has said what this is
 
+# What no stand-in computes in, and the operators that keep and convert such tensors all the same.
+REFUSED = (torch.float64, torch.complex128)
+KEEPS_REFUSED = (
+    *("empty", "empty_strided", "new_empty_strided", "resize", "set", "copy", "_to_copy", "clone"),
+    *("as_strided", "view", "_reshape_alias", "alias", "detach", "_local_scalar_dense"),
+)
 
 calls: Counter = Counter()  # how often each of the package's own operators was called in this process
 
@@ -80,19 +86,22 @@ def start(
     device: str,
     module: ModuleType,
     *,
-    visible: str,
-    collectives: str,
-    refused: Iterable[torch.dtype] = (),
+    visible: str = "",
+    collectives: str = "",
+    keeps_parameters: bool = True,
+    own_streams: bool = True,
     refused_except: Iterable[str] = (),
 ) -> None:
     """Make `device` a device of torch, with `module` as torch.<device> and a collective backend named `collectives`.
 
-    `refused` dtypes fail in every operator but those of `refused_except` (names without namespace and trailing _).
+    `visible`: the variable that lists the devices a process sees. `keeps_parameters`: `.to()` changes Parameters in
+    place, else it replaces them. `own_streams`: the device has random streams, else it draws from the CPU's.
+    `refused_except`: operators (without namespace and trailing _) that take `REFUSED` dtypes all the same.
     """
-    _backend.start(device, count(visible))
+    _backend.start(device, count(visible), keeps_parameters, own_streams)
     if CALLS in os.environ:
         atexit.register(report, f"torch_{device}")
-    _backend.refuse(list(refused), set(refused_except))
+    _backend.refuse(list(REFUSED), {*KEEPS_REFUSED, *refused_except})
     torch.utils.rename_privateuse1_backend(device)
     module.default_generators = tuple(_backend.default_generator(index) for index in range(_backend.device_count()))
     torch._register_device_module(device, module)
@@ -110,5 +119,5 @@ def start(
         gloo = torch.distributed.ProcessGroupGloo(store, rank, size, timeout=timeout)
         return _backend.Collectives(gloo, collectives)
 
-    if torch.distributed.is_available():
+    if collectives and torch.distributed.is_available():
         torch.distributed.Backend.register_backend(collectives, group, extended_api=True, devices=[device])

@@ -39,8 +39,11 @@ def is_available() -> bool:
     return _backend.device_count() > 0
 
 
+_initialized = True  # torch.utils.checkpoint saves the device's random state where it is
+
+
 def is_initialized() -> bool:
-    return True
+    return _initialized
 
 
 def init() -> None:
@@ -295,19 +298,19 @@ def get_amp_supported_dtype() -> list[torch.dtype]:
 
 
 def is_autocast_enabled() -> bool:
-    return torch.is_autocast_enabled(torch._C._get_privateuse1_backend_name())
+    return _backend.is_autocast_enabled()
 
 
 def set_autocast_enabled(enable) -> None:
-    torch.set_autocast_enabled(torch._C._get_privateuse1_backend_name(), enable)
+    _backend.set_autocast_enabled(enable)
 
 
 def get_autocast_dtype() -> torch.dtype:
-    return torch.get_autocast_dtype(torch._C._get_privateuse1_backend_name())
+    return _backend.get_autocast_dtype()
 
 
 def set_autocast_dtype(dtype) -> None:
-    torch.set_autocast_dtype(torch._C._get_privateuse1_backend_name(), dtype)
+    _backend.set_autocast_dtype(dtype)
 
 
 # ------------------------------------------------------------------------------------------------- typed constructors
