@@ -532,26 +532,45 @@ class Arguments {
   std::string name_;
 };
 
-// Calls the CPU kernel. One that lacks a 16-bit dtype is called in float32, and what it made is rounded.
+// Calls the CPU kernel. One that lacks a 16-bit dtype is called in float32, and what it made is rounded; which do is
+// remembered: the error that says so takes longer than the work.
 void call_cpu(const c10::OperatorHandle& op, Stack& stack) {
   auto arguments = stack;
-  try {
-    op.callBoxed(stack);
-    return;
-  } catch (const c10::Error& error) {
-    std::string what = error.what_without_backtrace();
-    bool lacks = what.find("not implemented for") != std::string::npos;
-    if (!lacks || (what.find("Half") == std::string::npos && what.find("BFloat16") == std::string::npos)) {
-      throw;
-    }
+  auto narrow = c10::kFloat;
+  for (auto& value : arguments) {
+    Arguments::each_tensor(value, [&](const Tensor& tensor) {
+      if (tensor.defined() && (tensor.scalar_type() == c10::kHalf || tensor.scalar_type() == c10::kBFloat16)) {
+        narrow = tensor.scalar_type();
+      }
+    });
   }
-  auto narrow = c10::kHalf;
+  static std::mutex mutex;
+  static std::set<std::pair<std::string, c10::ScalarType>> lacking;
+  auto key = std::make_pair(c10::toString(op.operator_name()), narrow);
+  auto known = [&] {
+    std::lock_guard<std::mutex> guard(mutex);
+    return lacking.count(key) > 0;
+  };
+  if (narrow == c10::kFloat || !known()) {
+    try {
+      op.callBoxed(stack);
+      return;
+    } catch (const c10::Error& error) {
+      std::string what = error.what_without_backtrace();
+      bool lacks = what.find("not implemented for") != std::string::npos;
+      if (narrow == c10::kFloat || !lacks ||
+          (what.find("Half") == std::string::npos && what.find("BFloat16") == std::string::npos)) {
+        throw;
+      }
+    }
+    std::lock_guard<std::mutex> guard(mutex);
+    lacking.insert(key);
+  }
   std::vector<std::pair<Tensor, Tensor>> widened;
   auto widen = [&](const Tensor& tensor) {
     if (!tensor.defined() || (tensor.scalar_type() != c10::kHalf && tensor.scalar_type() != c10::kBFloat16)) {
       return tensor;
     }
-    narrow = tensor.scalar_type();
     for (auto& pair : widened) {
       if (pair.first.is_same(tensor)) {
         return pair.second;
@@ -572,8 +591,14 @@ void call_cpu(const c10::OperatorHandle& op, Stack& stack) {
       stack.push_back(value);
     }
   }
-  op.callBoxed(stack);
   const auto& schema = op.schema().arguments();
+  for (size_t i = 0; i < stack.size(); i++) { // a dtype among the arguments (softmax's backward) is widened too
+    bool dtype = schema[i].real_type()->kind() == c10::TypeKind::ScalarTypeType;
+    if (dtype && stack[i].isInt() && stack[i].toScalarType() == narrow) {
+      stack[i] = c10::kFloat;
+    }
+  }
+  op.callBoxed(stack);
   for (size_t i = 0; i < arguments.size(); i++) {
     if (schema[i].alias_info() && schema[i].alias_info()->isWrite()) {
       Arguments::each_tensor(arguments[i], [&](const Tensor& tensor) {
