@@ -93,6 +93,44 @@ def has_call(statement: ast.stmt, name: str) -> bool:
     )
 
 
+def imports(tree: ast.Module, name: str) -> bool:
+    """Whether a `from … import …` at the module's top binds ``name``."""
+    return any(
+        isinstance(node, ast.ImportFrom) and any((alias.asname or alias.name) == name for alias in node.names)
+        for node in tree.body
+    )
+
+
+def pipeline_move(statement: ast.stmt) -> ast.Call | None:
+    """The call by which a statement moves a pipeline to a device, with or without a dtype."""
+    call = statement.value if isinstance(statement, (ast.Assign, ast.Expr)) else None
+    if isinstance(call, ast.Call) and (same(call.func, "pipeline.to") or same(call.func, "pipe.to")):
+        return call if call.args or any(keyword.arg == "device" for keyword in call.keywords) else None
+    return None
+
+
+def validation_moves(tree: ast.Module) -> Iterator[tuple[ast.Call, ast.FunctionDef]]:
+    """The pipeline moves in functions named `log_validation…`, each with its function."""
+    for statement, above in statements(tree):
+        function = next((node for node in reversed(above) if isinstance(node, ast.FunctionDef)), None)
+        move = pipeline_move(statement)
+        if move and function and function.name.startswith("log_validation"):
+            yield move, function
+
+
+def casts(call: ast.Call) -> bool:
+    """Whether a `.to(device, …)` also gives a dtype."""
+    return len(call.args) > 1 or any(keyword.arg == "dtype" for keyword in call.keywords)
+
+
+def autocasts(function: ast.AST) -> bool:
+    """Whether something in ``function`` runs under torch's autocast."""
+    return any(
+        isinstance(node, ast.Call) and "autocast" in (getattr(node.func, "attr", ""), getattr(node.func, "id", ""))
+        for node in ast.walk(function)
+    )
+
+
 def is_step_limit(statement: ast.AST) -> bool:
     """`if global_step >= args.max_train_steps: break`."""
     return (

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import libcst as cst
 from libcst.helpers import get_full_name_for_node
 
+from kit.fixes import Splice
 from kit.fixes._ast import requires
 
 
@@ -46,11 +47,7 @@ class Block:
 
     def calls(self, statement: cst.CSTNode, name: str) -> bool:
         """Whether a statement is just a call of ``name`` (dotted)."""
-        if not isinstance(statement, cst.SimpleStatementLine) or len(statement.body) != 1:
-            return False
-        small = statement.body[0]
-        call = small.value if isinstance(small, cst.Expr) else None
-        return isinstance(call, cst.Call) and get_full_name_for_node(call.func) == name
+        return self.callee(statement) == name and isinstance(statement.body[0], cst.Expr)  # type: ignore[attr-defined]
 
     def imports(self, statement: cst.CSTNode) -> tuple[str, list[str]]:
         """The module of a `from module import …` line and the names it imports as themselves; none for others."""
@@ -60,7 +57,14 @@ class Block:
         names = [alias.evaluated_name for alias in line.names if alias.asname is None]
         return "" if line.relative else get_full_name_for_node(line.module) or "", names
 
-    def with_import(self, statement: cst.BaseStatement, name: str) -> list[cst.BaseStatement]:
+    def importing(self, name: str, module: str, beside: str) -> Iterator[Splice]:
+        """At the module's top, the import of ``name`` where ``beside`` comes from ``module``, unless it is there."""
+        lines = [] if self.enclosing else [self.imports(statement) for statement in self.statements]
+        place = next((at for at, (library, names) in enumerate(lines) if library == module and beside in names), None)
+        if place is not None and not any(name in names for _, names in lines):
+            yield Splice(place, place + 1, self._with_import(self.statements[place], name), counted=False)
+
+    def _with_import(self, statement: cst.BaseStatement, name: str) -> list[cst.BaseStatement]:
         """A `from module import …` line that imports ``name`` too, in its alphabetical place; one in parentheses stays
         as it is, with a line of its own below."""
         line: cst.ImportFrom = statement.body[0]  # type: ignore[attr-defined]
@@ -124,6 +128,52 @@ class Block:
                 return True
             inner = node
         return False
+
+    def owner(self) -> str:
+        """The name of the function this block is the body of; "" for other blocks."""
+        last = self.enclosing[-1] if self.enclosing else None
+        return last.name.value if isinstance(last, cst.FunctionDef) else ""
+
+    def function(self, name: str) -> ast.FunctionDef | None:
+        """The innermost function around this block as `ast` reads it, where its name starts with ``name``."""
+        around = next((node for node in reversed(self.enclosing) if isinstance(node, cst.FunctionDef)), None)
+        return self.read(around) if around and around.name.value.startswith(name) else None  # type: ignore[return-value]
+
+    def read(self, statement: cst.CSTNode) -> ast.stmt:
+        """A statement as `ast` reads it: comments, spacing and quotes do not matter."""
+        return ast.parse(self.module.code_for_node(statement)).body[0]
+
+    def callee(self, statement: cst.CSTNode) -> str:
+        """What the call is of (dotted) that a line consists of, or assigns the result of; "" for other statements."""
+        call = self._call(statement)
+        return get_full_name_for_node(call.func) or "" if call else ""
+
+    def without(self, statement: cst.BaseStatement, keyword: str) -> cst.BaseStatement:
+        """A statement whose call gives ``keyword`` last, without it."""
+        call: cst.Call = self._call(statement)  # type: ignore[assignment]
+        kept = [argument for argument in call.args if not argument.keyword or argument.keyword.value != keyword]
+        kept[-1] = kept[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)
+        return statement.with_deep_changes(call, args=kept)
+
+    def with_argument(self, statement: cst.BaseStatement, argument: str) -> cst.BaseStatement:
+        """A statement whose call, of one argument or more, has one more, laid out as they are."""
+        call: cst.Call = self._call(statement)  # type: ignore[assignment]
+        added: cst.Call = cst.parse_expression(f"call({argument})")  # type: ignore[assignment]
+        above, several = (
+            call.whitespace_before_args,
+            isinstance(call.whitespace_before_args, cst.ParenthesizedWhitespace),
+        )
+        comma = cst.Comma(whitespace_after=above if several else cst.SimpleWhitespace(" "))
+        last = call.args[-1]
+        end = added.args[0].with_changes(comma=last.comma, whitespace_after_arg=last.whitespace_after_arg)
+        last = last.with_changes(comma=comma, whitespace_after_arg=cst.SimpleWhitespace(""))
+        return statement.with_deep_changes(call, args=[*call.args[:-1], last, end])
+
+    def _call(self, statement: cst.CSTNode) -> cst.Call | None:
+        if not isinstance(statement, cst.SimpleStatementLine) or len(statement.body) != 1:
+            return None
+        line = statement.body[0]
+        return line.value if isinstance(line, (cst.Expr, cst.Assign)) and isinstance(line.value, cst.Call) else None
 
     def _code(self, node: cst.CSTNode) -> str:
         return ast.unparse(ast.parse(f"({self.module.code_for_node(node)})"))

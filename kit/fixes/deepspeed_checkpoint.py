@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import has_call, same, statements
+from kit.fixes._ast import has_call, imports, same, statements
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -32,10 +32,7 @@ _NAME = "DistributedType"
 def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The `if`s around each save_state() whose test speaks of the main process, each counted once; in order where the
     test lets DeepSpeed in and names it by an imported DistributedType."""
-    imported = any(
-        isinstance(node, ast.ImportFrom) and any((alias.asname or alias.name) == _NAME for alias in node.names)
-        for node in tree.body
-    )
+    imported = imports(tree, _NAME)
     found: dict[int, Site] = {}
     for statement, above in statements(tree):
         if has_call(statement, "accelerator.save_state"):
@@ -54,14 +51,8 @@ def _is_open(test: ast.expr) -> bool:
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    library = options.get("accelerate", "accelerate")  # where the script has Accelerator from
-    imports = {index: block.imports(statement) for index, statement in enumerate(block.statements)}
-    known = any(_NAME in names for _, names in imports.values())
+    yield from block.importing(_NAME, options.get("accelerate", "accelerate"), beside="Accelerator")
     for index, statement in enumerate(block.statements):
         alone = block.test(statement) == _MAIN and not statement.orelse  # type: ignore[attr-defined]
         if alone and block.contains_call(statement, "accelerator.save_state"):
             yield Splice(index, index + 1, [statement.with_changes(test=block.expression(_OPEN))])
-        module, names = imports[index]
-        if not block.enclosing and not known and module == library and "Accelerator" in names:
-            known = True
-            yield Splice(index, index + 1, block.with_import(statement, _NAME), counted=False)

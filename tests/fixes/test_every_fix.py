@@ -31,7 +31,7 @@ def test_a_fix_says_what_and_why(name: str) -> None:
     assert len(fix.WHY) > 100
     assert all(len(line) <= 120 for line in body.splitlines())
     assert all(re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+/(issues|pull)/\d+", link) for link in fix.LINKS)
-    assert fix.NEEDS and all(need.isidentifier() for need in fix.NEEDS)
+    assert all(need.isidentifier() for need in fix.NEEDS)
 
 
 def test_loading_fixes_does_not_import_libcst() -> None:

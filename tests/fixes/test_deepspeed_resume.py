@@ -1,0 +1,100 @@
+"""deepspeed-resume: leave a LoRA to DeepSpeed when a run under it is resumed."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, run, satisfied
+
+NAME = "deepspeed-resume"
+ONE = "from accelerate import Accelerator\n"
+BOTH = "from accelerate import Accelerator, DistributedType\n"
+MAIN = "def main(accelerator):\n    def load_model_hook(models, input_dir):\n"
+LEAVE = "        if accelerator.distributed_type == DistributedType.DEEPSPEED:\n            return\n\n"
+LOAD = """\
+        model = None
+        while models:
+            model = models.pop()
+        model.load(Pipeline.lora_state_dict(input_dir))
+"""
+
+APPLIED = [
+    case("as in the scripts", f"{ONE}{MAIN}{LOAD}", f"{BOTH}{MAIN}{LEAVE}{LOAD}"),
+    case(
+        "a comment above the first line, the import there",
+        f"{BOTH}{MAIN}        # none yet\n{LOAD}    load()\n",
+        f"{BOTH}{MAIN}{LEAVE}        # none yet\n{LOAD}    load()\n",
+    ),
+    case(
+        "blocks inside are left alone, another library's accelerator",
+        f"from tinytrain import Accelerator\n{MAIN}        for model in models:\n            with lock:\n"
+        "                state = P.lora_state_dict(input_dir)\n",
+        f"from tinytrain import Accelerator, DistributedType\n{MAIN}{LEAVE}        for model in models:\n"
+        "            with lock:\n                state = P.lora_state_dict(input_dir)\n",
+        accelerate="tinytrain",
+    ),
+]
+
+REFUSED = [
+    satisfied("there", f"{BOTH}{MAIN}{LEAVE}{LOAD}"),
+    satisfied(
+        "a model of its own, as upstream has it",
+        f"{BOTH}{MAIN}        if not accelerator.distributed_type == DistributedType.DEEPSPEED:\n"
+        "            model = models.pop()\n        else:\n            model = another()\n"
+        "        state = P.lora_state_dict(input_dir)\n",
+    ),
+    gone(
+        "no LoRA: there is nothing to do for an empty list",
+        f"{BOTH}{MAIN}        while models:\n            models.pop()\n",
+    ),
+    gone("not in a load hook", f"{BOTH}def main(accelerator):\n    state = P.lora_state_dict(input_dir)\n"),
+    conflict(
+        "no accelerator",
+        "`accelerator` is not bound",
+        2,
+        f"{BOTH}def load_model_hook(models):\n    P.lora_state_dict(1)\n",
+    ),
+    conflict(
+        "averaged weights would not be loaded",
+        "made 0: the code is not",
+        3,
+        f"{BOTH}{MAIN}{LOAD}        if args.use_ema:\n            ema.load(input_dir)\n",
+    ),
+    conflict("on one line", "made 0: the code is not", 3, f"{BOTH}{MAIN[:-1]} P.lora_state_dict(1)\n"),
+    conflict(
+        "no place to import from",
+        "postcondition does not hold",
+        2,
+        MAIN + LOAD,
+    ),
+    conflict(
+        "twice",
+        "expected 1 place to fix, found 2 (lines 3, 8)",
+        3,
+        f"{BOTH}{MAIN}{LOAD}" + "".join(f"{MAIN}{LOAD}".splitlines(True)[1:]),
+    ),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)
+
+
+def test_an_empty_list_ends_the_hook_before_and_not_after() -> None:
+    given = APPLIED[0].values[0]
+    names = {
+        "accelerator": SimpleNamespace(distributed_type="DEEPSPEED"),
+        "DistributedType": SimpleNamespace(DEEPSPEED="DEEPSPEED"),
+        "Pipeline": SimpleNamespace(lora_state_dict=lambda folder: {}),
+    }
+    before, after = (text[text.index("    def load") :].replace("    ", "", 1) for text in (given.before, given.after))
+    with pytest.raises(AttributeError, match="'NoneType' object has no attribute"):
+        run(before, **names)["load_model_hook"]([], "")
+    run(after, **names)["load_model_hook"]([], "")

@@ -1,0 +1,104 @@
+"""unwrap-save-hook: unwrap what DeepSpeed hands the save hook."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, run, satisfied
+
+NAME = "unwrap-save-hook"
+HOOK = "def main(accelerator):\n    def save_model_hook(models, weights, output_dir):\n"
+LOOP = "        for model in models:\n"
+ASK = "            if isinstance({model}, type({unwrap}(transformer))):\n                save({model})\n"
+
+
+def hooks(id: str, loop: str, model: str, unwrap: str, asks: str = ASK) -> Any:
+    before = f"{HOOK}        for {loop}:\n"
+    asks = asks.format(model=model, unwrap=unwrap)
+    return case(id, before + asks, f"{before}            {model} = {unwrap}({model})\n{asks}")
+
+
+APPLIED = [
+    hooks("as in the scripts", "model in models", "model", "unwrap_model"),
+    hooks("accelerate's own", "model in models", "model", "accelerator.unwrap_model"),
+    hooks("counted, under another name", "i, model_ in enumerate(models)", "model_", "accelerator.unwrap_model"),
+    hooks(
+        "asked for a class by its name",
+        "_, model in enumerate(models)",
+        "model",
+        "accelerator.unwrap_model",
+        "            # which one?\n            if isinstance({model}, (Transformer, Encoder)):\n                pass\n",
+    ),
+    hooks(
+        "asked in an expression, further in",
+        "model in models",
+        "model",
+        "unwrap_model",
+        "            with lock:\n                name = 'a' if isinstance({model}, type({unwrap}(unet))) else 'b'\n",
+    ),
+    hooks(
+        "unwrapped too late",
+        "model in models",
+        "model",
+        "unwrap_model",
+        ASK.replace("save({model})", "{model} = unwrap_model({model})"),
+    ),
+]
+
+REFUSED = [
+    satisfied(
+        "asked of the unwrapped one",
+        f"{HOOK}{LOOP}            isinstance(unwrap_model(model), A)\n",
+    ),
+    satisfied(
+        "unwrapped under another name",
+        f"{HOOK}{LOOP}            bare = accelerator.unwrap_model(model)\n            isinstance(bare, A)\n",
+    ),
+    satisfied(
+        "a part of it, which DeepSpeed's engine passes on",
+        f"{HOOK}{LOOP}            isinstance(model.base, A)\n",
+    ),
+    gone("never asked", f"{HOOK}{LOOP}            model.save_pretrained(output_dir)\n"),
+    gone(
+        "in the load hook",
+        "def load_model_hook(models, input_dir):\n    for model in models:\n        isinstance(model, A)\n",
+    ),
+    gone("taken by number", f"{HOOK}        while weights:\n            isinstance(models[0], A)\n"),
+    conflict(
+        "no accelerator",
+        "`accelerator` is not bound",
+        2,
+        "def save_model_hook(models, weights):\n    for model in models:\n        isinstance(model, A)\n",
+    ),
+    conflict(
+        "two loops",
+        "expected 1 place to fix, found 2 (lines 3, 5)",
+        3,
+        HOOK + 2 * f"{LOOP}            isinstance(model, A)\n",
+    ),
+    conflict("on one line", "made 0: the code is not", 3, f"{HOOK}        for model in models: isinstance(model, A)\n"),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)
+
+
+def test_a_wrapped_model_is_known_after_and_not_before() -> None:
+    given = APPLIED[0].values[0]
+    transformer = object.__new__(type("Transformer", (), {}))
+    engine = SimpleNamespace(module=transformer)
+    for text, wanted in ((given.before, []), (given.after, [transformer])):
+        saved: list[object] = []
+        text = text.replace("def main(accelerator):\n    def save", "if True:\n    def save")
+        names = {"transformer": transformer, "unwrap_model": lambda model: getattr(model, "module", model)}
+        run(text, save=saved.append, **names)["save_model_hook"]([engine], [], "")
+        assert saved == wanted

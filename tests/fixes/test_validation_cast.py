@@ -1,0 +1,99 @@
+"""validation-cast: validate the model in training without casting it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, satisfied
+
+NAME = "validation-cast"
+CAST = "    pipeline = pipeline.to(accelerator.device, dtype=torch_dtype)\n"
+DEFINITION = "def log_validation(pipeline, accelerator, torch_dtype):\n"
+AUTOCAST = "    with torch.autocast(accelerator.device.type):\n        return pipeline()\n"
+
+
+def moves(id: str, before: str, after: str) -> Any:
+    return case(id, f"{DEFINITION}    {before}\n{AUTOCAST}", f"{DEFINITION}    {after}\n{AUTOCAST}")
+
+
+APPLIED = [
+    moves(
+        "as in the script",
+        "pipeline = pipeline.to(accelerator.device, dtype=torch_dtype)",
+        "pipeline = pipeline.to(accelerator.device)",
+    ),
+    moves(
+        "another dtype, a comment",
+        "pipe = pipe.to(accelerator.device, dtype=weight_dtype)  # to",
+        "pipe = pipe.to(accelerator.device)  # to",
+    ),
+    moves(
+        "in place, a comma at the end",
+        "pipeline.to( accelerator.device, dtype=torch_dtype, )",
+        "pipeline.to( accelerator.device)",
+    ),
+    moves(
+        "the device by its name",
+        "pipeline.to(dtype=torch_dtype, device=accelerator.device)",
+        "pipeline.to(device=accelerator.device)",
+    ),
+    case(
+        "in the branch of another if, a context of its own",
+        """
+        def log_validation_images(pipeline, accelerator, torch_dtype):
+            if True:
+                # to the device
+                pipeline = pipeline.to(accelerator.device, dtype=torch_dtype)
+            autocast_ctx = autocast(accelerator.device.type)
+        """,
+        """
+        def log_validation_images(pipeline, accelerator, torch_dtype):
+            if True:
+                # to the device
+                pipeline = pipeline.to(accelerator.device)
+            autocast_ctx = autocast(accelerator.device.type)
+        """,
+    ),
+]
+
+REFUSED = [
+    satisfied("there", f"{DEFINITION}    pipeline = pipeline.to(accelerator.device)\n{AUTOCAST}"),
+    gone(
+        "without autocast",
+        f"{DEFINITION}    pipeline = pipeline.to(accelerator.device, dtype=torch_dtype)\n    return pipeline()\n",
+    ),
+    gone(
+        "elsewhere",
+        f"def main(pipeline, accelerator):\n    pipeline = pipeline.to(accelerator.device, dtype=d)\n{AUTOCAST}",
+    ),
+    gone("a part of it", f"{DEFINITION}    pipeline.vae = pipeline.vae.to(accelerator.device, dtype=d)\n{AUTOCAST}"),
+    conflict(
+        "the dtype by its place",
+        "made 0: the code is not",
+        2,
+        f"{DEFINITION}    pipeline = pipeline.to(accelerator.device, torch_dtype)\n{AUTOCAST}",
+    ),
+    conflict(
+        "no accelerator",
+        "`accelerator` is not bound",
+        2,
+        f"def log_validation(pipeline):\n{CAST}    with autocast():\n        pipeline()\n",
+    ),
+    conflict(
+        "twice",
+        "expected 1 place to fix, found 2 (lines 2, 3)",
+        2,
+        f"{DEFINITION}{CAST}{CAST}{AUTOCAST}",
+    ),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)

@@ -1,0 +1,185 @@
+"""validation-dtype: give the parts of a validation pipeline dtypes that fit, and leave those in training alone."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, run, satisfied
+
+NAME = "validation-dtype"
+BOTH = "import copy\nfrom accelerate import Accelerator, DistributedType\n"
+ONE = "import copy\nfrom accelerate import Accelerator\n"
+ARGUMENTS = "(pipeline, accelerator, torch_dtype, is_final_validation=False)"
+DEFINITION = f"def log_validation{ARGUMENTS}:\n"
+MOVE = "    pipeline = pipeline.to(accelerator.device)\n"
+FIX = (
+    "    pipeline.vae = copy.deepcopy(pipeline.vae).float()  # training keeps its own\n"
+    "    if is_final_validation or accelerator.distributed_type == DistributedType.DEEPSPEED:\n"
+    "        pipeline = pipeline.to(dtype=torch_dtype)  # what DeepSpeed trains has it already\n"
+)
+IMAGES = "    return pipeline()\n"
+
+
+def scripts(id: str, before: str, after: str, **options: str) -> Any:
+    return case(id, f"{before}{IMAGES}", f"{after}{IMAGES}", **options)
+
+
+APPLIED = [
+    scripts("as in the script", f"{ONE}{DEFINITION}{MOVE}", f"{BOTH}{DEFINITION}{FIX}{MOVE}"),
+    scripts(
+        "the seed's edit is taken back",
+        f"{BOTH}{DEFINITION}{MOVE[:-2]}, dtype=torch_dtype)\n",
+        f"{BOTH}{DEFINITION}{FIX}{MOVE}",
+    ),
+    scripts(
+        "blank lines and comments",
+        f"{BOTH}{DEFINITION}    log()\n\n    # to it\n    pipeline=pipeline.to( accelerator.device )  # now\n",
+        f"{BOTH}{DEFINITION}    log()\n\n{FIX}    # to it\n    pipeline=pipeline.to( accelerator.device )  # now\n",
+    ),
+    scripts(
+        "autocast only spoken of",
+        f"{BOTH}{DEFINITION}{MOVE}    # autocast_ctx = torch.autocast(accelerator.device.type)\n",
+        f"{BOTH}{DEFINITION}{FIX}{MOVE}    # autocast_ctx = torch.autocast(accelerator.device.type)\n",
+    ),
+    scripts(
+        "another library's accelerator",
+        f"import copy\nfrom tinytrain import Accelerator\n{DEFINITION}{MOVE}",
+        f"import copy\nfrom tinytrain import Accelerator, DistributedType\n{DEFINITION}{FIX}{MOVE}",
+        accelerate="tinytrain",
+    ),
+]
+
+
+def refused(id: str, reason: str, line: int, text: str) -> Any:
+    return conflict(id, reason, line, text + IMAGES)
+
+
+REFUSED = [
+    satisfied("there", f"{BOTH}{DEFINITION}{FIX}{MOVE}{IMAGES}"),
+    gone("under autocast", f"{BOTH}{DEFINITION}{MOVE}    with torch.autocast('cuda'):\n        pipeline()\n"),
+    gone("in another function", f"{BOTH}def main{ARGUMENTS}:\n{MOVE}"),
+    gone(
+        "another pipeline's dtype",
+        f"{BOTH}{DEFINITION}    pipeline.text_encoder = pipeline.text_encoder.to(torch.bfloat16)\n",
+    ),
+    refused(
+        "no dtype",
+        "`torch_dtype` is not bound",
+        4,
+        f"{BOTH}def log_validation(pipeline, accelerator, is_final_validation):\n{MOVE}",
+    ),
+    refused(
+        "no accelerator",
+        "`accelerator` is not bound",
+        4,
+        f"{BOTH}def log_validation(pipeline, torch_dtype, is_final_validation):\n{MOVE}",
+    ),
+    refused(
+        "not told whether it is the final one",
+        "`is_final_validation` is not bound",
+        4,
+        f"{BOTH}def log_validation(pipeline, accelerator, torch_dtype):\n{MOVE}",
+    ),
+    refused("no copy", "`copy` is not bound", 3, f"from accelerate import Accelerator\n{DEFINITION}{MOVE}"),
+    refused("no place to import from", "postcondition does not hold", 6, f"import copy\n{DEFINITION}{MOVE}"),
+    refused("another dtype", "made 0: the code is not", 4, f"{BOTH}{DEFINITION}{MOVE[:-2]}, dtype=torch.float16)\n"),
+    refused(
+        "another name", "made 0: the code is not", 4, f"{BOTH}{DEFINITION}    pipe = pipe.to(accelerator.device)\n"
+    ),
+    refused("not kept", "made 0: the code is not", 4, f"{BOTH}{DEFINITION}    pipeline.to(accelerator.device)\n"),
+    refused(
+        "only sometimes",
+        "postcondition does not hold",
+        8,
+        f"{BOTH}{DEFINITION}    if accelerator:\n        pipeline = pipeline.to(accelerator.device)\n",
+    ),
+    refused("twice", "expected 1 place to fix, found 2 (lines 4, 5)", 4, f"{BOTH}{DEFINITION}{MOVE}{MOVE}"),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)
+
+
+@dataclass
+class Part:
+    dtype: str = "float32"
+
+    def to(self, dtype: str) -> None:
+        self.dtype = dtype
+
+    def float(self) -> Part:
+        self.to("float32")
+        return self
+
+
+@dataclass
+class Pipeline:
+    """The dtypes of a pipeline's parts; it makes an image of the transformer's output with the VAE."""
+
+    transformer: Part
+    vae: Part
+    text_encoder: Part = field(default_factory=Part)
+    wrapped: bool = False
+
+    def to(self, device: str = "", dtype: str = "") -> Pipeline:
+        for part in (self.transformer, self.vae, self.text_encoder) if dtype else ():
+            part.to(dtype)
+        return self
+
+    def __call__(self) -> str:
+        if not self.wrapped and self.text_encoder.dtype != self.transformer.dtype:
+            raise RuntimeError("mat1 and mat2 must have the same dtype")
+        latents = "float32" if self.wrapped else self.transformer.dtype
+        if latents != self.vae.dtype:
+            raise RuntimeError(f"Input type ({latents}) and bias type ({self.vae.dtype}) should be the same")
+        return "image"
+
+
+SITUATIONS = {
+    "DeepSpeed": ("DEEPSPEED", "bfloat16", "float32", False),
+    "SD3 without DeepSpeed": ("MULTI_NPU", "float32", "float32", True),
+    "Flux without DeepSpeed": ("NO", "bfloat16", "bfloat16", True),
+}
+
+
+def _validate(text: str, situation: str) -> tuple[str, str, str]:
+    """What comes of a validation, and the dtypes that the transformer and the VAE of training have afterwards."""
+    distributed, transformer, vae, wrapped = SITUATIONS[situation]
+    pipeline = Pipeline(Part(transformer), Part(vae), wrapped=wrapped)
+    in_training = pipeline.transformer, pipeline.vae
+    names = {"copy": copy, "DistributedType": SimpleNamespace(DEEPSPEED="DEEPSPEED")}
+    log_validation = run(text.partition("Accelerator")[2].partition("\n")[2], **names)["log_validation"]
+    accelerator = SimpleNamespace(device="npu", distributed_type=distributed)
+    try:
+        came = log_validation(pipeline, accelerator, "bfloat16")
+    except RuntimeError as error:
+        came = str(error)
+    return came, in_training[0].dtype, in_training[1].dtype
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_it_validates_everywhere_and_training_keeps_its_dtypes(situation: str) -> None:
+    _, transformer, vae, _ = SITUATIONS[situation]
+    assert _validate(APPLIED[0].values[0].after, situation) == ("image", transformer, vae)
+
+
+def test_red_what_upstream_and_the_seed_do() -> None:
+    upstream, seed = APPLIED[0].values[0].before, APPLIED[1].values[0].before
+    assert _validate(upstream, "DeepSpeed")[0] == "mat1 and mat2 must have the same dtype"
+    assert _validate(upstream, "SD3 without DeepSpeed")[0] == "image"
+    assert _validate(upstream, "Flux without DeepSpeed")[0].startswith("Input type (float32) and bias type (bfloat16)")
+    assert _validate(seed, "DeepSpeed") == ("image", "bfloat16", "bfloat16")  # the VAE of training was cast
+    came, transformer, _ = _validate(seed, "SD3 without DeepSpeed")
+    assert came.startswith("Input type (float32) and bias type (bfloat16)")
+    assert transformer == "bfloat16"  # and so was what is trained
