@@ -101,6 +101,7 @@ class SmokeStep:
 
     name: str
     run: tuple[str, ...]  # a word `@name` stands for those of the smoke run's `words`
+    environment: dict[str, str] = field(default_factory=dict)  # variables of this command
     copy: dict[str, str] = field(default_factory=dict)  # from, to: before the command
     losses: int = 0  # steps whose loss is logged, each finite
     like: str = ""  # an earlier step: the losses of the same steps are equal

@@ -136,7 +136,8 @@ def _step(run: Run, step: SmokeStep, before: Mapping[str, Mapping[str, float]]) 
     with no_hub() as (url, requests):
         log = run.out / "logs" / f"{step.name}.log"
         command = [run.fill(word) for word in run.smoke.command(step, run.device.name)]
-        done = process.run(command, run.folder, _variables(run, url), log, step.limit)
+        variables = {**_variables(run, url), **step.environment}
+        done = process.run(command, run.folder, variables, log, step.limit)
     looked = _look(run, step)
     losses = looked.get("losses", {})
     return StepReport(
@@ -153,7 +154,7 @@ def _step(run: Run, step: SmokeStep, before: Mapping[str, Mapping[str, float]]) 
 
 
 _FIGURES = {
-    "FPS": r"(?m)^Final Performance images/sec : ([\d.]+)\nSettings : (.*)$",
+    "FPS": r"(?ms)^Final Performance images/sec : ([\d.]+)\n.*?^Settings : ([^\n]*)$",
     "it/s": r"(?m)^E2E it/s : ([\d.]+) \((.*)\)$",
 }
 

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from launching import SCRIPT, Machine, render
 
-# Records how it was called, prints what a training would have printed, ends with the status that is asked for.
+# Records how it was called and its config, prints what a training would have printed, ends with the status asked for.
 ACCELERATE = """#!/usr/bin/env bash
 printf '%s\\0' "$@" >"$RECORD/argv"
 env -0 >"$RECORD/env"
 pwd >"$RECORD/cwd"
+for word; do [[ $word != --config_file=* ]] || cp "${word#*=}" "$RECORD/config"; done
 cat "$RECORD/output" >&2
 exit "${FAKE_STATUS:-0}"
 """

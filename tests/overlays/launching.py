@@ -1,4 +1,4 @@
-"""Render the HiDream overlay and call its launch script: no torch, no network."""
+"""Render the overlays of a recipe and call their launch scripts: no torch, no network."""
 
 from __future__ import annotations
 
@@ -8,23 +8,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kit import devices, overlay, recipe, workspace
+from kit import overlay, recipe, workspace
 
 OVERLAYS = Path(__file__).parents[2] / "overlays"
 SCRIPT = "finetune_hidream_dreambooth_lora_deepspeed_bf16.sh"
+GOOD = ("--model_name", "model", "--pretrained4_path", "llama", "--dataset_name", "data")
 
 
-def render(device: str, into: Path, device_changes: dict[str, Any] | None = None, **cluster: Any) -> Path:
-    """The overlay as kit renders it for a device, whose profile may be changed."""
-    found = recipe.load("hidream")
-    profile = dataclasses.replace(devices.load(device), **(device_changes or {}))
+def render(
+    device: str, into: Path, device_changes: dict[str, Any] | None = None, name: str = "hidream", **cluster: Any
+) -> Path:
+    """A recipe's overlays as kit renders them for a device, whose profile may be changed: HiDream's one straight into
+    ``into``, another recipe's at their paths in the upstream below it."""
+    found = recipe.load(name)
+    profile = dataclasses.replace(found.device(device), **(device_changes or {}))
     numbers = dataclasses.replace(recipe.Cluster(processes=profile.processes), **cluster)
-    files = overlay.render(found.root, found.overlay[0], workspace.context(found, profile, numbers))
-    into.mkdir(parents=True, exist_ok=True)
-    for path, (mode, content) in files.items():
-        target = into / Path(path).name
-        target.write_bytes(content)
-        target.chmod(mode & 0o777)
+    context = workspace.context(found, profile, numbers)
+    for part in found.overlay:
+        for path, (mode, content) in overlay.render(found.root, part, context).items():
+            target = into / (Path(path).name if name == "hidream" else path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+            target.chmod(mode & 0o777)
     return into
 
 
@@ -38,6 +43,7 @@ class Run:
     argv: list[str]
     env: dict[str, str]
     cwd: str
+    config: str  # the accelerate config, as it was when accelerate started
 
     def value(self, flag: str) -> str | None:
         """The value of ``flag`` (with its dashes) in the call of accelerate; the last one, as argparse has it."""
@@ -47,18 +53,18 @@ class Run:
 
 @dataclass
 class Machine:
-    """A folder with a PATH of its own, a model, a Llama and a data set that pass the checks."""
+    """A folder with a PATH of its own, a model, a Llama and data sets that pass the checks; ``good`` gives them."""
 
     root: Path
     env: dict[str, str] = field(default_factory=dict)
+    good: tuple[str, ...] = GOOD
 
     def launch(self, script: Path, *arguments: str, cwd: Path | None = None, good: bool = True, **env: str) -> Run:
         record = self.root / "record"
-        for name in ("argv", "env", "cwd"):
+        for name in ("argv", "env", "cwd", "config"):
             (record / name).unlink(missing_ok=True)
-        paths = ["--model_name", "model", "--pretrained4_path", "llama", "--dataset_name", "data"] if good else []
         done = subprocess.run(
-            ["bash", str(script), *paths, *arguments],
+            ["bash", str(script), *(self.good if good else ()), *arguments],
             cwd=cwd or self.root / "work",
             env=self.env | env,
             capture_output=True,
@@ -68,10 +74,9 @@ class Machine:
         called = (record / "argv").exists()
         words = (record / "argv").read_text().split("\0")[:-1] if called else []
         pairs = (record / "env").read_text().split("\0")[:-1] if called else []
-        cwd_seen = (record / "cwd").read_text().strip() if called else ""
-        return Run(
-            done.returncode, done.stdout, done.stderr, words, dict(pair.split("=", 1) for pair in pairs), cwd_seen
-        )
+        seen = [(record / name).read_text() if called else "" for name in ("cwd", "config")]
+        pairs_of_env = dict(pair.split("=", 1) for pair in pairs)
+        return Run(done.returncode, done.stdout, done.stderr, words, pairs_of_env, seen[0].strip(), seen[1])
 
     def prints(self, text: str) -> None:
         """What the training will print."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import re
 import subprocess
 import sys
@@ -13,14 +15,51 @@ from launching import OVERLAYS
 LLAMA = '{"file_name": "00.jpg", "prompt": "a llama"}\n'
 
 
-def check(files: dict[str, str], tmp_path: Path, caption: str = "prompt") -> subprocess.CompletedProcess[str]:
+ALONE = ()  # how it is asked for images alone
+POKEMON = {"dataset_infos.json": '{"default": {"features": {"image": {}, "text": {}}}}', "README.MD": ""}
+MISSING = "raise ImportError"
+# What is used of the libraries a training environment has: the schema of a Parquet file is what follows its first line,
+# an image is a file that begins as a JPEG does.
+PYARROW = """
+class parquet:
+    class read_schema:
+        def __init__(self, path):
+            first, _, rest = open(path).read().partition("\\n")
+            if not rest:
+                raise ValueError("no footer")
+            self.names = rest.split()
+"""
+PIL = """
+class Image:
+    def open(path):
+        file = open(path)
+        if not file.read().startswith("JPEG"):
+            raise OSError("cannot identify image file")
+        return file
+"""
+
+
+def check(
+    files: dict[str, str],
+    tmp_path: Path,
+    arguments: tuple[str, ...] = ("prompt",),
+    pyarrow: str = MISSING,
+    pil: str = MISSING,
+) -> subprocess.CompletedProcess[str]:
+    """Check a folder of these files where the libraries are these."""
+    for name, text in {"pyarrow": pyarrow, "PIL": pil}.items():
+        (tmp_path / f"modules/{name}").mkdir(parents=True)
+        (tmp_path / f"modules/{name}/__init__.py").write_text(text)
     folder = tmp_path / "my data"
     folder.mkdir()
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     return subprocess.run(
-        [sys.executable, OVERLAYS / "shared/check_data.py", folder, caption], capture_output=True, text=True
+        [sys.executable, OVERLAYS / "shared/check_data.py", folder, *arguments],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "modules")},
+        capture_output=True,
+        text=True,
     )
 
 
@@ -34,7 +73,8 @@ def check(files: dict[str, str], tmp_path: Path, caption: str = "prompt") -> sub
         {"train/metadata.jsonl": LLAMA, "train/00.jpg": ""},
         {"metadata.csv": 'file_name,prompt\n00.jpg,"a llama, eating"\n', "00.jpg": ""},
         {"metadata.jsonl": '{"image_file_name": "00.jpg", "prompt": "a"}\n', "00.jpg": ""},
-        {"data/train-00000-of-00001.parquet": ""},
+        {"data/train-00000-of-00001.parquet": "PAR1"},
+        {"data/train-00000-of-00001.arrow": ""},
     ],
 )
 def test_good(files, tmp_path):
@@ -43,7 +83,8 @@ def test_good(files, tmp_path):
 
 
 def test_captions_may_be_left_out(tmp_path):
-    assert check({"00.jpg": ""}, tmp_path, caption="").returncode == 0
+    done = check({"00.jpg": ""}, tmp_path, ("",))
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -74,3 +115,73 @@ def test_hidden_folders_do_not_count(tmp_path):
     """The hub's own downloads leave a .cache with metadata beside the images."""
     done = check({"metadata.jsonl": LLAMA, "00.jpg": "", ".cache/hub/metadata.jsonl": "oops"}, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+TABLE = {"data/train-001.parquet": "PAR1\nimage text"}
+
+
+@pytest.mark.parametrize("pyarrow", [MISSING, PYARROW])
+@pytest.mark.parametrize("arguments", [("text",), ("text", "either"), ("",)])
+def test_good_tables(arguments, pyarrow, tmp_path):
+    done = check(POKEMON | TABLE, tmp_path, arguments, pyarrow=pyarrow)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("files", "pyarrow", "message"),
+    [
+        (POKEMON | TABLE, MISSING, r"dataset_infos.json: no column prompt .*; there is: image, text; choose with"),
+        (POKEMON | TABLE, PYARROW, r"train-001.parquet: no column prompt .*; there is: image, text; choose with"),
+        (POKEMON, MISSING, r"^no .parquet in .*/my data, though it has a dataset_infos.json: download its data folder"),
+        (
+            {"a.parquet": "version https://git-lfs"},
+            PYARROW,
+            r"a.parquet: not Parquet; is it a Git LFS",
+        ),
+        ({"a.parquet": "PAR1"}, PYARROW, r"a.parquet: no footer"),
+        (TABLE | {"dataset_infos.json": "[1]"}, MISSING, r"dataset_infos.json: not what datasets writes: "),
+        (TABLE | {"dataset_infos.json": "{"}, MISSING, r"dataset_infos.json: not what datasets writes: "),
+    ],
+)
+def test_mistakes_in_tables_are_one_line(files, pyarrow, message, tmp_path):
+    done = check(files, tmp_path, ("prompt", "either"), pyarrow=pyarrow)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.search(message, done.stderr), done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+DOG = {"alvan-nee-1.jpeg": "JPEG", "alvan-nee-2.jpeg": "JPEG"}
+
+
+@pytest.mark.parametrize("pil", [MISSING, PIL])
+@pytest.mark.parametrize("arguments", [ALONE, ("text", "either"), ("", "either")])
+def test_images_alone(arguments, pil, tmp_path):
+    done = check(DOG, tmp_path, arguments, pil=pil)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "images\n", "")
+
+
+@pytest.mark.parametrize(
+    ("files", "pil", "arguments", "message"),
+    [
+        ({}, MISSING, ALONE, r"^no images in .*/my data: give the folder they are in"),
+        ({}, MISSING, ("text", "either"), r"^no images and no metadata.jsonl in"),
+        ({"notes.txt": ""}, MISSING, ALONE, r"/notes.txt is no image: all that is in the folder is opened as one"),
+        (DOG | {"notes.txt": "", "z": ""}, MISSING, ALONE, r"/notes.txt is no image \(and 1 more\)"),
+        (DOG | {".cache/huggingface/x": ""}, MISSING, ("text", "either"), r"/my data/.cache is no image"),
+        (DOG | {".cache/huggingface/x": ""}, PIL, ALONE, r"/my data/.cache is no image"),
+        (DOG | {"more/3.jpeg": "JPEG"}, PIL, ("text", "either"), r"/my data/more is no image"),
+        (DOG | {"page.jpeg": "<html>"}, PIL, ALONE, r"/page.jpeg is no image"),
+        (POKEMON | TABLE, MISSING, ALONE, r"/my data is more than images: give it as --dataset_name"),
+        (DOG | {"metadata.csv": ""}, MISSING, ALONE, r"/my data is more than images: give it as --dataset_name"),
+    ],
+)
+def test_strays_are_named(files, pil, arguments, message, tmp_path):
+    done = check(files, tmp_path, arguments, pil=pil)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.search(message, done.stderr), done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_old_pythons_read_it():
+    """Launch scripts run it with the Python of the training environment; a seed has 3.8."""
+    ast.parse((OVERLAYS / "shared/check_data.py").read_text(), feature_version=(3, 8))

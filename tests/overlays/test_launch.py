@@ -342,10 +342,15 @@ def test_report(script, machine):
         "Steps: 100%|##########| 2/2 [00:08<00:00,  4.00s/it, loss=0.25, lr=0.1]\n"
     )
     run = machine.launch(script(), "--num_processors=4", "--gradient_accumulation_steps=2", "--log_file=my log.txt")
-    assert run.stdout.splitlines()[-3:-1] == ["Final Performance images/sec : 16", "Final Train Loss : 0.25"]
+    assert run.stdout.splitlines()[-4:-1] == [
+        "Final Performance images/sec : 16",
+        "Final Train Loss : 0.25",
+        "Settings : 4 cards, batch 8, bf16, 512 px, deepspeed, gradient checkpointing",
+    ]
     assert re.fullmatch(r"E2E Training Duration sec : \d+", run.stdout.splitlines()[-1])
     log = (machine.root / "work/my log.txt").read_text()
     assert log.startswith("accelerate launch --config_file=") and "2/2 [00:08<00:00" in log
+    assert "\nFinal Performance images/sec : 16\n" in log and "\nSettings : 4 cards" in log
 
 
 def test_a_failed_training_fails(script, machine):
@@ -396,4 +401,4 @@ def test_an_interrupt_ends_it_and_the_log_is_whole(script, machine):
 
 def test_shared_template_is_free_of_the_recipe():
     text = (OVERLAYS / "shared/launch.sh.j2").read_text().lower()
-    assert not re.search(r"hidream|ascend|npu|cuda|\bcpu:", text.replace("run on the cpu", ""))
+    assert not re.search(r"hidream|sd3|ascend|npu|cuda|\bcpu:", text.replace("run on the cpu", ""))

@@ -1,4 +1,4 @@
-"""The inference scripts' options, and overlays/hidream/prompt_utils.py, as far as they go without torch."""
+"""HiDream's inference scripts' options, and overlays/shared/inference.py, as far as they go without torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCRIPTS = ["infer_hidream_text2img_bf16.py", "infer_hidream_text2img_lora_bf16.p
 
 
 def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("prompt_utils", OVERLAYS / "hidream/prompt_utils.py")
+    spec = importlib.util.spec_from_file_location("inference", OVERLAYS / "shared/inference.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

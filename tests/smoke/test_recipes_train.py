@@ -14,6 +14,8 @@ from proving import failed, prove
 PROVEN: dict[tuple[str, str], list[str]] = {
     ("hidream", "cpu"): ["transformer-patches"],
     ("hidream", "npu"): [],
+    ("sd3", "cpu"): ["validation-dtype"],
+    ("sd3", "npu"): [],
 }
 
 

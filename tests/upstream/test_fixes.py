@@ -1,4 +1,4 @@
-"""The fixes on upstream scripts that no recipe names: every training script of diffusers, and two of SD3's."""
+"""The fixes on upstream scripts: those of the recipes' family one after another, every training script each by itself."""
 
 from __future__ import annotations
 
@@ -36,44 +36,90 @@ def diff(before: bytes, after: bytes) -> tuple[list[str], list[str]]:
     return removed, added
 
 
-SD3_OUTCOMES = {
-    "train_dreambooth_sd3.py": {
+OUTCOMES = {
+    (SD3, "dreambooth/train_dreambooth_sd3.py"): {
         "checkpoint-rotation": "satisfied",  # guarded by the very block that deepspeed-checkpoint opens
         "deepspeed-checkpoint": "applied",
+        "deepspeed-resume": "gone",
+        "offline-lora": "gone",
         "offline-model-card": "satisfied",
         "progress-print": "applied",
         "stop-at-max-steps": "applied",
+        "unwrap-save-hook": "satisfied",
+        "validation-cast": "gone",
+        "validation-dtype": "applied",
         "weights-pop": "applied",
     },
-    "train_dreambooth_lora_sd3.py": {
+    (SD3, "dreambooth/train_dreambooth_lora_sd3.py"): {
         "checkpoint-rotation": "applied",
         "deepspeed-checkpoint": "satisfied",
+        "deepspeed-resume": "satisfied",
+        "offline-lora": "applied",
         "offline-model-card": "satisfied",
         "progress-print": "applied",
         "stop-at-max-steps": "applied",
+        "unwrap-save-hook": "satisfied",
+        "validation-cast": "gone",
+        "validation-dtype": "applied",
         "weights-pop": "satisfied",
     },
+    (SD3, "dreambooth/train_dreambooth_lora_flux.py"): {
+        "deepspeed-resume": "applied",
+        "offline-lora": "applied",
+        "unwrap-save-hook": "applied",
+        "validation-cast": "gone",
+        "validation-dtype": "applied",  # the pin that diffusers#9476 is about
+    },
+    (PIN, "dreambooth/train_dreambooth_lora_hidream.py"): {
+        "deepspeed-resume": "satisfied",
+        "offline-lora": "applied",
+        "unwrap-save-hook": "satisfied",
+        "validation-cast": "applied",
+        "validation-dtype": "gone",
+    },
+    (PIN, "dreambooth/train_dreambooth_lora_flux.py"): {
+        "deepspeed-resume": "applied",
+        "offline-lora": "applied",
+        "unwrap-save-hook": "applied",
+        "validation-cast": "applied",  # autocast by then
+        "validation-dtype": "gone",
+    },
+    (PIN, "text_to_image/train_text_to_image_lora_sdxl.py"): {
+        "deepspeed-resume": "applied",
+        "offline-lora": "applied",
+        "unwrap-save-hook": "satisfied",
+        "validation-cast": "satisfied",
+        "validation-dtype": "gone",
+    },
 }
+SEVERAL = {"offline-lora"}  # has as many places as a script loads its LoRA
 
 
-def test_sd3(reach: Callable[[str], None]) -> None:
-    """The general fixes, one after another, on the scripts of an older pin that no patch was made for."""
+def apply(name: str, content: bytes, script: str) -> codemod.Result:
+    fix = fixes.load(name)
+    todo = [site for site in fix.sites(ast.parse(content), {}) if not site.done]
+    return codemod.run(fix, content, script, len(todo) or 1 if name in SEVERAL else 1)
+
+
+def test_the_family(reach: Callable[[str], None]) -> None:
+    """The general fixes, one after another, on scripts that mostly no patch was made for."""
     reach(DIFFUSERS)
-    files = at(SD3, "examples/dreambooth")
-    found: dict[str, dict[str, str]] = {}
-    for script, expected in SD3_OUTCOMES.items():
-        original = files[f"examples/dreambooth/{script}"]
-        found[script] = {name: str(codemod.run(fixes.load(name), original, script).outcome) for name in expected}
+    files = {pin: at(pin, "examples/dreambooth", "examples/text_to_image") for pin in (PIN, SD3)}
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for (pin, script), expected in OUTCOMES.items():
+        original = files[pin][f"examples/{script}"]
+        found[pin, script] = {name: str(apply(name, original, script).outcome) for name in expected}
         content = original
         for name in ("deepspeed-checkpoint", *expected):  # the order of a series: that one makes rotation needed
-            result = codemod.run(fixes.load(name), content, script)
-            assert result.outcome in (Outcome.applied, Outcome.satisfied), (script, name, result.reason)
+            result = apply(name, content, script)
+            assert result.outcome is not Outcome.conflict, (script, name, result.reason)
             content = result.content
         compile(content, script, "exec")
         for name in expected:
             sites = fixes.load(name).sites(ast.parse(content), {})
-            assert sites and all(site.done for site in sites), (script, name)
-    assert found == SD3_OUTCOMES
+            assert all(site.done for site in sites), (script, name)
+            assert bool(sites) == (expected[name] != "gone"), (script, name)
+    assert found == OUTCOMES
 
 
 # Outcomes on the 110 scripts under examples/ that count steps or save states. That many were measured otherwise, by a
@@ -88,6 +134,12 @@ COUNTS = {
     ("deepspeed-checkpoint", "satisfied"): 12,
     ("deepspeed-checkpoint", "gone"): 36,
     ("deepspeed-checkpoint", "conflict"): 1,
+    ("deepspeed-resume", "applied"): 21,
+    ("deepspeed-resume", "satisfied"): 4,
+    ("deepspeed-resume", "gone"): 84,
+    ("deepspeed-resume", "conflict"): 1,
+    ("offline-lora", "applied"): 29,
+    ("offline-lora", "gone"): 81,
     ("offline-model-card", "applied"): 4,
     ("offline-model-card", "satisfied"): 51,
     ("offline-model-card", "gone"): 55,
@@ -98,12 +150,22 @@ COUNTS = {
     ("stop-at-max-steps", "gone"): 28,
     ("transformer-patches", "applied"): 60,
     ("transformer-patches", "gone"): 50,
+    ("unwrap-save-hook", "applied"): 23,
+    ("unwrap-save-hook", "satisfied"): 12,
+    ("unwrap-save-hook", "gone"): 75,
+    ("validation-cast", "applied"): 5,
+    ("validation-cast", "satisfied"): 38,
+    ("validation-cast", "gone"): 67,
+    ("validation-dtype", "applied"): 3,
+    ("validation-dtype", "gone"): 99,
+    ("validation-dtype", "conflict"): 8,
     ("weights-pop", "applied"): 42,
     ("weights-pop", "satisfied"): 20,
     ("weights-pop", "gone"): 47,
     ("weights-pop", "conflict"): 1,
 }
 UNBOUND = "`accelerator` is not bound there"
+NO_DTYPE = "`torch_dtype` is not bound there"
 # Every refusal, and why it is right.
 CONFLICTS = {
     # No `accelerator` in these: flax trains on the devices of jax, colossalai brings its own launcher.
@@ -115,6 +177,17 @@ CONFLICTS = {
     "progress-print: examples/textual_inversion/textual_inversion_flax.py:620": UNBOUND,
     # A second gate around the first, which also logs and validates: opening it would run all that on every rank.
     "deepspeed-checkpoint: examples/vqgan/train_vqgan.py:988": "expected 1 place to fix, found 2 (lines 988, 1011)",
+    # Averaged weights, which DeepSpeed does not load, come after the models.
+    "deepspeed-resume: examples/amused/train_amused.py:443": "made 0",
+    # These do not hand log_validation the dtype, or call it `weight_dtype`.
+    "validation-dtype: examples/cogvideo/train_cogvideox_image_to_video_lora.py:721": NO_DTYPE,
+    "validation-dtype: examples/cogvideo/train_cogvideox_lora.py:738": NO_DTYPE,
+    "validation-dtype: examples/dreambooth/train_dreambooth_lora_sana.py:169": NO_DTYPE,
+    "validation-dtype: examples/research_projects/gligen/train_gligen_text.py:61": NO_DTYPE,
+    "validation-dtype: examples/research_projects/pixart/train_pixart_controlnet_hf.py:116": NO_DTYPE,
+    "validation-dtype: examples/research_projects/realfill/train_realfill.py:130": NO_DTYPE,
+    "validation-dtype: examples/research_projects/sana/train_sana_sprint_diffusers.py:282": NO_DTYPE,
+    "validation-dtype: examples/textual_inversion/textual_inversion_sdxl.py:149": NO_DTYPE,
     # One pop for each of two models: right with `count = 2` in the recipe.
     "weights-pop: examples/vqgan/train_vqgan.py:682": "expected 1 place to fix, found 2 (lines 682, 683)",
 }
@@ -125,6 +198,11 @@ LINES = {
     "progress-print": {(0, 1)},
     "stop-at-max-steps": {(0, 2)},
     "transformer-patches": {(0, 3), (0, 4)},  # the import, the call, a blank line or two
+    "deepspeed-resume": {(0, 3), (1, 4)},  # two lines and a blank one, and the import unless it is there
+    "offline-lora": {(1, 1), (2, 2), (3, 3)},
+    "unwrap-save-hook": {(0, 1)},
+    "validation-cast": {(1, 1)},
+    "validation-dtype": {(0, 3), (1, 4)},
     "weights-pop": {(1, 2)},
 }
 
@@ -140,8 +218,7 @@ def test_every_training_script(reach: Callable[[str], None], capsys: pytest.Capt
     conflicts = {}
     for path, content in scripts.items():
         for name in fixes.names():
-            fix = fixes.load(name)
-            result = codemod.run(fix, content, path)
+            result = apply(name, content, path)
             counts[name, str(result.outcome)] += 1
             if result.outcome is Outcome.conflict:
                 conflicts[f"{name}: {path}:{result.line}"] = result.reason
@@ -149,7 +226,7 @@ def test_every_training_script(reach: Callable[[str], None], capsys: pytest.Capt
                 assert result.content == content, (name, path)
                 continue
             compile(result.content, path, "exec", dont_inherit=True)
-            again = codemod.run(fix, result.content, path)
+            again = apply(name, result.content, path)
             assert (again.outcome, again.content) == (Outcome.satisfied, result.content), (name, path)
             removed, added = diff(content, result.content)
             if name in LINES:
