@@ -1,4 +1,4 @@
-"""The fixes on upstream scripts: those of the recipes' family one after another, every training script each by itself."""
+"""The fixes on upstream scripts: on the recipes' family one after another, on every training script each by itself."""
 
 from __future__ import annotations
 
@@ -166,6 +166,7 @@ COUNTS = {
 }
 UNBOUND = "`accelerator` is not bound there"
 NO_DTYPE = "`torch_dtype` is not bound there"
+MADE_0 = "expected 1 edit, made 0: the code is not as the fix knows it"
 # Every refusal, and why it is right.
 CONFLICTS = {
     # No `accelerator` in these: flax trains on the devices of jax, colossalai brings its own launcher.
@@ -178,7 +179,7 @@ CONFLICTS = {
     # A second gate around the first, which also logs and validates: opening it would run all that on every rank.
     "deepspeed-checkpoint: examples/vqgan/train_vqgan.py:988": "expected 1 place to fix, found 2 (lines 988, 1011)",
     # Averaged weights, which DeepSpeed does not load, come after the models.
-    "deepspeed-resume: examples/amused/train_amused.py:443": "made 0",
+    "deepspeed-resume: examples/amused/train_amused.py:544": MADE_0,
     # These do not hand log_validation the dtype, or call it `weight_dtype`.
     "validation-dtype: examples/cogvideo/train_cogvideox_image_to_video_lora.py:721": NO_DTYPE,
     "validation-dtype: examples/cogvideo/train_cogvideox_lora.py:738": NO_DTYPE,
