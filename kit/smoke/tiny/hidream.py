@@ -11,20 +11,13 @@ import sys
 from pathlib import Path
 
 import parts
-import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, HiDreamImageTransformer2DModel
 
 
 def build(folder: Path, seed: int = 0) -> None:
     """Write the three folders under ``folder``. Raises FileExistsError where one is there already."""
-    torch.manual_seed(seed)
     model = folder / "model"
-    for number, suffix in enumerate(("", "_2")):
-        parts.clip_tokenizer(model / f"tokenizer{suffix}")
-        torch.manual_seed(seed + number)
-        parts.clip_encoder(model / f"text_encoder{suffix}", positions=248)
-    parts.t5_tokenizer(model / "tokenizer_3")
-    parts.t5_encoder(model / "text_encoder_3", width=32)
+    parts.text_encoders(model, positions=248, width=32, seed=seed)
     parts.vae(model / "vae", channels=4)
     HiDreamImageTransformer2DModel(
         patch_size=2,

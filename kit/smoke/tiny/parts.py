@@ -99,6 +99,16 @@ def t5_encoder(folder: Path, width: int) -> None:
     )
 
 
+def text_encoders(model: Path, positions: int, width: int, seed: int) -> None:
+    """The first three text encoders of SD3 and HiDream-I1 with their tokenizers: two CLIPs, no two alike, and a T5."""
+    for number, suffix in enumerate(("", "_2")):
+        clip_tokenizer(model / f"tokenizer{suffix}")
+        torch.manual_seed(seed + number)
+        clip_encoder(model / f"text_encoder{suffix}", positions)
+    t5_tokenizer(model / "tokenizer_3")
+    t5_encoder(model / "text_encoder_3", width)
+
+
 def llama(folder: Path) -> None:
     """A Llama 16 wide with its byte-level BPE tokenizer, in one folder, as the published checkpoint is."""
     tokenizer = Tokenizer(models.BPE())
