@@ -19,6 +19,7 @@ from kit.schema import Source, load_toml, nearest, read
 
 PIN = re.compile(r"[0-9a-f]{40}")
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
+ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Upstream:
 
     name: str
     url: str  # https, or a folder beside the recipe whose files are the whole upstream
-    pin: str  # 40 hex digits
+    pin: str  # 40 hex digits; where there is no repository, the commit that kit makes of the files
+    sha256: str = ""  # of a released source package: `url` is then the address of that archive
     alternates: tuple[str, ...] = ()  # other addresses of the same repository, tried in order
     sparse: tuple[TreePath, ...] = ()  # folders checked out, besides the files at the top; none: all
     version: str = ""  # what the pin is called, for people
@@ -388,14 +390,21 @@ def _check_upstream(upstream: Upstream, at: tuple[str, int], folders: list[str],
         raise source.complain((*at, "name"), f"two upstreams share the folder {upstream.name!r}", "rename one of them")
     if not PIN.fullmatch(upstream.pin):
         hint = f"pin the full 40-digit commit: git ls-remote {upstream.url} {upstream.pin}"
+        if upstream.carried or upstream.sha256:
+            hint = "write 40 zeros: `kit prepare` then says which commit its files make"
         raise source.complain((*at, "pin"), f"{upstream.pin!r} is not a full commit id", hint)
     for key, url in (("url", upstream.url), *(("alternates", url) for url in upstream.alternates)):
+        if url.endswith(ARCHIVES) and not upstream.sha256:
+            raise source.complain((*at, key), f"url {url!r} is an archive", "add `sha256 = …`, the digest of the file")
         if re.fullmatch(r"https://[!-~]+", url):
             continue
         if ":" in url or url.startswith("-") or not url:
             hint = "use https:// or a folder beside the recipe"
             raise source.complain((*at, key), f"url {url!r} is not https", hint)
         tree_path(url.removeprefix("/"), f"{source.path}:{source.line((*at, key))}: {key}")
+    if upstream.sha256 and (upstream.carried or not re.fullmatch(r"[0-9a-f]{64}", upstream.sha256)):
+        what = "a carried folder has no digest" if upstream.carried else f"{upstream.sha256!r} is no sha256 digest"
+        raise source.complain((*at, "sha256"), what, "sha256sum ARCHIVE prints it: 64 hex digits")
     for folder in upstream.sparse:
         tree_path(folder, f"{source.path}:{source.line((*at, 'sparse'))}: sparse")
 

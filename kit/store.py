@@ -2,6 +2,7 @@
 
 An entry is fetched once, under a lock, into a temporary folder that is renamed when it is whole; after that it is only
 read. It holds the commit, its trees, and the blobs of the sparse folders (depth 1, blobless, then just those blobs).
+Where there is no repository (a released source package, a folder that comes with the recipe), the commit is made here.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from kit.recipe import Upstream
 
 _FORMAT = "1"  # part of every entry's name: a change of layout starts a new cache
 _IDENTITY = "kit <kit@localhost>"
-_CARRIED_DATE = "946684800 +0000"  # 2000-01-01: the commit of a carried upstream is made here, the same everywhere
+_DATE = "946684800 +0000"  # 2000-01-01: of commits that are made here, the same everywhere
 
 
 @dataclass(frozen=True)
@@ -107,12 +108,14 @@ def in_cone(path: str, sparse: Iterable[str]) -> bool:
 
 
 def _fetch_any(upstream: Upstream, staging: Path) -> None:
-    failures = []
+    failures: list[KitError] = []
     for url in (upstream.url, *upstream.alternates):
         try:
-            return _fetch(upstream, url, staging)
+            return (_import_archive if upstream.sha256 else _fetch)(upstream, url, staging)
         except git.GitError as error:
             failures.append(_explain(upstream, url, error))
+        except KitError as error:
+            failures.append(error)
     raise failures[0] if len(failures) == 1 else KitError("\n  ".join(str(failure) for failure in failures))
 
 
@@ -156,8 +159,17 @@ def _listing(repository: Path, commit: str) -> dict[str, tuple[str, str]]:
     return listing
 
 
+def _import_archive(upstream: Upstream, url: str, staging: Path) -> None:
+    """Commit the files of a released source package."""
+    from kit import archive
+
+    with output.progress(f"fetching {upstream.name} {upstream.version}".rstrip()) as update:
+        content = archive.fetch(url, upstream.sha256, update)
+    _import(upstream, archive.files(content, url), url, staging)
+
+
 def _import_folder(upstream: Upstream, folder: Path, staging: Path) -> None:
-    """Commit a folder the recipe carries, with fixed author and date: the same id everywhere."""
+    """Commit a folder the recipe carries."""
     if not folder.is_dir():
         raise KitError(f"the carried upstream {folder} does not exist", "check `url` in the recipe")
     files = {
@@ -168,11 +180,16 @@ def _import_folder(upstream: Upstream, folder: Path, staging: Path) -> None:
     contents = {
         path: (0o100755 if is_executable(file) else 0o100644, file.read_bytes()) for path, file in files.items()
     }
-    stream = fast_import([Commit(f"{upstream.name}\n", contents)], None, _CARRIED_DATE)
+    _import(upstream, contents, str(folder), staging)
+
+
+def _import(upstream: Upstream, files: dict[TreePath, tuple[int, bytes]], origin: str, staging: Path) -> None:
+    """Commit ``files``, with fixed author and date: the same id everywhere, and the pin."""
+    stream = fast_import([Commit(f"{upstream.name}\n", files)], None, _DATE)
     git.run("fast-import", "--quiet", "--force", stdin=stream, at=staging)
     made = git.text("rev-parse", "refs/heads/kit", at=staging)
     if made != upstream.pin:
-        raise KitError(f"{folder}: its files make commit {made}, the recipe pins {upstream.pin}", f'pin = "{made}"')
+        raise KitError(f"{origin}: its files make commit {made}, the recipe pins {upstream.pin}", f'pin = "{made}"')
 
 
 def is_executable(file: Path) -> bool:

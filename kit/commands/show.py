@@ -30,6 +30,8 @@ def run(recipe_name: str, as_json: bool) -> int:
     for upstream in found.upstream:
         output.line(f"  {upstream.name}  {upstream.url}")
         output.line(f"    pin {upstream.pin}{f' ({upstream.version})' if upstream.version else ''}")
+        if upstream.sha256:
+            output.line(f"    released source package, sha256 {upstream.sha256}")
         output.line(f"    checked out: {', '.join(upstream.sparse) or 'everything'}")
     output.line("\nfixes")
     for number, step in enumerate(found.fix, 1):

@@ -1,0 +1,92 @@
+"""A released source package (an sdist): fetched over https, held against its digest, read without unpacking to disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import lzma
+import re
+import tarfile
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from kit.errors import KitError
+from kit.git import Progress
+from kit.paths import TreePath, tree_path
+
+_SECONDS = 60  # without an answer
+_METADATA = re.compile(r"(^|/)[^/]*\.egg-info/")  # what packaging adds; an editable install writes it anew
+
+
+def fetch(url: str, sha256: str, progress: Progress) -> bytes:
+    """The archive at ``url``, an https address or a local path, whose digest is ``sha256`` (64 hex digits).
+
+    Raises KitError where it cannot be had, and where what came is another file.
+    """
+    try:
+        content = Path(url).read_bytes() if url.startswith("/") else _download(url, progress)
+    except urllib.error.HTTPError as error:
+        raise KitError(f"{url} cannot be had: {error.code} {error.reason}", "check `url` in the recipe") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        hint = "check the network, or list where else the archive is under `alternates` in the recipe"
+        raise KitError(f"{url} cannot be reached: {reason}", hint) from None
+    if (found := hashlib.sha256(content).hexdigest()) != sha256:
+        hint = "compare with the digest its publisher gives; an archive that was released does not change"
+        raise KitError(f"{url}: its sha256 is {found}, the recipe says {sha256}", hint)
+    return content
+
+
+def _download(url: str, progress: Progress) -> bytes:
+    opener = urllib.request.OpenerDirector()  # with no handler for http: a redirect cannot leave https
+    for handler in _HANDLERS:
+        opener.add_handler(handler())
+    parts, done = [], 0
+    with opener.open(url, timeout=_SECONDS) as answer:
+        total = int(answer.headers.get("Content-Length") or 0)
+        while part := answer.read(1 << 16):
+            parts.append(part)
+            done += len(part)
+            progress(done, max(total, done))
+    return b"".join(parts)
+
+
+_HANDLERS: tuple[Callable[[], urllib.request.BaseHandler], ...] = (
+    urllib.request.ProxyHandler,
+    urllib.request.HTTPSHandler,
+    urllib.request.HTTPRedirectHandler,
+    urllib.request.HTTPDefaultErrorHandler,
+    urllib.request.HTTPErrorProcessor,
+    urllib.request.UnknownHandler,
+)
+
+
+def files(content: bytes, name: str) -> dict[TreePath, tuple[int, bytes]]:
+    """The files of an archive, by their path below its one top folder, each as (git mode, content).
+
+    The metadata that packaging adds (`*.egg-info`) is left out. Raises KitError, naming the archive as ``name``, for
+    what is no archive, for a path that leaves the tree, and for links and special files.
+    """
+    found: dict[TreePath, tuple[int, bytes]] = {}
+    tops = set()
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            for member in archive:
+                path = tree_path(member.name.rstrip("/"), name)
+                top, _, below = path.partition("/")
+                tops.add(top)
+                if member.isdir() or _METADATA.search(below):
+                    continue
+                reader = archive.extractfile(member) if member.isreg() else None
+                if not reader:
+                    raise KitError(f"{name}: {path} is a link or a special file", "kit takes regular files only")
+                found[TreePath(below)] = (0o100755 if member.mode & 0o100 else 0o100644, reader.read())
+    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+        raise KitError(f"{name} is no tar archive: {error}", "check `url` in the recipe") from None
+    if len(tops) != 1 or not found or "" in found:
+        shown = ", ".join(sorted(tops)[:3]) or "nothing"
+        raise KitError(f"{name} is not one folder of files: {shown} is in it", "kit takes archives as sdists are")
+    return found
