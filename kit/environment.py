@@ -120,20 +120,23 @@ def remove(environment: Environment) -> None:
 
 
 def write_lock(recipe: Recipe, workspace: Path) -> None:
-    """Resolve the recipe's pins and its trees' own requirements for its Python, on any Linux machine."""
+    """Resolve the recipe's pins together with its trees for its Python, on any Linux machine. The trees take part in
+    the resolution, so that what they ask of each other holds, and are left out of the lock: they are installed as they
+    are (:func:`ensure`)."""
     target = lock_path(recipe)
     target.parent.mkdir(exist_ok=True)
     pins = recipe.environment.packages.items()
-    wanted = "".join(f"{name}=={version}\n" if version else f"{name}\n" for name, version in pins)
+    trees = [workspace / upstream.name for upstream in recipe.upstream]
+    wanted = [f"{name}=={version}" if version else name for name, version in pins]
+    wanted += [f"-e {tree.absolute().as_uri()}" for tree in trees if (tree / "setup.py").is_file()]
     source = target.with_suffix(".in.tmp")
-    source.write_text(wanted, encoding="utf-8")
+    source.write_text("".join(f"{line}\n" for line in wanted), encoding="utf-8")
     try:
-        projects = [workspace / upstream.name / "setup.py" for upstream in recipe.upstream]
         options = ("--quiet", "--universal", "--no-header", "--no-annotate")
-        version = ("--python-version", recipe.environment.python)
-        text = uv("pip", "compile", *options, *version, source, *(path for path in projects if path.is_file()))
+        resolved = uv("pip", "compile", *options, "--python-version", recipe.environment.python, source)
     finally:
         source.unlink()
+    text = re.sub(r"(?m)^-e .*\n", "", resolved)
     head = f"# Resolved by `kit env {recipe.name} --lock` from the recipe's pins and its upstreams' own requirements.\n"
     size = re.search(r"(?m)^# installed: .*\n", target.read_text("utf-8")) if target.exists() else None
     target.write_text(head + (size[0] if size else "") + text, encoding="utf-8")

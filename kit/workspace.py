@@ -268,6 +268,7 @@ def _share_objects(repository: Path, target: Path, upstream: Upstream, more: Seq
                 shutil.copyfile(pack, link)
     (target / "info").mkdir(exist_ok=True)
     (target / "info" / "attributes").write_text(_BYTES, encoding="utf-8")
+    (target / "info" / "exclude").write_text("".join(f"*{mark}\n" for mark in IGNORED_JUNK), encoding="utf-8")
     config = ""
     if (repository / "shallow").exists():
         shutil.copyfile(repository / "shallow", target / "shallow")

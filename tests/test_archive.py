@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import TRAIN, Done, Root
+from support import TRAIN, Done, Root, write
 
 from kit import archive, recipe, store
 from kit.errors import KitError
@@ -118,6 +118,9 @@ def test_the_same_commit_from_the_same_archive(root: Root, kit: Kit, pinned: Pat
     assert kit("verify", "made").status == 0
     assert Path("made/up/tool.sh").stat().st_mode & 0o100
     assert not list(Path("made").rglob("*.egg-info"))
+    for junk in ("__pycache__/train.pyc", "src/up.egg-info/SOURCES.txt"):  # a released package has no .gitignore
+        write(Path("made/up"), {junk: b"\0"})
+    assert kit("diff", "--local", "made").out == "" and kit("verify", "made").status == 0
     (root.place / NAME).unlink()
     again = kit("prepare", pinned, "--device", "cpu", "again", "--offline", "--json")
     assert again.status == 0, again.err

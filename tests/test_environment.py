@@ -16,7 +16,7 @@ from kit.errors import KitError
 UV = """#!/bin/sh
 echo "$@" >> "$UV_LOG"
 [ "$1" != venv ] || { for last; do :; done; mkdir -p "$last/bin"; }
-[ "$1 $2" != "pip compile" ] || echo "torch==2.7.1"
+[ "$1 $2" != "pip compile" ] || { echo "torch==2.7.1"; for last; do :; done; tee -a "$UV_LOG" < "$last"; }
 [ "$1 $2" != "pip install" ] || [ -z "$UV_FAILS" ] || { echo "x No solution found: torch is not torch" >&2; exit 1; }
 """
 
@@ -104,6 +104,13 @@ def test_lock_keeps_the_measured_size(place: Path, uv: Path, kit: object) -> Non
     assert env(kit, place, "--device", "cpu", "made", "--lock").status == 0
     text = environment.lock_path(recipe.load(str(place))).read_text()
     assert text.splitlines()[1:] == ["# installed: 0.1 GB", "torch==2.7.1"]
+
+
+def test_the_trees_are_resolved_together_and_are_not_in_the_lock(place: Path, uv: Path, kit: object) -> None:
+    (Path("made") / "up" / "setup.py").write_text("")
+    assert env(kit, place, "--device", "cpu", "made", "--lock").status == 0
+    assert uv.read_text().splitlines()[-1] == f"-e {Path('made/up').absolute().as_uri()}"
+    assert "-e" not in environment.lock_path(recipe.load(str(place))).read_text()
 
 
 def test_uv_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
