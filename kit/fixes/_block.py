@@ -40,14 +40,30 @@ class Block:
         """Whether a statement is an `if` that is only taken where ``condition`` holds."""
         return isinstance(statement, cst.If) and requires(_expression(self._code(statement.test)), condition)
 
-    def narrowed(self, statement: cst.BaseStatement, condition: str) -> cst.BaseStatement:
-        """An `if` with `and condition` added to its test, which is a comparison, a name or an `and` of such."""
+    def narrowed(self, statement: cst.BaseStatement, condition: str, apart: bool = False) -> cst.BaseStatement:
+        """An `if` with `and condition` added to its test, which is a comparison, a name or an `and` of such; ``apart``:
+        the condition on a line of its own, all of it in parentheses."""
         test = cst.BooleanOperation(statement.test, cst.And(), self.expression(condition))  # type: ignore[attr-defined]
+        if apart:
+            inner, outer = (
+                cst.ParenthesizedWhitespace(indent=True, last_line=cst.SimpleWhitespace(indent))
+                for indent in (self.module.default_indent, "")
+            )
+            test = test.with_changes(
+                operator=cst.And(whitespace_before=inner),
+                lpar=[cst.LeftParen(whitespace_after=inner)],
+                rpar=[cst.RightParen(whitespace_before=outer)],
+            )
         return statement.with_changes(test=test)
 
     def calls(self, statement: cst.CSTNode, name: str) -> bool:
         """Whether a statement is just a call of ``name`` (dotted)."""
         return self.callee(statement) == name and isinstance(statement.body[0], cst.Expr)  # type: ignore[attr-defined]
+
+    def assigned_call(self, statement: cst.CSTNode, name: str) -> cst.Call | None:
+        """The call of ``name`` (dotted) whose result is all that a line assigns."""
+        alone = self.calls(statement, name) or self.callee(statement) != name
+        return None if alone else self._call(statement)
 
     def imports(self, statement: cst.CSTNode) -> tuple[str, list[str]]:
         """The module of a `from module import …` line and the names it imports as themselves; none for others."""
@@ -64,6 +80,13 @@ class Block:
         if place is not None and not any(name in names for _, names in lines):
             yield Splice(place, place + 1, self._with_import(self.statements[place], name), counted=False)
 
+    def imported(self, statement: cst.CSTNode) -> list[str] | None:
+        """The modules that a line of imports names by `import …`; None for a line that is not all imports."""
+        lines = statement.body if isinstance(statement, cst.SimpleStatementLine) else ()
+        if not lines or not all(isinstance(line, (cst.Import, cst.ImportFrom)) for line in lines):
+            return None
+        return [alias.evaluated_name for line in lines if isinstance(line, cst.Import) for alias in line.names]
+
     def _with_import(self, statement: cst.BaseStatement, name: str) -> list[cst.BaseStatement]:
         """A `from module import …` line that imports ``name`` too, in its alphabetical place; one in parentheses stays
         as it is, with a line of its own below."""
@@ -75,6 +98,12 @@ class Block:
         at = sum(alias.evaluated_name < name for alias in names)
         names.insert(at, cst.ImportAlias(cst.Name(name)))
         return [statement.with_deep_changes(line, names=names)]
+
+    def with_method(self, statement: cst.BaseStatement, value: cst.Call, call: str) -> cst.BaseStatement:
+        """A line that assigns the result of the call ``value``, with a method called on that first (``call``)."""
+        method = cst.ensure_type(self.expression(f"_.{call}"), cst.Call)
+        made = method.with_deep_changes(cst.ensure_type(method.func, cst.Attribute), value=value)
+        return statement.with_deep_changes(statement.body[0], value=made)  # type: ignore[attr-defined]
 
     def body(self, statement: cst.CSTNode) -> Sequence[cst.BaseStatement]:
         """The statements inside a compound statement written over several lines."""
@@ -89,6 +118,27 @@ class Block:
 
     def with_body(self, statement: cst.BaseStatement, body: Sequence[cst.BaseStatement]) -> cst.BaseStatement:
         return statement.with_deep_changes(statement.body, body=body)  # type: ignore[attr-defined]
+
+    def raises(self, statement: cst.CSTNode, word: str) -> bool:
+        """Whether the last thing a compound statement does is to raise what ``word`` appears in."""
+        last = self.body(statement)[-1:]
+        line = last[0].body[-1] if last and isinstance(last[0], cst.SimpleStatementLine) else None
+        return isinstance(line, cst.Raise) and word in self.module.code_for_node(line)
+
+    def branches(self, statement: cst.CSTNode) -> tuple[list[str], cst.Else | None]:
+        """The tests of an `if` and its `elif`s, and the `else` below them."""
+        tests = []
+        below: cst.CSTNode | None = statement
+        while isinstance(below, cst.If):
+            tests.append(self.test(below))
+            below = below.orelse
+        return tests, below if tests and isinstance(below, cst.Else) else None
+
+    def with_elif(self, statement: cst.BaseStatement, branch: cst.BaseStatement) -> cst.BaseStatement:
+        """An `if` with the `if` ``branch`` as the last `elif` above its `else`."""
+        below = statement.orelse  # type: ignore[attr-defined]
+        inner = self.with_elif(below, branch) if isinstance(below, cst.If) else branch.with_changes(orelse=below)
+        return statement.with_changes(orelse=inner)
 
     def contains_call(self, statement: cst.CSTNode, name: str) -> bool:
         """Whether ``name`` is called by a statement somewhere inside."""

@@ -1,0 +1,44 @@
+"""Let accelerate train in fp16 on a device of its own, not on a GPU alone."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from kit.fixes import Options, Site, Splice
+from kit.fixes._ast import requires, statements
+
+if TYPE_CHECKING:
+    from kit.fixes._block import Block
+
+TITLE = "open the fp16 guard to a PrivateUse1 device"
+WHY = """\
+accelerate refuses fp16 mixed precision where there is no CUDA (or, by a flag, MPS) device: `ValueError: fp16 mixed
+precision requires a GPU`, on whatever device it was told to train. A device that a package registered with torch
+(PrivateUse1: tpu, npu, …) is let through as well. It is recognised by the name it is registered under, so that nothing
+of a vendor's is imported here."""
+LINKS = ()
+NEEDS = ("self", "torch")
+
+_GPU = "not torch.cuda.is_available()"
+_OTHER = "self.device.type != torch._C._get_privateuse1_backend_name()"
+
+
+def sites(tree: ast.Module, options: Options) -> list[Site]:
+    """The `if`s that ask for CUDA and raise an error that speaks of fp16."""
+    return [
+        Site(statement.lineno, requires(statement.test, _OTHER))
+        for statement, _ in statements(tree)
+        if isinstance(statement, ast.If)
+        and requires(statement.test, _GPU)
+        and isinstance(statement.body[-1], ast.Raise)
+        and "fp16" in ast.unparse(statement.body[-1])
+    ]
+
+
+def edits(block: Block, options: Options) -> Iterator[Splice]:
+    for index, statement in enumerate(block.statements):
+        refuses = block.requires(statement, _GPU) and block.raises(statement, "fp16")
+        if refuses and not block.requires(statement, _OTHER):
+            yield Splice(index, index + 1, [block.narrowed(statement, _OTHER, apart=True)])

@@ -1,0 +1,163 @@
+"""device-package: import the device's package below the other imports."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, run, satisfied
+
+from kit.codemod import Outcome
+
+NAME = "device-package"
+LINE = "import device_package  # noqa: F401 - registers the device with torch"
+
+APPLIED = [
+    case(
+        "below the imports, above what follows them",
+        """
+        import argparse
+
+        import torch
+        import torch.nn.functional as F
+        from accelerate import Accelerator
+
+        from diffusers.utils import (
+            check_min_version,
+            is_wandb_available,
+        )
+
+
+        # Will error if the minimal version is not installed.
+        check_min_version("0.20.0")
+        """,
+        f"""
+        import argparse
+
+        import torch
+        import torch.nn.functional as F
+        from accelerate import Accelerator
+
+        from diffusers.utils import (
+            check_min_version,
+            is_wandb_available,
+        )
+
+        {LINE}
+
+
+        # Will error if the minimal version is not installed.
+        check_min_version("0.20.0")
+        """,
+    ),
+    case(
+        "a package that the recipe names",
+        """
+        import torch
+
+        print(torch.device("tpu:0"))
+        """,
+        """
+        import torch
+
+        import torch_tpu  # noqa: F401 - registers the device with torch
+
+        print(torch.device("tpu:0"))
+        """,
+        package="torch_tpu",
+    ),
+    case(
+        "imports are all there is",
+        """
+        import os, torch
+        """,
+        f"""
+        import os, torch
+
+        {LINE}
+        """,
+    ),
+    case(
+        "the imports with torch, not the ones above or below",
+        """
+        import os
+        os.environ["A"] = "1"
+        import torch  # after the variable
+        if os.environ["A"]:
+            import json
+        import math
+        """,
+        f"""
+        import os
+        os.environ["A"] = "1"
+        import torch  # after the variable
+
+        {LINE}
+        if os.environ["A"]:
+            import json
+        import math
+        """,
+    ),
+    case(
+        "imported too early: torch must be there first",
+        """
+        import device_package
+        import torch
+        """,
+        f"""
+        import device_package
+        import torch
+
+        {LINE}
+        """,
+    ),
+]
+
+REFUSED = [
+    satisfied("imported", f"import torch\n\n{LINE}\n"),
+    satisfied("with others", "import torch, device_package\n"),
+    satisfied("among the imports", "import torch\nimport device_package\nimport math\nprint()\n"),
+    gone("no torch", "import jax\n"),
+    gone("only a part of torch", "import torch.nn.functional as F\nfrom torch import nn\n"),
+    gone("torch in a function", "def f():\n    import torch\n"),
+    gone("torch where it may be missing", "try:\n    import torch\nexcept ImportError:\n    torch = None\n"),
+    conflict("under another name", "`torch` is not bound there", 2, "import torch as t\n"),
+    conflict("with other things on its line", "made 0: the code is not", 2, "import torch; print(1)\n"),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)
+
+
+def test_the_device_is_known_after_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"cpu"}
+
+    class Package(ModuleType):
+        def __init__(self) -> None:
+            super().__init__("torch_tpu")
+
+    def find(name: str, *_: object) -> ModuleType:
+        if name == "torch_tpu":
+            known.add("tpu:0")
+            return Package()
+        torch = ModuleType("torch")
+        torch.device = lambda device: known.__contains__(device) or sys.exit(f"no {device}")  # type: ignore[attr-defined]
+        return torch
+
+    monkeypatch.setattr("builtins.__import__", find)
+    given = APPLIED[1].values[0]
+    with pytest.raises(SystemExit, match="no tpu:0"):
+        run(given.before)
+    run(given.after)
+
+
+def test_outcomes_are_told_apart() -> None:
+    assert {param.values[0].outcome for param in REFUSED} == {Outcome.satisfied, Outcome.gone, Outcome.conflict}

@@ -1,0 +1,122 @@
+"""grad-scaler: take a PrivateUse1 device's own GradScaler."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, run, satisfied
+
+from kit.codemod import Outcome
+
+NAME = "grad-scaler"
+DEVICE = "self.device.type == torch._C._get_privateuse1_backend_name()"
+OWN = "getattr(torch, self.device.type).amp.GradScaler(**kwargs)"
+
+APPLIED = [
+    case(
+        "as in 0.16, where the bf16 branch is for CUDA alone",
+        """
+        class Accelerator:
+            def __init__(self, device, torch, fp16, FSDP=False, **kwargs):
+                self.device = device
+                self.scaler = None
+                if fp16:
+                    if FSDP:
+                        from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
+
+                        self.scaler = ShardedGradScaler(**kwargs)
+                    else:
+                        self.scaler = torch.cuda.amp.GradScaler(**kwargs)
+                elif torch.cuda.is_available() and self.device.type != "cpu":
+                    self.scaler = torch.cuda.amp.GradScaler(**kwargs)
+        """,
+        f"""
+        class Accelerator:
+            def __init__(self, device, torch, fp16, FSDP=False, **kwargs):
+                self.device = device
+                self.scaler = None
+                if fp16:
+                    if FSDP:
+                        from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
+
+                        self.scaler = ShardedGradScaler(**kwargs)
+                    elif {DEVICE}:
+                        self.scaler = {OWN}
+                    else:
+                        self.scaler = torch.cuda.amp.GradScaler(**kwargs)
+                elif torch.cuda.is_available() and self.device.type != "cpu":
+                    self.scaler = torch.cuda.amp.GradScaler(**kwargs)
+        """,
+    ),
+    case(
+        "below other choices, with comments",
+        """
+        def choose(self, torch, kwargs, a):
+            if a:
+                pass
+            elif a is None:
+                self.scaler = None
+            # everywhere else
+            else:
+                self.scaler = torch.cuda.amp.GradScaler( **kwargs )  # of CUDA
+            return self.scaler
+        """,
+        f"""
+        def choose(self, torch, kwargs, a):
+            if a:
+                pass
+            elif a is None:
+                self.scaler = None
+            elif {DEVICE}:
+                self.scaler = {OWN}
+            # everywhere else
+            else:
+                self.scaler = torch.cuda.amp.GradScaler( **kwargs )  # of CUDA
+            return self.scaler
+        """,
+    ),
+]
+
+HEAD = "import torch\ndef f(self, kwargs, a):\n    if a:\n        pass\n"
+CUDA = "        self.scaler = torch.cuda.amp.GradScaler(**kwargs)\n"
+REFUSED = [
+    satisfied("chosen", f"{HEAD}    elif {DEVICE}:\n        self.scaler = {OWN}\n    else:\n{CUDA}"),
+    satisfied("chosen alone", f"import torch\nif {DEVICE}:\n    self.scaler = {OWN}\nelse:\n{CUDA[4:]}"),
+    gone("for CUDA alone", f"import torch\ndef f(self, kwargs):\n    if torch.cuda.is_available():\n{CUDA}"),
+    gone("another scaler", CUDA.strip().replace("cuda.", "") + "\n"),
+    gone("other arguments", CUDA.strip().replace("**kwargs", "") + "\n"),
+    conflict("no kwargs", "`kwargs` is not bound", 6, f"{HEAD.replace('kwargs, ', '')}    else:\n{CUDA}"),
+    conflict("not in an else", "made 0", 3, f"import torch\ndef f(self, kwargs):\n{CUDA[4:]}"),
+    conflict("not the first there", "made 0", 7, f"{HEAD}    else:\n        pass\n{CUDA}"),
+    conflict("the branch takes another", "made 0", 8, f"{HEAD}    elif {DEVICE}:\n        pass\n    else:\n{CUDA}"),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)
+
+
+@pytest.mark.parametrize(
+    ("device", "before", "after"),
+    [("tpu", "cuda's", "tpu's"), ("cuda", "cuda's", "cuda's"), ("mps", "cuda's", "cuda's")],
+)
+def test_a_registered_device_has_its_own(device: str, before: str, after: str) -> None:
+    names = SimpleNamespace(_get_privateuse1_backend_name=lambda: "tpu")
+    own = {
+        name: SimpleNamespace(amp=SimpleNamespace(GradScaler=lambda name=name: f"{name}'s")) for name in ("cuda", "tpu")
+    }
+    torch = SimpleNamespace(_C=names, **own)
+    given = APPLIED[0].values[0]
+    for text, wanted in ((given.before, before), (given.after, after)):
+        assert run(text)["Accelerator"](SimpleNamespace(type=device), torch, fp16=True).scaler == wanted
+
+
+def test_outcomes_are_told_apart() -> None:
+    assert {param.values[0].outcome for param in REFUSED} == {Outcome.satisfied, Outcome.gone, Outcome.conflict}
