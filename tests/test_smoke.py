@@ -7,14 +7,17 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import support
 
 from kit import devices, recipe
 from kit.environment import Environment
 from kit.errors import KitError
-from kit.recipe import Smoke, SmokeStep
+from kit.paths import TreePath
+from kit.recipe import FixStep, Red, Smoke, SmokeStep
 from kit.smoke import process
 from kit.smoke import run as smoke
 from kit.smoke.endpoint import no_hub
@@ -167,3 +170,32 @@ def test_measured_in_the_words_of_the_published_figures() -> None:
     assert not list(smoke.measured("Final Performance images/sec : unknown (no training step in the log)\n"))
     shown = [figure.setting for figure in recipe.load("hidream").figure]
     assert shown[0] == "8 cards, batch 8, bf16, torch 2.6, deepspeed"
+
+
+@pytest.mark.parametrize(
+    ("upstream", "file", "there", "imports"),
+    [
+        ("up", "examples/train.py", {"up/examples/train.py"}, []),
+        ("up", "src/up/core.py", {"up/examples/train.py", "up/setup.py", "up/src/up/core.py"}, ["up/src"]),
+        ("lib", "lib/core.py", {"up/examples/train.py", "lib/lib/core.py"}, ["lib"]),
+    ],
+    ids=["in the folder of the commands", "in the same upstream's package", "in another upstream"],
+)
+def test_a_fix_is_taken_out_of_the_packages_too(
+    upstream: str, file: str, there: set[str], imports: list[str], tmp_path: Path
+) -> None:
+    """What the environment has installed is the workspace: the copy's packages come before it."""
+    workspace, tree = tmp_path / "made", tmp_path / "tree"
+    files = ("up/examples/train.py", "up/setup.py", "up/src/up/core.py", "up/.git/HEAD", "lib/lib/core.py")
+    support.write(workspace, dict.fromkeys(files, "1\n"))
+    made = Environment(tmp_path / "env", "demo", "cpu", str(workspace))
+    fix = FixStep("weights-pop", (TreePath(file),), upstream)
+    plan = Smoke("hidream", "up/examples", (SmokeStep("train", ("true",)),))
+    found = replace(recipe.load("demo"), fix=(fix,))
+    where = smoke.Run(found, plan, devices.load("cpu"), made, workspace / "up/examples", tmp_path, tmp_path, {})
+    packages = smoke._copy(where, Red("weights-pop", ("train",), "x"), tree)
+    assert [path.relative_to(tree).as_posix() for path in packages] == imports
+    assert set(support.snapshot(tree)) == there
+    standin = {"PYTHONPATH": "/standin"}
+    variables = smoke._variables(replace(where, standin=standin, imports=packages), "http://hub")
+    assert variables["PYTHONPATH"] == os.pathsep.join([*map(str, packages), "/standin"])

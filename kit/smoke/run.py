@@ -74,6 +74,7 @@ class Run:
     out: Path
     tiny: Path
     standin: Mapping[str, str]  # variables that bring in the device's stand-in; none on the device itself
+    imports: tuple[Path, ...] = ()  # folders whose packages are taken instead of the environment's
 
     @property
     def through(self) -> str:
@@ -252,9 +253,11 @@ def _variables(run: Run, hub: str) -> dict[str, str]:
     kept = {key: value for key, value in environment.variables().items() if not dropped.match(key)}
     calls = run.out / "calls.jsonl"
     calls.unlink(missing_ok=True)
+    paths = [*map(str, run.imports), *filter(None, [run.standin.get("PYTHONPATH")])]
     return {
         **kept,
         **run.standin,
+        **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {}),
         "PATH": f"{run.environment.path / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "HF_ENDPOINT": hub,
         "HF_HOME": str(run.out / "huggingface"),
@@ -299,13 +302,13 @@ def _red(run: Run, plan: Red, files: Mapping[str, Mapping[TreePath, bytes]]) -> 
     for attempt in range(plan.attempts):
         with tempfile.TemporaryDirectory(prefix=f"red-{plan.fix}-", dir=run.out.parent) as name:
             scratch = Path(name)
-            folder = scratch / "tree" / run.smoke.folder
-            shutil.copytree(run.folder, folder, symlinks=True)
+            imports = _copy(run, plan, scratch / "tree")
             _undo(run, plan, files, scratch / "tree")
             steps = tuple(
                 replace(step, limit=plan.limit or step.limit) for step in run.smoke.step if step.name in plan.steps
             )
-            without = replace(run, folder=folder, out=scratch / "out", smoke=replace(run.smoke, step=steps))
+            folder, out = scratch / "tree" / run.smoke.folder, scratch / "out"
+            without = replace(run, folder=folder, out=out, imports=imports, smoke=replace(run.smoke, step=steps))
             reports = list(smoke(without))
             logs = {report.name: Path(report.log).read_text("utf-8", "replace") for report in reports}
         for report in reports:
@@ -322,6 +325,18 @@ def _red(run: Run, plan: Red, files: Mapping[str, Mapping[TreePath, bytes]]) -> 
         if not finding.ok
     ]
     return RedReport(plan.fix, False, "; ".join(failed) or "everything passed without it", tuple(reports))
+
+
+def _copy(run: Run, plan: Red, tree: Path) -> tuple[Path, ...]:
+    """Copy to ``tree`` the folder the commands run in, and the whole of an upstream where the fix changes files outside
+    of that. Returns where the packages of such an upstream are in the copy."""
+    fixed = next(step for step in run.recipe.fix if step.id == plan.fix)
+    changed = [f"{fixed.upstream}/{path}" for path in fixed.files] + [undo.file for undo in plan.undo]
+    whole = {path.split("/")[0] for path in changed if not path.startswith(f"{run.smoke.folder}/")}
+    for place in whole if run.smoke.folder.split("/")[0] in whole else {run.smoke.folder, *whole}:
+        source = Path(run.environment.workspace) / place
+        shutil.copytree(source, tree / place, symlinks=True, ignore=shutil.ignore_patterns(".git"))
+    return tuple(next(at for at in (tree / name / "src", tree / name) if at.is_dir()) for name in sorted(whole))
 
 
 def _undo(run: Run, plan: Red, files: Mapping[str, Mapping[TreePath, bytes]], tree: Path) -> None:
