@@ -38,6 +38,9 @@ class Device:
     probe: tuple[str, ...] = ()  # paths (globs) or commands one of which a machine with the device has
     environment: tuple[Variable, ...] = ()
     packages: dict[str, str] = field(default_factory=dict)  # pip pins the device adds
+    # By what `kit doctor` finds missing (driver, toolkit, torch, a package): the commands that install it, in the words
+    # of its documentation.
+    install: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def names() -> list[str]:

@@ -34,12 +34,13 @@ def render(root: Path, overlay: Overlay, context: Mapping[str, Any]) -> dict[Tre
         target = tree_path(below + relative.removesuffix(".j2"), str(source))
         if target in files:
             raise KitError(f"{source}: {target} comes from two files of the overlay", "remove one of them")
-        content = _render(base, source, context) if relative.endswith(".j2") else source.read_bytes()
+        content = render_file(base, source, context) if relative.endswith(".j2") else source.read_bytes()
         files[target] = (0o100755 if is_executable(source) else 0o100644, content)
     return files
 
 
-def _render(base: Path, source: Path, context: Mapping[str, Any]) -> bytes:
+def render_file(base: Path, source: Path, context: Mapping[str, Any]) -> bytes:
+    """One template, which may include others by their path under ``base``. Raises KitError with file and line."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(base)
