@@ -54,13 +54,12 @@ def images(folder: str) -> list[dict[str, Any]]:
     found = []
     for path in sorted(Path(folder).rglob("*.png")):
         picture = Image.open(path).convert("RGB")
-        low, high = zip(*picture.getextrema(), strict=True)
         thumbnail = io.BytesIO()
         small = picture.copy()
         small.thumbnail((256, 256))
         small.save(thumbnail, "PNG")
         data = base64.b64encode(thumbnail.getvalue()).decode()
-        spread = max(top - bottom for bottom, top in zip(low, high, strict=True))
+        spread = max(high - low for low, high in picture.getextrema())
         found.append({"name": path.name, "size": list(picture.size), "spread": spread, "data": data})
     return found
 
