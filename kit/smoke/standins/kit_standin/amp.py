@@ -8,6 +8,8 @@ from unittest import mock
 import torch
 from torch.cuda.amp import grad_scaler as cuda
 
+from . import calls
+
 
 class _AnyDevice(cuda.GradScaler):
     """What torch.amp.GradScaler is since torch 2.3: before, torch's only scaler is CUDA's, which refuses any other."""
@@ -51,5 +53,6 @@ class GradScaler(getattr(torch.amp, "GradScaler", _AnyDevice)):
         if state["stage"] is not cuda.OptState.READY:
             raise RuntimeError(f"unscale_() or step() was called since the last update(): {state['stage'].name}")
         found = torch.zeros((), device=self._scale.device)
+        calls["GradScaler"] += 1
         state["found_inf_per_device"] = self._unscale_grads_(optimizer, self._scale.reciprocal(), found, False)
         state["stage"] = cuda.OptState.UNSCALED
