@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +20,8 @@ import hypothesis.configuration
 import pytest
 import support
 from support import REAL, REPOSITORY, Done, Root
+
+from kit.recipe import ARCHIVES
 
 NOT_HERMETIC = ("upstream", "smoke", "bench")
 REACH_SECONDS = 30
@@ -84,10 +87,16 @@ def real_environment() -> Mapping[str, str]:
 
 @pytest.fixture(scope="session")
 def reach(real_environment: Mapping[str, str]) -> Callable[[str], None]:
-    """Skip the test unless the repository at a URL answers; each is asked once."""
+    """Skip the test unless the repository, or the archive, at a URL answers; each is asked once."""
     asked: dict[str, str] = {}
 
     def ask(url: str) -> str:
+        if url.endswith(ARCHIVES):
+            try:
+                with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=REACH_SECONDS):
+                    return ""
+            except OSError as error:
+                return str(error)
         environment = {**real_environment, "GIT_TERMINAL_PROMPT": "0"}
         command = ["git", "ls-remote", "--exit-code", url, "HEAD"]
         try:

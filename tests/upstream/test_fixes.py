@@ -17,13 +17,14 @@ from kit.recipe import Upstream
 
 DIFFUSERS = "https://github.com/huggingface/diffusers"
 PIN = "d72184eba358b883d7186a0a96dedd8118fcb72a"
+ACCELERATE = "https://github.com/huggingface/accelerate"
 SD3 = "5f724735437d91ed05304da478f3b2022fe3f6fb"
 
 
-def at(pin: str, *folders: str) -> dict[str, bytes]:
+def at(pin: str, *folders: str, url: str = DIFFUSERS) -> dict[str, bytes]:
     """Every Python file below some folders, by path."""
     sparse = tuple(TreePath(folder) for folder in folders)
-    entry = store.ensure(Upstream("diffusers", DIFFUSERS, pin, sparse=sparse), Path())
+    entry = store.ensure(Upstream(url.rpartition("/")[2], url, pin, sparse=sparse), Path())
     wanted = {path: id for path, (_, id) in entry.tree().items() if path.startswith(folders) and path.endswith(".py")}
     blobs = entry.blobs(wanted.values())
     return {path: blobs[id] for path, id in wanted.items()}
@@ -122,6 +123,27 @@ def test_the_family(reach: Callable[[str], None]) -> None:
     assert found == OUTCOMES
 
 
+# What comes of the fixes of accelerate, release by release. Since 0.20 its guard for fp16 is a list of devices.
+ACCELERATE_OUTCOMES = {
+    "36beea9a1be9251a3ad07f7c10fd425c96954f46": ("applied", "applied"),  # 0.16.0
+    "1a63f7dff2d336cbc4816ca232aa5078486437f5": ("applied", "applied"),  # 0.17.0
+    "48d96319e0033fb8c8979072d97edf3995639029": ("gone", "applied"),  # 0.23.0
+}
+
+
+@pytest.mark.parametrize("pin", ACCELERATE_OUTCOMES)
+def test_accelerate(pin: str, reach: Callable[[str], None]) -> None:
+    reach(ACCELERATE)
+    content = at(pin, "src/accelerate", url=ACCELERATE)["src/accelerate/accelerator.py"]
+    found = []
+    for name in ("fp16-guard", "grad-scaler"):
+        result = codemod.run(fixes.load(name), content, "accelerator.py")
+        compile(result.content, "accelerator.py", "exec")
+        found.append(str(result.outcome))
+        content = result.content
+    assert tuple(found) == ACCELERATE_OUTCOMES[pin]
+
+
 # Outcomes on the 110 scripts under examples/ that count steps or save states. That many were measured otherwise, by a
 # scan of their syntax, before the fixes were written: 62 save on the main process alone, 12 of those with DeepSpeed let
 # in do not guard the rotation, 4 of 55 write the card in any case, and none of 76 (82 with those of flax and of
@@ -138,6 +160,12 @@ COUNTS = {
     ("deepspeed-resume", "satisfied"): 4,
     ("deepspeed-resume", "gone"): 84,
     ("deepspeed-resume", "conflict"): 1,
+    ("device-package", "applied"): 90,
+    ("device-package", "gone"): 20,
+    ("fp16-guard", "gone"): 110,
+    ("grad-scaler", "gone"): 110,
+    ("lora-layers-device", "applied"): 5,
+    ("lora-layers-device", "gone"): 105,
     ("offline-lora", "applied"): 29,
     ("offline-lora", "gone"): 81,
     ("offline-model-card", "applied"): 4,
@@ -196,6 +224,8 @@ CONFLICTS = {
 LINES = {
     "checkpoint-rotation": {(1, 1)},
     "deepspeed-checkpoint": {(2, 2), (1, 1), (1, 2)},  # the test, and the import unless it is there
+    "device-package": {(0, 2)},  # a blank line above the import
+    "lora-layers-device": {(1, 1)},
     "progress-print": {(0, 1)},
     "stop-at-max-steps": {(0, 2)},
     "transformer-patches": {(0, 3), (0, 4)},  # the import, the call, a blank line or two

@@ -42,6 +42,12 @@ OUTCOMES = {
         "progress-print": "applied",
         "offline-model-card": "satisfied",
     },
+    "sd-lora": {
+        "device-package": "applied",
+        "lora-layers-device": "applied",
+        "fp16-guard": "applied",
+        "grad-scaler": "applied",
+    },
 }
 COLD_BYTES = 3_780_000  # 1/100 of a naive clone of diffusers, which was 378 MB
 
@@ -49,7 +55,8 @@ RECIPES = {name: recipe.load(name) for name in recipe.names()}
 NETWORK = [name for name, found in RECIPES.items() if any(up.url.startswith("https://") for up in found.upstream)]
 DEVICES = [(name, device) for name in NETWORK for device in RECIPES[name].devices]
 UPSTREAMS = [(name, up.name) for name in NETWORK for up in RECIPES[name].upstream]
-PIECES = [(name, device, up.name) for name, device in DEVICES for up in RECIPES[name].upstream]
+FIXED = [(name, up) for name, up in UPSTREAMS if any(step.upstream == up for step in RECIPES[name].fix)]
+PIECES = [(name, device, up) for name, device in DEVICES for fixed, up in FIXED if fixed == name]
 
 DIFFUSERS = "https://github.com/huggingface/diffusers"
 BEFORE_THE_PIN = (
@@ -115,6 +122,12 @@ def files_at(found: Recipe, upstream: Upstream) -> dict[TreePath, bytes]:
     return {path: blobs[tree[path][1]] for path in paths}
 
 
+def applied(name: str, upstream: str) -> list[str]:
+    """The fixes that change the upstream, in order."""
+    steps = (step for step in RECIPES[name].fix if step.upstream == upstream)
+    return [step.id for step in steps if OUTCOMES[name][step.id] == "applied"]
+
+
 def outcomes(steps: list[series.Step]) -> dict[str, str]:
     return {step.fix.id: str(step.outcome) for step in steps}
 
@@ -134,9 +147,9 @@ def test_prepare(name: str, device: str, prepared: Callable[[str, str], Prepared
     assert how <= {("applied", "patch"), ("satisfied", "check")}
     for up, part in report["upstreams"].items():
         repository = prepared(name, device).place / up
-        applied = [fix["id"] for fix in part["fixes"] if fix["outcome"] == "applied"]
+        overlay = ["overlay"] * bool(RECIPES[name].overlays(up, device))
         subjects = git("log", "--reverse", "--format=%s", f"{part['pin']}..HEAD", at=repository).splitlines()
-        assert [subject.partition(":")[0] for subject in subjects] == [*applied, "overlay"]
+        assert [subject.partition(":")[0] for subject in subjects] == applied(name, up) + overlay
         assert git("rev-parse", "HEAD", at=repository) == part["commit"]
         assert git("status", "--porcelain", at=repository) == ""
 
@@ -214,14 +227,13 @@ def test_refresh_would_change_nothing(name: str, prepared: Callable[[str, str], 
     assert (done.returncode, done.stdout) == (0, "every patch is up to date\n")
 
 
-@pytest.mark.parametrize(("name", "upstream"), UPSTREAMS)
+@pytest.mark.parametrize(("name", "upstream"), FIXED)
 def test_every_fix_that_applies_has_a_patch(name: str, upstream: str, reach: Callable[[str], None]) -> None:
     found, up = RECIPES[name], upstream_of(name, upstream)
     reach(up.url)
     wanted = refresh.generate(found, up)
     assert wanted == series.load_patches(found, upstream)
-    applied = [fix for fix, outcome in OUTCOMES[name].items() if outcome == "applied"]
-    assert [re.sub(r"^\d+-|(@\w+)?\.patch$", "", patch) for patch in sorted(wanted)] == applied
+    assert [re.sub(r"^\d+-|(@\w+)?\.patch$", "", patch) for patch in sorted(wanted)] == applied(name, upstream)
 
 
 @pytest.mark.parametrize(("name", "device", "upstream"), PIECES)
@@ -246,17 +258,19 @@ def test_git_am_makes_the_same_trees(
     own = [path for path in sorted(folder.glob("*.patch")) if "@" not in path.name or f"@{device}." in path.name]
     who = ("-c", "user.name=a", "-c", "user.email=b@c")
     git(*who, "am", "--quiet", "--keep-cr", *own, at=tmp_path, environment=real_environment)
-    ours = git("log", "--reverse", "--format=%T", f"{up.pin}..HEAD~1", at=made.place / upstream).splitlines()
+    overlay = bool(found.overlays(upstream, device))
+    ours = git("log", "--reverse", "--format=%T", f"{up.pin}..HEAD~{overlay:d}", at=made.place / upstream).splitlines()
     theirs = git("log", "--reverse", "--format=%T", f"{up.pin}..HEAD", at=tmp_path).splitlines()
     assert ours == theirs
     assert len(ours) == len(own) > 0
-    applied = [fix for fix, outcome in OUTCOMES[name].items() if outcome == "applied"]
-    for back, fix in enumerate(reversed(applied)):
-        kits = git("log", "-1", "--format=%B", f"HEAD~{back + 1}", at=made.place / upstream)
+    for back, fix in enumerate(reversed(applied(name, upstream))):
+        kits = git("log", "-1", "--format=%B", f"HEAD~{back + overlay}", at=made.place / upstream)
         assert kits == git("log", "-1", "--format=%B", f"HEAD~{back}", at=tmp_path) + f"\n\nKit-Fix: {fix}"
 
 
-@pytest.mark.parametrize(("name", "upstream"), UPSTREAMS)
+@pytest.mark.parametrize(
+    ("name", "upstream"), [(name, up) for name, up in UPSTREAMS if not upstream_of(name, up).sha256]
+)
 def test_a_cold_fetch_is_a_hundredth_of_a_clone(
     name: str, upstream: str, reach: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
