@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 LORA_FILE = "pytorch_lora_weights.safetensors"  # the name under which diffusers saves a LoRA
+OLDER_LORA_FILE = "pytorch_lora_weights.bin"  # the one it had before, as LoRAs on the hub still have it
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -149,11 +150,12 @@ def check_lora(value: str) -> tuple[str, str | None]:
         return value, None
     if not path.is_dir():
         raise Mistake(f"--lora: no file or folder {value} (from {Path.cwd()}): give the training's output folder")
-    if not (path / LORA_FILE).is_file():
+    names = [name for name in (LORA_FILE, OLDER_LORA_FILE) if (path / name).is_file()]
+    if not names:
         checkpoints = sorted(path.glob(f"checkpoint-*/{LORA_FILE}"), key=lambda file: (len(file.parent.name), file))
         hint = checkpoints[-1].parent if checkpoints else "the training's output folder"
         raise Mistake(f"--lora: no {LORA_FILE} in {value}: give {hint}")
-    return str(path), LORA_FILE
+    return str(path), names[0]
 
 
 def choose_device(name: str) -> str:
@@ -171,7 +173,7 @@ def choose_device(name: str) -> str:
         return device == "cpu" or (hasattr(torch, device) and getattr(torch, device).is_available())
 
     if name == "auto":
-        return next(device for device in ("npu", "cuda", "cpu") if there(device))
+        return next(device for device in ("npu", "tpu", "cuda", "cpu") if there(device))
     if not there(name):
         raise Mistake(f"--device {name}: torch finds no such device here: install its package, or give --device auto")
     return name
@@ -198,7 +200,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "size": {"help": "pixels, N or WxH"},
     "guidance": {"type": float, "help": "guidance scale; up to 1: none"},
     "output": {"help": "the folder for the images"},
-    "device": {"help": "npu, cuda, cpu, or auto: the first there is"},
+    "device": {"help": "npu, tpu, cuda, cpu, or auto: the first there is"},
     "dtype": {"choices": ["bfloat16", "float16", "float32"], "help": "what the model computes in"},
 }
 

@@ -24,7 +24,7 @@ def render(
     profile = dataclasses.replace(found.device(device), **(device_changes or {}))
     numbers = dataclasses.replace(recipe.Cluster(processes=profile.processes), **cluster)
     context = workspace.context(found, profile, numbers)
-    for part in found.overlay:
+    for part in (part for part in found.overlay if not part.devices or device in part.devices):
         for path, (mode, content) in overlay.render(found.root, part, context).items():
             target = into / (Path(path).name if name == "hidream" else path)
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,9 @@ PROVEN: dict[tuple[str, str], list[str]] = {
     ("hidream", "npu"): [],
     ("sd3", "cpu"): ["validation-dtype"],
     ("sd3", "npu"): [],
+    ("sd-lora", "cpu"): ["device-package", "lora-layers-device", "fp16-guard", "grad-scaler"],
+    ("sd-lora", "npu"): ["lora-layers-device"],  # torch_npu keeps the parameters it moves
+    ("sd-lora", "tpu"): [],
 }
 
 
