@@ -1,4 +1,4 @@
-"""Stable Diffusion LoRA: what the seed prints does not run as it stands, and LoRAs of either file name change pictures."""
+"""Stable Diffusion LoRA: the seed as printed does not run; LoRAs under either file name change the picture."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ for name in unet.attn_processors:
     processors[name] = LoRAAttnProcessor(hidden_size=width, cross_attention_dim=across, rank=4)
 unet.set_attn_processor(processors)
 torch.manual_seed(1)
-for processor in processors.values():
+for processor in unet.attn_processors.values():
     for parameter in processor.parameters():
         torch.nn.init.normal_(parameter)
 unet.save_attn_procs(sys.argv[2], safe_serialization=True)
