@@ -48,6 +48,7 @@ class FixStep:
     files: tuple[TreePath, ...]
     upstream: str = ""  # may be left out where there is one
     use: str = ""  # the module in kit/fixes; default: the id. "patch": hand-written, see `why`
+    derive_from: TreePath = TreePath("")  # the one file of `files` is new: made as a copy of this one, then fixed
     count: int = 1  # places that must match, in each file
     options: dict[str, str] = field(default_factory=dict)
     devices: tuple[str, ...] = ()  # only for these; none: for all
@@ -223,6 +224,12 @@ class Recipe:
             if step.upstream == upstream and (not step.devices or device in step.devices)
         ]
 
+    def sources(self, upstream: str, device: str) -> set[TreePath]:
+        """The files of one upstream that its series reads: those it changes, and those that others are derived from."""
+        steps = [step for _, step in self.series(upstream, device)]
+        derived = {path for step in steps if step.derive_from for path in step.files}
+        return {path for step in steps for path in (*step.files, step.derive_from) if path} - derived
+
     def overlays(self, upstream: str, device: str) -> list[Overlay]:
         return [
             overlay
@@ -317,9 +324,13 @@ def _check(recipe: Recipe, source: Source) -> None:
         need(use != "patch" or step.why, at, f"fix {step.id} is hand-written and does not say why", "add `why = …`")
         need(step.files, (*at, "files"), f"fix {step.id} names no file", 'add `files = ["path/in/upstream.py"]`')
         need(len(set(step.files)) == len(step.files), (*at, "files"), f"fix {step.id} names a file twice", "")
+        one = not step.derive_from or (len(step.files) == 1 and step.derive_from not in step.files)
+        what = f"fix {step.id} derives {', '.join(step.files)} from {step.derive_from}"
+        need(one, (*at, "derive_from"), what, "name one file that is not there yet, and one to copy it from")
         _check_options(step, at, source)
         need(step.count > 0, (*at, "count"), f"fix {step.id}: count must be at least 1", "")
-        _check_use(step.upstream, step.devices, step.files, at, folders, recipe, source)
+        paths = (*step.files, *([step.derive_from] if step.derive_from else []))
+        _check_use(step.upstream, step.devices, paths, at, folders, recipe, source)
     for index, overlay in enumerate(recipe.overlay):
         at = ("overlay", index)
         paths = (overlay.source, *(path for path in (overlay.into,) if path != "."), *overlay.replace)

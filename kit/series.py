@@ -99,12 +99,17 @@ def apply(
     current = dict(files)
     steps = []
     for number, step in recipe.series(upstream, device.name):
+        for path in step.files:
+            source = step.derive_from or path
+            if source not in current:
+                where = f"{recipe.path}: fix {step.id}"
+                raise KitError(f"{where}: {upstream} has no {source} at the pin", "check `files` of the fix")
+            if path in current and path != source:
+                hint = "take `derive_from` out, and see whether the fix still holds"
+                raise KitError(f"{recipe.path}: fix {step.id}: {upstream} has a {path} of its own", hint)
+            current[path] = current[source]
         if step.id in without:
             continue
-        for path in step.files:
-            if path not in current:
-                where = f"{recipe.path}: fix {step.id}"
-                raise KitError(f"{where}: {upstream} has no {path} at the pin", "check `files` of the fix")
         arguments = (recipe, number, step, device, current, patches)
         done = _by_patch(*arguments) or _by_codemod(*arguments)
         current.update({path: after for path, (_, after) in done.changes.items()})
@@ -135,8 +140,10 @@ def _by_patch(
     patch = patchfile.parse(patches[name], shown)
     targets = [file.path for file in patch.files]
     for file in patch.files:
-        if file.path not in step.files:
-            what = f"changes {file.path}, which fix {step.id} does not list"
+        if file.path not in step.files or (file.source or file.path) != (step.derive_from or file.path):
+            what = f"changes {file.path}, which fix {step.id} does not list" if file.path not in step.files else (
+                f"makes {file.path} from {file.source}, fix {step.id} from {step.derive_from or file.path}"
+            )
             raise KitError(f"{shown}:{file.line}: {what}", f"run `kit refresh {recipe.name}`")
     if any(patchfile.blob_id(current[file.path]) != file.preimage for file in patch.files):
         return None

@@ -67,7 +67,7 @@ def _plan_upstream(
 ) -> UpstreamPlan:
     entry = store.ensure(upstream, recipe.path.parent, offline)
     tree = entry.tree()
-    targets = {path for _, step in recipe.series(upstream.name, device.name) for path in step.files if path in tree}
+    targets = {path for path in recipe.sources(upstream.name, device.name) if path in tree}
     for path in targets:
         if tree[path][0] not in ("100644", "100755"):
             raise KitError(f"{upstream.name}: {path} has git mode {tree[path][0]}", "kit changes regular files only")
@@ -92,6 +92,8 @@ def _plan_upstream(
             what = f"{upstream.name}: the overlay goes into {folder}, where upstream's {beside} is not checked out"
             raise KitError(what, f'add "{folder}" to `sparse` in {recipe.path}')
     modes = {path: int(tree[path][0], 8) for path in targets}
+    for _, derived in recipe.series(upstream.name, device.name):
+        modes.update({path: modes[derived.derive_from] for path in derived.files if derived.derive_from})
     return UpstreamPlan(upstream, entry, tuple(steps), copied, modes)
 
 

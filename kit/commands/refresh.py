@@ -56,7 +56,7 @@ def generate(found: Recipe, upstream: Upstream, offline: bool = False) -> dict[s
     hand_written: dict[str, bytes] = {}
     for device_name in found.devices:
         device = found.device(device_name)
-        paths = {path for _, step in found.series(upstream.name, device_name) for path in step.files if path in tree}
+        paths = {path for path in found.sources(upstream.name, device_name) if path in tree}
         blobs = entry.blobs(tree[path][1] for path in paths)
         committed = _hand_written(found, upstream)
         hand_written |= committed
@@ -67,7 +67,9 @@ def generate(found: Recipe, upstream: Upstream, offline: bool = False) -> dict[s
             step.check("mend the fix, or take it out of the recipe")
             if step.changes and step.fix.use != "patch":
                 subject, body = step.message
-                text = patchfile.render(subject, body, step.changes, AUTHOR, formatdate(int(entry.date().split()[0])))
+                date = formatdate(int(entry.date().split()[0]))
+                copies = {path: step.fix.derive_from for path in step.changes if step.fix.derive_from}
+                text = patchfile.render(subject, body, step.changes, AUTHOR, date, copies=copies)
                 by_device.setdefault((step.number, step.fix.id), {})[device_name] = text
     wanted = dict(hand_written)
     for (number, _), texts in by_device.items():

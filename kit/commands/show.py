@@ -57,7 +57,7 @@ def _show_fix(number: int, step: FixStep) -> None:
     marked = f" ({', '.join(marks)})" if marks else ""
     output.line(f"  {number}. {step.id}{marked}: {title}")
     for path in step.files:
-        output.line(f"     {step.upstream}/{path}")
+        output.line(f"     {step.upstream}/{path}{f', made from {step.derive_from}' if step.derive_from else ''}")
     why = " ".join(f"{fix.WHY if fix else ''} {step.why}".split())
     output.line(textwrap.fill(why, 110, initial_indent="     ", subsequent_indent="     "))
     for link in fix.LINKS if fix else ():

@@ -160,7 +160,7 @@ def _at_pin(found: Recipe, device: str) -> dict[str, dict[TreePath, bytes]]:
     for upstream in found.upstream:
         entry = store.ensure(upstream, found.path.parent)
         tree = entry.tree()
-        paths = {path for _, step in found.series(upstream.name, device) for path in step.files}
+        paths = found.sources(upstream.name, device)
         blobs = entry.blobs(tree[path][1] for path in paths)
         files[upstream.name] = {path: blobs[tree[path][1]] for path in paths}
     return files
