@@ -84,6 +84,7 @@ class Environment:
     python: str
     packages: dict[str, str] = field(default_factory=dict)
     device_packages: dict[str, dict[str, str]] = field(default_factory=dict)  # by device, instead of its profile's
+    standin: dict[str, str] = field(default_factory=dict)  # other versions, where the device is a stand-in
 
 
 @dataclass(frozen=True)

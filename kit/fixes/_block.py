@@ -34,11 +34,11 @@ class Block:
 
     def test(self, statement: cst.CSTNode) -> str:
         """The test of an `if` as `ast` writes it (spacing and quotes do not matter); "" for other statements."""
-        return self._code(statement.test) if isinstance(statement, cst.If) else ""
+        return self.code(statement.test) if isinstance(statement, cst.If) else ""
 
     def requires(self, statement: cst.CSTNode, condition: str) -> bool:
         """Whether a statement is an `if` that is only taken where ``condition`` holds."""
-        return isinstance(statement, cst.If) and requires(_expression(self._code(statement.test)), condition)
+        return isinstance(statement, cst.If) and requires(_expression(self.code(statement.test)), condition)
 
     def narrowed(self, statement: cst.BaseStatement, condition: str, apart: bool = False) -> cst.BaseStatement:
         """An `if` with `and condition` added to its test, which is a comparison, a name or an `and` of such; ``apart``:
@@ -174,7 +174,7 @@ class Block:
             if isinstance(node, cst.FunctionDef):
                 return False
             taken = isinstance(node, (cst.If, cst.While)) and (inner is None or node.orelse is not inner)
-            if taken and requires(_expression(self._code(node.test)), condition):  # type: ignore[attr-defined]
+            if taken and requires(_expression(self.code(node.test)), condition):  # type: ignore[attr-defined]
                 return True
             inner = node
         return False
@@ -225,7 +225,8 @@ class Block:
         line = statement.body[0]
         return line.value if isinstance(line, (cst.Expr, cst.Assign)) and isinstance(line.value, cst.Call) else None
 
-    def _code(self, node: cst.CSTNode) -> str:
+    def code(self, node: cst.CSTNode) -> str:
+        """An expression as `ast` writes it."""
         return ast.unparse(ast.parse(f"({self.module.code_for_node(node)})"))
 
 

@@ -1,0 +1,159 @@
+"""Fixes that are tables: which statement of which function, and what goes there.
+
+A statement is known by the names around it and by how it starts, as `ast` writes it: its line number, its spacing and
+its quotes do not matter. `sites` and `edits` of the fix come from the table, by way of `ast` and of libcst.
+"""
+
+from __future__ import annotations
+
+import ast
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from kit.fixes import Options, Site, Splice
+from kit.fixes._ast import Ancestors, statements
+
+if TYPE_CHECKING:
+    import libcst as cst
+
+    from kit.fixes._block import Block
+
+
+@dataclass(frozen=True)
+class Put:
+    """Statements put after a statement, before it, or in place of it and those down to ``to`` in the same block."""
+
+    scope: str  # the classes and functions around it, dotted; "" for the module
+    at: str
+    code: str
+    how: str = "after"  # or "before", "replace"
+    to: str = ""
+
+
+@dataclass(frozen=True)
+class Swap:
+    """An expression put in place of another one, inside a simple statement."""
+
+    scope: str
+    at: str
+    old: str
+    new: str
+
+
+Row = Put | Swap
+
+
+def table(*rows: Row) -> tuple[Callable[[ast.Module, Options], list[Site]], Callable[..., Iterator[Splice]]]:
+    """The ``sites`` and ``edits`` of a fix. Each row is a place: the recipe's ``count`` is how many there are."""
+
+    def sites(tree: ast.Module, options: Options) -> list[Site]:
+        return [site for row in rows for site in _sites(tree, row)]
+
+    def edits(block: Block, options: Options) -> Iterator[Splice]:
+        scope = _scope(block.enclosing)
+        for row in rows:
+            if row.scope == scope:
+                yield from _put(block, row) if isinstance(row, Put) else _swap(block, row)
+
+    return sites, edits
+
+
+def _scope(above: Sequence[object]) -> str:
+    kinds = ("FunctionDef", "AsyncFunctionDef", "ClassDef")
+    names = (getattr(node, "name", "") for node in above if type(node).__name__ in kinds)
+    return ".".join(getattr(name, "value", name) for name in names)
+
+
+def _sites(tree: ast.Module, row: Row) -> Iterator[Site]:
+    inside = [(node, above) for node, above in statements(tree) if _scope(above) == row.scope]
+    if isinstance(row, Swap):
+        for node, _ in inside:
+            if ast.unparse(node).startswith(row.at):
+                parts = [ast.unparse(part) for part in ast.walk(node) if isinstance(part, ast.expr)]
+                if _same(row.old) in parts or _same(row.new) in parts:
+                    yield Site(node.lineno, _same(row.new) in parts)
+        return
+    wanted = _code(row.code)
+    for node, above in inside:
+        block = _block(node, above)
+        index, anchored = block.index(node), ast.unparse(node).startswith(row.at)
+        start = {"after": index + 1, "before": max(index - len(wanted), 0), "replace": index}[row.how]
+        done = tuple(map(ast.unparse, block[start : start + len(wanted)])) == wanted
+        if anchored or (done and row.how == "replace"):
+            yield Site(node.lineno, done)
+
+
+def _block(node: ast.stmt, above: Ancestors) -> list[ast.stmt]:
+    lists = (value for _, value in ast.iter_fields(above[-1]) if isinstance(value, list))
+    return next(value for value in lists if node in value)
+
+
+@cache
+def _code(text: str) -> tuple[str, ...]:
+    return tuple(ast.unparse(node) for node in ast.parse(textwrap.dedent(text)).body)
+
+
+@cache
+def _same(text: str) -> str:
+    """An expression as `ast` writes it."""
+    return ast.unparse(ast.parse(text, mode="eval"))
+
+
+def _texts(block: Block) -> list[str]:
+    """The statements of a block as `ast` writes them."""
+    return [ast.unparse(ast.parse(block.module.code_for_node(statement))) for statement in block.statements]
+
+
+def _put(block: Block, row: Put) -> Iterator[Splice]:
+    texts = _texts(block)
+    wanted = _code(row.code)
+    for index, text in enumerate(texts):
+        if not text.startswith(row.at):
+            continue
+        new = [_unindented(block, each) for each in block.parse(textwrap.dedent(row.code).strip("\n") + "\n")]
+        if row.how == "after":
+            if tuple(texts[index + 1 : index + 1 + len(wanted)]) != wanted:
+                yield Splice(index + 1, index + 1, new)
+            continue
+        statement = block.statements[index]
+        above = list(statement.leading_lines)  # type: ignore[attr-defined]
+        if row.how == "before":
+            if tuple(texts[max(index - len(wanted), 0) : index]) != wanted:
+                blank = block.leading(statement)[0]
+                yield Splice(index, index, [_with_lines(new[0], blank), *new[1:]])
+        elif tuple(texts[index : index + len(wanted)]) != wanted:
+            stop = next((number for number in range(index, len(texts)) if texts[number].startswith(row.to)), None)
+            if stop is not None:
+                yield Splice(index, stop + 1, [_with_lines(new[0], above), *new[1:]])
+
+
+def _with_lines(statement: cst.BaseStatement, above: Sequence[cst.EmptyLine]) -> cst.BaseStatement:
+    """A statement with lines above those it has: blank ones and comments."""
+    return statement.with_changes(leading_lines=[*above, *statement.leading_lines])  # type: ignore[attr-defined]
+
+
+def _unindented(block: Block, statement: cst.BaseStatement) -> cst.BaseStatement:
+    """A statement whose blank lines above hold no blanks, however deep it goes."""
+    lines = [line if line.comment else block.blank_lines(1)[0] for line in statement.leading_lines]  # type: ignore
+    return statement.with_changes(leading_lines=lines)
+
+
+def _swap(block: Block, row: Swap) -> Iterator[Splice]:
+    import libcst as cst
+
+    for index, text in enumerate(_texts(block)):
+        statement = block.statements[index]
+        if not isinstance(statement, cst.SimpleStatementLine) or not text.startswith(row.at):
+            continue
+        places: list[cst.CSTNode] = []
+        pending: list[cst.CSTNode] = [statement]
+        while pending:
+            node = pending.pop()
+            if isinstance(node, cst.BaseExpression) and block.code(node) == _same(row.old):
+                places.append(node)
+            pending.extend(node.children)
+        for place in places[:1]:
+            yield Splice(index, index + 1, [statement.deep_replace(place, block.expression(row.new))])  # type: ignore

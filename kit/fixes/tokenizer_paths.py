@@ -1,0 +1,32 @@
+"""Take SDXL's two tokenizers from paths."""
+
+from __future__ import annotations
+
+from kit.fixes._table import Put, Swap, table
+
+TITLE = "--tokenizer1_path and --tokenizer2_path"
+WHY = """\
+The script loads its tokenizers from the hub by fixed names. A machine without network has no other way than a cache
+folder whose sub-folders are named just so; with these options each is a folder or a hub name of one's own."""
+LINKS = ()
+NEEDS = ("TOKENIZER1_PATH", "TOKENIZER2_PATH")
+
+sites, edits = table(
+    Swap(
+        "load_tokenizers",
+        "original_paths = ",
+        "[TOKENIZER1_PATH, TOKENIZER2_PATH]",
+        """[
+    getattr(args, "tokenizer1_path", None) or TOKENIZER1_PATH,
+    getattr(args, "tokenizer2_path", None) or TOKENIZER2_PATH,
+]""",
+    ),
+    Put(
+        "add_sdxl_training_arguments",
+        "parser.add_argument('--cache_text_encoder_outputs_to_disk'",
+        """
+        parser.add_argument("--tokenizer1_path", type=str, default=None, help="folder or hub name of tokenizer 1")
+        parser.add_argument("--tokenizer2_path", type=str, default=None, help="folder or hub name of tokenizer 2")
+        """,
+    ),
+)

@@ -1,0 +1,78 @@
+"""fairscale's OSS, the optimizer that shards its state over the processes, in `Accelerator.prepare`.
+
+    model, optimizer, data, scheduler = accelerator.prepare(model, OSS(model.parameters(), optim=AdamW), data, scheduler)
+
+The optimizer stays inside accelerate's AcceleratedOptimizer, so gradient accumulation, the loss scaler and the
+scheduler's question whether a step was skipped work as with any other. Written against accelerate v0.23.0 and
+fairscale v0.4.13.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Iterable, Sequence
+
+import torch
+import torch.distributed as dist
+
+
+def find_oss(objects: Iterable[Any]) -> Any:
+    """The first OSS among some objects, bare or inside accelerate's wrapper; None where there is none."""
+    fairscale = sys.modules.get("fairscale.optim.oss")
+    for each in objects:
+        inner = getattr(each, "optimizer", each) if isinstance(each, torch.optim.Optimizer) else None
+        if fairscale and isinstance(inner, fairscale.OSS):
+            return inner
+    return None
+
+
+def prepare_sharded(accelerator: Any, objects: Sequence[Any], placement: Sequence[bool | None]) -> Any:
+    """`accelerator.prepare` for a model and its OSS: what it returns for each object.
+
+    The model goes to the device first and then into ShardedDataParallel, which hands each gradient to the process that
+    owns its parameter and frees it everywhere else. No reduction buckets: a bucket is the `.grad` of its parameters,
+    and `zero_grad(set_to_none=True)` would leave it behind, never to be filled again. The optimizer's state is not
+    moved: it is made where the parameters are, and an OSS cannot show it before it was collected from all processes.
+    """
+    from fairscale.nn.data_parallel import ShardedDataParallel
+
+    oss = find_oss(objects)
+    if accelerator.scaler is not None:
+        share_overflow(accelerator.scaler)
+    prepared = []
+    for each, place in zip(objects, placement):
+        if isinstance(each, torch.nn.Module):
+            inner = accelerator.prepare_model(each, device_placement=place, evaluation_mode=True)
+            each = ShardedDataParallel(inner, oss, reduce_buffer_size=0)
+            accelerator._models[-1] = each
+        elif isinstance(each, torch.optim.Optimizer):
+            each = accelerator.prepare_optimizer(each, device_placement=False)
+        else:
+            each = accelerator._prepare_one(each, first_pass=True, device_placement=place)
+        prepared.append(each)
+    result = tuple(accelerator._prepare_one(each, device_placement=place) for each, place in zip(prepared, placement))
+    for each in result:
+        each._is_accelerate_prepared = True
+    return result if len(result) > 1 else result[0]
+
+
+def share_overflow(scaler: Any) -> None:
+    """Let a loss scaler skip a step on every process where one of them meets inf or NaN in its shard: otherwise their
+    scales drift apart, and those that step wait for the others' parameters for ever."""
+
+    class Sharded(type(scaler)):
+        def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
+            super().unscale_(optimizer)
+            for found in self._per_optimizer_states[id(optimizer)]["found_inf_per_device"].values():
+                dist.all_reduce(found)
+
+    if not hasattr(type(scaler), "shares_overflow"):
+        Sharded.shares_overflow = True
+        scaler.__class__ = Sharded
+
+
+def clip_sharded(optimizers: Iterable[Any], max_norm: float, norm_type: float) -> torch.Tensor | None:
+    """Clip the gradients of the OSS among ``optimizers`` by their norm over all processes, and return it; None, and
+    nothing done, where there is no OSS: then every process has every gradient."""
+    oss = find_oss(optimizers)
+    return None if oss is None else oss.clip_grad_norm(max_norm, norm_type)
