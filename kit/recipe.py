@@ -109,6 +109,7 @@ class SmokeStep:
     copy: dict[str, str] = field(default_factory=dict)  # from, to: before the command
     losses: int = 0  # steps whose loss is logged, each finite
     like: str = ""  # an earlier step: the losses of the same steps are equal
+    like_within: float = 0.0  # relative: by so much they may differ, where sums are taken in another order
     like_on: tuple[str, ...] = ()  # the devices where they can be; none: on all
     events: str = ""  # the folder whose tensorboard logs hold them
     moved: str = ""  # a LoRA file: all its tensors that start at zero have moved
@@ -156,6 +157,7 @@ class Smoke:
     red: tuple[Red, ...] = ()
     words: dict[str, tuple[str, ...]] = field(default_factory=dict)  # what several commands have in common
     words_on: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)  # by device, instead of those
+    modules: str = ""  # a folder of Python modules all commands see, as on PYTHONPATH
 
     def command(self, step: SmokeStep, device: str) -> list[str]:
         """A step's command, with the words its `@name` stands for on ``device``."""

@@ -141,8 +141,10 @@ def _by_patch(
     targets = [file.path for file in patch.files]
     for file in patch.files:
         if file.path not in step.files or (file.source or file.path) != (step.derive_from or file.path):
-            what = f"changes {file.path}, which fix {step.id} does not list" if file.path not in step.files else (
-                f"makes {file.path} from {file.source}, fix {step.id} from {step.derive_from or file.path}"
+            what = (
+                f"changes {file.path}, which fix {step.id} does not list"
+                if file.path not in step.files
+                else (f"makes {file.path} from {file.source}, fix {step.id} from {step.derive_from or file.path}")
             )
             raise KitError(f"{shown}:{file.line}: {what}", f"run `kit refresh {recipe.name}`")
     if any(patchfile.blob_id(current[file.path]) != file.preimage for file in patch.files):

@@ -203,11 +203,31 @@ def _note_flags(found: dict[str, dict[str, int]], target: str, text: str, code: 
         found.setdefault(target, {}).setdefault(flag[1], line)
 
 
-def parser_flags(source: bytes, name: str) -> set[str]:
-    """The flags of every `add_argument` in a script."""
+def parser_flags(source: bytes, name: str, beside: Path | None = None) -> set[str]:
+    """The flags of every `add_argument` in a script, and in the modules it imports from the folder ``beside`` it."""
+    tree = parse(source, name)
+    flags = {
+        flag
+        for file in (_imported(tree, beside) if beside else ())
+        for flag in _arguments(parse(file.read_bytes(), str(file)))
+    }
+    return flags | _arguments(tree)
+
+
+def _imported(tree: ast.Module, folder: Path) -> set[Path]:
+    """The files below a folder that a script there imports at its top."""
+    names = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    files = (folder / f"{name.replace('.', '/')}.py" for name in names)
+    return {file for file in files if file.is_file()}
+
+
+def _arguments(tree: ast.Module) -> set[str]:
     return {
         argument.value
-        for node in ast.walk(parse(source, name))
+        for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument"
         for argument in node.args
         if isinstance(argument, ast.Constant) and isinstance(argument.value, str) and argument.value.startswith("--")
@@ -223,7 +243,7 @@ def _flags(name: str, path: Path) -> Iterator[Check]:
             yield Check("static", title, False, f"{path}: there is no {script}")
             continue
         try:
-            known = parser_flags(script.read_bytes(), str(script))
+            known = parser_flags(script.read_bytes(), str(script), script.parent)
         except KitError as error:
             yield Check("static", title, False, error.message)
             continue

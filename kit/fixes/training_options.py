@@ -14,7 +14,12 @@ LINKS = ()
 NEEDS = ("argparse", "math")
 
 sites, edits = table(
-    Swap("add_training_arguments", "parser.add_argument('--max_token_length'", "[None, 150, 225]", "[None, 77, 150, 225, 512]"),
+    Swap(
+        "add_training_arguments",
+        "parser.add_argument('--max_token_length'",
+        "[None, 150, 225]",
+        "[None, 77, 150, 225, 512]",
+    ),
     Put(
         "add_training_arguments",
         "parser.add_argument('--sdpa'",

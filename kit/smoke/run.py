@@ -197,7 +197,7 @@ def _findings(
         )
     elif step.like:
         common = {number: before.get(step.like, {}).get(number) for number in losses}
-        wrong = [number for number, value in common.items() if value != losses[number]]
+        wrong = [number for number, value in common.items() if not _near(value, losses[number], step.like_within)]
         seen = f"steps {', '.join(wrong) or 'none'} differ" if wrong or not common else f"{len(common)} equal"
         yield Finding(f"the losses of step {step.like}, continued", bool(common) and not wrong, seen)
     if step.moved:
@@ -220,6 +220,10 @@ def _findings(
         missing = [name for name in step.calls if not counted.get(name)]
         seen = ", ".join(f"{name} {count} times" for name, count in counted.items() if name in step.calls)
         yield Finding(f"calls {', '.join(step.calls)}", not missing, seen or "none was called")
+
+
+def _near(expected: float | None, value: float, within: float) -> bool:
+    return expected is not None and math.isclose(expected, value, rel_tol=within)
 
 
 def _look(run: Run, step: SmokeStep) -> dict[str, Any]:
@@ -253,7 +257,8 @@ def _variables(run: Run, hub: str) -> dict[str, str]:
     kept = {key: value for key, value in environment.variables().items() if not dropped.match(key)}
     calls = run.out / "calls.jsonl"
     calls.unlink(missing_ok=True)
-    paths = [*map(str, run.imports), *filter(None, [run.standin.get("PYTHONPATH")])]
+    modules = [run.fill(run.smoke.modules), run.standin.get("PYTHONPATH", "")]
+    paths = [*map(str, run.imports), *filter(None, modules)]
     return {
         **kept,
         **run.standin,

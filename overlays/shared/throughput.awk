@@ -8,24 +8,32 @@
 # compile and warm up. It reads the progress bar that the training scripts draw with tqdm,
 #   Steps:  40%|████      | 2/5 [00:03<00:04,  1.50s/it, loss=0.1, lr=0.0002]
 # whose figure (s/it or it/s) is smoothed: after k steps it is z(k) / (1 - 0.7^k) with z(k) = 0.3 x(k) + 0.7 z(k-1)
-# (tqdm/std.py, class EMA). Undone here, so that a slow first step does not weigh on the ones that count.
+# (tqdm/std.py, class EMA). Undone here, so that a slow first step does not weigh on the ones that count. A bar with
+# smoothing=0 shows the mean since its start instead: with mean=1 a step is what the whole time has grown by.
 BEGIN { last = -1 }
 
 {
   bar = $0
-  while ((at = index(bar, "Steps:")) > 0) { bar = substr(bar, at + 6); found = 1 }
+  while ((at = index(tolower(bar), "steps:")) > 0) { bar = substr(bar, at + 6); found = 1 }
   if (!found || !match(bar, /[0-9]+\/[0-9]+ \[[^]]*\]/)) { found = 0; next }
   found = 0
   bar = substr(bar, RSTART, RLENGTH)
   step = bar + 0
-  if (match(bar, /loss=[^],]*/)) loss = substr(bar, RSTART + 5, RLENGTH - 5)
+  if (match(bar, / loss=[^],]*/)) loss = substr(bar, RSTART + 6, RLENGTH - 6)
   shown = 0
   if (match(bar, /[0-9.]+s\/it/)) shown = substr(bar, RSTART) + 0
   else if (match(bar, /[0-9.]+it\/s/) && substr(bar, RSTART) + 0 > 0) shown = 1 / (substr(bar, RSTART) + 0)
 
   if (step < last) { last = -1; steps = 0 }                     # a second bar: the run started anew
-  if (last < 0) { last = shown > 0 ? step - 1 : step; fade = 1; smooth = 0 }
+  if (last < 0) { last = shown > 0 ? step - 1 : step; fade = 1; smooth = 0; whole = 0 }
   if (step == last || shown <= 0) next
+
+  if (mean) {
+    seconds = (shown * step - whole) / (step - last)
+    whole = shown * step
+    while (last < step) { last++; took[++steps] = seconds }
+    next
+  }
 
   fade *= 0.7
   before = smooth

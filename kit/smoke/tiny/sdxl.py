@@ -1,14 +1,14 @@
 """A tiny Stable Diffusion XL, in seconds: python sdxl.py DIR
 
-DIR/model is the pipeline in diffusers' layout (as stabilityai/stable-diffusion-xl-base-1.0), DIR/openai/… and
-DIR/laion/… its tokenizers under the names that sd-scripts asks for, DIR/data images with captions in a sub-folder with
-repeats, DIR/flat the same without, DIR/laion-data in a tar with its parquet and its statistics, as img2dataset writes
-them, DIR/modules a sitecustomize that gives sd-scripts' constants these sizes. Runs in the reference environment of the
+DIR/model is the pipeline in diffusers' layout (as stabilityai/stable-diffusion-xl-base-1.0), DIR/tokenizers a cache of its
+tokenizers under the names that sd-scripts asks for, DIR/data images with captions in a sub-folder with repeats, DIR/flat the same without, DIR/laion-data in a tar with its parquet and its statistics, as img2dataset writes
+them, DIR/prompts.txt a prompt to draw while training, DIR/modules a sitecustomize that gives sd-scripts' constants these
+sizes. Runs in the reference environment of the
 recipe sdxl.
 
-sd-scripts has SDXL's sizes as constants of its modules, which no option changes. The smallest it works with: heads are 64
-wide and norms have 32 groups, so the U-Net is 32 channels wide at its first level; text encoder 1 is asked for hidden
-state 11.
+sd-scripts has SDXL's sizes as constants of its modules, which no option changes. The smallest it works with: heads are
+64 wide and norms have 32 groups, so the U-Net is 32 channels wide at its first level; text encoder 1 is asked for
+hidden state 11.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-TOKENIZERS = ("openai/clip-vit-large-patch14", "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k")
+TOKENIZERS = ("openai_clip-vit-large-patch14", "laion_CLIP-ViT-bigG-14-laion2B-39B-b160k")
 WIDTH, PIXELS = 32, 64
 
 SITECUSTOMIZE = '''"""The sizes of the tiny SDXL, for sd-scripts' modules: written by kit/smoke/tiny/sdxl.py."""
@@ -90,7 +90,7 @@ def build(folder: Path, seed: int = 0) -> None:
     """Write all of it under ``folder``. Raises FileExistsError where it is there already."""
     model = folder / "model"
     for number, name in enumerate(TOKENIZERS):
-        parts.clip_tokenizer(folder / name)
+        parts.clip_tokenizer(folder / "tokenizers" / name)
         parts.clip_tokenizer(model / f"tokenizer{'_2' * number}")
     common = {"vocab_size": 514, "hidden_size": 32, "intermediate_size": 37, "num_attention_heads": 4}
     common.update({"projection_dim": 32, "bos_token_id": 512, "eos_token_id": 513, "max_position_embeddings": 77})
@@ -139,6 +139,7 @@ def build(folder: Path, seed: int = 0) -> None:
     data(folder / "data" / "1_cat")
     data(folder / "flat")
     shard(folder / "laion-data", folder / "flat")
+    (folder / "prompts.txt").write_text("a cat --w 64 --h 64 --s 2 --d 1\n")
     (folder / "modules").mkdir()
     (folder / "modules" / "sitecustomize.py").write_text(SITECUSTOMIZE)
 
@@ -152,7 +153,7 @@ def data(folder: Path) -> None:
 
 
 def shard(folder: Path, images: Path) -> None:
-    """One shard as img2dataset's webdataset output has it: tar, parquet (of which nobody reads a byte) and statistics."""
+    """One shard as img2dataset's webdataset output has it: tar, parquet (never read) and statistics."""
     folder.mkdir()
     with tarfile.open(folder / "00000.tar", "w") as tar:
         for source in sorted(images.iterdir()):
