@@ -156,6 +156,20 @@ def env(**options: Any) -> int:
     return command.run(**options)
 
 
+@cli.command("patch-env")
+@click.argument("python", type=folder)
+@click.option(
+    "--recipe", "recipe_name", required=True, metavar="RECIPE", shell_complete=_complete_recipe, help="Whose fixes."
+)
+@device_option
+@click.option("--restore", is_flag=True, help="Put the packages back as they were.")
+def patch_env(**options: Any) -> int:
+    """Patch the packages that PYTHON has installed, in place and with a backup, where a workspace cannot be used."""
+    from kit.commands import patch_env as command
+
+    return command.run(**options)
+
+
 @cli.command()
 @click.argument("family")
 @click.argument("folder", metavar="DIR", type=folder)

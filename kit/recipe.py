@@ -33,6 +33,9 @@ class Upstream:
     alternates: tuple[str, ...] = ()  # other addresses of the same repository, tried in order
     sparse: tuple[TreePath, ...] = ()  # folders checked out, besides the files at the top; none: all
     version: str = ""  # what the pin is called, for people
+    package: str = (
+        ""  # the package of PyPI it is, of that version, which `kit patch-env` may patch where it is installed
+    )
 
     @property
     def carried(self) -> bool:

@@ -6,8 +6,8 @@ from kit.fixes._table import Put, table
 
 TITLE = "fused attention where --enable_npu_flash_attention asks for it"
 WHY = """\
-Upstream knows xformers, PyTorch's attention and one in plain Python. On an NPU the first does not exist and the second
-is not fused in the versions of this recipe; at 1024 pixels attention is most of the memory. The method is in
+Upstream knows xformers, PyTorch's attention and one in plain Python. On an NPU the first does not exist and the
+second is not fused in the versions of this recipe; at 1024 pixels attention is most of the memory. The method is in
 library/fused_attention.py (overlay): the NPU's kernel where it takes the tensors, PyTorch's own attention elsewhere."""
 LINKS = ()
 NEEDS = ("args", "unet")

@@ -6,8 +6,9 @@ from kit.fixes._table import Put, table
 
 TITLE = "clip sharded gradients by their norm over all processes"
 WHY = """\
-Under ShardedDataParallel a process has the gradients of its own parameters only. torch's clip_grad_norm_ takes their norm
-for the whole and scales each shard by another factor. OSS knows the norm over all; the gradients are unscaled first."""
+Under ShardedDataParallel a process has the gradients of its own parameters only. torch's clip_grad_norm_ takes
+their norm for the whole and scales each shard by another factor. OSS knows the norm over all; gradients are
+unscaled first."""
 LINKS = ()
 NEEDS = ("parameters", "max_norm", "norm_type")
 

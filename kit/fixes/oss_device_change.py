@@ -6,9 +6,9 @@ from kit.fixes._table import Put, table
 
 TITLE = "forget the old device's partition when the parameters have moved"
 WHY = """\
-An OSS is made before the model goes to its device, and keeps a table of its parameters by device. step() notices a move,
-refresh_trainable() does not: ShardedDataParallel, which calls it before the first step, gets buckets on the old device
-(`Different devices for the bucket and the param`) and takes the CPU for the device of the collectives."""
+An OSS is made before the model goes to its device, and keeps a table of its parameters by device. step() notices a
+move, refresh_trainable() does not: ShardedDataParallel, which calls it before the first step, gets buckets on the old
+device (`Different devices for the bucket and the param`) and takes the CPU for the device of the collectives."""
 LINKS = ()
 NEEDS = ("OSS",)
 

@@ -8,9 +8,9 @@ TITLE = "prepare a model and its OSS as a pair"
 WHY = """\
 prepare() moves an optimizer's state to the device by asking for it, and an OSS has only its own process's part of it:
 `Optimizer state has not been consolidated on this rank`. And a model wrapped without its OSS keeps every gradient on
-every process. With an OSS among them, the objects go through accelerate/sharded.py (overlay): ShardedDataParallel, one
-opinion of all processes on overflow, the optimizer in accelerate's own wrapper. So no change to accelerate's scheduler
-is needed: it asks that wrapper, as ever, whether a step was skipped."""
+every process. With an OSS among them, the objects go through accelerate/sharded.py (overlay): ShardedDataParallel,
+one opinion of all processes on overflow, the optimizer in accelerate's own wrapper. So no change to accelerate's
+scheduler is needed: it asks that wrapper, as ever, whether a step was skipped."""
 LINKS = ()
 NEEDS = ("args", "device_placement", "torch")
 

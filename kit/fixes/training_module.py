@@ -6,11 +6,11 @@ from kit.fixes._table import Put, table
 
 TITLE = "one training module, prepared together with the optimizer"
 WHY = """\
-accelerate wraps each model for data parallelism, and the script unwraps it again at once (transform_models_if_DDP): its
-forward is never that of the wrapper, so gradients are never exchanged and every process trains a model of its own. Here
-all that trains is one module (library/pretrain.py, from the overlay) with one forward a step, from token ids to the
-predicted noise; it is prepared together with the optimizer, which OSS needs to shard gradients. Mixed precision, text
-encoders that stay frozen, their cached outputs and sample images work as before."""
+accelerate wraps each model for data parallelism, and the script unwraps it again at once (transform_models_if_DDP):
+its forward is never that of the wrapper, so gradients are never exchanged and every process trains a model of its
+own. Here all that trains is one module (library/pretrain.py, from the overlay) with one forward a step, from token
+ids to the predicted noise; it is prepared together with the optimizer, which OSS needs to shard gradients. Mixed
+precision, text encoders that stay frozen, their cached outputs and sample images work as before."""
 LINKS = ("https://github.com/kohya-ss/sd-scripts/pull/989",)
 NEEDS = ("train_util",)
 

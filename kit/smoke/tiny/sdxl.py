@@ -1,10 +1,10 @@
 """A tiny Stable Diffusion XL, in seconds: python sdxl.py DIR
 
-DIR/model is the pipeline in diffusers' layout (as stabilityai/stable-diffusion-xl-base-1.0), DIR/tokenizers a cache of its
-tokenizers under the names that sd-scripts asks for, DIR/data images with captions in a sub-folder with repeats, DIR/flat the same without, DIR/laion-data in a tar with its parquet and its statistics, as img2dataset writes
-them, DIR/prompts.txt a prompt to draw while training, DIR/modules a sitecustomize that gives sd-scripts' constants these
-sizes. Runs in the reference environment of the
-recipe sdxl.
+DIR/model is the pipeline in diffusers' layout (as stabilityai/stable-diffusion-xl-base-1.0), DIR/tokenizers a cache of
+its tokenizers under the names that sd-scripts asks for, DIR/data images with captions in a sub-folder with repeats,
+DIR/flat the same without, DIR/laion-data in a tar with its parquet and its statistics, as img2dataset writes them,
+DIR/prompts.txt a prompt to draw while training, DIR/modules a sitecustomize that gives sd-scripts' constants these
+sizes. Runs in the reference environment of the recipe sdxl.
 
 sd-scripts has SDXL's sizes as constants of its modules, which no option changes. The smallest it works with: heads are
 64 wide and norms have 32 groups, so the U-Net is 32 channels wide at its first level; text encoder 1 is asked for

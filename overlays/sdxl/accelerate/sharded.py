@@ -1,6 +1,6 @@
 """fairscale's OSS, the optimizer that shards its state over the processes, in `Accelerator.prepare`.
 
-    model, optimizer, data, scheduler = accelerator.prepare(model, OSS(model.parameters(), optim=AdamW), data, scheduler)
+    model, optimizer = accelerator.prepare(model, OSS(model.parameters(), optim=AdamW, lr=1e-5))
 
 The optimizer stays inside accelerate's AcceleratedOptimizer, so gradient accumulation, the loss scaler and the
 scheduler's question whether a step was skipped work as with any other. Written against accelerate v0.23.0 and
@@ -10,7 +10,8 @@ fairscale v0.4.13.
 from __future__ import annotations
 
 import sys
-from typing import Any, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -40,7 +41,7 @@ def prepare_sharded(accelerator: Any, objects: Sequence[Any], placement: Sequenc
     if accelerator.scaler is not None:
         share_overflow(accelerator.scaler)
     prepared = []
-    for each, place in zip(objects, placement):
+    for each, place in zip(objects, placement):  # noqa: B905 - Python 3.8 has no `strict`
         if isinstance(each, torch.nn.Module):
             inner = accelerator.prepare_model(each, device_placement=place, evaluation_mode=True)
             each = ShardedDataParallel(inner, oss, reduce_buffer_size=0)
@@ -50,7 +51,8 @@ def prepare_sharded(accelerator: Any, objects: Sequence[Any], placement: Sequenc
         else:
             each = accelerator._prepare_one(each, first_pass=True, device_placement=place)
         prepared.append(each)
-    result = tuple(accelerator._prepare_one(each, device_placement=place) for each, place in zip(prepared, placement))
+    pairs = zip(prepared, placement)  # noqa: B905
+    result = tuple(accelerator._prepare_one(each, device_placement=place) for each, place in pairs)
     for each in result:
         each._is_accelerate_prepared = True
     return result if len(result) > 1 else result[0]

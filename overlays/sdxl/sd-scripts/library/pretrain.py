@@ -5,11 +5,11 @@ Written against kohya-ss/sd-scripts 46cf41cc93d5856664a2835da2d92796f9344281.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
-
 from library import sdxl_train_util, train_util
 
 
@@ -79,7 +79,7 @@ def sharded_adamw(params: Any, lr: float, **settings: Any) -> torch.optim.Optimi
     from fairscale.optim.oss import OSS
 
     class ShardedAdamW(OSS):
-        def state_dict(self, all_ranks: bool = False) -> Dict[str, Any]:
+        def state_dict(self, all_ranks: bool = False) -> dict[str, Any]:
             """The whole state where it was collected; nothing on the other processes, which do not write it."""
             return super().state_dict(all_ranks) if all_ranks or self.rank == 0 else {}
 

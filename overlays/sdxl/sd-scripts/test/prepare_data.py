@@ -1,10 +1,10 @@
-"""Check the images and captions of a run before it starts, unpack tars: the folder to train from is the last line printed.
+"""Check the images and captions of a run before it starts; the folder to train from is the last line printed.
 
     python prepare_data.py FOLDER CAPTION_EXTENSION WORK
 
 FOLDER holds images with captions beside them (00.jpg, 00.txt): right there, in sub-folders, in sub-folders named
-<repeats>_<class>, or in the tars that img2dataset writes (with .parquet and _stats.json, which are not needed). Tars are
-unpacked once, to WORK/<folder>. Standard library only. Ends with one line on stderr and status 2 where it cannot be.
+<repeats>_<class>, or in the tars that img2dataset writes (with .parquet and _stats.json, which are not needed). Tars
+are unpacked once, to WORK/<folder>. Standard library only. One line on stderr and status 1 where it cannot be.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def check(folder: Path, extension: str) -> str:
     if named and any(file.parent not in named for file in images):
         lost = next(file for file in images if file.parent not in named)
         return f"{lost}: beside folders named <repeats>_<class> it would be left out: put it into one of them"
-    print(f"Data set : {len(images)} images, {len(bare)} without a caption ({bare[0]})" if bare else f"Data set : {len(images)} images")
+    lacking = f", {len(bare)} without a caption, such as {bare[0]}" if bare else ""
+    print(f"Data set : {len(images)} images{lacking}")
     return ""
 
 

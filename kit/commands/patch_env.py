@@ -1,0 +1,42 @@
+"""`kit patch-env PYTHON --recipe RECIPE [--restore]`: patch installed packages in place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kit import inplace, output, recipe, workspace
+from kit.errors import KitError
+
+
+def run(python: str, recipe_name: str, device: str | None, restore: bool) -> int:
+    found = recipe.load(recipe_name)
+    packages = [upstream.package for upstream in found.upstream if upstream.package]
+    if not packages:
+        raise KitError(f"recipe {found.name} patches no installed package", f"kit prepare {found.name}")
+    present = inplace.installed(python, packages)
+    if restore:
+        records = {folder / inplace.RECORD for _, folder in present.values()}
+        done = [path for record in sorted(records) for path in inplace.restore(record)]
+        for path in done:
+            output.line(f"restored {path}")
+        output.line(f"{len(done)} files put back" if done else "nothing was patched here")
+        return 0
+    for name in packages:
+        if name not in present:
+            raise KitError(f"{python} has no {name}", f"{python} -m pip install {name}")
+    profile = found.device(device or found.devices[0])
+    plan = workspace.plan(found, profile, workspace.cluster_of(found, profile))
+    todo: list[tuple[Path, list[inplace.Change]]] = []
+    for each in plan.upstreams:
+        if each.upstream.package:
+            version, folder = present[each.upstream.package]
+            todo.append((folder / inplace.RECORD, inplace.check(inplace.changes(each, version, folder))))
+    for record, changes in todo:  # only now: everything has been looked at
+        if changes:
+            inplace.patch(changes, record)
+        for change in changes:
+            output.line(f"{'patched' if change.before is not None else 'added':8} {change.path}")
+    if not any(changes for _, changes in todo):
+        output.line("already patched: nothing to do")
+    output.line(f"next: kit patch-env {python} --recipe {found.name} --restore  # puts them back")
+    return 0
