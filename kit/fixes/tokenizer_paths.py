@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kit.fixes._table import Put, Swap, table
+from kit.fixes._table import Put, table
 
 TITLE = "--tokenizer1_path and --tokenizer2_path"
 WHY = """\
@@ -12,14 +12,13 @@ LINKS = ()
 NEEDS = ("TOKENIZER1_PATH", "TOKENIZER2_PATH")
 
 sites, edits = table(
-    Swap(
+    Put(
         "load_tokenizers",
-        "original_paths = ",
-        "[TOKENIZER1_PATH, TOKENIZER2_PATH]",
-        """[
-    getattr(args, "tokenizer1_path", None) or TOKENIZER1_PATH,
-    getattr(args, "tokenizer2_path", None) or TOKENIZER2_PATH,
-]""",
+        "original_paths = [TOKENIZER1_PATH, TOKENIZER2_PATH]",
+        """
+        given_paths = [getattr(args, "tokenizer1_path", None), getattr(args, "tokenizer2_path", None)]
+        original_paths = [given or original for given, original in zip(given_paths, original_paths)]
+        """,
     ),
     Put(
         "add_sdxl_training_arguments",

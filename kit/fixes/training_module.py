@@ -11,7 +11,10 @@ its forward is never that of the wrapper, so gradients are never exchanged and e
 own. Here all that trains is one module (library/pretrain.py, from the overlay) with one forward a step, from token
 ids to the predicted noise; it is prepared together with the optimizer, which OSS needs to shard gradients. Mixed
 precision, text encoders that stay frozen, their cached outputs and sample images work as before."""
-LINKS = ("https://github.com/kohya-ss/sd-scripts/pull/989",)
+LINKS = (
+    "https://github.com/kohya-ss/sd-scripts/issues/924",
+    "https://github.com/kohya-ss/sd-scripts/pull/989",
+)
 NEEDS = ("train_util",)
 
 sites, edits = table(
@@ -20,12 +23,10 @@ sites, edits = table(
         "train",
         "if train_unet:\n    unet = accelerator.prepare(unet)",
         """
-        training_module = TrainingModule(
-            args, weight_dtype, unet, (text_encoder1, text_encoder2), (tokenizer1, tokenizer2), training_models
-        )
-        training_module, optimizer, train_dataloader, lr_scheduler = accelerator.prepare(
-            training_module, optimizer, train_dataloader, lr_scheduler
-        )
+        encoders, tokenizers = (text_encoder1, text_encoder2), (tokenizer1, tokenizer2)
+        training_module = TrainingModule(args, weight_dtype, unet, encoders, tokenizers, training_models)
+        prepared = accelerator.prepare(training_module, optimizer, train_dataloader, lr_scheduler)
+        training_module, optimizer, train_dataloader, lr_scheduler = prepared
         training_models = [training_module]
         """,
         how="replace",
@@ -35,9 +36,8 @@ sites, edits = table(
         "train",
         "if 'text_encoder_outputs1_list' not in batch",
         """
-        noise, noisy_latents, timesteps = train_util.get_noise_noisy_latents_and_timesteps(
-            args, noise_scheduler, latents
-        )
+        add_noise = train_util.get_noise_noisy_latents_and_timesteps
+        noise, noisy_latents, timesteps = add_noise(args, noise_scheduler, latents)
         noisy_latents = noisy_latents.to(weight_dtype)
 
         # Encode the text and predict the noise residual

@@ -24,11 +24,7 @@ sites, edits = table(
         "add_training_arguments",
         "parser.add_argument('--sdpa'",
         """
-        parser.add_argument(
-            "--enable_npu_flash_attention",
-            action="store_true",
-            help="fused attention in the U-Net: the kernel of an NPU, PyTorch's own elsewhere",
-        )
+        parser.add_argument("--enable_npu_flash_attention", action="store_true", help="fused attention")
         """,
     ),
     Put(

@@ -1,0 +1,76 @@
+"""oss-clip: clip sharded gradients by their norm over all processes."""
+
+from __future__ import annotations
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, satisfied
+
+NAME = "oss-clip"
+
+APPLIED = [
+    case(
+        "as in the library",
+        """
+        class Accelerator:
+            def clip_grad_norm_(self, parameters, max_norm, norm_type=2):
+                self.unscale_gradients()
+                return torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type=norm_type)
+        """,
+        """
+        class Accelerator:
+            def clip_grad_norm_(self, parameters, max_norm, norm_type=2):
+                self.unscale_gradients()
+                from .sharded import clip_sharded
+
+                norm = clip_sharded(self._optimizers, max_norm, norm_type)
+                if norm is not None:
+                    return norm
+                return torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type=norm_type)
+        """,
+    ),
+]
+
+REFUSED = [
+    satisfied(
+        "there",
+        """
+        class Accelerator:
+            def clip_grad_norm_(self, parameters, max_norm, norm_type=2):
+                self.unscale_gradients()
+                from .sharded import clip_sharded
+
+                norm = clip_sharded(self._optimizers, max_norm, norm_type)
+                if norm is not None:
+                    return norm
+                return torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type=norm_type)
+        """,
+    ),
+    gone(
+        "by value",
+        """
+        class Accelerator:
+            def clip_grad_value_(self, parameters, clip_value):
+                torch.nn.utils.clip_grad_value_(parameters, clip_value)
+        """,
+    ),
+    conflict(
+        "no norm_type",
+        "`norm_type` is not bound",
+        3,
+        """
+        class Accelerator:
+            def clip_grad_norm_(self, parameters, max_norm):
+                return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+        """,
+    ),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)

@@ -1,0 +1,95 @@
+"""sharded-state: collect the optimizer's shards before the state is saved."""
+
+from __future__ import annotations
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, satisfied
+
+NAME = "sharded-state"
+
+APPLIED = [
+    case(
+        "as in the script",
+        """
+        from library.pretrain import collect_state
+
+
+        def train(args):
+            optimizer = make()
+            if due:
+                wait()
+                if accelerator.is_main_process:
+                    src_path = path
+                    save(src_path)
+            if args.save_state:  # all of them
+                train_util.save_state_on_train_end(args, accelerator)
+        """,
+        """
+        from library.pretrain import collect_state
+
+
+        def train(args):
+            optimizer = make()
+            if due:
+                wait()
+                collect_state(args, optimizer)
+                if accelerator.is_main_process:
+                    src_path = path
+                    save(src_path)
+            if args.save_state:  # all of them
+                collect_state(args, optimizer)
+                train_util.save_state_on_train_end(args, accelerator)
+        """,
+        count=2,
+    ),
+]
+
+REFUSED = [
+    satisfied(
+        "there",
+        """
+        from library.pretrain import collect_state
+
+
+        def train(args):
+            optimizer = make()
+            if due:
+                wait()
+                collect_state(args, optimizer)
+                if accelerator.is_main_process:
+                    src_path = path
+                    save(src_path)
+            if args.save_state:  # all of them
+                collect_state(args, optimizer)
+                train_util.save_state_on_train_end(args, accelerator)
+        """,
+    ),
+    gone(
+        "another use of the main process",
+        """
+        def train(args):
+            if accelerator.is_main_process:
+                log()
+        """,
+    ),
+    conflict(
+        "no collect_state",
+        "`collect_state` is not bound",
+        3,
+        """
+        def train(args):
+            optimizer = make()
+            train_util.save_state_on_train_end(args, accelerator)
+        """,
+    ),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)

@@ -1,0 +1,94 @@
+"""tokenizer-paths: take SDXL's two tokenizers from paths."""
+
+from __future__ import annotations
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, satisfied
+
+NAME = "tokenizer-paths"
+
+APPLIED = [
+    case(
+        "as in the library",
+        """
+        TOKENIZER1_PATH = "one"
+        TOKENIZER2_PATH = "two"
+
+
+        def load_tokenizers(args):
+            original_paths = [TOKENIZER1_PATH, TOKENIZER2_PATH]
+            return [load(path) for path in original_paths]
+
+
+        def add_sdxl_training_arguments(parser):
+            parser.add_argument("--cache_text_encoder_outputs_to_disk", action="store_true")
+        """,
+        """
+        TOKENIZER1_PATH = "one"
+        TOKENIZER2_PATH = "two"
+
+
+        def load_tokenizers(args):
+            original_paths = [TOKENIZER1_PATH, TOKENIZER2_PATH]
+            given_paths = [getattr(args, "tokenizer1_path", None), getattr(args, "tokenizer2_path", None)]
+            original_paths = [given or original for given, original in zip(given_paths, original_paths)]
+            return [load(path) for path in original_paths]
+
+
+        def add_sdxl_training_arguments(parser):
+            parser.add_argument("--cache_text_encoder_outputs_to_disk", action="store_true")
+            parser.add_argument("--tokenizer1_path", type=str, default=None, help="folder or hub name of tokenizer 1")
+            parser.add_argument("--tokenizer2_path", type=str, default=None, help="folder or hub name of tokenizer 2")
+        """,
+        count=2,
+    ),
+]
+
+REFUSED = [
+    satisfied(
+        "there",
+        """
+        TOKENIZER1_PATH = "one"
+        TOKENIZER2_PATH = "two"
+
+
+        def load_tokenizers(args):
+            original_paths = [TOKENIZER1_PATH, TOKENIZER2_PATH]
+            given_paths = [getattr(args, "tokenizer1_path", None), getattr(args, "tokenizer2_path", None)]
+            original_paths = [given or original for given, original in zip(given_paths, original_paths)]
+            return [load(path) for path in original_paths]
+
+
+        def add_sdxl_training_arguments(parser):
+            parser.add_argument("--cache_text_encoder_outputs_to_disk", action="store_true")
+            parser.add_argument("--tokenizer1_path", type=str, default=None, help="folder or hub name of tokenizer 1")
+            parser.add_argument("--tokenizer2_path", type=str, default=None, help="folder or hub name of tokenizer 2")
+        """,
+    ),
+    gone(
+        "one tokenizer",
+        """
+        def load_tokenizer(args):
+            original_path = PATH
+        """,
+    ),
+    conflict(
+        "no constants",
+        "`TOKENIZER1_PATH` is not bound",
+        2,
+        """
+        def load_tokenizers(args):
+            original_paths = [TOKENIZER1_PATH, TOKENIZER2_PATH]
+        """,
+    ),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)
