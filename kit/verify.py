@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import json
 import re
@@ -206,12 +207,11 @@ def _note_flags(found: dict[str, dict[str, int]], target: str, text: str, code: 
 def parser_flags(source: bytes, name: str, beside: Path | None = None) -> set[str]:
     """The flags of every `add_argument` in a script, and in the modules it imports from the folder ``beside`` it."""
     tree = parse(source, name)
-    flags = {
-        flag
-        for file in (_imported(tree, beside) if beside else ())
-        for flag in _arguments(parse(file.read_bytes(), str(file)))
-    }
-    return flags | _arguments(tree)
+    flags = _arguments(tree)
+    for file in _imported(tree, beside) if beside else ():
+        with contextlib.suppress(KitError):  # that it does not parse is a failure of its own
+            flags |= _arguments(parse(file.read_bytes(), str(file)))
+    return flags
 
 
 def _imported(tree: ast.Module, folder: Path) -> set[Path]:

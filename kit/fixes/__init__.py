@@ -9,6 +9,8 @@ A fix is a module with
   Written with `ast`, it is the fix's independent check: before (is there anything to do?) and after (is all done?);
 - ``edits(block, options)``: the same places found in libcst's tree, one block of statements at a time, as splices.
 
+A fix that puts statements beside statements is a table (`kit.fixes._table`), which gives both functions.
+
 Importing a fix does not import libcst: only running a codemod does (`kit.codemod`).
 """
 

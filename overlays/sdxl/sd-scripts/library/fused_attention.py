@@ -60,5 +60,5 @@ def attend(
         out = F.scaled_dot_product_attention(query * (scale * query.shape[-1] ** 0.5), key, value, attn_mask=mask)
     else:
         scores = torch.matmul(query * scale, key.transpose(-1, -2))
-        out = torch.matmul((scores if mask is None else scores + mask).softmax(-1).to(value.dtype), value)
+        out = torch.matmul((scores if mask is None else scores + mask).float().softmax(-1).to(value.dtype), value)
     return out.transpose(1, 2).reshape(out.shape[0], out.shape[2], -1)

@@ -1,0 +1,119 @@
+"""SDXL beyond its smoke run: two machines, which are network namespaces here, and fused attention against plain."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit import environment, recipe
+from kit.smoke import run as smoke
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def place(prepared: Callable[[str, str], Path]) -> Path:
+    return prepared("sdxl", "cpu")
+
+
+@pytest.fixture(scope="module")
+def python(place: Path) -> Path:
+    found = recipe.load("sdxl")
+    return environment.ensure(found, found.device("cpu"), place).python
+
+
+@pytest.fixture
+def machines() -> Iterator[list[list[str]]]:
+    """Two network namespaces with a wire between them: the words to put before a command that runs in each."""
+    names, ip = [f"kit{os.getpid()}a", f"kit{os.getpid()}b"], shutil.which("ip")
+    if not ip or subprocess.run([ip, "netns", "add", names[0]], capture_output=True).returncode:
+        pytest.skip("network namespaces need ip (iproute2) and root")
+    try:
+        for line in (
+            f"netns add {names[1]}",
+            f"link add eth0 netns {names[0]} type veth peer name eth0 netns {names[1]}",
+            *(f"-n {name} addr add 10.99.0.{number}/24 dev eth0" for number, name in enumerate(names, 1)),
+            *(f"-n {name} link set {link} up" for name in names for link in ("lo", "eth0")),
+        ):
+            subprocess.run([ip, *line.split()], check=True)
+        yield [[ip, "netns", "exec", name] for name in names]
+    finally:
+        for name in names:
+            subprocess.run([ip, "netns", "del", name], capture_output=True)
+
+
+def losses(python: Path, folder: Path) -> dict[str, float]:
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import look; print(look.losses(sys.argv[2]))"
+    arguments = [str(python), "-c", code, str(smoke.HERE), str(folder)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, env=environment.variables())
+    found: dict[str, float] = eval(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_two_machines_train_as_two_processes(
+    place: Path, python: Path, machines: list[list[str]], tmp_path: Path
+) -> None:
+    """The same losses, to the bit: it is the same sum of two gradients."""
+    tiny = tmp_path / "tiny"
+    smoke.build_tiny("sdxl", python, tiny)
+    found = recipe.load("sdxl").smoke
+    assert found
+    words = [word for name in ("model", "small") for word in found.words[name]]
+    common = [word.replace("{tiny}", str(tiny)) for word in words]
+    common += ["--train_batch_size=2", f"--dataset_name={tiny}/data", "--mixed_precision=no", "--max_train_epoch=2"]
+    variables = {
+        **environment.variables(),
+        "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(tiny / "modules"),
+        "HF_HUB_OFFLINE": "1",
+        "GLOO_SOCKET_IFNAME": "eth0",
+        "OMP_NUM_THREADS": "1",
+    }
+
+    def start(prefix: list[str], script: str, out: str, *more: str) -> subprocess.Popen[Any]:
+        command = [*prefix, "bash", f"test/{script}", *common, f"--output_dir={tmp_path / out}", *more]
+        log = (tmp_path / f"{out}.log").open("wb")
+        return subprocess.Popen(command, cwd=place / "sd-scripts", env=variables, stdout=log, stderr=log)
+
+    meet = ["--nnodes=2", "--nproc_per_node=1", "--master_ip=10.99.0.1", "--master_port=8989"]
+    runs = [
+        start(prefix, "pretrain_full_nm_np_sdxl.sh", f"machine-{rank}", *meet, f"--node_rank={rank}")
+        for rank, prefix in enumerate(machines)
+    ]
+    try:
+        assert [run.wait(timeout=400) for run in runs] == [0, 0], (tmp_path / "machine-0.log").read_text()[-2000:]
+    finally:
+        for run in runs:
+            run.kill()
+    variables["GLOO_SOCKET_IFNAME"] = "lo"
+    one = start([], "pretrain_full_1m_8p_sdxl.sh", "one", "--nproc_per_node=2")
+    assert one.wait(timeout=400) == 0, (tmp_path / "one.log").read_text()[-2000:]
+    found_losses = losses(python, tmp_path / "machine-0")
+    assert len(found_losses) == 4
+    assert found_losses == losses(python, tmp_path / "one")
+
+
+def test_fused_attention_is_plain_attention(place: Path, python: Path) -> None:
+    """In the reference environment, where PyTorch may have no fused attention, and in that of the stand-in."""
+    script = HERE / "compare_attention.py"
+    command = [str(python), str(script), str(place / "sd-scripts"), "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment.variables())
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_fused_attention_on_the_stand_in(prepared: Callable[[str, str], Path]) -> None:
+    found = recipe.load("sdxl")
+    device, place = found.device("npu"), prepared("sdxl", "npu")
+    made = environment.ensure(found, device, place)
+    from kit.smoke import standin
+
+    extra = {} if environment.has_device(device) else standin.variables(device, made.python)
+    command = [str(made.python), str(HERE / "compare_attention.py"), str(place / "sd-scripts"), "npu"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**environment.variables(), **extra})
+    assert done.returncode == 0, done.stdout + done.stderr
