@@ -39,7 +39,7 @@ def unpack(tars: list[Path], extension: str, work: Path) -> Path:
                             with (folder / path.name).open("wb") as file:
                                 shutil.copyfileobj(content, file)
             except (tarfile.TarError, OSError) as error:
-                raise OSError(f"{place}: {error}") from None
+                raise OSError(f"{place}: {str(error).splitlines()[0]}") from None
         try:
             Path(name, "new").rename(target)
         except OSError:

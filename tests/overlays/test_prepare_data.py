@@ -1,0 +1,101 @@
+"""The data of an SDXL run: every layout it takes, and one line for what it does not."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from launching import OVERLAYS
+
+SCRIPT = OVERLAYS / "sdxl/sd-scripts/test/prepare_data.py"
+
+
+def write(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return folder
+
+
+def archive(place: Path, *names: str) -> None:
+    with tarfile.open(place, "w") as tar:
+        for name in names:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(name)
+            tar.addfile(entry, io.BytesIO(name.encode()))
+
+
+def prepare(folder: Path, work: Path, extension: str = ".txt") -> tuple[int, list[str], str]:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(folder), extension, str(work)], capture_output=True, text=True
+    )
+    return done.returncode, done.stdout.splitlines(), done.stderr.strip()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["00.jpg", "00.txt"],
+        ["10_cat/00.png", "10_cat/00.txt"],
+        ["10_cat/00.png"],
+        ["00000/000000000.jpg", "00000/000000000.txt", "00000/000000000.json"],
+    ],
+    ids=["flat", "repeats", "the folder's name is the caption", "shards that are folders"],
+)
+def test_folders(names: list[str], tmp_path: Path) -> None:
+    status, out, err = prepare(write(tmp_path / "data", *names), tmp_path / "unpacked")
+    assert (status, err) == (0, "")
+    assert out[-1] == str(tmp_path / "data")
+    assert not (tmp_path / "unpacked").exists()
+
+
+def test_tars_are_unpacked_once(tmp_path: Path) -> None:
+    data, work = write(tmp_path / "laion", "00000.parquet", "00000_stats.json"), tmp_path / "unpacked"
+    archive(data / "00000.tar", "a/000000000.jpg", "000000000.txt", "000000000.json", "../../out.jpg", "/abs.png")
+    status, out, err = prepare(data, work)
+    assert (status, err) == (0, "")
+    assert out[-1] == str(work / "laion")
+    assert sorted(path.name for path in (work / "laion/00000").iterdir()) == [
+        "000000000.jpg",
+        "000000000.txt",
+        "abs.png",
+        "out.jpg",
+    ]
+    assert not (tmp_path.parent / "out.jpg").exists()
+    (data / "00000.tar").write_bytes(b"")
+    assert prepare(data, work)[0] == 0
+    assert sorted(path.name for path in work.iterdir()) == ["laion"]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([], "no images in"),
+        (["00.txt"], "no images in"),
+        (["00.jpg", "00.caption"], "00.txt is missing; see --caption_extension"),
+        (["00.jpg", "00.txt", "10_cat/01.jpg"], "00.jpg: beside folders named <repeats>_<class>"),
+    ],
+    ids=["empty", "captions alone", "another extension", "beside repeats"],
+)
+def test_what_cannot_be(names: list[str], said: str, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    status, _, err = prepare(write(tmp_path / "data", *names), tmp_path / "unpacked")
+    assert status == 1
+    assert said in err and "\n" not in err
+
+
+def test_a_broken_tar(tmp_path: Path) -> None:
+    data = write(tmp_path / "data", "00000.tar")
+    status, _, err = prepare(data, tmp_path / "unpacked")
+    assert status == 1
+    assert f"{data / '00000.tar'}: " in err and "\n" not in err
+    assert list((tmp_path / "unpacked").iterdir()) == []
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    status, _, err = prepare(tmp_path / "none", tmp_path / "unpacked")
+    assert (status, "no folder" in err) == (1, True)

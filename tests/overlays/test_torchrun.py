@@ -1,0 +1,122 @@
+"""The launch scripts of SDXL: settings to flags, one process or torchrun, and what is refused beforehand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kit import devices, overlay, recipe, workspace
+
+# Checks go to the real Python; the training is recorded, and prints what a training would.
+PYTHON = """#!/usr/bin/env bash
+case $1 in
+  -c) exit 0 ;;
+  *prepare_data.py) exec "{python}" "$@" ;;
+esac
+printf '%s\\n' "$@" >"$RECORD"
+cat "$OUTPUT"
+exit "${{FAKE_STATUS:-0}}"
+"""
+BARS = "\r".join(
+    f"steps:  50%|##  | {step}/4 [00:0{step}<00:01,  1.00s/it, avr_loss=0.9, loss=0.{step}]" for step in range(1, 5)
+)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """The rendered launch scripts, a model, data and a Python."""
+    found = recipe.load("sdxl")
+    device = devices.load("cpu")
+    part = next(each for each in found.overlay if each.source == "sdxl/sd-scripts")
+    context = workspace.context(found, device, recipe.Cluster(processes=1))
+    for path, (mode, content) in overlay.render(found.root, part, context).items():
+        target = tmp_path / "tree" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+        target.chmod(mode & 0o777)
+    for name in ("bin", "model", "data"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "model/model_index.json").write_text("{}")
+    (tmp_path / "data/00.jpg").touch()
+    (tmp_path / "data/00.txt").touch()
+    (tmp_path / "output").write_text(BARS + "\n")
+    (tmp_path / "bin/python3").write_text(PYTHON.format(python=sys.executable))
+    (tmp_path / "bin/python3").chmod(0o755)
+    return tmp_path
+
+
+def launch(tree: Path, script: str, *arguments: str, **env: str) -> tuple[int, str, str, list[str]]:
+    record = tree / "record"
+    record.unlink(missing_ok=True)
+    variables = {"PATH": f"{tree}/bin:/usr/bin:/bin", "HOME": str(tree), "RECORD": str(record), "LC_ALL": "C"}
+    done = subprocess.run(
+        ["bash", str(tree / "tree/test" / script), "--model_name=model", "--dataset_name=data", *arguments],
+        cwd=tree,
+        env={**variables, "OUTPUT": str(tree / "output"), **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout, done.stderr, record.read_text().splitlines() if record.exists() else []
+
+
+def test_one_process_is_plain_python(tree: Path) -> None:
+    status, out, err, argv = launch(tree, "pretrain_full_1m_1p_sdxl.sh", "--max_train_epoch=13", "--", "--lowram")
+    assert (status, err) == (0, "")
+    assert argv[0].endswith("/tree/test/../sdxl_pretrain.py")
+    assert f"--pretrained_model_name_or_path={tree}/model" in argv
+    assert f"--train_data_dir={tree}/data" in argv
+    assert f"--logging_dir={tree}/test/output/logs" in argv
+    assert {"--max_train_epochs=13", "--optimizer_type=OSS", "--enable_npu_flash_attention", "--lowram"} <= set(argv)
+    assert "Final Performance images/sec : 4\nSettings : 1 card, batch 4, no, 1024 px\n" in out
+    assert "Final Train Loss : 0.4\n" in out
+    assert "E2E Training Duration sec : " in out
+
+
+def test_several_processes_by_torchrun(tree: Path) -> None:
+    status, _, err, argv = launch(tree, "pretrain_full_1m_8p_sdxl.sh", "--nproc_per_node", "3")
+    assert (status, err) == (0, "")
+    assert argv[:4] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3"]
+
+
+def test_several_machines(tree: Path) -> None:
+    words = ["--nnodes=2", "--nproc_per_node=8", "--node_rank=1", "--master_ip=10.0.0.1", "--master_port=8989"]
+    status, out, err, argv = launch(tree, "pretrain_full_nm_np_sdxl.sh", *words)
+    assert (status, err) == (0, "")
+    assert argv[2:7] == [words[0], words[1], words[2], "--master_addr=10.0.0.1", "--master_port=8989"]
+    assert "Final Performance images/sec : 64\n" in out
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "said"),
+    [
+        ("pretrain_full_1m_1p_sdxl.sh", ["--model_name=none"], "--model_name: no none (from "),
+        ("pretrain_full_1m_1p_sdxl.sh", ["--dataset_name=none"], "no folder none"),
+        (
+            "pretrain_full_1m_1p_sdxl.sh",
+            ["--train_batch_size=0"],
+            "--train_batch_size is a whole number from 1, not '0'",
+        ),
+        ("pretrain_full_1m_1p_sdxl.sh", ["--mixed_precision=fp16"], "--mixed_precision is one of bf16, no on CPU"),
+        ("pretrain_full_1m_1p_sdxl.sh", ["--max_train_epochs=1"], "here it is --max_train_epoch"),
+        ("pretrain_full_1m_1p_sdxl.sh", ["--nonsense=1"], "unknown option --nonsense"),
+        ("pretrain_full_1m_1p_sdxl.sh", ["--seed"], "--seed needs a value"),
+        ("pretrain_full_1m_1p_sdxl.sh", ["--", "--seed=3"], "--seed after --: give it before, as --seed"),
+        ("pretrain_full_1m_1p_sdxl.sh", ["--resume=none"], "--resume: no folder none"),
+        ("pretrain_full_nm_np_sdxl.sh", [], "2 machines need --master_ip"),
+        ("pretrain_full_nm_np_sdxl.sh", ["--node_rank=2"], "--node_rank is 2, but 2 machines count from 0 to 1"),
+    ],
+)
+def test_refused_before_anything_starts(script: str, arguments: list[str], said: str, tree: Path) -> None:
+    status, _, err, argv = launch(tree, script, *arguments)
+    assert (status, argv) == (2, [])
+    assert said in err and err.count("\n") == 1
+
+
+def test_it_fails_when_training_fails(tree: Path) -> None:
+    status, _, err, _ = launch(tree, "pretrain_full_1m_1p_sdxl.sh", FAKE_STATUS="7")
+    assert status == 7
+    assert "training failed with exit status 7; its output is in" in err
