@@ -19,6 +19,8 @@ PROVEN: dict[tuple[str, str], list[str]] = {
     ("sd-lora", "cpu"): ["device-package", "lora-layers-device", "fp16-guard", "grad-scaler"],
     ("sd-lora", "npu"): ["lora-layers-device"],  # torch_npu keeps the parameters it moves
     ("sd-lora", "tpu"): [],
+    ("sdxl", "cpu"): ["fused-attention", "device-choice", "npu-loss-scale", "oss-device-change"],
+    ("sdxl", "npu"): ["device-choice", "npu-loss-scale"],
 }
 
 
