@@ -20,6 +20,7 @@ from kit.schema import Source, load_toml, nearest, read
 PIN = re.compile(r"[0-9a-f]{40}")
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+NO_PATH = TreePath("")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class FixStep:
     files: tuple[TreePath, ...]
     upstream: str = ""  # may be left out where there is one
     use: str = ""  # the module in kit/fixes; default: the id. "patch": hand-written, see `why`
-    derive_from: TreePath = TreePath("")  # the one file of `files` is new: made as a copy of this one, then fixed
+    derive_from: TreePath = NO_PATH  # the one file of `files` is new: made as a copy of this one, then fixed
     count: int = 1  # places that must match, in each file
     options: dict[str, str] = field(default_factory=dict)
     devices: tuple[str, ...] = ()  # only for these; none: for all

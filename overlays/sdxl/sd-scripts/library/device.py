@@ -1,11 +1,11 @@
 """The device to run on, where upstream's scripts know CUDA and the CPU only."""
 
+import contextlib
+
 import torch
 
-try:
+with contextlib.suppress(ImportError):
     import torch_npu  # noqa: F401  (registers the device)
-except ImportError:
-    pass
 
 
 def best_device() -> torch.device:
