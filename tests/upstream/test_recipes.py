@@ -48,6 +48,7 @@ OUTCOMES = {
         "fp16-guard": "applied",
         "grad-scaler": "applied",
     },
+    "sdxl": {step.id: "applied" for step in recipe.load("sdxl").fix},
 }
 COLD_BYTES = 3_780_000  # 1/100 of a naive clone of diffusers, which was 378 MB
 
@@ -117,7 +118,7 @@ def files_at(found: Recipe, upstream: Upstream) -> dict[TreePath, bytes]:
     """The files the recipe's fixes are about, at the pin of ``upstream``."""
     entry = store.ensure(upstream, found.path.parent)
     tree = entry.tree()
-    paths = {path for step in found.fix if step.upstream == upstream.name for path in step.files}
+    paths = {path for device in found.devices for path in found.sources(upstream.name, device)}
     blobs = entry.blobs(tree[path][1] for path in paths)
     return {path: blobs[tree[path][1]] for path in paths}
 
