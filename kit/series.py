@@ -90,11 +90,13 @@ def apply(
     files: Mapping[TreePath, bytes],
     patches: Mapping[str, bytes] | None,
     without: Iterable[str] = (),
+    generating: bool = False,
 ) -> tuple[list[Step], dict[TreePath, bytes]]:
     """Apply the series of ``upstream`` for ``device`` to ``files`` (path to content); return each step and the result.
 
-    ``patches`` are the committed patches by name; None: codemods only, as `kit refresh` does. Raises KitError for a
-    patch that is missing or malformed and for a file that is not there; conflicts are outcomes, not errors.
+    ``patches`` are the committed patches by name; None: codemods only; ``generating``: codemods wherever there is one, as
+    `kit refresh` does. Raises KitError for a patch that is missing or malformed and for a file that is not there;
+    conflicts are outcomes, not errors.
     """
     current = dict(files)
     steps = []
@@ -110,7 +112,7 @@ def apply(
             current[path] = current[source]
         if step.id in without:
             continue
-        arguments = (recipe, number, step, device, current, patches)
+        arguments = (recipe, number, step, device, current, None if generating and step.module else patches)
         done = _by_patch(*arguments) or _by_codemod(*arguments)
         current.update({path: after for path, (_, after) in done.changes.items()})
         steps.append(done)

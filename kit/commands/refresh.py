@@ -60,9 +60,8 @@ def generate(found: Recipe, upstream: Upstream, offline: bool = False) -> dict[s
         blobs = entry.blobs(tree[path][1] for path in paths)
         committed = _hand_written(found, upstream)
         hand_written |= committed
-        steps, _ = series.apply(
-            found, upstream.name, device, {path: blobs[tree[path][1]] for path in paths}, committed or None
-        )
+        files = {path: blobs[tree[path][1]] for path in paths}
+        steps, _ = series.apply(found, upstream.name, device, files, committed, generating=True)
         for step in steps:
             step.check("mend the fix, or take it out of the recipe")
             if step.changes and step.fix.use != "patch":

@@ -209,7 +209,7 @@ def test_patches_and_codemods_give_the_same_commits(
 
     def codemods_only(*arguments: Any) -> Any:
         calls.append(arguments[1])
-        return apply(*arguments[:4], None, *arguments[5:])
+        return apply(*arguments, generating=True)
 
     monkeypatch.setattr(series, "apply", codemods_only)
     profile = found.device(device)
