@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -42,6 +43,30 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 folder = click.Path(path_type=str)
 
 
+class OptionsOfRecipe(click.Command):
+    """A command that takes `--name value` for `--set name=value` where the recipe has an option of that name."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        own = {name for parameter in self.params for name in parameter.opts} | {"--help"}
+        if any(word.startswith("--") and word.partition("=")[0] not in own for word in args):
+            from kit import recipe
+
+            recipes = [word for word in args if word in recipe.names() or word.endswith(".toml")]
+            options = {option.name for name in recipes[:1] for option in recipe.load(name).option}
+            args = list(_as_settings(args, options))
+        return super().parse_args(context, args)
+
+
+def _as_settings(words: list[str], options: set[str]) -> Iterator[str]:
+    rest = iter(words)
+    for word in rest:
+        name, equals, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") and (name := name.replace("-", "_")) in options:
+            yield from ("--set", f"{name}={value if equals else next(rest, '')}")
+        else:
+            yield word
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "--version", prog_name="kit")
 def cli() -> None:
@@ -70,7 +95,7 @@ def show(**options: Any) -> int:
     return command.run(**options)
 
 
-@cli.command()
+@cli.command(cls=OptionsOfRecipe)
 @recipe_argument
 @device_option
 @click.argument("dest", required=False, type=folder)
@@ -80,6 +105,8 @@ def show(**options: Any) -> int:
 @click.option("--main-port", type=click.IntRange(1, 65535), metavar="P", help="A free port on it.")
 @click.option("--processes", type=click.IntRange(1), metavar="T", help="Training processes, on all machines together.")
 @click.option("--without", multiple=True, metavar="FIX", shell_complete=_complete_fix, help="Leave a fix out.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set an option of the recipe.")
+@click.option("--profile", default="", metavar="NAME", help="Take the recipe's values under this name.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing but the cache.")
 @click.option("--offline", is_flag=True, help="Use the cache alone.")
 @click.option("--force", is_flag=True, help="Replace an edited workspace; the edited tree is set aside, not deleted.")

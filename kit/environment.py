@@ -143,7 +143,9 @@ def _write_lock(recipe: Recipe, workspace: Path, target: Path, pins: Mapping[str
     source.write_text("".join(f"{line}\n" for line in wanted), encoding="utf-8")
     try:
         options = ("--quiet", "--universal", "--no-header", "--no-annotate")
-        resolved = uv("pip", "compile", *options, "--python-version", recipe.environment.python, source)
+        version = ["--python-version", recipe.environment.python]
+        version += ["--exclude-newer", recipe.environment.newest] * bool(recipe.environment.newest)
+        resolved = uv("pip", "compile", *options, *version, source)
     finally:
         source.unlink()
     text = re.sub(r"(?m)^-e .*\n", "", resolved)

@@ -49,6 +49,7 @@ class Lock:
     without: list[str]
     upstreams: dict[str, LockedUpstream] = field(default_factory=dict)
     kit: str = ""
+    options: dict[str, Any] = field(default_factory=dict)  # the recipe's options that are not at their defaults
 
 
 def write(lock: Lock, folder: Path) -> None:

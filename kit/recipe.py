@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,8 +88,59 @@ class Environment:
 
     python: str
     packages: dict[str, str] = field(default_factory=dict)
+    newest: str = ""  # the day (YYYY-MM-DD) by which a package must have been published to be chosen
     device_packages: dict[str, dict[str, str]] = field(default_factory=dict)  # by device, instead of its profile's
     standin: dict[str, str] = field(default_factory=dict)  # other versions, where the device is a stand-in
+
+
+Scalar = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Option:
+    """A setting of the overlay's templates (`options.<name>`), which `kit prepare --set name=value` changes."""
+
+    name: str
+    default: Scalar  # its type is the option's
+    meaning: str  # in one line
+    group: str = ""  # what it is shown under
+    choices: tuple[str, ...] = ()
+    only_on: dict[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # choices that not every device has: choice, devices
+    ask: str = ""  # the question `kit configure` asks; none: it does not ask
+
+    def read(self, text: str) -> Scalar:
+        """``text`` as a value of this option. Raises KitError."""
+        kind = type(self.default)
+        what = {bool: "true or false", int: "a whole number", float: "a number", str: ""}[kind]
+        try:
+            if kind is bool:
+                return {"true": True, "false": False}[text.lower()]
+            value: Scalar = kind(text)
+        except (KeyError, ValueError):
+            raise KitError(
+                f"option {self.name} is {what}, not {text!r}", f"--set {self.name}={shown(self.default)}"
+            ) from None
+        if self.choices and value not in self.choices:
+            known = f"one of: {', '.join(self.choices)}"
+            raise KitError(f"option {self.name}: no {text!r}{nearest(text, self.choices)}", known)
+        return value
+
+
+def shown(value: Scalar) -> str:
+    """A value as it is written on the command line."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Values of several options under one name, which `kit prepare --profile NAME` takes."""
+
+    name: str
+    set: dict[str, Scalar]
+    meaning: str = ""  # in one line; where a name has several tables (for some devices), in the first
+    devices: tuple[str, ...] = ()  # only for these; none: for all
 
 
 @dataclass(frozen=True)
@@ -213,6 +265,8 @@ class Recipe:
     upstream: tuple[Upstream, ...]
     fix: tuple[FixStep, ...] = ()
     overlay: tuple[Overlay, ...] = ()
+    option: tuple[Option, ...] = ()
+    profile: tuple[Preset, ...] = ()
     cluster: Cluster = Cluster()
     figure: tuple[Figure, ...] = ()
     smoke: Smoke | None = None
@@ -243,6 +297,36 @@ class Recipe:
             for overlay in self.overlay
             if overlay.upstream == upstream and (not overlay.devices or device in overlay.devices)
         ]
+
+    def options(self, device: str, profile: str = "", given: Mapping[str, str] | None = None) -> dict[str, Scalar]:
+        """The value of every option: what is ``given`` (as text), else what ``profile`` says, else its default.
+
+        Raises KitError for an unknown name or profile, a value that is not of the option's kind, and one that the
+        device does not have.
+        """
+        known = {option.name: option for option in self.option}
+        values = {name: option.default for name, option in known.items()}
+        presets = [preset for preset in self.profile if preset.name == profile]
+        if profile and not presets:
+            names = list(dict.fromkeys(preset.name for preset in self.profile))
+            what = f"recipe {self.name} has no profile {profile!r}{nearest(profile, names)}"
+            raise KitError(what, f"its profiles: {', '.join(names) or 'none'}")
+        for preset in presets:
+            values |= preset.set if not preset.devices or device in preset.devices else {}
+        for name, text in (given or {}).items():
+            if name not in known:
+                what = f"recipe {self.name} has no option {name!r}{nearest(name, known)}"
+                raise KitError(what, f"its options: kit show {self.name}" if known else "it has none")
+            values[name] = known[name].read(text)
+        for name, value in values.items():
+            devices = known[name].only_on.get(str(value), (device,))
+            if device not in devices:
+                others = [
+                    choice for choice in known[name].choices if device in known[name].only_on.get(choice, (device,))
+                ]
+                what = f"option {name}: {value} is for {', '.join(devices)} only, and this is {device}"
+                raise KitError(what, f"--set {name}=…, one of: {', '.join(others)}")
+        return values
 
     def device(self, name: str) -> profiles.Device:
         """The profile of a device this recipe supports, with the packages it needs here. Raises KitError."""
@@ -352,12 +436,40 @@ def _check(recipe: Recipe, source: Source) -> None:
         table = ("environment", "device_packages", device)
         what = f"device {device!r} is not one of the recipe's"
         need(device in recipe.devices, table, what, f"supported: {', '.join(recipe.devices)}")
+    _check_settings(recipe, source)
     if recipe.smoke:
         _check_smoke(recipe.smoke, recipe, source)
     cluster = recipe.cluster
     need(cluster.machines >= 1, ("cluster", "machines"), "machines must be at least 1", "")
     rank = ("cluster", "machine_rank")
     need(0 <= cluster.machine_rank < cluster.machines, rank, "machine_rank must be below machines", "")
+
+
+def _check_settings(recipe: Recipe, source: Source) -> None:
+    """Options have names of their own, defaults and choices that fit; profiles set options that there are, to values
+    of their kind."""
+    known: dict[str, Option] = {}
+    for index, option in enumerate(recipe.option):
+        at = ("option", index, "name")
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", option.name) or option.name in known:
+            raise source.complain(at, f"bad option name {option.name!r}, or twice", "use a-z, 0-9 and '_', once")
+        known[option.name] = option
+        if option.choices and option.default not in option.choices:
+            what = f"option {option.name}: the default {option.default!r} is not among its choices"
+            raise source.complain(("option", index, "default"), what, f"choices: {', '.join(option.choices)}")
+        for choice, devices in option.only_on.items():
+            if choice not in option.choices or not set(devices) <= set(recipe.devices):
+                what = f"option {option.name}: only_on {choice!r} is not a choice for devices of the recipe"
+                raise source.complain(("option", index, "only_on"), what)
+    for index, preset in enumerate(recipe.profile):
+        for name, value in preset.set.items():
+            if name not in known:
+                what = f"profile {preset.name}: no option {name!r}{nearest(name, known)}"
+                raise source.complain(("profile", index, "set"), what, f"options: {', '.join(known)}")
+            option = known[name]
+            if type(value) is not type(option.default) or (option.choices and value not in option.choices):
+                what = f"profile {preset.name}: {name} cannot be {value!r}"
+                raise source.complain(("profile", index, "set"), what, f"its default is {option.default!r}")
 
 
 def _check_smoke(smoke: Smoke, recipe: Recipe, source: Source) -> None:

@@ -105,6 +105,8 @@ def _value(hint: Any, value: Any, source: Source, keys: Keys) -> Any:
     hint = getattr(hint, "__supertype__", hint)  # a NewType, such as TreePath
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (types.UnionType, Union):
+        if type(value) in arguments:
+            return value
         return _value(next(argument for argument in arguments if argument is not type(None)), value, source, keys)
     if dataclasses.is_dataclass(hint):
         return read(hint, value, source, keys)  # type: ignore[arg-type]

@@ -94,8 +94,8 @@ def apply(
 ) -> tuple[list[Step], dict[TreePath, bytes]]:
     """Apply the series of ``upstream`` for ``device`` to ``files`` (path to content); return each step and the result.
 
-    ``patches`` are the committed patches by name; None: codemods only; ``generating``: codemods wherever there is one, as
-    `kit refresh` does. Raises KitError for a patch that is missing or malformed and for a file that is not there;
+    ``patches`` are the committed patches by name; None: codemods only; ``generating``: codemods wherever there is one,
+    as `kit refresh` does. Raises KitError for a patch that is missing or malformed and for a file that is not there;
     conflicts are outcomes, not errors.
     """
     current = dict(files)

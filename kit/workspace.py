@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from kit.cache import cache_dir
 from kit.devices import Device
 from kit.errors import KitError
 from kit.paths import TreePath
-from kit.recipe import Cluster, Recipe, Upstream, shipped_root
+from kit.recipe import Cluster, Recipe, Scalar, Upstream, shipped_root
 
 IGNORED_JUNK = ("__pycache__/", ".egg-info/", ".pytest_cache/", ".ruff_cache/", ".mypy_cache/")
 
@@ -46,9 +46,23 @@ class Plan:
     cluster: Cluster
     without: tuple[str, ...]
     upstreams: tuple[UpstreamPlan, ...]
+    options: dict[str, Scalar]  # the value of each
+
+    @property
+    def changed(self) -> dict[str, Scalar]:
+        """The options that are not at their defaults."""
+        defaults = {option.name: option.default for option in self.recipe.option}
+        return {name: value for name, value in self.options.items() if value != defaults[name]}
 
 
-def plan(recipe: Recipe, device: Device, cluster: Cluster, without: Sequence[str] = (), offline: bool = False) -> Plan:
+def plan(
+    recipe: Recipe,
+    device: Device,
+    cluster: Cluster,
+    without: Sequence[str] = (),
+    offline: bool = False,
+    options: dict[str, Scalar] | None = None,
+) -> Plan:
     """Fetch what is missing and work out every change, writing nothing but the cache.
 
     Raises KitError at the first fix that is gone or in conflict (file and line), at an overlay file that would
@@ -58,12 +72,14 @@ def plan(recipe: Recipe, device: Device, cluster: Cluster, without: Sequence[str
     for name in without:
         if name not in known:
             raise KitError(f"recipe {recipe.name} has no fix {name!r}", f"its fixes: {', '.join(known)}")
-    upstreams = tuple(_plan_upstream(recipe, each, device, cluster, without, offline) for each in recipe.upstream)
-    return Plan(recipe, device, cluster, tuple(sorted(without)), upstreams)
+    values = recipe.options(device.name) if options is None else options
+    names = context(recipe, device, cluster, values)
+    upstreams = tuple(_plan_upstream(recipe, each, device, without, offline, names) for each in recipe.upstream)
+    return Plan(recipe, device, cluster, tuple(sorted(without)), upstreams, values)
 
 
 def _plan_upstream(
-    recipe: Recipe, upstream: Upstream, device: Device, cluster: Cluster, without: Sequence[str], offline: bool
+    recipe: Recipe, upstream: Upstream, device: Device, without: Sequence[str], offline: bool, names: dict[str, Any]
 ) -> UpstreamPlan:
     entry = store.ensure(upstream, recipe.path.parent, offline)
     tree = entry.tree()
@@ -78,7 +94,6 @@ def _plan_upstream(
     for step in steps:
         step.check(f"leave it out with --without {step.fix.id}, or mend the fix")
     copied: dict[TreePath, overlay.File] = {}
-    names = context(recipe, device, cluster)
     folders = {folder for path in tree for folder in _above(path)}
     for part in recipe.overlays(upstream.name, device.name):
         for path, file in overlay.render(recipe.root, part, names).items():
@@ -109,7 +124,9 @@ def _above(path: str) -> set[str]:
     return {"/".join(parts[:depth]) for depth in range(1, len(parts))}
 
 
-def context(recipe: Recipe, device: Device, cluster: Cluster) -> dict[str, Any]:
+def context(
+    recipe: Recipe, device: Device, cluster: Cluster, options: Mapping[str, Scalar] | None = None
+) -> dict[str, Any]:
     """The names a template of an overlay may use."""
     return {
         "recipe": {
@@ -120,6 +137,7 @@ def context(recipe: Recipe, device: Device, cluster: Cluster) -> dict[str, Any]:
         },
         "device": dataclasses.asdict(device),
         "cluster": dataclasses.asdict(cluster),
+        "options": recipe.options(device.name) if options is None else dict(options),
         "upstreams": {each.name: {"url": each.url, "pin": each.pin} for each in recipe.upstream},
     }
 
@@ -216,6 +234,7 @@ def _stage(plan: Plan, staging: Path) -> lock.Lock:
         without=list(plan.without),
         upstreams=upstreams,
         kit=__version__,
+        options=dict(plan.changed),
     )
     lock.write(made, staging)
     return made

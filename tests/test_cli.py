@@ -168,7 +168,7 @@ def test_json(kit: Kit) -> None:
 
 def test_doctor(kit: Kit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     done = kit("doctor")
-    assert done.status == 0 and "found    git: " in done.out and "kit doctor --device {cpu,cuda,npu,tpu}" in done.out
+    assert done.status == 0 and "found    git: " in done.out and "kit doctor --device {cpu,cuda,mps,npu,tpu}" in done.out
     npu = kit("doctor", "--device", "npu")
     assert npu.status == 1 and "MISSING  torch_npu package" in npu.out and "pip install 'torch_npu==2.7.1.*'" in npu.out
     tpu = kit("doctor", "--device", "tpu")
@@ -301,3 +301,35 @@ def test_a_process_of_its_own() -> None:
     done = kit_process("list", "--json")
     assert done.status == 0 and json.loads(done.out)["recipes"]
     assert kit_process("verify").status == 1
+
+
+def test_an_option_of_the_recipe(kit: Kit, root: Root) -> None:
+    """`--name value` is `--set name=value`; what is not at its default is said, rendered and kept in the lock."""
+    options = [
+        {"name": "speed", "default": 1, "meaning": "how fast"},
+        {"name": "kind_of", "default": "fast", "choices": ["fast", "slow"], "meaning": "how"},
+    ]
+    profile = [{"name": "slow", "set": {"speed": 0}, "meaning": "no hurry"}]
+    recipe_file = root.recipe(option=options, profile=profile)
+    root.overlay({"run.txt.j2": "{{ options.speed }} {{ options.kind_of }}\n"})
+    made = [
+        (["--set", "speed=2"], "2 fast\n", {"speed": 2}),
+        (["--speed", "2"], "2 fast\n", {"speed": 2}),
+        (["--speed=3", "--kind-of=slow"], "3 slow\n", {"speed": 3, "kind_of": "slow"}),
+        (["--profile", "slow"], "0 fast\n", {"speed": 0}),
+        (["--profile", "slow", "--set", "speed=1"], "1 fast\n", {}),
+    ]
+    commits = set()
+    for words, text, kept in made:
+        done = kit("prepare", recipe_file, "--device", "cpu", "made", "--force", *words)
+        assert (done.status, done.err) == (0, ""), done
+        assert ("  options: " in done.out) == bool(kept)
+        assert Path("made/up/examples/run.txt").read_text("utf-8") == text
+        locked = json.loads(Path("made/kit.lock").read_text("utf-8"))
+        assert locked["options"] == kept
+        commits.add(locked["upstreams"]["up"]["commit"])
+    assert len(commits) == 4
+    wrong = kit("prepare", recipe_file, "--device", "cpu", "made", "--sped", "2")
+    assert wrong.status == 2 and "No such option" in wrong.err
+    shown = kit("show", recipe_file).out
+    assert "  kind_of  fast  how (one of fast, slow)\n" in shown and "  slow  no hurry: speed=0\n" in shown

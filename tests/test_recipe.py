@@ -106,3 +106,36 @@ def test_frozen_and_complete(tmp_path: Path) -> None:
 def test_one_upstream_need_not_be_repeated() -> None:
     found = recipe.parse(RECIPES / "valid_least.toml")
     assert found.fix[0].upstream == "up"
+
+
+def test_options(tmp_path: Path) -> None:
+    """A default, what a profile says, what is given: the last one wins, each of the option's own type."""
+    found = recipe.parse(_settled(RECIPES / "valid_everything.toml", tmp_path))
+    assert found.options("cpu") == {"speed": "fast", "steps": 10, "careful": False, "rate": 0.5}
+    assert found.options("cpu", "small") == {"speed": "slow", "steps": 1, "careful": True, "rate": 0.5}
+    assert found.options("npu", "small")["speed"] == "stopped"
+    given = found.options("npu", "small", {"steps": "3", "careful": "False", "rate": "1e-4", "speed": "fast"})
+    assert given == {"speed": "fast", "steps": 3, "careful": False, "rate": 1e-4}
+
+
+@pytest.mark.parametrize(
+    ("profile", "given", "said"),
+    [
+        ("smal", {}, "recipe valid_everything has no profile 'smal'; did you mean 'small'?\n  its profiles: small"),
+        ("", {"sped": "1"}, "has no option 'sped'; did you mean 'speed'?\n  its options: kit show valid_everything"),
+        ("", {"steps": "few"}, "option steps is a whole number, not 'few'\n  --set steps=10"),
+        ("", {"careful": "yes"}, "option careful is true or false, not 'yes'\n  --set careful=false"),
+        ("", {"rate": "much"}, "option rate is a number, not 'much'\n  --set rate=0.5"),
+        ("", {"speed": "slo"}, "option speed: no 'slo'; did you mean 'slow'?\n  one of: fast, slow, stopped"),
+        (
+            "",
+            {"speed": "stopped"},
+            "option speed: stopped is for npu only, and this is cpu\n  --set speed=…, one of: fast, slow",
+        ),
+    ],
+)
+def test_options_refused(profile: str, given: dict[str, str], said: str, tmp_path: Path) -> None:
+    found = recipe.parse(_settled(RECIPES / "valid_everything.toml", tmp_path))
+    with pytest.raises(KitError) as refused:
+        found.options("cpu", profile, given)
+    assert str(refused.value).endswith(said)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from kit import lock, output, recipe, workspace
 from kit.errors import KitError
+from kit.recipe import shown
 from kit.workspace import Plan
 
 
@@ -15,6 +17,8 @@ def run(
     device: str | None,
     dest: str | None,
     without: tuple[str, ...],
+    settings: tuple[str, ...],
+    profile: str,
     dry_run: bool,
     offline: bool,
     force: bool,
@@ -25,9 +29,10 @@ def run(
     if device is None:
         hint = f"kit prepare {recipe_name} --device {found.devices[0]}"
         raise KitError(f"which device? {found.name} supports {', '.join(found.devices)}", hint)
-    profile = found.device(device)
+    target = found.device(device)
     destination = Path(dest or f"{found.name}-{device}")
-    plan = workspace.plan(found, profile, workspace.cluster_of(found, profile, **cluster), without, offline)
+    options = found.options(device, profile, given(settings))
+    plan = workspace.plan(found, target, workspace.cluster_of(found, target, **cluster), without, offline, options)
     made: lock.Lock | None = None
     backup: Path | None = None
     changed = False
@@ -36,7 +41,9 @@ def run(
     if as_json:
         output.as_json(_report(plan, made, destination, changed, backup))
         return 0
-    output.line(f"{found.name} for {profile.title}{' (dry run)' if dry_run else ''}")
+    output.line(f"{found.name} for {target.title}{' (dry run)' if dry_run else ''}")
+    if plan.changed:
+        output.line(f"  options: {', '.join(f'{name}={shown(value)}' for name, value in plan.changed.items())}")
     for each in plan.upstreams:
         fetched = f"fetched {each.entry.fetched / 1e6:.1f} MB" if each.entry.fetched else "from the cache"
         brought = "carried with the recipe" if each.upstream.carried else fetched
@@ -59,6 +66,14 @@ def run(
     return 0
 
 
+def given(settings: Iterable[str]) -> dict[str, str]:
+    """`name=value` words as a table, the last of a name wins. Raises KitError for a word without `=`."""
+    for word in settings:
+        if "=" not in word:
+            raise KitError(f"--set {word}: no value", f"--set {word}=VALUE")
+    return {name.replace("-", "_"): value for name, _, value in (word.partition("=") for word in settings)}
+
+
 def _how(how: str) -> str:
     return {"patch": "patch, exactly", "codemod": "codemod", "check": "already upstream"}[how]
 
@@ -70,6 +85,7 @@ def _report(
         "recipe": plan.recipe.name,
         "device": plan.device.name,
         "workspace": str(destination),
+        "options": plan.options,
         "changed": changed,
         "backup": str(backup) if backup else None,
         "upstreams": {

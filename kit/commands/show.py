@@ -6,7 +6,7 @@ import dataclasses
 import textwrap
 
 from kit import output, recipe
-from kit.recipe import FixStep, Recipe
+from kit.recipe import FixStep, Option, Recipe, shown
 
 
 def run(recipe_name: str, as_json: bool) -> int:
@@ -43,6 +43,7 @@ def run(recipe_name: str, as_json: bool) -> int:
         for path in sorted(source.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 output.line(f"    {path.relative_to(source).as_posix().removesuffix('.j2')}")
+    _show_options(found)
     if found.figure:
         output.line("\npublished figures (what others measured; kit's own are in their reports)")
         output.table([(f"{each.value:g} {each.metric}", each.chip, each.task, each.setting) for each in found.figure])
@@ -62,6 +63,27 @@ def _show_fix(number: int, step: FixStep) -> None:
     output.line(textwrap.fill(why, 110, initial_indent="     ", subsequent_indent="     "))
     for link in fix.LINKS if fix else ():
         output.line(f"     {link}")
+
+
+def _show_options(found: Recipe) -> None:
+    """One line an option, by group, and one a profile."""
+    for group in dict.fromkeys(option.group for option in found.option):
+        output.line(f"\noptions{f': {group}' if group else ''} (--set NAME=VALUE)")
+        output.table([(each.name, shown(each.default), _meaning(each)) for each in found.option if each.group == group])
+    if found.profile:
+        output.line("\nprofiles (--profile NAME)")
+        rows = []
+        for each in found.profile:
+            values = ", ".join(f"{name}={shown(value)}" for name, value in each.set.items())
+            only = f" (on {', '.join(each.devices)})" if each.devices else ""
+            rows.append((each.name, f"{each.meaning}{only}: {values}"))
+        output.table(rows)
+
+
+def _meaning(option: Option) -> str:
+    only = [f"{choice} on {', '.join(devices)} only" for choice, devices in option.only_on.items()]
+    notes = "; ".join([f"one of {', '.join(option.choices)}"] * bool(option.choices) + only)
+    return f"{option.meaning} ({notes})" if notes else option.meaning
 
 
 def _show_next(found: Recipe) -> None:

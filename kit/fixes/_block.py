@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import libcst as cst
 from libcst.helpers import get_full_name_for_node
@@ -104,6 +105,42 @@ class Block:
         method = cst.ensure_type(self.expression(f"_.{call}"), cst.Call)
         made = method.with_deep_changes(cst.ensure_type(method.func, cst.Attribute), value=value)
         return statement.with_deep_changes(statement.body[0], value=made)  # type: ignore[attr-defined]
+    def loops_over(self, statement: cst.CSTNode, name: str) -> bool:
+        """Whether a statement is `for … in name`."""
+        return isinstance(statement, cst.For) and self.code(statement.iter) == name
+
+    def with_tests(
+        self, statement: cst.BaseStatement, change: Callable[[cst.If], str | None]
+    ) -> tuple[cst.BaseStatement, int]:
+        """An `if` with other tests where ``change`` returns one for it or one of its `elif`s, and how many."""
+        if not isinstance(statement, cst.If):
+            return statement, 0
+        new, count = change(statement), 0
+        if isinstance(statement.orelse, cst.If):
+            below, count = self.with_tests(statement.orelse, change)
+            statement = statement.with_changes(orelse=below) if count else statement
+        return (statement.with_changes(test=self.expression(new)), count + 1) if new else (statement, count)
+
+    def assigns(self, statement: cst.CSTNode, name: str) -> bool:
+        """Whether a statement is just `name = …`."""
+        line = statement.body[0] if isinstance(statement, cst.SimpleStatementLine) and statement.body else None
+        return isinstance(line, cst.Assign) and [self.code(each.target) for each in line.targets] == [name]
+
+    def with_expressions(
+        self, statement: cst.BaseStatement, kind: str, word: str, change: Callable[[str], str | None]
+    ) -> cst.BaseStatement:
+        """A statement of simple ones (or an `if`: its test) with expressions of a ``kind`` (a class of libcst's, such
+        as "Call") replaced, the inner ones first: ``change`` is given the code of each that has ``word`` in it, and
+        returns new code or None. An operand is put in parentheses. The statement itself where nothing changed."""
+        part = statement.test if isinstance(statement, cst.If) else statement
+        simple = isinstance(statement, (cst.If, cst.SimpleStatementLine))
+        if not simple or word not in self.module.code_for_node(part):
+            return statement
+        expressions = _Expressions(self, kind, word, change)
+        new = part.visit(expressions)
+        if not expressions.changed:
+            return statement
+        return statement.with_changes(test=new) if isinstance(statement, cst.If) else new  # type: ignore[return-value]
 
     def body(self, statement: cst.CSTNode) -> Sequence[cst.BaseStatement]:
         """The statements inside a compound statement written over several lines."""
@@ -119,7 +156,7 @@ class Block:
     def with_body(self, statement: cst.BaseStatement, body: Sequence[cst.BaseStatement]) -> cst.BaseStatement:
         return statement.with_deep_changes(statement.body, body=body)  # type: ignore[attr-defined]
 
-    def raises(self, statement: cst.CSTNode, word: str) -> bool:
+    def raises(self, statement: cst.CSTNode, word: str = "") -> bool:
         """Whether the last thing a compound statement does is to raise what ``word`` appears in."""
         last = self.body(statement)[-1:]
         line = last[0].body[-1] if last and isinstance(last[0], cst.SimpleStatementLine) else None
@@ -232,3 +269,43 @@ class Block:
 
 def _expression(code: str) -> ast.expr:
     return ast.parse(code, mode="eval").body
+
+
+class _Expressions(cst.CSTTransformer):
+    """See `Block.with_expressions`."""
+
+    def __init__(self, block: Block, kind: str, word: str, change: Callable[[str], str | None]) -> None:
+        super().__init__()
+        self.block, self.kind, self.word, self.change = block, kind, word, change
+        self.changed = 0
+        self.made: list[cst.CSTNode] = []  # the replacements
+
+    def on_leave(self, original: cst.CSTNode, updated: cst.CSTNode) -> Any:
+        if type(updated).__name__ == self.kind and self.word in (code := self.block.module.code_for_node(updated)):
+            new = self.change(code)
+            if new is not None:
+                self.changed += 1
+                node = self.block.expression(new)
+                operand = isinstance(node, (cst.IfExp, cst.BooleanOperation)) and not node.lpar
+                if operand:
+                    node = node.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
+                    self.made.append(node)
+                return node
+        if isinstance(updated, cst.Expr) and any(updated.value is made for made in self.made):
+            self.changed -= 1  # nobody takes its value
+            return original
+        for name in _WHOLE.get(type(updated), ()):
+            part = getattr(updated, name)
+            if any(part is made for made in self.made):
+                updated = updated.with_changes(**{name: part.with_changes(lpar=part.lpar[1:], rpar=part.rpar[1:])})
+        return updated
+
+
+# Where a whole expression stands, which needs no parentheses.
+_WHOLE: dict[type, tuple[str, ...]] = {
+    cst.AnnAssign: ("value",),
+    cst.Arg: ("value",),
+    cst.Assign: ("value",),
+    cst.ListComp: ("elt",),
+    cst.Return: ("value",),
+}

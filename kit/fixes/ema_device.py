@@ -1,0 +1,59 @@
+"""Let an exponential moving average move to devices whose tensors cannot take the place of a CPU tensor."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from kit.fixes import Options, Site, Splice
+from kit.fixes._ast import same, statements
+
+if TYPE_CHECKING:
+    from kit.fixes._block import Block
+
+TITLE = "keep a moving average on any device"
+WHY = """\
+Assigning `tensor.data` moves a tensor between the CPU and CUDA. Devices that come with a package of their own have
+tensors of another kind: there it raises `RuntimeError: incompatible tensor type`. For the same reason moving a module
+there gives it new parameters, which the average, knowing its own by identity, takes for strangers: "EMA parameter
+mapping failed". The average's tensors are replaced instead, and parameters that are all new are matched by order."""
+LINKS = ()
+NEEDS = ("self",)
+
+_MOVED = "self.shadow_params = [param.to(*args, **kwargs) for param in self.shadow_params]\n"
+_ALIGN = "_align_shadow_params"
+_IDS = "self._tracked_param_ids"
+_KNOWN = f"""\
+if len(params) == len(self.shadow_params) and not any(id(param) in {_IDS} for param in params):
+    {_IDS} = [id(param) for param in params]  # the module was moved, and its parameters are new
+"""
+
+
+def sites(tree: ast.Module, options: Options) -> list[Site]:
+    """The method `to`, in order where it replaces the average's tensors; the one that matches parameters with them, in
+    order where it learns new ones."""
+    found = []
+    for statement, above in statements(tree):
+        name = above[-1].name if isinstance(above[-1], ast.FunctionDef) else ""
+        if name == "to" and isinstance(statement, ast.For) and same(statement.iter, "self.shadow_params"):
+            found.append(Site(statement.lineno, False))
+        elif name == "to" and isinstance(statement, ast.Assign) and same(statement.targets[0], "self.shadow_params"):
+            found.append(Site(statement.lineno, True))
+        elif name == _ALIGN and isinstance(statement, ast.Assign) and same(statement.targets[0], "params"):
+            after = above[-1].body  # type: ignore[attr-defined]
+            learns = [inner for part in after if isinstance(part, ast.If) for inner in part.body]
+            assigned = [inner for inner in learns if isinstance(inner, ast.Assign) and same(inner.targets[0], _IDS)]
+            found.append(Site(statement.lineno, bool(assigned)))
+    return found
+
+
+def edits(block: Block, options: Options) -> Iterator[Splice]:
+    name = block.owner()
+    for index, statement in enumerate(block.statements):
+        if name == "to" and block.loops_over(statement, "self.shadow_params"):
+            yield Splice(index, index + 1, block.parse(_MOVED))
+        elif name == _ALIGN and block.assigns(statement, "params"):
+            known = any(block.assigns(inner, _IDS) for each in block.statements for inner in block.body(each))
+            if not known:
+                yield Splice(index + 1, index + 1, block.parse(_KNOWN))

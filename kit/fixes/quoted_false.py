@@ -1,0 +1,40 @@
+"""Refuse options given as the string "false", which would be dropped."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from kit.fixes import Options, Site, Splice
+from kit.fixes._ast import same, statements
+
+if TYPE_CHECKING:
+    from kit.fixes._block import Block
+
+TITLE = 'refuse the string "false" in a configuration'
+WHY = """\
+An option given as the string "false", as the seed and upstream's own example write it, is dropped without a word, so
+one that is on by default stays on: `"offload_during_startup": "false"` means nothing. Nor is it noticed that an option
+no longer exists (`validation_torch_compile`). A real `false` is passed on; the string is refused, with the option."""
+LINKS = ()
+NEEDS = ("key", "value")
+
+_TEST = 'value_lower == "false"'
+_RAISE = """raise ValueError(f'{key}: "{value}" in quotes would be dropped: write false, without quotes')\n"""
+
+
+def sites(tree: ast.Module, options: Options) -> list[Site]:
+    """The branches for the string "false"; in order where they raise."""
+    return [
+        Site(statement.lineno, isinstance(statement.body[-1], ast.Raise))
+        for statement, _ in statements(tree)
+        if isinstance(statement, ast.If) and same(statement.test, _TEST)
+    ]
+
+
+def edits(block: Block, options: Options) -> Iterator[Splice]:
+    for index, statement in enumerate(block.statements):
+        found = block.test(statement) == "value_lower == 'false'" and bool(block.body(statement))
+        if found and not block.raises(statement):
+            yield Splice(index, index + 1, [block.with_body(statement, block.parse(_RAISE))])

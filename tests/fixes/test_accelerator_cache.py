@@ -1,0 +1,106 @@
+"""accelerator-cache: before and after, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, satisfied
+
+NAME = "accelerator-cache"
+
+APPLIED = [
+    case(
+        "a call of its own",
+        """
+        import torch
+        for child in children:
+            child.to(device)
+            # make room
+            torch.cuda.empty_cache()
+        """,
+        """
+        import torch
+        for child in children:
+            child.to(device)
+            # make room
+            if torch.accelerator.is_available():
+                torch.get_device_module().empty_cache()
+        """,
+    ),
+    case(
+        "a branch for CUDA gets a sibling",
+        """
+        def reclaim():
+            import gc
+            import torch
+
+            if torch.cuda.is_available():
+                gc.collect()
+                torch.cuda.empty_cache()
+                torch.cuda.ipc_collect()
+
+            if torch.backends.mps.is_available():
+                torch.mps.empty_cache()
+        """,
+        """
+        def reclaim():
+            import gc
+            import torch
+
+            if torch.cuda.is_available():
+                gc.collect()
+                torch.cuda.empty_cache()
+                torch.cuda.ipc_collect()
+            elif torch.accelerator.is_available():
+                gc.collect()
+                torch.get_device_module().empty_cache()
+
+            if torch.backends.mps.is_available():
+                torch.mps.empty_cache()
+        """,
+    ),
+    case(
+        "in an else, too",
+        """
+        import torch
+        if kept:
+            pass
+        else:
+            torch.cuda.empty_cache()
+        """,
+        """
+        import torch
+        if kept:
+            pass
+        else:
+            if torch.accelerator.is_available():
+                torch.get_device_module().empty_cache()
+        """,
+    ),
+]
+
+REFUSED = [
+    satisfied(
+        "any", "import torch\nif torch.accelerator.is_available():\n    torch.get_device_module().empty_cache()\n"
+    ),
+    gone("none", "import torch\ntorch.mps.empty_cache()\n"),
+    conflict(
+        "a branch that has an else",
+        "made 0: the code is not",
+        2,
+        "import torch\nif torch.cuda.is_available():\n    torch.cuda.empty_cache()\nelse:\n    pass\n",
+    ),
+    conflict("no torch", "`torch` is not bound", 1, "torch.cuda.empty_cache()\n"),
+    conflict(
+        "two", "expected 1 place to fix, found 2 (lines 2, 3)", 2, "import torch\n" + "torch.cuda.empty_cache()\n" * 2
+    ),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)

@@ -1,0 +1,86 @@
+"""accelerator-quantise: before and after, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, satisfied
+
+NAME = "accelerator-quantise"
+
+APPLIED = [
+    case(
+        "an elif",
+        """
+        import torch
+
+        def quantise(quantize_via):
+            if quantize_via == "cpu":
+                quantization_device = "cpu"
+            elif quantize_via == "accelerator" and torch.cuda.is_available():
+                # fast
+                quantization_device = "cuda"
+                return_device = None
+            else:
+                quantization_device = None
+        """,
+        """
+        import torch
+
+        def quantise(quantize_via):
+            if quantize_via == "cpu":
+                quantization_device = "cpu"
+            elif quantize_via == "accelerator" and torch.accelerator.is_available():
+                # fast
+                quantization_device = torch.accelerator.current_accelerator().type
+                return_device = None
+            else:
+                quantization_device = None
+        """,
+    ),
+    case(
+        "an if",
+        """
+        import torch
+        quantize_via = "accelerator"
+        if torch.cuda.is_available():
+            quantization_device = "cuda"
+        """,
+        """
+        import torch
+        quantize_via = "accelerator"
+        if torch.accelerator.is_available():
+            quantization_device = torch.accelerator.current_accelerator().type
+        """,
+    ),
+]
+
+REFUSED = [
+    satisfied(
+        "any",
+        "if quantize_via and torch.accelerator.is_available():\n"
+        "    quantization_device = torch.accelerator.current_accelerator().type\n",
+    ),
+    gone("other devices", "if torch.cuda.is_available():\n    device = 'cuda'\n"),
+    conflict(
+        "no way to choose",
+        "`quantize_via` is not bound",
+        2,
+        "import torch\nif torch.cuda.is_available():\n    quantization_device = 'cuda'\n",
+    ),
+    conflict(
+        "on one line",
+        "made 0: the code is not",
+        3,
+        "import torch\nquantize_via = ''\nif torch.cuda.is_available(): quantization_device = 'cuda'\n",
+    ),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)

@@ -1,0 +1,92 @@
+"""float32-rope: before and after, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, satisfied
+
+NAME = "float32-rope"
+
+ANY = 'torch.float32 if str(torch.accelerator.current_accelerator()) in ("mps", "npu", "tpu") else torch.float64'
+
+APPLIED = [
+    case(
+        "an argument, in parentheses that stay",
+        """
+        import torch
+
+        def rope(pos, dim, theta):
+            scale = (
+                torch.arange(
+                    0,
+                    dim,
+                    2,
+                    dtype=torch.float32 if torch.backends.mps.is_available() else torch.float64,
+                    device=pos.device,
+                )
+                / dim
+            )
+            return scale
+        """,
+        f"""
+        import torch
+
+        def rope(pos, dim, theta):
+            scale = (
+                torch.arange(
+                    0,
+                    dim,
+                    2,
+                    dtype={ANY},
+                    device=pos.device,
+                )
+                / dim
+            )
+            return scale
+        """,
+    ),
+    case(
+        "assigned, and as the argument of a method",
+        """
+        import torch
+        kind = torch.float32 if  torch.backends.mps.is_available() else torch.float64  # no double on a Mac
+        x = x.to(torch.float32 if torch.backends.mps.is_available() else torch.float64).unflatten(3, (-1, 2))
+        """,
+        f"""
+        import torch
+        kind = {ANY}  # no double on a Mac
+        x = x.to({ANY}).unflatten(3, (-1, 2))
+        """,
+        count=2,
+    ),
+]
+
+REFUSED = [
+    satisfied("so already", f"import torch\nkind = {ANY}\n"),
+    gone("by the tensor's own device", "import torch\nkind = torch.float32 if (is_mps or is_npu) else torch.float64\n"),
+    gone(
+        "another choice", "import torch\nkind = torch.float16 if torch.backends.mps.is_available() else torch.float64\n"
+    ),
+    conflict(
+        "two, where one is expected",
+        "expected 1 place to fix, found 2 (lines 2, 3)",
+        2,
+        "import torch\n" + "x = torch.float32 if torch.backends.mps.is_available() else torch.float64\n" * 2,
+    ),
+    conflict(
+        "in a default",
+        "made 0: the code is not",
+        2,
+        "import torch\ndef f(x=torch.float32 if torch.backends.mps.is_available() else torch.float64):\n    pass\n",
+    ),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)

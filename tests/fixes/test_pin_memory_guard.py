@@ -1,0 +1,121 @@
+"""pin-memory-guard: before and after, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, run, satisfied
+
+NAME = "pin-memory-guard"
+
+APPLIED = [
+    case(
+        "the value of an assignment",
+        """
+        import torch
+        latent = latent.to("cpu").pin_memory()  # fast
+        """,
+        """
+        import torch
+        latent = latent.to("cpu").pin_memory() if torch.accelerator.is_available() else latent.to("cpu")  # fast
+        """,
+    ),
+    case(
+        "returned, and in a list",
+        """
+        import torch
+
+        def collate(batch):
+            if not torch.backends.mps.is_available():
+                return [each.pin_memory() for each in batch]
+            return batch[0].pin_memory()
+        """,
+        """
+        import torch
+
+        def collate(batch):
+            if not torch.backends.mps.is_available():
+                return [each.pin_memory() if torch.accelerator.is_available() else each for each in batch]
+            return batch[0].pin_memory() if torch.accelerator.is_available() else batch[0]
+        """,
+        count=2,
+    ),
+    case(
+        "an operand is put in parentheses, an argument is not",
+        """
+        import torch
+
+        def f(x, y):
+            g(x.pin_memory(), n=1)
+            return y.pin_memory().to("cuda", non_blocking=True)
+        """,
+        """
+        import torch
+
+        def f(x, y):
+            g(x.pin_memory() if torch.accelerator.is_available() else x, n=1)
+            return (y.pin_memory() if torch.accelerator.is_available() else y).to("cuda", non_blocking=True)
+        """,
+        count=2,
+    ),
+    case(
+        "a guard outside the function does not count",
+        """
+        import torch
+        if torch.cuda.is_available():
+            def f(x):
+                x = x.pin_memory()
+        """,
+        """
+        import torch
+        if torch.cuda.is_available():
+            def f(x):
+                x = x.pin_memory() if torch.accelerator.is_available() else x
+        """,
+    ),
+]
+
+REFUSED = [
+    satisfied("chosen", "import torch\nx = x.pin_memory() if torch.accelerator.is_available() else x\n"),
+    satisfied("guarded", "import torch\nif torch.cuda.is_available() and a:\n    x = x.pin_memory()\n"),
+    gone("its result is not used", "import torch\nself.ema_model.pin_memory()\n"),
+    gone("an argument of that name", "import torch\nload(data, pin_memory=True)\nx.pin_memory(device)\n"),
+    conflict("torch is not there", "`torch` is not bound", 1, "x = x.pin_memory()\n"),
+    conflict(
+        "in the other branch",
+        "made 0: the code is not",
+        2,
+        "import torch\nx = y if torch.accelerator.is_available() else x.pin_memory()\n",
+    ),
+    conflict("in a header", "made 0: the code is not", 2, "import torch\nwith x.pin_memory() as y:\n    pass\n"),
+    conflict("two in one line", "made 1", 2, "import torch\nx = (x.pin_memory(), y.pin_memory())\n", count=2),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)
+
+
+def test_without_an_accelerator_the_tensor_itself_is_taken() -> None:
+    class Nothing:
+        """torch and a tensor, on a machine without an accelerator."""
+
+        accelerator = property(lambda self: self)
+
+        def is_available(self) -> bool:
+            return False
+
+        def pin_memory(self) -> None:
+            raise RuntimeError("Cannot access accelerator device when none is available.")
+
+    code = "def f(torch, x):\n    return x.pin_memory()\n"
+    with pytest.raises(RuntimeError):
+        run(code)["f"](Nothing(), Nothing())
+    tensor = Nothing()
+    guarded = code.replace("x.pin_memory()", "x.pin_memory() if torch.accelerator.is_available() else x")
+    assert run(guarded)["f"](Nothing(), tensor) is tensor
