@@ -31,8 +31,8 @@ def losses(folder: str) -> dict[str, float]:
 
 def weights(file: str, base: str = "", idle: str = "") -> dict[str, Any]:
     """How far training moved the tensors of ``file``, from those of the same name in ``base``; without one, of a LoRA:
-    its B matrices (`lora_B`, `lora.up`, `_lora.up`) start at exactly zero. Tensors whose names match ``idle`` are left
-    out."""
+    its B matrices (`lora_B`, `lora.up`, `_lora.up`) start at exactly zero, as do a LoKr's first factors with use_scalar
+    (`lokr_w1`, with the scalar multiplied in). Tensors whose names match ``idle`` are left out."""
     from safetensors.torch import load_file
 
     trained = load_file(file)
@@ -40,7 +40,8 @@ def weights(file: str, base: str = "", idle: str = "") -> dict[str, Any]:
         start = load_file(base)
         far = {name: trained[name].float() - start[name].float() for name in trained.keys() & start.keys()}
     else:
-        far = {name: tensor for name, tensor in trained.items() if "lora_B" in name or "lora.up" in name}
+        zero = ("lora_B", "lora.up", "lokr_w1")
+        far = {name: tensor for name, tensor in trained.items() if any(part in name for part in zero)}
     trains = {name: tensor for name, tensor in far.items() if not (idle and re.search(idle, name))}
     largest = {name: float(tensor.abs().max()) for name, tensor in trains.items()}
     moved = sum(value > 0 for value in largest.values())

@@ -146,10 +146,9 @@ def check_data(backends: list, config: dict, processes: int, file: Path) -> None
             total = count * (int(each.get("repeats", 0)) + 1)
             least = max(batch, each.get("vae_batch_size", config.get("vae_batch_size", 1)))
             if total < least:
-                raise Mistake(
-                    f'{each["id"]}: {count} images are {total} with "repeats", fewer than {least} (batch x accumulation x '
-                    f'processes, or "vae_batch_size"): more images, or "repeats": {-(-least // count) - 1}'
-                )
+                what = f'{count} images, {total} with "repeats", are fewer than {least}'
+                why = 'batch x accumulation x processes, or "vae_batch_size"'
+                raise Mistake(f'{each["id"]}: {what} ({why}): more images, or "repeats": {-(-least // count) - 1}')
         masks = each.get("conditioning_data")
         if masks is not None:
             _check_masks(each, next((other for other in enabled if other["id"] == masks), None), file)
