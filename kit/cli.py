@@ -118,6 +118,23 @@ def prepare(**options: Any) -> int:
     return command.run(**options)
 
 
+@cli.command(cls=OptionsOfRecipe)
+@recipe_argument
+@device_option
+@click.argument("dest", required=False, type=folder)
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set an option of the recipe.")
+@click.option("--profile", default="", metavar="NAME", help="Take the recipe's values under this name.")
+@click.option("--yes", is_flag=True, help="Ask nothing: what is not given stays at its default.")
+@click.option("--offline", is_flag=True, help="Use the cache alone.")
+@click.option("--force", is_flag=True, help="Replace an edited workspace; the edited tree is set aside, not deleted.")
+@json_option
+def configure(**options: Any) -> int:
+    """Ask what matters (device, memory, model, data), check it, and make the workspace with it."""
+    from kit.commands import configure as command
+
+    return command.run(**options)
+
+
 @cli.command()
 @click.argument("workspace", required=False, type=folder)
 @json_option

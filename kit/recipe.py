@@ -109,6 +109,7 @@ class Option:
         default_factory=dict
     )  # choices that not every device has: choice, devices
     ask: str = ""  # the question `kit configure` asks; none: it does not ask
+    path: bool = False  # may be a path, which counts from where `kit configure` is called
 
     def read(self, text: str) -> Scalar:
         """``text`` as a value of this option. Raises KitError."""
@@ -270,6 +271,8 @@ class Recipe:
     cluster: Cluster = Cluster()
     figure: tuple[Figure, ...] = ()
     smoke: Smoke | None = None
+    check: tuple[str, ...] = ()  # for `kit configure`: a Python script of the workspace that refuses bad settings, its
+    # arguments; {device} and {processes} are filled in. Standard library only, exit status 2, one line on stderr.
     next: tuple[str, ...] = ()  # what to type in the prepared workspace
     path: Path = field(default=Path(), metadata={"key": False})
 

@@ -11,6 +11,8 @@ import dataclasses
 import hashlib
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,12 +165,15 @@ def cluster_of(recipe: Recipe, device: Device, **given: Any) -> Cluster:
     return cluster
 
 
-def prepare(plan: Plan, destination: Path, force: bool = False) -> tuple[lock.Lock, Path | None, bool]:
+def prepare(
+    plan: Plan, destination: Path, force: bool = False, check: bool = False
+) -> tuple[lock.Lock, Path | None, bool]:
     """Make the workspace of ``plan`` at ``destination``.
 
     Returns its lock, where an edited tree was set aside with ``force`` (else None), and whether anything was done: a
     workspace that is already what the plan makes is left alone. Raises KitError, leaving the destination as it was,
-    where it is not a workspace, or one with local edits and ``force`` is not set.
+    where it is not a workspace, or one with local edits and ``force`` is not set; with ``check`` also what the
+    recipe's check of settings and data says.
     """
     from filelock import FileLock
 
@@ -185,6 +190,8 @@ def prepare(plan: Plan, destination: Path, force: bool = False) -> tuple[lock.Lo
         found, edited = _found(destination, force)
         try:
             made = _stage(plan, staging)
+            if check:
+                _check_settings(plan, staging, destination)
             if found and _same(found, made):
                 return found, None, False
             if edited and not force:
@@ -238,6 +245,20 @@ def _stage(plan: Plan, staging: Path) -> lock.Lock:
     )
     lock.write(made, staging)
     return made
+
+
+def _check_settings(plan: Plan, staging: Path, destination: Path) -> None:
+    """Run the recipe's check in the staged tree. Raises KitError with its last line, which is about ``destination``."""
+    if not plan.recipe.check:
+        return
+    facts = {"device": plan.device.device, "processes": str(plan.cluster.processes)}
+    script, *words = plan.recipe.check
+    command = [sys.executable, "-B", Path(script).name, *(word.format(**facts) for word in words)]
+    done = subprocess.run(command, cwd=(staging / script).parent, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or [f"{script} ended with exit status {done.returncode}"])[-1]
+        hint = f"give it with --set NAME=VALUE; kit show {plan.recipe.name} lists the names"
+        raise KitError(said.replace(str(staging), str(destination)), hint)
 
 
 def _make_repository(plan: UpstreamPlan, place: Path) -> lock.LockedUpstream:

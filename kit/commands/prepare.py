@@ -23,8 +23,10 @@ def run(
     offline: bool,
     force: bool,
     as_json: bool,
+    check: bool = False,
     **cluster: Any,
 ) -> int:
+    """Prepare; with ``check`` only what the recipe's own check of settings and data lets through."""
     found = recipe.load(recipe_name)
     if device is None:
         hint = f"kit prepare {recipe_name} --device {found.devices[0]}"
@@ -37,7 +39,7 @@ def run(
     backup: Path | None = None
     changed = False
     if not dry_run:
-        made, backup, changed = workspace.prepare(plan, destination, force)
+        made, backup, changed = workspace.prepare(plan, destination, force, check)
     if as_json:
         output.as_json(_report(plan, made, destination, changed, backup))
         return 0

