@@ -105,6 +105,7 @@ def show(**options: Any) -> int:
 @click.option("--main-port", type=click.IntRange(1, 65535), metavar="P", help="A free port on it.")
 @click.option("--processes", type=click.IntRange(1), metavar="T", help="Training processes, on all machines together.")
 @click.option("--without", multiple=True, metavar="FIX", shell_complete=_complete_fix, help="Leave a fix out.")
+@click.option("--with", "extras", multiple=True, metavar="FIX", help="Apply an extra fix, too.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set an option of the recipe.")
 @click.option("--profile", default="", metavar="NAME", help="Take the recipe's values under this name.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing but the cache.")

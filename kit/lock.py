@@ -50,6 +50,7 @@ class Lock:
     upstreams: dict[str, LockedUpstream] = field(default_factory=dict)
     kit: str = ""
     options: dict[str, Any] = field(default_factory=dict)  # the recipe's options that are not at their defaults
+    extras: list[str] = field(default_factory=list)  # the extra fixes it was prepared with
 
 
 def write(lock: Lock, folder: Path) -> None:

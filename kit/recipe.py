@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,6 +59,7 @@ class FixStep:
     devices: tuple[str, ...] = ()  # only for these; none: for all
     per_device: bool = False  # the text differs by device: one patch a variant, NN-<id>@<device>.patch
     optional: bool = False  # the seed calls it optional; `--without` leaves it out either way
+    extra: bool = False  # only with `--with`
     why: str = ""  # beside the fix's own reason, what it means here
 
     @property
@@ -80,6 +81,7 @@ class Overlay:
     upstream: str = ""
     replace: tuple[TreePath, ...] = ()  # files of the upstream it may overwrite, relative to the upstream
     devices: tuple[str, ...] = ()
+    extra: str = ""  # only with this extra fix
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ class SmokeStep:
     calls: tuple[str, ...] = ()  # functions of the device package that are called, where there is one
     limit: int = 240  # seconds
     devices: tuple[str, ...] = ()  # only on these; none: on all
+    extra: str = ""  # only in a workspace with this extra fix
 
 
 @dataclass(frozen=True)
@@ -221,9 +224,13 @@ class Smoke:
         words = {**self.words, **self.words_on.get(device, {})}
         return [word for each in step.run for word in (words[each[1:]] if each.startswith("@") else (each,))]
 
-    def steps(self, device: str) -> tuple[SmokeStep, ...]:
-        """The steps for one device."""
-        return tuple(step for step in self.step if not step.devices or device in step.devices)
+    def steps(self, device: str, extras: tuple[str, ...] = ()) -> tuple[SmokeStep, ...]:
+        """The steps for one device, and a workspace with these extra fixes."""
+        return tuple(
+            step
+            for step in self.step
+            if (not step.devices or device in step.devices) and (not step.extra or step.extra in extras)
+        )
 
 
 @dataclass(frozen=True)
@@ -275,17 +282,31 @@ class Recipe:
     # arguments; {device} and {processes} are filled in. Standard library only, exit status 2, one line on stderr.
     next: tuple[str, ...] = ()  # what to type in the prepared workspace
     path: Path = field(default=Path(), metadata={"key": False})
+    extras: tuple[str, ...] = field(default=(), metadata={"key": False})  # the extra fixes that were asked for
 
     @property
     def root(self) -> Path:
         return self.path.parent.parent
+
+    def having(self, extras: Sequence[str]) -> Recipe:
+        """The recipe with these of its extra fixes. Raises KitError for one that it does not have."""
+        known = [step.id for step in self.fix if step.extra]
+        for name in extras:
+            if name not in known:
+                what = f"recipe {self.name} has no extra fix {name!r}{nearest(name, known)}"
+                raise KitError(what, f"its extra fixes: {', '.join(known) or 'none'}")
+        return dataclasses.replace(self, extras=tuple(sorted(extras)))
+
+    def chosen(self, step: FixStep, device: str) -> bool:
+        """Whether a fix is part of the series for a device."""
+        return (not step.devices or device in step.devices) and (not step.extra or step.id in self.extras)
 
     def series(self, upstream: str, device: str) -> list[tuple[int, FixStep]]:
         """The fixes of one upstream for one device, each with its number in the recipe's series (from 1)."""
         return [
             (number, step)
             for number, step in enumerate(self.fix, 1)
-            if step.upstream == upstream and (not step.devices or device in step.devices)
+            if step.upstream == upstream and self.chosen(step, device)
         ]
 
     def sources(self, upstream: str, device: str) -> set[TreePath]:
@@ -298,7 +319,9 @@ class Recipe:
         return [
             overlay
             for overlay in self.overlay
-            if overlay.upstream == upstream and (not overlay.devices or device in overlay.devices)
+            if overlay.upstream == upstream
+            and (not overlay.devices or device in overlay.devices)
+            and (not overlay.extra or overlay.extra in self.extras)
         ]
 
     def options(self, device: str, profile: str = "", given: Mapping[str, str] | None = None) -> dict[str, Scalar]:
@@ -430,6 +453,9 @@ def _check(recipe: Recipe, source: Source) -> None:
         paths = (overlay.source, *(path for path in (overlay.into,) if path != "."), *overlay.replace)
         _check_use(overlay.upstream, overlay.devices, paths, at, folders, recipe, source)
         folder = recipe.root / "overlays" / overlay.source
+        extras = [step.id for step in recipe.fix if step.extra]
+        what = f"extra {overlay.extra!r} is no extra fix of the recipe{nearest(overlay.extra, extras)}"
+        need(overlay.extra in ("", *extras), (*at, "extra"), what, f"extra fixes: {', '.join(extras) or 'none'}")
         need(folder.is_dir(), (*at, "source"), f"there is no folder overlays/{overlay.source}", f"create {folder}")
     python = recipe.environment.python
     need(

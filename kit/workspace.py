@@ -242,6 +242,7 @@ def _stage(plan: Plan, staging: Path) -> lock.Lock:
         upstreams=upstreams,
         kit=__version__,
         options=dict(plan.changed),
+        extras=list(plan.recipe.extras),
     )
     lock.write(made, staging)
     return made

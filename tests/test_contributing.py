@@ -47,7 +47,16 @@ def test_worked_example(example, tmp_path, capsys):
     assert show.run(name, as_json=False) == 0
     assert "flush the output after main()" in capsys.readouterr().out
 
-    options = {"without": (), "dry_run": False, "offline": True, "force": False, "as_json": False}
+    options = {
+        "without": (),
+        "extras": (),
+        "settings": (),
+        "profile": "",
+        "dry_run": False,
+        "offline": True,
+        "force": False,
+        "as_json": False,
+    }
     assert prepare.run(name, "abacus", None, **options) == 0
     assert verify.run(("hello-abacus",), smoke=False, red=False, steps=(), report="", as_json=False) == 0
     script = Path("hello-abacus/hello/scripts/run.sh")

@@ -120,6 +120,7 @@ def test_the_lock(root: Root, made: Path) -> None:
         },
         "kit": __version__,
         "options": {},
+        "extras": [],
     }
 
 

@@ -47,6 +47,7 @@ def run(
         device,
         dest,
         without=(),
+        extras=(),
         settings=tuple(f"{name}={value}" for name, value in given.items()),
         profile=profile,
         dry_run=False,

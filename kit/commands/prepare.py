@@ -17,6 +17,7 @@ def run(
     device: str | None,
     dest: str | None,
     without: tuple[str, ...],
+    extras: tuple[str, ...],
     settings: tuple[str, ...],
     profile: str,
     dry_run: bool,
@@ -27,7 +28,7 @@ def run(
     **cluster: Any,
 ) -> int:
     """Prepare; with ``check`` only what the recipe's own check of settings and data lets through."""
-    found = recipe.load(recipe_name)
+    found = recipe.load(recipe_name).having(extras)
     if device is None:
         hint = f"kit prepare {recipe_name} --device {found.devices[0]}"
         raise KitError(f"which device? {found.name} supports {', '.join(found.devices)}", hint)

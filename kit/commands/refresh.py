@@ -14,6 +14,7 @@ def run(recipe_names: tuple[str, ...], check: bool, offline: bool) -> int:
     changed = 0
     for name in recipe_names or recipe.names():
         found = recipe.load(name)
+        found = found.having([step.id for step in found.fix if step.extra])
         for upstream in found.upstream:
             changed += _refresh(found, upstream, check, offline)
     if check and changed:

@@ -54,7 +54,7 @@ def run(recipe_name: str, as_json: bool) -> int:
 def _show_fix(number: int, step: FixStep) -> None:
     fix = step.module
     title = fix.TITLE if fix else "hand-written patch"
-    marks = ["optional"] * step.optional + list(step.devices)
+    marks = ["optional"] * step.optional + [f"only with --with {step.id}"] * step.extra + list(step.devices)
     marked = f" ({', '.join(marks)})" if marks else ""
     output.line(f"  {number}. {step.id}{marked}: {title}")
     for path in step.files:

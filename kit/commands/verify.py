@@ -38,7 +38,7 @@ def run(workspaces: tuple[str, ...], smoke: bool, red: bool, steps: tuple[str, .
 def _verify(place: Path, smoke: bool, red: bool, steps: tuple[str, ...], quiet: bool) -> dict[str, Any]:
     """Prove one workspace, printing as it goes unless ``quiet``. Returns the report that --json prints."""
     locked = lock.read(place)
-    found = recipe.load(locked.recipe)
+    found = recipe.load(locked.recipe).having(locked.extras)
     device = found.device(locked.device)
     checks: list[Check] = []
     if not quiet:
@@ -97,7 +97,7 @@ def _verify(place: Path, smoke: bool, red: bool, steps: tuple[str, ...], quiet: 
             "measured": measured,
         },
         "reds": [dataclasses.asdict(each) for each in reds],
-        "fixes": [_fix(place, locked, step) for step in found.fix if device.name in (step.devices or found.devices)],
+        "fixes": [_fix(place, locked, step) for step in found.fix if found.chosen(step, device.name)],
     }
 
 

@@ -177,6 +177,16 @@ class Block:
         inner = self.with_elif(below, branch) if isinstance(below, cst.If) else branch.with_changes(orelse=below)
         return statement.with_changes(orelse=inner)
 
+    def with_else(self, statement: cst.BaseStatement, body: Sequence[cst.BaseStatement]) -> cst.BaseStatement:
+        """An `if` with an `else` that has another body."""
+        return statement.with_deep_changes(statement.orelse.body, body=body)  # type: ignore[attr-defined]
+
+    def chosen_after(self, name: str) -> bool:
+        """Whether this block is the `else` of an `if` that calls ``name``."""
+        *_, outer, inner = (None, None, *self.enclosing)
+        is_else = isinstance(outer, cst.If) and isinstance(inner, cst.Else)
+        return is_else and any(self.contains_call(each, name) for each in self.body(outer))
+
     def contains_call(self, statement: cst.CSTNode, name: str) -> bool:
         """Whether ``name`` is called by a statement somewhere inside."""
         return self.calls(statement, name) or any(self.contains_call(inner, name) for inner in self.body(statement))

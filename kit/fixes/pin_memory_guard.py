@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 TITLE = "pin memory only where there is an accelerator"
 WHY = """\
-`tensor.pin_memory()` asks the accelerator's driver for page-locked memory. Where there is none it raises `RuntimeError:
-Cannot access accelerator device when none is available`, and a run on the CPU ends at its first batch. Pinned
-memory only makes copies to an accelerator faster: without one the tensor itself will do. (torch 2.6 or newer)"""
+`tensor.pin_memory()` asks the accelerator's driver for page-locked memory. Where there is no accelerator it raises
+`RuntimeError: Found no NVIDIA driver on your system` (PyTorch's CPU build: `Cannot access accelerator device when none
+is available`), and a run on the CPU ends at its first batch. Pinned memory only makes copies to an accelerator faster:
+without one the tensor itself will do. (torch 2.6 or newer)"""
 LINKS = ()
 NEEDS = ("torch",)
 

@@ -115,7 +115,7 @@ def build_tiny(family: str, python: Path, folder: Path) -> None:
 
 def smoke(run: Run, names: tuple[str, ...] = ()) -> Iterator[StepReport]:
     """Run the steps (those named, or all) one after the other; the ones after a failed step are run as well."""
-    steps = run.smoke.steps(run.device.name)
+    steps = run.smoke.steps(run.device.name, run.recipe.extras)
     known = [step.name for step in steps]
     for name in names:
         if name not in known:
@@ -289,7 +289,7 @@ def red(run: Run, locked: Lock, files: Mapping[str, Mapping[TreePath, bytes]]) -
     """Leave each fix out in turn. ``files``: for each upstream, the fixed files as they are at the pin."""
     plans = {plan.fix: plan for plan in run.smoke.red}
     for step in run.recipe.fix:
-        if step.devices and run.device.name not in step.devices:
+        if not run.recipe.chosen(step, run.device.name):
             continue
         plan = plans.get(step.id)
         if plan is None:
