@@ -21,6 +21,7 @@ from typing import Any
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 CONFIG = "lycoris_config.json"
+STATE = "lycoris_parameters.safetensors"  # what a checkpoint is gone on from: the scalar is not multiplied in
 CLASSES = {"Attention": "HiDreamAttention", "FeedForward": "HiDreamImageFeedForwardSwiGLU"}  # SimpleTuner's, diffusers'
 
 
@@ -74,16 +75,26 @@ def use_lycoris(transformer: Any, config_file: str, script: dict[str, Any]) -> A
         folder = Path(directory or save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         save_file(transformer_lora_layers, folder / WEIGHTS)
+        save_file({name: each.detach().cpu() for name, each in network.named_parameters()}, folder / STATE)
         shutil.copyfile(config_file, folder / CONFIG)
 
+    def read(folder: str, **_: Any) -> dict[str, torch.Tensor]:
+        """The training's own file, or, from SimpleTuner, the adapter's."""
+        file = Path(folder) / STATE
+        tensors = load_file(file if file.is_file() else Path(folder) / WEIGHTS)
+        return {f"transformer.{key}": value for key, value in tensors.items()}
+
     def load(model: Any, tensors: dict[str, torch.Tensor], **_: Any) -> None:
-        model.lycoris.load_state_dict(tensors, strict=False)
+        own = dict(model.lycoris.named_parameters())
+        if own.keys() == tensors.keys():
+            for name, parameter in own.items():
+                parameter.data.copy_(tensors[name])
+        else:
+            model.lycoris.load_state_dict(tensors, strict=False)
 
     pipeline = script["HiDreamImagePipeline"]
     pipeline.save_lora_weights = save
-    pipeline.lora_state_dict = lambda folder, **_: {
-        f"transformer.{key}": value for key, value in load_file(Path(folder) / WEIGHTS).items()
-    }
+    pipeline.lora_state_dict = read
     pipeline.load_lora_weights = load_lycoris
     script["get_peft_model_state_dict"] = state
     script["convert_unet_state_dict_to_peft"] = dict
