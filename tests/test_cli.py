@@ -333,3 +333,23 @@ def test_an_option_of_the_recipe(kit: Kit, root: Root) -> None:
     assert wrong.status == 2 and "No such option" in wrong.err
     shown = kit("show", recipe_file).out
     assert "  kind_of  fast  how (one of fast, slow)\n" in shown and "  slow  no hurry: speed=0\n" in shown
+
+
+def test_an_extra_fix(kit: Kit, root: Root) -> None:
+    """`--with` applies it, the lock keeps it, `kit verify` looks for it; without it nothing says it was left out."""
+    fixes = [
+        {"id": "weights-pop", "files": ["examples/train.py"]},
+        {"id": "progress-print", "files": ["examples/train.py"], "extra": True},
+    ]
+    recipe_file = root.recipe(fix=fixes)
+    root.refresh()
+    for words, applied in (([], ["weights-pop"]), (["--with", "progress-print"], ["weights-pop", "progress-print"])):
+        done = kit("prepare", recipe_file, "--device", "cpu", "made", *words)
+        assert (done.status, done.err) == (0, "")
+        locked = json.loads(Path("made/kit.lock").read_text("utf-8"))
+        assert [fix["id"] for fix in locked["upstreams"]["up"]["fixes"]] == applied
+        assert locked["extras"] == applied[1:]
+        verified = kit("verify", "made").out
+        assert ("fix progress-print holds" in verified) == (len(applied) == 2) and "left out" not in verified
+    assert "progress-print (only with --with progress-print)" in kit("show", recipe_file).out
+    assert kit("prepare", recipe_file, "--device", "cpu", "made", "--with", "weights-pop").status == 1

@@ -139,3 +139,15 @@ def test_options_refused(profile: str, given: dict[str, str], said: str, tmp_pat
     with pytest.raises(KitError) as refused:
         found.options("cpu", profile, given)
     assert str(refused.value).endswith(said)
+
+
+def test_extra_fixes(tmp_path: Path) -> None:
+    """Off unless asked for, with the overlays that belong to them; their numbers stay."""
+    found = recipe.parse(_settled(RECIPES / "valid_everything.toml", tmp_path))
+    assert not found.overlays("other", "cpu") and [number for number, _ in found.series("up", "cpu")] == [1]
+    more = found.having(["more"])
+    assert [overlay.into for overlay in more.overlays("other", "cpu")] == ["."]
+    assert [number for number, _ in more.series("up", "cpu")] == [1, 4] and more.extras == ("more",)
+    with pytest.raises(KitError, match="has no extra fix 'mor'; did you mean 'more'") as refused:
+        found.having(["mor"])
+    assert refused.value.hint == "its extra fixes: more"

@@ -38,7 +38,8 @@ def run(recipe_name: str, as_json: bool) -> int:
         _show_fix(number, step)
     output.line("\noverlay")
     for overlay in found.overlay:
-        output.line(f"  into {overlay.upstream}/{overlay.into}")
+        only = f" (only with --with {overlay.extra})" if overlay.extra else ""
+        output.line(f"  into {overlay.upstream}/{overlay.into}{only}")
         source = found.root / "overlays" / overlay.source
         for path in sorted(source.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:

@@ -18,6 +18,8 @@ from kit.recipe import Upstream
 DIFFUSERS = "https://github.com/huggingface/diffusers"
 PIN = "d72184eba358b883d7186a0a96dedd8118fcb72a"
 ACCELERATE = "https://github.com/huggingface/accelerate"
+SIMPLETUNER = "https://github.com/bghira/SimpleTuner"
+V406 = "0609d8f0916875f86cc51cdd91b0b641e639cc96"
 SD3 = "5f724735437d91ed05304da478f3b2022fe3f6fb"
 
 
@@ -192,6 +194,7 @@ COUNTS = {
     ("weights-pop", "gone"): 47,
     ("weights-pop", "conflict"): 1,
 }
+GENERAL = sorted({name for name, _ in COUNTS})  # the fixes about any training script
 UNBOUND = "`accelerator` is not bound there"
 NO_DTYPE = "`torch_dtype` is not bound there"
 MADE_0 = "expected 1 edit, made 0: the code is not as the fix knows it"
@@ -248,7 +251,7 @@ def test_every_training_script(reach: Callable[[str], None], capsys: pytest.Capt
     counts: Counter[tuple[str, str]] = Counter()
     conflicts = {}
     for path, content in scripts.items():
-        for name in fixes.names():
+        for name in GENERAL:
             result = apply(name, content, path)
             counts[name, str(result.outcome)] += 1
             if result.outcome is Outcome.conflict:
@@ -267,10 +270,35 @@ def test_every_training_script(reach: Callable[[str], None], capsys: pytest.Capt
                 assert set(added) - set(removed) <= {"if args.push_to_hub:"}, (name, path, removed, added)
     with capsys.disabled():
         print(f"\n{len(scripts)} scripts of diffusers {PIN[:7]}")
-        for name in fixes.names():
+        for name in GENERAL:
             numbers = (f"{counts[name, str(outcome)]:3} {outcome}" for outcome in Outcome)
             print(f"  {name:22}{'  '.join(numbers)}")
     assert conflicts == CONFLICTS
-    others = {name for name in fixes.names() if counts[name, "gone"] == len(scripts)}
-    assert others == {step.use or step.id for step in recipe.load("sdxl").fix} - {"progress-print"}  # of no script here
-    assert {key: count for key, count in counts.items() if key[0] not in others} == COUNTS
+    assert counts == COUNTS
+
+
+# The fixes that are about any code, in SimpleTuner: files they apply to, places in those, files they refuse.
+EVERYWHERE = {"accelerator-cache": (11, 14, 0), "float32-rope": (5, 7, 0), "pin-memory-guard": (3, 23, 0)}
+
+
+def test_every_file_of_simpletuner(reach: Callable[[str], None]) -> None:
+    reach(SIMPLETUNER)
+    files = at(V406, "config", "simpletuner", url=SIMPLETUNER)
+    words = {
+        "pin-memory-guard": b".pin_memory()",
+        "float32-rope": b"torch.float64",
+        "accelerator-cache": b"empty_cache",
+    }
+    found = {}
+    for name, word in words.items():
+        fix, done, places, refused = fixes.load(name), 0, 0, 0
+        for path, content in files.items():
+            todo = [site for site in fix.sites(ast.parse(content), {}) if not site.done] if word in content else []
+            if todo:
+                result = codemod.run(fix, content, path, len(todo))
+                refused += result.outcome is Outcome.conflict
+                if result.outcome is Outcome.applied:
+                    done, places = done + 1, places + len(todo)
+                    compile(result.content, path, "exec", dont_inherit=True)
+        found[name] = (done, places, refused)
+    assert found == EVERYWHERE
