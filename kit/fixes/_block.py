@@ -183,9 +183,9 @@ class Block:
 
     def chosen_after(self, name: str) -> bool:
         """Whether this block is the `else` of an `if` that calls ``name``."""
-        *_, outer, inner = (None, None, *self.enclosing)
-        is_else = isinstance(outer, cst.If) and isinstance(inner, cst.Else)
-        return is_else and any(self.contains_call(each, name) for each in self.body(outer))
+        if len(self.enclosing) < 2 or not isinstance(self.enclosing[-1], cst.Else):
+            return False
+        return any(self.contains_call(each, name) for each in self.body(self.enclosing[-2]))
 
     def contains_call(self, statement: cst.CSTNode, name: str) -> bool:
         """Whether ``name`` is called by a statement somewhere inside."""
