@@ -76,8 +76,8 @@ def _show_options(found: Recipe) -> None:
         rows = []
         for each in found.profile:
             values = ", ".join(f"{name}={shown(value)}" for name, value in each.set.items())
-            only = f" (on {', '.join(each.devices)})" if each.devices else ""
-            rows.append((each.name, f"{each.meaning}{only}: {values}"))
+            only = f"on {', '.join(each.devices)}" if each.devices else ""
+            rows.append((each.name, ": ".join(filter(None, [each.meaning, only, values]))))
         output.table(rows)
 
 
