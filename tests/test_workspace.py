@@ -768,6 +768,19 @@ def test_hand_written_patch(root: Root, kit: Kit) -> None:
     )
 
 
+def test_refresh_beside_a_hand_written_patch(root: Root, kit: Kit) -> None:
+    """The codemods' patches are made anew, whether or not they are there; the hand-written one stays."""
+    (root.patches() / "02-progress-print.patch").rename(root.patches() / "02-by-hand.patch")
+    (root.patches() / "01-weights-pop.patch").unlink()
+    content = (root.patches() / "02-by-hand.patch").read_bytes()
+    by_hand = {"id": "by-hand", "use": "patch", "files": ["examples/train.py"], "why": "No codemod can say it."}
+    path = root.recipe(fix=[{"id": "weights-pop", "files": ["examples/train.py"]}, by_hand])
+    assert kit("refresh", path).out.splitlines()[-1] == "1 written or removed"
+    assert sorted(each.name for each in root.patches().iterdir()) == ["01-weights-pop.patch", "02-by-hand.patch"]
+    assert (root.patches() / "02-by-hand.patch").read_bytes() == content
+    assert prepare(root, kit).status == 0
+
+
 # How many machines and processes.
 
 

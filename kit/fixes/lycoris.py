@@ -22,14 +22,9 @@ NEEDS = ("argparse",)
 
 _ADD = "transformer.add_adapter"
 _FLAG = "--lora_layers"
-_OPTION = """\
-parser.add_argument(
-    "--lycoris_config",
-    type=str,
-    default=None,
-    help="A LyCORIS configuration, as SimpleTuner has them: train its adapter instead of a LoRA.",
+_OPTION = (
+    'parser.add_argument("--lycoris_config", help="A LyCORIS configuration: its adapter is trained, not a LoRA.")\n'
 )
-"""
 _USE = """\
 if args.lycoris_config is not None:
     from lycoris_adapter import use_lycoris

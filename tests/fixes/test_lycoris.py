@@ -29,12 +29,7 @@ AFTER = """
         def parse_args():
             parser = argparse.ArgumentParser()
             parser.add_argument("--lora_layers", type=str, default=None)
-            parser.add_argument(
-                "--lycoris_config",
-                type=str,
-                default=None,
-                help="A LyCORIS configuration, as SimpleTuner has them: train its adapter instead of a LoRA.",
-            )
+            parser.add_argument("--lycoris_config", help="A LyCORIS configuration: its adapter is trained, not a LoRA.")
 
             return parser.parse_args([])
 
