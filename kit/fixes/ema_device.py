@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 TITLE = "keep a moving average on any device"
 WHY = """\
-Assigning `tensor.data` moves a tensor between the CPU and CUDA. Devices that come with a package of their own have
-tensors of another kind: there it raises `RuntimeError: incompatible tensor type`. For the same reason moving a module
-there gives it new parameters, which the average, knowing its own by identity, takes for strangers: "EMA parameter
-mapping failed". The average's tensors are replaced instead, and parameters that are all new are matched by order."""
+Assigning `tensor.data` moves a tensor between the CPU and CUDA. For a device that comes with a package of its own
+PyTorch refuses it, unless that package does not (torch_npu): `RuntimeError: incompatible tensor type`. For the same
+reason moving a module gives it new parameters, which the average, knowing its own by identity, takes for strangers:
+"EMA parameter mapping failed". The average's tensors are replaced instead, and parameters that are all new are matched
+by order."""
 LINKS = ()
 NEEDS = ("self",)
 
