@@ -125,9 +125,9 @@ def remove(environment: Environment) -> None:
 
 
 def write_lock(recipe: Recipe, workspace: Path) -> None:
-    """Resolve the recipe's pins together with its trees for its Python, on any Linux machine: one lock, and one more for
-    the stand-in where that needs versions of its own. The trees take part in the resolution, so that what they ask of
-    each other holds, and are left out of the lock: they are installed as they are (:func:`ensure`)."""
+    """Resolve the recipe's pins together with its trees for its Python, on any Linux machine: one lock, and one more
+    for the stand-in where that needs versions of its own. The trees take part in the resolution, so that what they ask
+    of each other holds, and are left out of the lock: they are installed as they are (:func:`ensure`)."""
     pins = recipe.environment.packages
     _write_lock(recipe, workspace, lock_path(recipe), pins)
     if recipe.environment.standin:

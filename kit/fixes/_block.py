@@ -105,6 +105,7 @@ class Block:
         method = cst.ensure_type(self.expression(f"_.{call}"), cst.Call)
         made = method.with_deep_changes(cst.ensure_type(method.func, cst.Attribute), value=value)
         return statement.with_deep_changes(statement.body[0], value=made)  # type: ignore[attr-defined]
+
     def loops_over(self, statement: cst.CSTNode, name: str) -> bool:
         """Whether a statement is `for … in name`."""
         return isinstance(statement, cst.For) and self.code(statement.iter) == name

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kit import codemod, fixes, recipe, store
+from kit import codemod, fixes, store
 from kit.fixes import Outcome
 from kit.paths import TreePath
 from kit.recipe import Upstream
