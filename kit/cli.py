@@ -35,6 +35,13 @@ def _complete_fix(context: click.Context, parameter: click.Parameter, incomplete
     return [CompletionItem(step.id) for step in steps if step.id.startswith(incomplete)]
 
 
+def _complete_general(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from kit import fixes
+
+    found = [CompletionItem(name) for name in fixes.general() if incomplete and name.startswith(incomplete)]
+    return [*found, CompletionItem(incomplete, type="file")]
+
+
 recipe_argument = click.argument("recipe_name", metavar="RECIPE", shell_complete=_complete_recipe)
 device_option = click.option(
     "--device", metavar="DEVICE", shell_complete=_complete_device, help="The device to prepare for."
@@ -170,6 +177,24 @@ def verify(**options: Any) -> int:
     With no argument: the workspace it stands in, or every workspace below.
     """
     from kit.commands import verify as command
+
+    return command.run(**options)
+
+
+@cli.command()
+@click.argument("fixes_and_files", nargs=-1, metavar="[FIX]... FILE...", shell_complete=_complete_general)
+@click.option("--diff", "as_diff", is_flag=True, help="Print what would change; write nothing.")
+@click.option("--check", is_flag=True, help="Say what would change; write nothing.")
+@click.option("--list", "list_", is_flag=True, help="List the fixes there are for any script.")
+@click.option("--verbose", "-v", is_flag=True, help="Also say where there was nothing to do, and why.")
+@device_option
+@json_option
+def fix(**options: Any) -> int:
+    """Apply the general fixes (or only those named) to any training script, in place.
+
+    Exit status 1 if a file was changed or would be, or a fix refused one: as pre-commit wants it.
+    """
+    from kit.commands import fix as command
 
     return command.run(**options)
 

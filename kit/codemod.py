@@ -32,12 +32,12 @@ class Result:
     line: int = 0
 
 
-def run(fix: Fix, content: bytes, name: str, count: int = 1, options: Options | None = None) -> Result:
+def run(fix: Fix, content: bytes, name: str, count: int | None = 1, options: Options | None = None) -> Result:
     """Apply ``fix`` to the file ``content``, whose ``name`` appears in messages.
 
-    ``count`` places must need it, no more and no fewer. The result is ``applied`` only if afterwards the fix's own
-    postcondition holds at every site and a second run finds nothing to do. Raises KitError with file and line where the
-    file is not Python.
+    ``count`` places must need it, no more and no fewer; None: as many as there are. The result is ``applied`` only if
+    afterwards the fix's own postcondition holds at every site and a second run finds nothing to do. Raises KitError
+    with file and line where the file is not Python.
     """
     options = options or {}
     tree = parse(content, name)
@@ -49,7 +49,7 @@ def run(fix: Fix, content: bytes, name: str, count: int = 1, options: Options | 
         return Result(Outcome.satisfied, content)
     if missing := _unbound(fix, tree, todo):
         return Result(Outcome.conflict, content, *missing)
-    if len(todo) != count:
+    if len(todo) != (count or len(todo)):
         places = ", ".join(str(site.line) for site in todo)
         reason = f"expected {count} place{'s' * (count != 1)} to fix, found {len(todo)} (lines {places})"
         return Result(Outcome.conflict, content, reason, todo[0].line)
@@ -58,12 +58,17 @@ def run(fix: Fix, content: bytes, name: str, count: int = 1, options: Options | 
         module, lost = _parse(content)
     except cst.ParserSyntaxError as error:
         raise KitError(f"{name}:{error.raw_line}: libcst cannot read this: {error.message}", "update libcst") from None
+    except UnicodeDecodeError as error:  # in a comment, where Python itself lets it pass
+        line = content.count(b"\n", 0, error.start) + 1
+        raise KitError(f"{name}:{line}: not {error.encoding}: {error.reason}", "save the file as UTF-8") from None
     if lost:
         reason = "libcst would not keep this line as it is (a form feed, a lone carriage return, blanks at the end?)"
         return Result(Outcome.conflict, content, reason, lost)
     edited, counted = _edit(fix, module, options)
-    if counted != count:
-        reason = f"expected {count} edit{'s' * (count != 1)}, made {counted}: the code is not as the fix knows it"
+    if counted != len(todo):
+        reason = (
+            f"expected {len(todo)} edit{'s' * (len(todo) != 1)}, made {counted}: the code is not as the fix knows it"
+        )
         return Result(Outcome.conflict, content, reason, todo[0].line)
     result = edited.bytes
     after = fix.sites(parse(result, name), options)

@@ -11,6 +11,12 @@ A fix is a module with
 
 A fix that puts statements beside statements is a table (`kit.fixes._table`), which gives both functions.
 
+What a fix may have besides, for `kit fix`, which tries it on any file:
+
+- ``GENERAL = True``: it is right for any training script, not only for the files a recipe names;
+- ``BRINGS``: the fixes it makes necessary; where one of them refuses, it refuses too;
+- ``OPTIONS``: what its options are there, as a recipe writes them (``{device.package}``); with those it needs a device.
+
 Importing a fix does not import libcst: only running a codemod does (`kit.codemod`).
 """
 
@@ -22,6 +28,7 @@ import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
@@ -81,6 +88,29 @@ def names() -> list[str]:
     return sorted(
         found.name.replace("_", "-") for found in pkgutil.iter_modules(__path__) if not found.name.startswith("_")
     )
+
+
+def general() -> list[str]:
+    """The fixes that are for any training script, each before those it brings."""
+    return [name for name in _ordered(names()) if getattr(load(name), "GENERAL", False)]
+
+
+def with_brought(wanted: Sequence[str]) -> list[str]:
+    """``wanted``, and what they bring, each fix before those it brings."""
+    brought = {other for name in wanted for other in with_brought(brings(name))}
+    return _ordered([*wanted, *brought])
+
+
+def brings(name: str) -> tuple[str, ...]:
+    """The fixes that the one called ``name`` makes necessary."""
+    found: tuple[str, ...] = getattr(load(name), "BRINGS", ())
+    return found
+
+
+def _ordered(wanted: Sequence[str]) -> list[str]:
+    """``wanted`` once each, by name but for this: a fix comes before those it brings."""
+    found = sorted(set(wanted))
+    return list(TopologicalSorter({name: [by for by in found if name in brings(by)] for name in found}).static_order())
 
 
 def load(name: str) -> Fix:

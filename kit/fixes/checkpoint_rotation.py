@@ -23,6 +23,7 @@ LINKS = (
     "https://github.com/huggingface/diffusers/issues/2606",
 )
 NEEDS = ("accelerator", "args")
+GENERAL = True
 
 _MAIN = "accelerator.is_main_process"
 _LIMITS = ("args.checkpoints_total_limit is not None", "args.checkpoints_total_limit")

@@ -22,6 +22,8 @@ LINKS = (
     "https://github.com/huggingface/diffusers/pull/11737",
 )
 NEEDS = ("accelerator",)
+GENERAL = True
+BRINGS = ("checkpoint-rotation", "weights-pop")
 
 _MAIN = "accelerator.is_main_process"
 _DEEPSPEED = "accelerator.distributed_type == DistributedType.DEEPSPEED"

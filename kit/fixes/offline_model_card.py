@@ -20,6 +20,7 @@ card of whoever owns that name, and a folder name that is no repository id ("my 
 HFValidationError. Only a pushed repository needs the card; validation images are in the tracker's log either way."""
 LINKS = ("https://github.com/huggingface/diffusers/issues/11629",)
 NEEDS = ("args", "save_model_card")
+GENERAL = True
 
 _PUSH = "args.push_to_hub"
 

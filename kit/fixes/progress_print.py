@@ -19,6 +19,7 @@ log collector that waits for a newline, nothing is shown until the run ends (the
 step"). `accelerator.print("")` ends the line once a step, on the main process only."""
 LINKS = ()
 NEEDS = ("accelerator",)
+GENERAL = True
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:

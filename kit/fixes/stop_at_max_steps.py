@@ -19,6 +19,7 @@ its first batch, reaches the limit one epoch early, and then goes on with the ne
 epoch left, and a checkpoint past the limit (4 steps and a checkpoint-4 where 3 were asked for)."""
 LINKS = ("https://github.com/huggingface/diffusers/issues/2636",)
 NEEDS = ("global_step", "args")
+GENERAL = True
 
 _CODE = "if global_step >= args.max_train_steps:\n    break\n"
 

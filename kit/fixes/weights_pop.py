@@ -19,6 +19,7 @@ unguarded `weights.pop()` then ends the run at its first checkpoint with `IndexE
 checkpoint to every DeepSpeed rank is not enough without this."""
 LINKS = ("https://github.com/huggingface/diffusers/issues/2606",)
 NEEDS = ("weights",)
+GENERAL = True
 
 _GUARDS = ("weights", "len(weights) > 0")
 

@@ -1,0 +1,221 @@
+"""`kit fix [FIX…] FILE…`: the general fixes on any training script, as pyupgrade and pre-commit's hooks work on one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import diff_bytes, unified_diff
+from pathlib import Path
+
+from kit import devices, fixes, output
+from kit.errors import KitError
+from kit.fixes import Options, Outcome
+from kit.fixes._ast import parse
+from kit.schema import nearest
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of a fix on a file: the lines of the places that needed it (from 1), or why it did not happen."""
+
+    fix: str
+    outcome: Outcome
+    lines: tuple[int, ...]
+    reason: str
+
+
+def run(
+    fixes_and_files: tuple[str, ...],
+    as_diff: bool,
+    check: bool,
+    list_: bool,
+    verbose: bool,
+    device: str | None,
+    as_json: bool,
+) -> int:
+    if list_:
+        return _list(fixes.general(), as_json)
+    named, files = _split(fixes_and_files)
+    chosen = _choose(named, device)
+    if not files:
+        raise KitError("there is no file to fix", "kit fix train.py")
+    report = []
+    for file in files:
+        entry = _one(file, chosen, write=not (as_diff or check))
+        report.append(entry)
+        if as_diff and not as_json:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(entry.diff)
+        if not as_json:
+            _show(entry, verbose, "would be applied" if as_diff or check else "applied", to_stderr=as_diff)
+    if as_json:
+        output.as_json([entry.as_dict() for entry in report])
+    return 1 if any(entry.changed or entry.refused for entry in report) else 0
+
+
+@dataclass(frozen=True)
+class File:
+    """A file, what came of each fix, and the change as a unified diff (empty: none); ``error``: not to be read."""
+
+    path: str
+    findings: tuple[Finding, ...] = ()
+    diff: bytes = b""
+    error: KitError | None = None
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.diff)
+
+    @property
+    def refused(self) -> bool:
+        return bool(self.error) or any(each.outcome is Outcome.conflict for each in self.findings)
+
+    def as_dict(self) -> dict[str, object]:
+        found = [
+            {"id": each.fix, "outcome": str(each.outcome), "lines": each.lines, "reason": each.reason}
+            for each in self.findings
+        ]
+        error = self.error.message if self.error else None
+        return {"path": self.path, "changed": self.changed, "error": error, "fixes": found}
+
+
+def _list(known: Sequence[str], as_json: bool) -> int:
+    modules = {name: fixes.load(name) for name in known}
+    if as_json:
+        output.as_json([{"id": name, "title": fix.TITLE, "why": fix.WHY} for name, fix in modules.items()])
+    else:
+        output.table([(name, fix.TITLE) for name, fix in modules.items()], indent="")
+    return 0
+
+
+def _show(entry: File, verbose: bool, applied: str, to_stderr: bool) -> None:
+    line = output.note if to_stderr else output.line  # a diff may be on its way to `git apply`
+    if entry.error:
+        output.error(entry.error.message, entry.error.hint)
+    for each in entry.findings:
+        if each.outcome is Outcome.applied:
+            places = f" at {len(each.lines)} places" if len(each.lines) > 1 else ""
+            line(f"{entry.path}:{each.lines[0]}: {applied}: {each.fix}{places}")
+        elif each.outcome is Outcome.conflict:
+            line(f"{entry.path}:{each.lines[0]}: conflict: {each.fix}: {each.reason}")
+        elif verbose:
+            line(f"{entry.path}: {each.outcome}: {each.fix}: {each.reason}")
+
+
+def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The names of fixes that come first, and the files after them. Raises KitError for a word that is neither."""
+    known = fixes.names()
+    first = next((index for index, word in enumerate(words) if word not in known), len(words))
+    for word in words[first:]:
+        if not os.path.lexists(word):
+            hint = f"fixes come before files: {', '.join(fixes.general())}"
+            raise KitError(f"{word} is neither a file nor a fix{nearest(word, known)}", hint)
+    return list(words[:first]), list(words[first:])
+
+
+def _choose(named: Sequence[str], device: str | None) -> dict[str, Options]:
+    """The fixes to try, each with its options: the named ones, or all general ones, and what those bring."""
+    known = fixes.general()
+    for name in named:
+        if name not in known:
+            hint = f"name a file as ./{name}, or a fix of these: {', '.join(known)}"
+            raise KitError(f"fix {name} belongs to a recipe; it is not for any script", hint)
+    chosen = _options(fixes.with_brought(named or known), device)
+    for name in named:
+        if name not in chosen:
+            hint = f"kit fix --device {{{','.join(devices.names())}}} {name} FILE…"
+            raise KitError(f"fix {name} differs by device", hint)
+    return chosen
+
+
+def _options(names: Sequence[str], device: str | None) -> dict[str, Options]:
+    """Each fix's options; those that need to know a device are left out where there is none."""
+    templates = {name: getattr(fixes.load(name), "OPTIONS", {}) for name in names}
+    if device is None:
+        return {name: {} for name in names if not templates[name]}
+    profile = devices.load(device)
+    return {
+        name: {key: value.format(device=profile) for key, value in template.items()}
+        for name, template in templates.items()
+    }
+
+
+def _one(path: str, chosen: dict[str, Options], write: bool) -> File:
+    """Fix one file; what is wrong with it does not stop the others."""
+    place = Path(path)
+    try:
+        if place.is_dir():
+            raise KitError(f"{path} is a folder", f"name its files: kit fix {path.rstrip('/')}/*.py")
+        before = place.read_bytes()
+        findings, after = mend(before, path, chosen)
+        if write and after != before:
+            _write(place, after)
+    except OSError as error:
+        return File(path, error=KitError(f"{path}: {error.strerror}", "give access to it, then try again"))
+    except RecursionError:
+        return File(path, error=KitError(f"{path}:1: expressions too deep to read", "leave the file out"))
+    except KitError as error:
+        return File(path, error=error)
+    lines = (before.splitlines(True), after.splitlines(True))
+    name = os.fsencode(path.removeprefix("/"))
+    return File(path, tuple(findings), b"".join(_diff(*lines, name)))
+
+
+def mend(content: bytes, name: str, chosen: dict[str, Options]) -> tuple[list[Finding], bytes]:
+    """Try fixes, in the order of ``chosen`` (name to options), on the script ``content``, at however many places.
+
+    Returns what came of each, and the script as they leave it. Raises KitError with file and line where ``content`` is
+    not Python.
+    """
+    findings = []
+    for fix in chosen:
+        finding, after = _try(fix, content, name, chosen)
+        if finding.outcome is Outcome.applied:
+            made = after
+            for other in fixes.brings(fix):
+                brought, made = _try(other, made, name, chosen)
+                if brought.outcome is Outcome.conflict:
+                    reason = f"it makes {other} necessary, which refuses: {brought.reason}"
+                    finding, after = Finding(fix, Outcome.conflict, brought.lines, reason), content
+                    break
+        findings.append(finding)
+        content = after
+    return findings, content
+
+
+def _try(fix: str, content: bytes, name: str, chosen: dict[str, Options]) -> tuple[Finding, bytes]:
+    module, options = fixes.load(fix), chosen[fix]
+    sites = module.sites(parse(content, name), options)
+    todo = tuple(site.line for site in sites if not site.done)
+    if not todo:
+        nothing = (Outcome.satisfied, (), "it is so already") if sites else (Outcome.gone, (), "not about this file")
+        return Finding(fix, *nothing), content
+    from kit import codemod
+
+    result = codemod.run(module, content, name, None, options)
+    lines = todo if result.outcome is Outcome.applied else (result.line,)
+    return Finding(fix, result.outcome, lines, result.reason), result.content
+
+
+def _diff(before: list[bytes], after: list[bytes], name: bytes) -> Iterator[bytes]:
+    """A unified diff of lines with their ends; a last line without one gets its mark."""
+    for line in diff_bytes(unified_diff, before, after, b"a/" + name, b"b/" + name):
+        yield line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n"
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace a file's content in one step; its mode stays, and a link stays one. Raises OSError."""
+    real = path.resolve()
+    handle, name = tempfile.mkstemp(prefix=f".{real.name}.", dir=real.parent)
+    try:
+        with open(handle, "wb") as file:  # noqa: PTH123 - a descriptor
+            file.write(content)
+        shutil.copymode(real, name)
+        Path(name).replace(real)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
