@@ -201,6 +201,25 @@ def fix(**options: Any) -> int:
 
 @cli.command()
 @click.argument("recipe_names", nargs=-1, metavar="[RECIPE]...", shell_complete=_complete_recipe)
+@device_option
+@click.option("--to", default="HEAD", metavar="REF", help="A branch, tag or full commit (default: upstream's newest).")
+@click.option("--history", "back", is_flag=True, help="Also the versions before the pin, from the first one on.")
+@click.option("--offline", is_flag=True, help="Use the cache alone.")
+@click.option("--report", default="", metavar="FILE.html", type=folder, help="Draw the timelines on one HTML page.")
+@json_option
+def drift(**options: Any) -> int:
+    """Try a series on other commits of its upstream: for each fix, where its outcome changed and why.
+
+    Exit status: 0, the newest version asks for nothing; 4, `kit rebase` can move the pin by itself; 5, someone must
+    look.
+    """
+    from kit.commands import drift as command
+
+    return command.run(**options)
+
+
+@cli.command()
+@click.argument("recipe_names", nargs=-1, metavar="[RECIPE]...", shell_complete=_complete_recipe)
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if a patch would change.")
 @click.option("--offline", is_flag=True, help="Use the cache alone.")
 def refresh(**options: Any) -> int:

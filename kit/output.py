@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,11 @@ def error(message: str, hint: str = "") -> None:
 def place(path: Path) -> str:
     """A path as one would type it here: relative below the current folder."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def day(seconds: int) -> str:
+    """A time in seconds since 1970 as its date in UTC."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%d")
 
 
 def as_json(data: Any) -> None:

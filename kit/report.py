@@ -12,11 +12,14 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from kit import output
+
 FRAME = {"left": 50.0, "right": 348.0, "top": 14.0, "bottom": 150.0}  # where a curve is drawn, of 360 x 190
 
 
-def html(report: Mapping[str, Any]) -> str:
-    """The page of one ``report``, of the shape that `kit verify --json` prints (a list of them).
+def html(report: Mapping[str, Any], template: str = "report.html.j2") -> str:
+    """The page of one ``report``, of the shape that `kit verify --json` prints (a list of them); with another template,
+    of what that one takes.
 
     The verdict comes first, with what qualifies it: a green through a stand-in, or one where nothing was run, never
     looks like a green on the device. Everything in the report is text to this page, never markup; terminal escapes
@@ -30,8 +33,8 @@ def html(report: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters.update(code=_code, curve=curve, diff=_diff)
-    page = templates.get_template("report.html.j2").render(report)
+    templates.filters.update(code=_code, curve=curve, day=output.day, diff=_diff)
+    page = templates.get_template(template).render(report)
     page = re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]", "", page.replace("\r\n", "\n").replace("\r", "\n"))
     page = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", page)
     return page.encode("utf-8", "replace").decode("utf-8")

@@ -18,7 +18,8 @@ from functools import cache
 Place = tuple[ast.AST, list[ast.stmt], int]  # a statement's parent, the list it is in, and where in it
 
 LIMIT = "if global_step >= args.max_train_steps:\n    break"
-OPEN = "accelerator.is_main_process or accelerator.distributed_type == DistributedType.DEEPSPEED"
+MAIN = "accelerator.is_main_process"
+DEEPSPEED = "accelerator.distributed_type == DistributedType.DEEPSPEED"
 
 
 def wrong(fix: str, before: bytes, after: bytes) -> str:
@@ -146,14 +147,23 @@ def stop_stripped(tree: ast.Module) -> ast.Module:
 
 # weights-pop: under an `if` that asks whether there is one.
 
-GUARDS = ("weights", "len(weights) > 0", "weights and len(weights) > 0")
+GUARDS = ("weights", "len(weights) > 0")
 
 
 def pop_lacking(tree: ast.Module) -> list[int]:
-    def guarded(parent: ast.AST) -> bool:
-        return isinstance(parent, ast.If) and ast.unparse(parent.test) in GUARDS
+    found: list[int] = []
 
-    return [b[i].lineno for parent, b, i in places(tree) if called(b[i]) == "weights.pop" and not guarded(parent)]
+    def visit(node: ast.AST, asked: bool) -> None:
+        if called(node) == "weights.pop" and not asked:
+            found.append(node.lineno)
+        for name, value in ast.iter_fields(node):
+            inside = isinstance(node, (ast.If, ast.While)) and name == "body" and set(GUARDS) & {*terms(node.test)}
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    visit(child, bool(inside) or (asked and not isinstance(node, ast.FunctionDef)))
+
+    visit(tree, False)
+    return found
 
 
 def pop_stripped(tree: ast.Module) -> ast.Module:
@@ -189,7 +199,6 @@ def rotation_lacking(tree: ast.Module) -> list[int]:
     return found
 
 
-MAIN = "accelerator.is_main_process"
 LIMITS = {"args.checkpoints_total_limit is not None", "args.checkpoints_total_limit"}
 
 
@@ -214,6 +223,9 @@ def rotation_stripped(tree: ast.Module) -> ast.Module:
 # deepspeed-checkpoint: the test around save_state() lets DeepSpeed's other ranks in, by an imported name.
 
 
+OPEN = (f"{MAIN} or {DEEPSPEED}", f"{DEEPSPEED} or {MAIN}")
+
+
 def checkpoint_lacking(tree: ast.Module) -> list[int]:
     imported = any("DistributedType" in [alias.name for alias in getattr(node, "names", [])] for node in tree.body)
     return [
@@ -222,14 +234,14 @@ def checkpoint_lacking(tree: ast.Module) -> list[int]:
         if isinstance(node, ast.If)
         and "main_process" in ast.unparse(node.test)
         and any(called(inner) == "accelerator.save_state" for s in node.body for inner in ast.walk(s))
-        and not (ast.unparse(node.test) == OPEN and imported)
+        and not (ast.unparse(node.test) in OPEN and imported)
     ]
 
 
 def checkpoint_stripped(tree: ast.Module) -> ast.Module:
     for _, block, index in places(tree):
         node = block[index]
-        if isinstance(node, ast.If) and ast.unparse(node.test) == OPEN:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == OPEN[0]:
             node.test = node.test.values[0]
         if isinstance(node, ast.ImportFrom) and node.module == "accelerate":
             node.names = [alias for alias in node.names if alias.name != "DistributedType"]

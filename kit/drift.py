@@ -1,0 +1,224 @@
+"""A series against other commits of its upstream: for each fix, where its outcome changed, and why.
+
+Work is done once for each distinct blob of a file, in as many processes as there are cores, and remembered on disk by
+what it depends on: the blob, the series on that file, and the code of the fixes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import sqlite3
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+
+from kit import output, patchfile, series
+from kit.cache import cache_dir
+from kit.devices import Device
+from kit.errors import KitError
+from kit.fixes import Outcome
+from kit.history import History, Version
+from kit.paths import TreePath
+from kit.recipe import Recipe, Upstream
+
+ABSENT = "absent"  # beside the outcomes of a fix: the file is not there
+Result = tuple[str, str, int]  # outcome, reason, line (from 1; 0: none)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Versions of a file, one after another, with the same outcome of a fix for the same reason. ``commit``, ``time``
+    (seconds since 1970) and ``subject`` are of the first; ``reason`` and ``line`` too."""
+
+    outcome: str
+    reason: str
+    line: int
+    commit: str
+    time: int
+    subject: str
+    versions: int
+    pinned: bool  # the pin's version is among them
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What became of a fix on a file, oldest version first."""
+
+    fix: str
+    path: str
+    segments: tuple[Segment, ...]
+    before: int  # versions before the pin's
+
+    @property
+    def at_pin(self) -> str:
+        return next(segment.outcome for segment in self.segments if segment.pinned)
+
+    @property
+    def now(self) -> str:
+        return self.segments[-1].outcome
+
+    @property
+    def verdict(self) -> str:
+        """What upstream's newest version asks for: "" (nothing), "rebase" (`kit rebase` can move the pin over it by
+        itself) or "mend" (a person must look)."""
+        if self.now == self.at_pin:
+            return ""
+        return "rebase" if self.now in (Outcome.applied, Outcome.satisfied) else "mend"
+
+
+def timelines(recipe: Recipe, upstream: Upstream, device: Device, history: History, back: bool) -> list[Timeline]:
+    """Each fix of the series on each of its files, from the pin (with ``back``: from the beginning) to the tip.
+
+    Raises KitError where a blob cannot be had.
+    """
+    steps = [step for _, step in recipe.series(upstream.name, device.name)]
+    paths = sorted({path for step in steps for path in step.files})
+    if not paths:
+        return []
+    time, subject = history.date(upstream.pin)
+    pinned = Version(upstream.pin, time, subject, {})
+    earlier = history.versions(paths, until=upstream.pin) if back else []
+    later = history.versions(paths, after=upstream.pin)
+    at_pin = history.blobs_at(upstream.pin, paths)
+    chains = {path: list(_chain(path, earlier, pinned, at_pin.get(path, ""), later)) for path in paths}
+    wanted = {(path, blob) for path, chain in chains.items() for _, blob, _ in chain if blob}
+    found = _results(recipe, upstream, device, history, wanted)
+    lines = []
+    for step in steps:
+        for path in step.files:
+            results = {blob: each[step.id] for (where, blob), each in found.items() if where == path}
+            before = next(index for index, (_, _, pin) in enumerate(chains[path]) if pin)
+            lines.append(Timeline(step.id, path, tuple(_segments(chains[path], results)), before))
+    return lines
+
+
+Link = tuple[Version, str, bool]  # a version, the file's blob in it ("": none), and whether it is the pin's
+
+
+def _chain(
+    path: str, earlier: Iterable[Version], pinned: Version, blob: str, later: Iterable[Version]
+) -> Iterator[Link]:
+    """The versions of one file. That of the pin appears once: where it came in, if that is in ``earlier``."""
+    before = [(version, version.blobs[path], False) for version in earlier if path in version.blobs]
+    if before and before[-1][1] == blob:
+        yield from before[:-1]
+        yield (before[-1][0], blob, True)
+    else:
+        yield from before
+        yield (pinned, blob, True)
+    yield from ((version, version.blobs[path], False) for version in later if path in version.blobs)
+
+
+def _segments(chain: Sequence[Link], found: Mapping[str, Result]) -> Iterator[Segment]:
+    current: Segment | None = None
+    for where, blob, pinned in chain:
+        outcome, reason, line = found[blob] if blob else (ABSENT, "the file is not there", 0)
+        if current and current.outcome == outcome and _kind(current.reason) == _kind(reason):
+            versions = current.versions + 1
+            current = dataclasses.replace(current, versions=versions, pinned=current.pinned or pinned)
+            continue
+        if current:
+            yield current
+        current = Segment(outcome, reason, line, where.commit, where.time, where.subject, 1, pinned)
+    if current:
+        yield current
+
+
+def _kind(reason: str) -> str:
+    """A reason without its numbers."""
+    return re.sub(r"\d+", "", reason)
+
+
+def _results(
+    recipe: Recipe, upstream: Upstream, device: Device, history: History, wanted: set[tuple[str, str]]
+) -> dict[tuple[str, str], dict[str, Result]]:
+    """By path and blob, and then by fix: what comes of the series; from the disk, or else worked out and kept there."""
+    keys = {pair: _key(recipe, upstream, device, *pair) for pair in sorted(wanted)}
+    place = cache_dir() / "drift.sqlite"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(place, timeout=60)) as base:
+        base.execute("CREATE TABLE IF NOT EXISTS result (key TEXT PRIMARY KEY, found TEXT)")
+        known = {}
+        for pair, key in keys.items():
+            if row := base.execute("SELECT found FROM result WHERE key = ?", (key,)).fetchone():
+                known[pair] = {fix: tuple(result) for fix, result in json.loads(row[0]).items()}
+        todo = [pair for pair in keys if pair not in known]
+        contents = history.contents([blob for _, blob in todo])
+        jobs = [(path, contents[blob]) for path, blob in todo]
+        title = f"{recipe.name}: {len(todo)} versions"
+        with output.progress(title) as update:
+            for done, (pair, result) in enumerate(zip(todo, _map(recipe, upstream, device, jobs), strict=True), 1):
+                known[pair] = result
+                base.execute("INSERT OR REPLACE INTO result VALUES (?, ?)", (keys[pair], json.dumps(result)))
+                base.commit()
+                update(done, len(todo))
+    return known
+
+
+def _map(
+    recipe: Recipe, upstream: Upstream, device: Device, jobs: Sequence[tuple[str, bytes]]
+) -> Iterator[dict[str, Result]]:
+    work = partial(outcomes, recipe, upstream, device)
+    if len(jobs) < 4:  # not worth the processes
+        yield from map(work, jobs)
+        return
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        try:
+            yield from pool.map(work, jobs, chunksize=4)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def outcomes(recipe: Recipe, upstream: Upstream, device: Device, job: tuple[str, bytes]) -> dict[str, Result]:
+    """What comes of each fix of the series on one file, a path and its content; a file that cannot be read is a conflict
+    of all."""
+    path, content = TreePath(job[0]), job[1]
+    series_ = (dataclasses.replace(step, files=(path,)) if path in step.files else step for step in recipe.fix)
+    alone = dataclasses.replace(recipe, fix=tuple(series_))
+    here = [step.id for _, step in recipe.series(upstream.name, device.name) if path in step.files]
+    others = [step.id for step in recipe.fix if step.id not in here]
+    try:
+        steps, _ = series.apply(alone, upstream.name, device, {path: content}, _hand_written(recipe, upstream), others)
+    except (KitError, RecursionError) as error:
+        where, _, what = str(error).splitlines()[0].partition(": ")
+        line = where.rpartition(":")[2]
+        return dict.fromkeys(here, (str(Outcome.conflict), what or where, int(line) if line.isdigit() else 0))
+    files = {step.fix.id: step.outcomes[0] for step in steps}
+    return {id: (str(file.outcome), file.reason, file.line) for id, file in files.items()}
+
+
+def _hand_written(recipe: Recipe, upstream: Upstream) -> dict[str, bytes] | None:
+    names = [step.id for step in recipe.fix if step.use == "patch" and step.upstream == upstream.name]
+    if not names:
+        return None
+    committed = series.load_patches(recipe, upstream.name)
+    return {name: text for name, text in committed.items() if re.sub(r"^\d+-|(@.*)?\.patch$", "", name) in names}
+
+
+def _key(recipe: Recipe, upstream: Upstream, device: Device, path: str, blob: str) -> str:
+    """What a result depends on, as a hash."""
+    steps = [
+        (step.id, step.use, step.count, sorted(step.options_for(device).items()))
+        for _, step in recipe.series(upstream.name, device.name)
+        if path in step.files
+    ]
+    patches = {name: patchfile.blob_id(text) for name, text in (_hand_written(recipe, upstream) or {}).items()}
+    return hashlib.sha256(json.dumps([_code(), steps, patches, path, blob]).encode()).hexdigest()
+
+
+@cache
+def _code() -> str:
+    """A hash of the code that results come from: the fixes, what runs them, libcst and Python."""
+    here = Path(__file__).parent
+    files = [*sorted((here / "fixes").glob("*.py")), here / "codemod.py", here / "series.py"]
+    versions = f"{version('libcst')} {sys.version_info[:2]}".encode()
+    return hashlib.sha256(b"\0".join([versions, *(file.read_bytes() for file in files)])).hexdigest()
