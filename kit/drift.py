@@ -28,10 +28,12 @@ from kit.errors import KitError
 from kit.fixes import Outcome
 from kit.history import History, Version
 from kit.paths import TreePath
-from kit.recipe import Recipe, Upstream
+from kit.recipe import FixStep, Recipe, Upstream
 
 ABSENT = "absent"  # beside the outcomes of a fix: the file is not there
+NOWHERE = "nowhere"  # no device has this name
 Result = tuple[str, str, int]  # outcome, reason, line (from 1; 0: none)
+Found = dict[str, dict[str, Result]]  # by path, then by fix
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,7 @@ def timelines(recipe: Recipe, upstream: Upstream, device: Device, history: Histo
 
     Raises KitError where a blob cannot be had.
     """
-    steps = [step for _, step in recipe.series(upstream.name, device.name)]
-    paths = sorted({path for step in steps for path in step.files})
+    paths = sorted(recipe.sources(upstream.name, device.name))
     if not paths:
         return []
     time, subject = history.date(upstream.pin)
@@ -90,15 +91,27 @@ def timelines(recipe: Recipe, upstream: Upstream, device: Device, history: Histo
     later = history.versions(paths, after=upstream.pin)
     at_pin = history.blobs_at(upstream.pin, paths)
     chains = {path: list(_chain(path, earlier, pinned, at_pin.get(path, ""), later)) for path in paths}
-    wanted = {(path, blob) for path, chain in chains.items() for _, blob, _ in chain if blob}
+    wanted = {(str(path), blob) for path, chain in chains.items() for _, blob, _ in chain if blob}
     found = _results(recipe, upstream, device, history, wanted)
+    roots = _roots(recipe, upstream, device)
     lines = []
-    for step in steps:
+    for _, step in recipe.series(upstream.name, device.name):
         for path in step.files:
-            results = {blob: each[step.id] for (where, blob), each in found.items() if where == path}
-            before = next(index for index, (_, _, pin) in enumerate(chains[path]) if pin)
-            lines.append(Timeline(step.id, path, tuple(_segments(chains[path], results)), before))
+            chain = chains[roots[path]]
+            results = {blob: each[path][step.id] for (root, blob), each in found.items() if root == roots[path]}
+            before = next(index for index, (_, _, pin) in enumerate(chain) if pin)
+            lines.append(Timeline(step.id, path, tuple(_segments(chain, results)), before))
     return lines
+
+
+def _roots(recipe: Recipe, upstream: Upstream, device: Device) -> dict[TreePath, TreePath]:
+    """For each file of the series, upstream's own file it is or is derived from."""
+    roots: dict[TreePath, TreePath] = {}
+    for _, step in recipe.series(upstream.name, device.name):
+        for path in step.files:
+            source = step.derive_from or path
+            roots.setdefault(path, roots.get(source, source))
+    return roots
 
 
 Link = tuple[Version, str, bool]  # a version, the file's blob in it ("": none), and whether it is the pin's
@@ -140,8 +153,8 @@ def _kind(reason: str) -> str:
 
 def _results(
     recipe: Recipe, upstream: Upstream, device: Device, history: History, wanted: set[tuple[str, str]]
-) -> dict[tuple[str, str], dict[str, Result]]:
-    """By path and blob, and then by fix: what comes of the series; from the disk, or else worked out and kept there."""
+) -> dict[tuple[str, str], Found]:
+    """By upstream's path and blob: what comes of the series; from the disk, or else worked out and kept there."""
     keys = {pair: _key(recipe, upstream, device, *pair) for pair in sorted(wanted)}
     place = cache_dir() / "drift.sqlite"
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +163,7 @@ def _results(
         known = {}
         for pair, key in keys.items():
             if row := base.execute("SELECT found FROM result WHERE key = ?", (key,)).fetchone():
-                known[pair] = {fix: tuple(result) for fix, result in json.loads(row[0]).items()}
+                known[pair] = json.loads(row[0])
         todo = [pair for pair in keys if pair not in known]
         contents = history.contents([blob for _, blob in todo])
         jobs = [(path, contents[blob]) for path, blob in todo]
@@ -164,9 +177,7 @@ def _results(
     return known
 
 
-def _map(
-    recipe: Recipe, upstream: Upstream, device: Device, jobs: Sequence[tuple[str, bytes]]
-) -> Iterator[dict[str, Result]]:
+def _map(recipe: Recipe, upstream: Upstream, device: Device, jobs: Sequence[tuple[str, bytes]]) -> Iterator[Found]:
     work = partial(outcomes, recipe, upstream, device)
     if len(jobs) < 4:  # not worth the processes
         yield from map(work, jobs)
@@ -178,40 +189,52 @@ def _map(
             pool.shutdown(cancel_futures=True)
 
 
-def outcomes(recipe: Recipe, upstream: Upstream, device: Device, job: tuple[str, bytes]) -> dict[str, Result]:
-    """What comes of each fix of the series on one file, a path and its content; a file that cannot be read is a conflict
-    of all."""
-    path, content = TreePath(job[0]), job[1]
-    series_ = (dataclasses.replace(step, files=(path,)) if path in step.files else step for step in recipe.fix)
-    alone = dataclasses.replace(recipe, fix=tuple(series_))
-    here = [step.id for _, step in recipe.series(upstream.name, device.name) if path in step.files]
-    others = [step.id for step in recipe.fix if step.id not in here]
+def outcomes(recipe: Recipe, upstream: Upstream, device: Device, job: tuple[str, bytes]) -> Found:
+    """What comes of the series on one file of upstream's (its path and its content) and on those derived from it, by
+    path and fix. Where the file cannot be read, it is a conflict of all."""
+    root, content = TreePath(job[0]), job[1]
+    alone = _alone(recipe, upstream, device, root)
+    names = [(path, step.id) for _, step in alone.series(upstream.name, device.name) for path in step.files]
+    found: Found = {}
     try:
-        steps, _ = series.apply(alone, upstream.name, device, {path: content}, _hand_written(recipe, upstream), others)
+        patches = _hand_written(recipe, upstream)
+        steps, _ = series.apply(alone, upstream.name, device, {root: content}, patches, generating=True)
     except (KitError, RecursionError) as error:
         where, _, what = str(error).splitlines()[0].partition(": ")
         line = where.rpartition(":")[2]
-        return dict.fromkeys(here, (str(Outcome.conflict), what or where, int(line) if line.isdigit() else 0))
-    files = {step.fix.id: step.outcomes[0] for step in steps}
-    return {id: (str(file.outcome), file.reason, file.line) for id, file in files.items()}
+        for path, id in names:
+            found.setdefault(path, {})[id] = (str(Outcome.conflict), what or where, int(line) if line.isdigit() else 0)
+        return found
+    for step in steps:
+        for file in step.outcomes:
+            found.setdefault(file.path, {})[step.fix.id] = (str(file.outcome), file.reason, file.line)
+    return found
 
 
-def _hand_written(recipe: Recipe, upstream: Upstream) -> dict[str, bytes] | None:
+def _alone(recipe: Recipe, upstream: Upstream, device: Device, root: TreePath) -> Recipe:
+    """The recipe with nothing left to fix but ``root`` and what is derived from it; its steps keep their numbers."""
+    roots = _roots(recipe, upstream, device)
+
+    def narrowed(step: FixStep) -> FixStep:
+        files = tuple(path for path in step.files if step.upstream == upstream.name and roots.get(path) == root)
+        return dataclasses.replace(step, files=files, devices=step.devices if files else (NOWHERE,))
+
+    return dataclasses.replace(recipe, fix=tuple(map(narrowed, recipe.fix)))
+
+
+def _hand_written(recipe: Recipe, upstream: Upstream) -> dict[str, bytes]:
     names = [step.id for step in recipe.fix if step.use == "patch" and step.upstream == upstream.name]
-    if not names:
-        return None
-    committed = series.load_patches(recipe, upstream.name)
+    committed = series.load_patches(recipe, upstream.name) if names else {}
     return {name: text for name, text in committed.items() if re.sub(r"^\d+-|(@.*)?\.patch$", "", name) in names}
 
 
 def _key(recipe: Recipe, upstream: Upstream, device: Device, path: str, blob: str) -> str:
     """What a result depends on, as a hash."""
     steps = [
-        (step.id, step.use, step.count, sorted(step.options_for(device).items()))
-        for _, step in recipe.series(upstream.name, device.name)
-        if path in step.files
+        (step.id, step.use, step.derive_from, step.files, step.count, sorted(step.options_for(device).items()))
+        for _, step in _alone(recipe, upstream, device, TreePath(path)).series(upstream.name, device.name)
     ]
-    patches = {name: patchfile.blob_id(text) for name, text in (_hand_written(recipe, upstream) or {}).items()}
+    patches = {name: patchfile.blob_id(text) for name, text in _hand_written(recipe, upstream).items()}
     return hashlib.sha256(json.dumps([_code(), steps, patches, path, blob]).encode()).hexdigest()
 
 

@@ -60,7 +60,7 @@ def test_upstream_took_a_fix(root: Root, kit: Kit, tiny: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (NOT_BOUND, "(line 20: `accelerator` is not bound there)"),
+        (NOT_BOUND, "(line 21: `accelerator` is not bound there)"),
         (BROKEN, "not valid Python"),
         (GONE, "gone"),
         (TRAIN + TRAIN.partition("def main")[2].join(["def other", ""]), "expected 1 place to fix, found 2"),
