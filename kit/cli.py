@@ -219,6 +219,23 @@ def drift(**options: Any) -> int:
 
 
 @cli.command()
+@recipe_argument
+@click.option("--to", metavar="REF", help="The new pin: a branch, tag or full commit (default: upstream's newest).")
+@click.option("--upstream", metavar="NAME", help="Which one, where the recipe has several.")
+@click.option("--continue", "continue_", is_flag=True, help="The conflicts are resolved: make them a patch.")
+@click.option("--abort", is_flag=True, help="Put recipe and patches back as they were.")
+@click.option("--offline", is_flag=True, help="Use the cache alone.")
+def rebase(**options: Any) -> int:
+    """Move a recipe's pin: run its fixes there, refresh its patches, drop what upstream took.
+
+    Exit status 1 where there are conflicts: they are left in RECIPE-rebase as git leaves those of a merge.
+    """
+    from kit.commands import rebase as command
+
+    return command.run(**options)
+
+
+@cli.command()
 @click.argument("recipe_names", nargs=-1, metavar="[RECIPE]...", shell_complete=_complete_recipe)
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if a patch would change.")
 @click.option("--offline", is_flag=True, help="Use the cache alone.")

@@ -197,7 +197,7 @@ def outcomes(recipe: Recipe, upstream: Upstream, device: Device, job: tuple[str,
     names = [(path, step.id) for _, step in alone.series(upstream.name, device.name) for path in step.files]
     found: Found = {}
     try:
-        patches = _hand_written(recipe, upstream)
+        patches = series.hand_written(recipe, upstream.name)
         steps, _ = series.apply(alone, upstream.name, device, {root: content}, patches, generating=True)
     except (KitError, RecursionError) as error:
         where, _, what = str(error).splitlines()[0].partition(": ")
@@ -222,19 +222,13 @@ def _alone(recipe: Recipe, upstream: Upstream, device: Device, root: TreePath) -
     return dataclasses.replace(recipe, fix=tuple(map(narrowed, recipe.fix)))
 
 
-def _hand_written(recipe: Recipe, upstream: Upstream) -> dict[str, bytes]:
-    names = [step.id for step in recipe.fix if step.use == "patch" and step.upstream == upstream.name]
-    committed = series.load_patches(recipe, upstream.name) if names else {}
-    return {name: text for name, text in committed.items() if re.sub(r"^\d+-|(@.*)?\.patch$", "", name) in names}
-
-
 def _key(recipe: Recipe, upstream: Upstream, device: Device, path: str, blob: str) -> str:
     """What a result depends on, as a hash."""
     steps = [
         (step.id, step.use, step.derive_from, step.files, step.count, sorted(step.options_for(device).items()))
         for _, step in _alone(recipe, upstream, device, TreePath(path)).series(upstream.name, device.name)
     ]
-    patches = {name: patchfile.blob_id(text) for name, text in _hand_written(recipe, upstream).items()}
+    patches = {name: patchfile.blob_id(text) for name, text in series.hand_written(recipe, upstream.name).items()}
     return hashlib.sha256(json.dumps([_code(), steps, patches, path, blob]).encode()).hexdigest()
 
 

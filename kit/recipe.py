@@ -377,12 +377,17 @@ def names() -> list[str]:
 
 def load(name: str) -> Recipe:
     """Load a recipe by its name, or from a path ending in `.toml`. Raises KitError with file and line."""
+    return parse(locate(name))
+
+
+def locate(name: str) -> Path:
+    """The file of a recipe, by its name or by a path ending in `.toml`. Raises KitError for an unknown name."""
     if name.endswith(".toml"):
-        return parse(Path(name).absolute())
+        return Path(name).absolute()
     if name not in names():
         known = f"known recipes: {', '.join(names())}; or give the path of a .toml"
         raise KitError(f"unknown recipe {name!r}{nearest(name, names())}", known)
-    return parse(shipped_root() / "recipes" / f"{name}.toml")
+    return shipped_root() / "recipes" / f"{name}.toml"
 
 
 def parse(path: Path) -> Recipe:

@@ -83,6 +83,20 @@ def load_patches(recipe: Recipe, upstream: str) -> dict[str, bytes]:
     return found
 
 
+def hand_written(recipe: Recipe, upstream: str) -> dict[str, bytes]:
+    """The patches of one upstream that no codemod makes, by file name. A step that has another number than when its
+    patch was written still has it."""
+    folder = recipe.root / "patches" / recipe.name / upstream
+    found = {}
+    for device in ("", *recipe.devices):
+        for number, step in enumerate(recipe.fix, 1):
+            name = patch_name(number, step, device)
+            if step.use == "patch" and step.upstream == upstream:
+                for path in sorted(folder.glob(f"[0-9]*-{name.partition('-')[2]}")):
+                    found[name] = path.read_bytes()
+    return found
+
+
 def apply(
     recipe: Recipe,
     upstream: str,

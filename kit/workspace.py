@@ -231,7 +231,7 @@ def _same(found: lock.Lock, made: lock.Lock) -> bool:
 
 def _stage(plan: Plan, staging: Path) -> lock.Lock:
     staging.mkdir()
-    upstreams = {each.upstream.name: _make_repository(each, staging / each.upstream.name) for each in plan.upstreams}
+    upstreams = {each.upstream.name: make_repository(each, staging / each.upstream.name) for each in plan.upstreams}
     shipped = plan.recipe.path.parent == shipped_root() / "recipes"
     made = lock.Lock(
         recipe=plan.recipe.name if shipped else str(plan.recipe.path),
@@ -262,7 +262,7 @@ def _check_settings(plan: Plan, staging: Path, destination: Path) -> None:
         raise KitError(said.replace(str(staging), str(destination)), hint)
 
 
-def _make_repository(plan: UpstreamPlan, place: Path) -> lock.LockedUpstream:
+def make_repository(plan: UpstreamPlan, place: Path) -> lock.LockedUpstream:
     """A repository at the pin with one commit a fix and one for the overlay, on branch `kit`, checked out."""
     upstream, entry = plan.upstream, plan.entry
     git.run("init", "--quiet", "--initial-branch=kit", "--object-format=sha1", "--template=", place)

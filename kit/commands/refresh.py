@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from collections.abc import Collection, Mapping
 from email.utils import formatdate
 
-from kit import output, patchfile, recipe, series, store
-from kit.recipe import Recipe, Upstream
+from kit import output, patchfile, rebase, recipe, series, store
+from kit.errors import KitError
+from kit.paths import TreePath
+from kit.recipe import FixStep, Recipe, Upstream
 
 AUTHOR = "kit <kit@localhost>"
 
@@ -59,7 +64,7 @@ def generate(found: Recipe, upstream: Upstream, offline: bool = False) -> dict[s
         device = found.device(device_name)
         paths = {path for path in found.sources(upstream.name, device_name) if path in tree}
         blobs = entry.blobs(tree[path][1] for path in paths)
-        committed = _hand_written(found, upstream)
+        committed = series.hand_written(found, upstream.name)
         hand_written |= committed
         files = {path: blobs[tree[path][1]] for path in paths}
         steps, _ = series.apply(found, upstream.name, device, files, committed, generating=True)
@@ -81,12 +86,49 @@ def generate(found: Recipe, upstream: Upstream, offline: bool = False) -> dict[s
     return wanted
 
 
-def _hand_written(found: Recipe, upstream: Upstream) -> dict[str, bytes]:
-    names = {
-        series.patch_name(number, step, device)
-        for device in ("", *found.devices)
-        for number, step in enumerate(found.fix, 1)
-        if step.use == "patch" and step.upstream == upstream.name
-    }
-    folder = found.root / "patches" / found.name / upstream.name
-    return {name: (folder / name).read_bytes() for name in sorted(names) if (folder / name).is_file()}
+def adopt(
+    found: Recipe,
+    upstream: str,
+    id: str,
+    why: str,
+    changes: Mapping[TreePath, tuple[bytes, bytes]],
+    instead_of: Collection[str] = (),
+    offline: bool = False,
+) -> str:
+    """Add ``changes`` (path: before, after) to the end of a recipe's series as the hand-written patch ``id``, in place
+    of the fixes ``instead_of``; with no changes only those go. Returns the patch's name.
+
+    ``before`` must be what the rest of the series makes of the file. Raises KitError where the recipe has such a fix.
+    """
+    if id in {step.id for step in found.fix if step.id not in instead_of}:
+        raise KitError(f"recipe {found.name} has a fix {id!r} already", "give another name with --fix")
+    up = rebase.upstream_of(found, upstream)
+    text = rebase.rewritten(found, up, up.pin, up.version, instead_of)
+    steps = [step for step in found.fix if step.id not in instead_of]
+    patches = {}
+    name = ""
+    if changes:
+        step = FixStep(id, tuple(sorted(changes)), upstream, "patch", why=why)
+        steps.append(step)
+        text = _with_step(text, step, named=len(found.upstream) > 1)
+        name = series.patch_name(len(steps), step)
+        date = store.ensure(up, found.path.parent, offline).date()
+        patches[name] = patchfile.render(*series.message(step), changes, AUTHOR, formatdate(int(date.split()[0])))
+    alone = dataclasses.replace(found, fix=tuple(step for step in steps if step.id != id))
+    made = {each.name: generate(alone, each, offline) for each in found.upstream}
+    rebase.write(found, text, {**made, upstream: {**made[upstream], **patches}})
+    return name
+
+
+def _with_step(text: str, step: FixStep, named: bool) -> str:
+    """The recipe's text with a step after its last one (or at its end)."""
+    lines = [f"[[fix]]\nid = {json.dumps(step.id)}\n"]
+    lines += [f"upstream = {json.dumps(step.upstream)}\n"] * named
+    lines += [f'use = "patch"\nfiles = {json.dumps(list(step.files))}\nwhy = {json.dumps(step.why)}\n\n']
+    whole = text.splitlines(keepends=True)
+    heads = [number for number, line in enumerate(whole) if line.startswith("[[fix]]")]
+    if not heads:
+        return text.rstrip("\n") + "\n\n" + "".join(lines)
+    after = rebase.table(whole, "fix", len(heads) - 1).stop
+    gap = [] if after and not whole[after - 1].strip() else ["\n"]
+    return "".join([*whole[:after], *gap, *lines, *whole[after:]])
