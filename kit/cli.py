@@ -236,6 +236,21 @@ def rebase(**options: Any) -> int:
 
 
 @cli.command()
+@click.argument("name")
+@click.argument("url")
+@click.argument("commit")
+@click.argument("files", metavar="[FILE]...", nargs=-1)
+def new(**options: Any) -> int:
+    """Start a recipe, recipes/NAME.toml, for an upstream at a commit, branch or tag.
+
+    The general fixes that its FILEs need become the series.
+    """
+    from kit.commands import new as command
+
+    return command.run(**options)
+
+
+@cli.command()
 @click.argument("recipe_names", nargs=-1, metavar="[RECIPE]...", shell_complete=_complete_recipe)
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if a patch would change.")
 @click.option("--offline", is_flag=True, help="Use the cache alone.")

@@ -1,0 +1,115 @@
+"""`kit new NAME URL COMMIT [FILE…]`: a recipe to start from."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+from kit import devices, fixes, git, output, recipe, store
+from kit.commands import refresh
+from kit.commands.fix import mend
+from kit.errors import KitError
+from kit.fixes import Options, Outcome
+from kit.paths import TreePath, tree_path
+from kit.recipe import PIN, Upstream
+from kit.schema import nearest
+
+STEP = '\n[[fix]]\nid = "{id}"\n{use}files = {files}\n{count}'
+TEXT = """\
+# What this recipe is for, and where its figures come from.
+name = {name}
+title = {name}
+summary = "what it trains, on which upstream"
+devices = {devices}
+
+[[upstream]]
+name = {upstream}
+url = {url}
+pin = {pin}
+version = {version}
+sparse = {sparse}
+{steps}
+[environment]
+python = "3.10"
+
+[environment.packages]
+# torch = "…": the versions it is known to work with
+"""
+
+
+def run(name: str, url: str, commit: str, files: tuple[str, ...]) -> int:
+    path = Path("recipes").absolute() / f"{name}.toml"
+    if path.exists():
+        raise KitError(f"{output.place(path)} exists", f"kit show {output.place(path)}")
+    if not recipe.NAME.fullmatch(name):
+        raise KitError(f"bad name {name!r}", "use a-z, 0-9, '.', '_' and '-'")
+    targets = [tree_path(file, "FILE") for file in files]
+    sparse = tuple(dict.fromkeys(TreePath(file.rpartition("/")[0]) for file in targets if "/" in file))
+    title = url.rstrip("/").removesuffix(".git").rpartition("/")[2].lower()
+    upstream = Upstream(title, url, commit if PIN.fullmatch(commit) else _resolve(url, commit), sparse=sparse)
+    draft = {"name": name, "devices": devices.names(), "upstream": title, "url": url, "pin": upstream.pin}
+    made = not path.parent.exists()
+    path.parent.mkdir(exist_ok=True)
+    try:
+        _write(path, {**draft, "version": "", "sparse": sparse}, "")
+        recipe.parse(path)  # whatever a recipe must be, before anything is fetched
+        entry = store.ensure(upstream, path.parent)
+        steps, said = _steps(entry, targets)
+        version = output.day(int(entry.date().split()[0]))
+        _write(path, {**draft, "version": version, "sparse": sparse}, steps)
+        refresh.run((str(path),), check=False, offline=True)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        if made:
+            path.parent.rmdir()
+        raise
+    output.table(said)
+    shown = output.place(path)
+    output.line(f"written: {shown}")
+    output.line("next:")
+    for command in (f"kit show {shown}", f"kit prepare {shown} --device {devices.names()[0]}"):
+        output.line(f"  {command}")
+    return 0
+
+
+def _resolve(url: str, name: str) -> str:
+    """The commit a branch or tag of ``url`` is at. Raises KitError."""
+    if not url.startswith(("https://", "/")) or name.startswith("-"):
+        raise KitError(
+            f"{name!r} of {url!r} is nothing to ask for", "give an https URL, and a branch, tag or full commit"
+        )
+    refs = (name, f"{name}^{{}}")
+    lines = [line.split("\t") for line in git.text("ls-remote", url, *refs).splitlines()]
+    if not lines:
+        raise KitError(f"{url} has no {name}", f"git ls-remote {url}")
+    return next((id for id, ref in lines if ref.endswith("^{}")), lines[0][0])
+
+
+def _steps(entry: store.Entry, targets: list[TreePath]) -> tuple[str, list[tuple[str, ...]]]:
+    """The general fixes that these files need, as the recipe's text, and what to say of each."""
+    tree = entry.tree()
+    for path in targets:
+        if path not in tree:
+            raise KitError(f"{path} is not in the upstream{nearest(path, tree)}", "give its path from the top")
+    blobs = entry.blobs(tree[path][1] for path in targets)
+    chosen: dict[str, Options] = {name: {} for name in fixes.general() if not getattr(fixes.load(name), "OPTIONS", {})}
+    needed: dict[str, dict[int, list[TreePath]]] = defaultdict(lambda: defaultdict(list))
+    said: list[tuple[str, ...]] = []
+    for path in targets:
+        for each in mend(blobs[tree[path][1]], path, chosen)[0]:
+            if each.outcome is Outcome.applied:
+                needed[each.fix][len(each.lines)].append(path)
+            if each.outcome is not Outcome.gone:
+                said.append((str(each.outcome), each.fix, path, each.reason))
+    text = ""
+    for fix in (name for name in chosen if name in needed):
+        for number, (count, paths) in enumerate(sorted(needed[fix].items())):
+            names = {"id": f"{fix}-{count}" if number else fix, "use": f'use = "{fix}"\n' if number else ""}
+            text += STEP.format(**names, files=json.dumps(paths), count=f"count = {count}\n" if count > 1 else "")
+    return text, said
+
+
+def _write(path: Path, draft: dict[str, object], steps: str) -> None:
+    values = {key: json.dumps(value) for key, value in draft.items()}
+    path.write_text(TEXT.format(**values, steps=steps), encoding="utf-8")
