@@ -254,8 +254,13 @@ def new(**options: Any) -> int:
 @click.argument("recipe_names", nargs=-1, metavar="[RECIPE]...", shell_complete=_complete_recipe)
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if a patch would change.")
 @click.option("--offline", is_flag=True, help="Use the cache alone.")
+@click.option(
+    "--from", "workspace", metavar="WORKSPACE", type=folder, help="Make the edits in it a patch of its recipe."
+)
+@click.option("--fix", metavar="NAME", help="What that patch is called.")
+@click.option("--why", metavar="TEXT", help="What it is for.")
 def refresh(**options: Any) -> int:
-    """Write each fix's patch anew from its codemod, at the pin."""
+    """Write each fix's patch anew from its codemod, at the pin; with --from, a patch from edits made by hand."""
     from kit.commands import refresh as command
 
     return command.run(**options)

@@ -225,3 +225,62 @@ def test_the_file_is_gone(root: Root, kit: Kit, path: Path) -> None:
     done = kit("rebase", path)
     assert done.status == 1 and "up has no examples/train.py at the pin" in done.err
     assert snapshot(root.place) == before
+
+
+# Edits made by hand in a workspace.
+
+
+def edited(path: Path, kit: Kit) -> Path:
+    kit("prepare", path, "--device", "cpu", "made")
+    script = Path("made/up/examples/train.py")
+    script.write_text(script.read_text().replace("default=10", "default=20"))
+    return script
+
+
+def test_edits_become_a_patch(root: Root, kit: Kit, path: Path) -> None:
+    script = edited(path, kit)
+    wanted = script.read_text()
+    done = kit("refresh", "--from", "made", "--fix", "more-steps", "--why", "Ten are too few.")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.splitlines() == [
+        f"written: 03-more-steps.patch, and its lines in {path}",
+        f"next: kit prepare {path} --device cpu made --force",
+    ]
+    assert (root.patches() / "03-more-steps.patch").read_text().count("\n+") == 2  # the line, and its header
+    step = recipe.parse(path).fix[-1]
+    assert (step.id, step.use, step.why, step.files) == (
+        "more-steps",
+        "patch",
+        "Ten are too few.",
+        ("examples/train.py",),
+    )
+    assert "# the terminal keeps up" in path.read_text() and kit("refresh", "--check", path).status == 0
+    assert kit("prepare", path, "--device", "npu", "again").status == 0
+    assert Path("again/up/examples/train.py").read_text() == wanted
+
+
+@pytest.mark.parametrize(
+    ("edit", "options", "said"),
+    [
+        ("", ("--fix", "a", "--why", "b"), "no file of upstream's was edited"),
+        ("examples/train.py", ("--fix", "a"), "a patch needs a name and a reason"),
+        ("examples/train.py", ("--fix", "weights-pop", "--why", "b"), "has a fix 'weights-pop' already"),
+        ("examples/helper.py", ("--fix", "a", "--why", "b"), "helper.py: not a file of upstream's that was edited"),
+    ],
+)
+def test_edits_that_cannot_be_a_patch(
+    root: Root, kit: Kit, path: Path, edit: str, options: tuple[str, ...], said: str
+) -> None:
+    kit("prepare", path, "--device", "cpu", "made")
+    before = snapshot(root.place)
+    if edit:
+        (Path("made/up") / edit).write_text("x = 1\n")
+    done = kit("refresh", "--from", "made", *options)
+    assert done.status == 1 and said in done.err and snapshot(root.place) == before
+
+
+def test_a_recipe_that_changed_meanwhile(kit: Kit, path: Path) -> None:
+    edited(path, kit)
+    path.write_text(path.read_text() + "\n")
+    done = kit("refresh", "--from", "made", "--fix", "a", "--why", "b")
+    assert done.status == 1 and "has changed since made was made" in done.err

@@ -1,13 +1,15 @@
-"""`kit refresh [RECIPE…]`: write each fix's patch anew from its codemod, at the pin."""
+"""`kit refresh [RECIPE…]`: write each fix's patch anew from its codemod, at the pin; or a patch from edits by hand."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Collection, Mapping
 from email.utils import formatdate
+from pathlib import Path
 
-from kit import output, patchfile, rebase, recipe, series, store
+from kit import git, lock, output, patchfile, rebase, recipe, series, store
 from kit.errors import KitError
 from kit.paths import TreePath
 from kit.recipe import FixStep, Recipe, Upstream
@@ -15,7 +17,16 @@ from kit.recipe import FixStep, Recipe, Upstream
 AUTHOR = "kit <kit@localhost>"
 
 
-def run(recipe_names: tuple[str, ...], check: bool, offline: bool) -> int:
+def run(
+    recipe_names: tuple[str, ...],
+    check: bool,
+    offline: bool,
+    workspace: str | None = None,
+    fix: str | None = None,
+    why: str | None = None,
+) -> int:
+    if workspace:
+        return _from_edits(Path(workspace), fix, why, offline)
     changed = 0
     for name in recipe_names or recipe.names():
         found = recipe.load(name)
@@ -118,6 +129,38 @@ def adopt(
     made = {each.name: generate(alone, each, offline) for each in found.upstream}
     rebase.write(found, text, {**made, upstream: {**made[upstream], **patches}})
     return name
+
+
+def _from_edits(place: Path, id: str | None, why: str | None, offline: bool) -> int:
+    """The edits of upstream's files in a workspace as a patch of its recipe. Raises KitError for edits that cannot be
+    one: new and removed files, files of the overlay, several upstreams, a recipe that has changed since."""
+    if not id or not why:
+        raise KitError("a patch needs a name and a reason", f'kit refresh --from {place} --fix NAME --why "…"')
+    locked = lock.read(place)
+    found = recipe.load(locked.recipe)
+    if hashlib.sha256(found.path.read_bytes()).hexdigest() != locked.recipe_sha256:
+        hint = f"prepare a workspace from it and bring the edits there: kit diff --local {place}"
+        raise KitError(f"{found.path} has changed since {place} was made", hint)
+    fixed = {(step.upstream, path) for step in found.fix for path in step.files}
+    changes: dict[str, dict[TreePath, tuple[bytes, bytes]]] = {}
+    for name, each in locked.upstreams.items():
+        repository = place / name
+        listing = (
+            git.run("diff", "--name-status", "--no-renames", "-z", each.commit, at=repository).decode().split("\0")
+        )
+        for kind, path in zip(listing[::2], listing[1::2], strict=False):
+            if kind != "M" or (path in each.files and (name, path) not in fixed):
+                hint = "new files, and those that kit copied in, belong into an overlay: see CONTRIBUTING.md"
+                raise KitError(f"{repository / path}: not a file of upstream's that was edited", hint)
+            before = git.run("cat-file", "blob", f"{each.commit}:{path}", at=repository)
+            changes.setdefault(name, {})[TreePath(path)] = (before, (repository / path).read_bytes())
+    if len(changes) != 1:
+        what = f"{len(changes)} upstreams were edited" if changes else "no file of upstream's was edited"
+        raise KitError(f"{place}: {what}", "edit the files of one upstream; new files belong into an overlay")
+    ((name, edited),) = changes.items()
+    output.line(f"written: {adopt(found, name, id, why, edited, offline=offline)}, and its lines in {found.path}")
+    output.line(f"next: kit prepare {locked.recipe} --device {locked.device} {place} --force")
+    return 0
 
 
 def _with_step(text: str, step: FixStep, named: bool) -> str:
