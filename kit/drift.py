@@ -31,7 +31,7 @@ from kit.paths import TreePath
 from kit.recipe import FixStep, Recipe, Upstream
 
 ABSENT = "absent"  # beside the outcomes of a fix: the file is not there
-NOWHERE = "nowhere"  # no device has this name
+NOWHERE = ("nowhere",)  # no device has this name
 Result = tuple[str, str, int]  # outcome, reason, line (from 1; 0: none)
 Found = dict[str, dict[str, Result]]  # by path, then by fix
 
@@ -193,7 +193,7 @@ def outcomes(recipe: Recipe, upstream: Upstream, device: Device, job: tuple[str,
     """What comes of the series on one file of upstream's (its path and its content) and on those derived from it, by
     path and fix. Where the file cannot be read, it is a conflict of all."""
     root, content = TreePath(job[0]), job[1]
-    alone = _alone(recipe, upstream, device, root)
+    alone = alone_on(recipe, upstream, device, root)
     names = [(path, step.id) for _, step in alone.series(upstream.name, device.name) for path in step.files]
     found: Found = {}
     try:
@@ -211,13 +211,13 @@ def outcomes(recipe: Recipe, upstream: Upstream, device: Device, job: tuple[str,
     return found
 
 
-def _alone(recipe: Recipe, upstream: Upstream, device: Device, root: TreePath) -> Recipe:
+def alone_on(recipe: Recipe, upstream: Upstream, device: Device, root: TreePath) -> Recipe:
     """The recipe with nothing left to fix but ``root`` and what is derived from it; its steps keep their numbers."""
     roots = _roots(recipe, upstream, device)
 
     def narrowed(step: FixStep) -> FixStep:
         files = tuple(path for path in step.files if step.upstream == upstream.name and roots.get(path) == root)
-        return dataclasses.replace(step, files=files, devices=step.devices if files else (NOWHERE,))
+        return dataclasses.replace(step, files=files, devices=step.devices if files else NOWHERE)
 
     return dataclasses.replace(recipe, fix=tuple(map(narrowed, recipe.fix)))
 
@@ -226,7 +226,7 @@ def _key(recipe: Recipe, upstream: Upstream, device: Device, path: str, blob: st
     """What a result depends on, as a hash."""
     steps = [
         (step.id, step.use, step.derive_from, step.files, step.count, sorted(step.options_for(device).items()))
-        for _, step in _alone(recipe, upstream, device, TreePath(path)).series(upstream.name, device.name)
+        for _, step in alone_on(recipe, upstream, device, TreePath(path)).series(upstream.name, device.name)
     ]
     patches = {name: patchfile.blob_id(text) for name, text in series.hand_written(recipe, upstream.name).items()}
     return hashlib.sha256(json.dumps([_code(), steps, patches, path, blob]).encode()).hexdigest()

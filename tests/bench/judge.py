@@ -12,8 +12,10 @@ import builtins
 import symtable
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import cache, lru_cache
 
 Place = tuple[ast.AST, list[ast.stmt], int]  # a statement's parent, the list it is in, and where in it
 
@@ -324,3 +326,108 @@ STRIPPED: dict[str, Callable[[ast.Module], ast.Module]] = {
     "transformer-patches": patches_stripped,
     "weights-pop": pop_stripped,
 }
+
+
+# Any other fix is judged by what it does at the pin, which people have read and which runs there: the same statements
+# must go and come, in the same functions, beside the same neighbours.
+
+
+@dataclass(frozen=True)
+class Change:
+    """Statements that went and came at one place: in which classes and functions, between which neighbours."""
+
+    scope: str
+    gone: tuple[str, ...]
+    come: tuple[str, ...]
+    above: str  # "" at the beginning of a block
+    below: str  # "" at its end
+
+    def like(self, other: Change) -> bool:
+        """Whether it is the same change; where nothing goes, one of its neighbours is the same too."""
+        same = (self.scope, self.gone, self.come) == (other.scope, other.gone, other.come)
+        return same and (bool(self.gone) or self.above == other.above or self.below == other.below)
+
+    def wanted_in(self, tree: ast.Module) -> bool:
+        """Whether a script has the place and lacks the change: what goes is there, or else one of the neighbours; and
+        what comes is not."""
+        texts = texts_of(tree, self.scope)
+        there = set(self.gone) <= texts if self.gone else bool(({self.above, self.below} - {""}) & texts)
+        return there and not set(self.come) <= texts
+
+
+@lru_cache(maxsize=256)  # the pin's, again and again
+def changes(before: bytes, after: bytes) -> tuple[Change, ...]:
+    """How one script differs from another, statement by statement. Raises SyntaxError."""
+    return tuple(_changes(parse(before), parse(after), ""))
+
+
+def _changes(old: ast.AST, new: ast.AST, scope: str) -> Iterator[Change]:
+    inner = f"{scope}.{old.name}" if isinstance(old, (ast.ClassDef, ast.FunctionDef)) else scope
+    for field in ("body", "orelse", "handlers", "finalbody"):
+        left, right = getattr(old, field, []), getattr(new, field, [])
+        if not isinstance(left, list):
+            continue
+        texts = ([ast.unparse(node) for node in left], [ast.unparse(node) for node in right])
+        for kind, a, b, c, d in SequenceMatcher(None, *texts, autojunk=False).get_opcodes():
+            if kind == "equal":
+                continue
+            pairs = list(zip(left[a:b], right[c:d], strict=False))
+            if b - a == d - c and all(head(x) == head(y) for x, y in pairs):
+                for x, y in pairs:
+                    yield from _changes(x, y, inner)
+                continue
+            above, below = (texts[1][c - 1] if c else ""), (texts[1][d] if d < len(right) else "")
+            yield Change(inner, tuple(texts[0][a:b]), tuple(texts[1][c:d]), short(above), short(below))
+
+
+def head(node: ast.AST) -> str:
+    """A compound statement without what is inside; nothing is like a simple statement."""
+    if not hasattr(node, "body"):
+        return f"{id(node)}"
+    names = getattr(node, "name", "")
+    tests = [
+        ast.unparse(getattr(node, key)) for key in ("test", "target", "iter", "type", "args") if getattr(node, key, 0)
+    ]
+    items = [ast.unparse(item) for item in getattr(node, "items", [])]
+    return " ".join([type(node).__name__, names or "", *tests, *items])
+
+
+def short(text: str) -> str:
+    """The line a statement begins with."""
+    return text.partition("\n")[0]
+
+
+def texts_of(tree: ast.Module, scope: str) -> set[str]:
+    """The statements of a class or function (not those of functions inside it), whole and by their first line."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST, here: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, (ast.stmt, ast.excepthandler)):
+                if here == scope and isinstance(child, ast.stmt):
+                    text = ast.unparse(child)
+                    found.update((text, short(text)))
+                inside = isinstance(child, (ast.ClassDef, ast.FunctionDef))
+                below = f"{here}.{child.name}" if inside else here  # type: ignore[union-attr]
+                if scope == below or scope.startswith(f"{below}.") or not below:
+                    visit(child, below)
+
+    visit(tree, "")
+    return found
+
+
+def differs(wanted: Sequence[Change], before: bytes, after: bytes) -> str:
+    """How what was done to a script differs from the changes ``wanted``; "" where it does not."""
+    try:
+        made = changes(before, after)
+    except SyntaxError as error:
+        return f"not Python: line {error.lineno}: {error.msg}"
+    for change in wanted:
+        if not any(change.like(other) for other in made):
+            return f"not done in {change.scope or 'the module'}: {short((*change.come, *change.gone)[0])}"
+    for other in made:
+        if not any(change.like(other) for change in wanted):
+            return f"also done in {other.scope or 'the module'}: {short((*other.come, *other.gone)[0])}"
+    if loose := undefined(after) - undefined(before):
+        return f"not defined: {', '.join(sorted(loose))}"
+    return ""
