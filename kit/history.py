@@ -81,14 +81,21 @@ def _changes(fields: Iterator[str]) -> Iterator[tuple[str, str]]:
             yield next(fields), "" if set(id) == {"0"} else id
 
 
+def why_none(upstream: Upstream) -> str:
+    """Why an upstream has no history; "" where it has one."""
+    if upstream.carried:
+        return "is carried with the recipe: it has no history"
+    archive = re.search(r"\.(tgz|zip|tar\.\w+)$", upstream.url)
+    return "is a released package: it has no history" if archive else ""
+
+
 def fetch(upstream: Upstream, to: str = "HEAD", offline: bool = False) -> History:
     """The history of ``upstream`` up to ``to`` (a branch, a tag or a full commit), brought up to date.
 
     Raises KitError where it cannot be had, and with ``offline`` where it is not cached.
     """
-    if upstream.carried or not upstream.url.startswith(("https://", "/")):
-        hint = "drift is for upstreams that are repositories of their own"
-        raise KitError(f"{upstream.name} is carried with the recipe: it has no history", hint)
+    if lacks := why_none(upstream):
+        raise KitError(f"{upstream.name} {lacks}", "drift is for upstreams that are repositories of their own")
     if not re.fullmatch(r"[\w][\w./-]*", to) or ".." in to:
         raise KitError(f"bad name of a commit: {to!r}", "give a branch, a tag or the full 40-digit commit")
     digest = hashlib.sha256(upstream.url.encode()).hexdigest()[:8]

@@ -215,7 +215,7 @@ def test_refused(root: Root, kit: Kit, path: Path, arguments: tuple[str, ...], s
 
 
 def test_a_carried_upstream(kit: Kit) -> None:
-    assert "demo carries its upstream: there is no pin to move" in kit("rebase", "demo").err
+    assert "demo: no upstream of it has a history to move along" in kit("rebase", "demo").err
 
 
 def test_the_file_is_gone(root: Root, kit: Kit, path: Path) -> None:

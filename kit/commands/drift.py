@@ -28,9 +28,9 @@ def run(
         found = recipe.load(name)
         profile = found.device(device or found.devices[0])
         for upstream in found.upstream:
-            if upstream.carried:
+            if lacks := history.why_none(upstream):
                 if name in recipe_names:
-                    output.note(f"{found.name}: {upstream.name} is carried with the recipe: it has no history")
+                    output.note(f"{found.name}: {upstream.name} {lacks}")
                 continue
             reports.append(_drift(found, upstream, profile, to, back, offline, quiet=as_json))
     if as_json:

@@ -32,11 +32,11 @@ def run(recipe_name: str, to: str | None, upstream: str | None, continue_: bool,
 
 def _which(found: Recipe, name: str | None) -> str:
     """The upstream whose pin moves. Raises KitError where that is not clear."""
-    names = [each.name for each in found.upstream if not each.carried]
+    names = [each.name for each in found.upstream if not history.why_none(each)]
     if name in names or (name is None and len(names) == 1):
         return name or names[0]
     if not names:
-        raise KitError(f"{found.name} carries its upstream: there is no pin to move", "edit its files instead")
+        raise KitError(f"{found.name}: no upstream of it has a history to move along", f"kit show {found.name}")
     raise KitError(
         f"which upstream of {found.name}? {', '.join(names)}", f"kit rebase {found.name} --upstream {names[0]}"
     )

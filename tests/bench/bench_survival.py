@@ -1,7 +1,7 @@
 """How fixes survive along the history of the files they are for, beside text patches: for each recipe,
 python tests/bench/bench_survival.py [RECIPE…] [--versions N] [--no-text]
 
-Every version (distinct blob) of every file of the series, before the pin and after it; or N of each file, evenly spread.
+Every version (distinct blob) of every file of the series, before the pin and after it; or N of each, evenly spread.
 A pair of a version and a fix is applicable where the construct is there and lacks the fix, as `judge.py` sees it, which
 knows nothing of kit's fixes. Of those: ok (applied, and right in the judge's eyes), wrong (applied, and not right),
 refused (gone or in conflict, with the reasons). `git apply`, `git apply --3way` and `patch -F2` get the diff of the pin
@@ -83,7 +83,7 @@ def main() -> int:
         for upstream in found.upstream:
             with contextlib.suppress(StopIteration):
                 device = next(found.device(each) for each in found.devices if found.series(upstream.name, each))
-                if not upstream.carried and upstream.url.startswith("https://"):
+                if not history.why_none(upstream):
                     told += survive(found, upstream, device, given.versions, not given.no_text, given.jobs)
     print("\nall")
     table(told)

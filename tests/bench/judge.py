@@ -339,20 +339,36 @@ class Change:
     scope: str
     gone: tuple[str, ...]
     come: tuple[str, ...]
-    above: str  # "" at the beginning of a block
-    below: str  # "" at its end
+    above: str  # at the beginning of a block, what opens it; "" for the module
+    below: str  # at its end, END and what opens it
+    test: str = ""  # where a block got another test, the old one; what went and came are parts of it then
 
     def like(self, other: Change) -> bool:
-        """Whether it is the same change; where nothing goes, one of its neighbours is the same too."""
+        """Whether it is the same change. Where nothing goes, one of its neighbours is the same too; an import at the
+        top of the module may stand among others."""
         same = (self.scope, self.gone, self.come) == (other.scope, other.gone, other.come)
-        return same and (bool(self.gone) or self.above == other.above or self.below == other.below)
+        beside = self.above == other.above or self.below == other.below
+        return same and (bool(self.gone or self.test) or beside or other.is_import)
+
+    @property
+    def is_import(self) -> bool:
+        """Whether all that comes are imports, beside imports, in the module itself."""
+        words = ("import ", "from ")
+        beside = self.above.startswith(words) or self.below.startswith(words)
+        return not self.scope and beside and all(each.startswith(words) for each in self.come)
 
     def wanted_in(self, tree: ast.Module) -> bool:
         """Whether a script has the place and lacks the change: what goes is there, or else one of the neighbours; and
         what comes is not."""
         texts = texts_of(tree, self.scope)
-        there = set(self.gone) <= texts if self.gone else bool(({self.above, self.below} - {""}) & texts)
+        beside = {self.above, self.below.removeprefix(END)} - {""}
+        if self.test:
+            return bool((beside | {self.test}) & texts) and not any(new in text for text in texts for new in self.come)
+        there = set(self.gone) <= texts if self.gone else bool(beside & texts)
         return there and not set(self.come) <= texts
+
+
+END = "the end of "
 
 
 @lru_cache(maxsize=256)  # the pin's, again and again
@@ -367,29 +383,32 @@ def _changes(old: ast.AST, new: ast.AST, scope: str) -> Iterator[Change]:
         left, right = getattr(old, field, []), getattr(new, field, [])
         if not isinstance(left, list):
             continue
-        texts = ([ast.unparse(node) for node in left], [ast.unparse(node) for node in right])
+        texts = ([head(node) for node in left], [head(node) for node in right])
         for kind, a, b, c, d in SequenceMatcher(None, *texts, autojunk=False).get_opcodes():
-            if kind == "equal":
-                continue
             pairs = list(zip(left[a:b], right[c:d], strict=False))
-            if b - a == d - c and all(head(x) == head(y) for x, y in pairs):
-                for x, y in pairs:
-                    yield from _changes(x, y, inner)
-                continue
-            above, below = (texts[1][c - 1] if c else ""), (texts[1][d] if d < len(right) else "")
-            yield Change(inner, tuple(texts[0][a:b]), tuple(texts[1][c:d]), short(above), short(below))
+            if kind != "equal":
+                opens = "" if isinstance(new, ast.Module) else head(new)
+                above = short(texts[1][c - 1]) if c else opens
+                below = short(texts[1][d]) if d < len(right) else END + opens
+                other = b - a == d - c and all(hasattr(x, "body") and type(x) is type(y) for x, y in pairs)
+                if not other:
+                    gone, come = ([ast.unparse(node) for node in some] for some in (left[a:b], right[c:d]))
+                    yield Change(inner, tuple(gone), tuple(come), above, below)
+                    continue
+                for x, y in pairs:  # the same block under another test: what of the test went and came
+                    words = (head(x).split(), head(y).split())
+                    codes = [code for code in SequenceMatcher(None, *words).get_opcodes() if code[0] != "equal"]
+                    gone = [" ".join(words[0][i:j]) for _, i, j, _, _ in codes]
+                    come = [" ".join(words[1][k:m]) for _, _, _, k, m in codes]
+                    yield Change(inner, tuple(gone), tuple(come), above, below, head(x))
+            for x, y in pairs:
+                yield from _changes(x, y, inner)
 
 
 def head(node: ast.AST) -> str:
-    """A compound statement without what is inside; nothing is like a simple statement."""
-    if not hasattr(node, "body"):
-        return f"{id(node)}"
-    names = getattr(node, "name", "")
-    tests = [
-        ast.unparse(getattr(node, key)) for key in ("test", "target", "iter", "type", "args") if getattr(node, key, 0)
-    ]
-    items = [ast.unparse(item) for item in getattr(node, "items", [])]
-    return " ".join([type(node).__name__, names or "", *tests, *items])
+    """A simple statement; the first line of a compound one."""
+    text = ast.unparse(node)
+    return short(text) if hasattr(node, "body") else text
 
 
 def short(text: str) -> str:

@@ -1,0 +1,169 @@
+"""The judge of the benches, tested on fixes in the right place and in wrong ones."""
+
+from __future__ import annotations
+
+import judge
+import pytest
+
+from kit import codemod, fixes
+from kit.fixes import Outcome
+
+SCRIPT = """\
+import logging
+from accelerate import Accelerator
+from diffusers.utils import is_wandb_available
+
+
+def save_model_card(name):
+    pass
+
+
+if is_wandb_available():
+    import wandb
+
+
+def main(args):
+    accelerator = Accelerator()
+
+    def save_model_hook(models, weights, output_dir):
+        for model in models:
+            weights.pop()
+
+    global_step = 0
+    for epoch in range(first_epoch, args.num_train_epochs):
+        for step, batch in enumerate(loader):
+            if accelerator.sync_gradients:
+                if accelerator.is_main_process:
+                    if args.checkpoints_total_limit is not None:
+                        remove()
+                    accelerator.save_state(path)
+            logs = {}
+            if global_step >= args.max_train_steps:
+                break
+
+    save_model_card(name)
+    if args.push_to_hub:
+        upload_folder()
+"""
+PRINT = 'accelerator.print("")\n'
+STOP = "if global_step >= args.max_train_steps:\n"
+ALL = sorted(judge.LACKING)
+
+
+@pytest.mark.parametrize("fix", ALL)
+def test_a_fix_in_its_place(fix: str) -> None:
+    """What the codemods make of a script; the rotation is a place only once the checkpoint is open to every rank."""
+    before = SCRIPT.encode()
+    if fix == "checkpoint-rotation":
+        before = codemod.run(fixes.load("deepspeed-checkpoint"), before, "train.py").content
+    assert len(judge.lacking(fix, before)) == 1
+    done = codemod.run(fixes.load(fix), before, "train.py")
+    assert done.outcome is Outcome.applied and judge.wrong(fix, before, done.content) == ""
+    assert judge.lacking(fix, done.content) == []
+    assert judge.wrong(fix, before, before) != ""
+    made = judge.changes(before, done.content)
+    if fix not in ("stop-at-max-steps", "offline-model-card"):  # what they add is in the function already
+        assert all(change.wanted_in(judge.parse(before)) for change in made)
+    assert not any(change.wanted_in(judge.parse(done.content)) for change in made)
+    assert judge.differs(made, before, done.content) == ""
+    assert judge.differs(made, before, before).startswith("not done in ")
+
+
+def put(after: str, text: str, script: str = SCRIPT) -> bytes:
+    """The script with ``text`` below the line ``after``, which is there once."""
+    assert script.count(f"{after}\n") == 1
+    return script.replace(f"{after}\n", f"{after}\n{text}").encode()
+
+
+MISPLACED = [
+    ("progress-print", put("                break", " " * 8 + PRINT), "in the loop over epochs"),
+    ("progress-print", put("            logs = {}", " " * 12 + PRINT), "above the break"),
+    ("progress-print", put("                break", " " * 16 + PRINT), "below the break, never reached"),
+    ("progress-print", put("            weights.pop()", " " * 12 + PRINT), "in the hook"),
+    ("stop-at-max-steps", put("    global_step = 0", f"    {STOP}        pass\n"), "above the loop"),
+    (
+        "stop-at-max-steps",
+        put("        for step, batch in enumerate(loader):", f"            {STOP}                break\n"),
+        "in the loop over batches",
+    ),
+    (
+        "weights-pop",
+        SCRIPT.replace("        for model", "        if weights:\n          for model").encode(),
+        "around all",
+    ),
+    ("weights-pop", SCRIPT.replace("weights.pop()", "if models: weights.pop()").encode(), "another guard"),
+    ("checkpoint-rotation", SCRIPT.replace("if args.push", f"if {judge.MAIN} and args.push").encode(), "another test"),
+    (
+        "deepspeed-checkpoint",
+        SCRIPT.replace("if accelerator.sync_gradients:", f"if {judge.OPEN[0]}:").encode(),
+        "the wrong if",
+    ),
+    (
+        "deepspeed-checkpoint",
+        SCRIPT.replace(f"if {judge.MAIN}:", f"if {judge.OPEN[0]}:").encode(),
+        "DistributedType is not imported",
+    ),
+    ("offline-model-card", SCRIPT.replace("    save_model_card(name)\n", "").encode(), "lost"),
+    (
+        "offline-model-card",
+        SCRIPT.replace("    save_model_card(name)\n", "")
+        .replace("folder()", "folder()\n        save_model_card(name)")
+        .encode(),
+        "below the upload",
+    ),
+    (
+        "transformer-patches",
+        put("    import wandb", "\nfrom transformer_patches import apply_patches\napply_patches()\n"),
+        "below the anchor",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fix", "after", "where"), MISPLACED, ids=[f"{fix}: {where}" for fix, _, where in MISPLACED])
+def test_a_fix_in_another_place(fix: str, after: bytes, where: str) -> None:
+    before = SCRIPT.encode()
+    if fix == "checkpoint-rotation":
+        opened = codemod.run(fixes.load("deepspeed-checkpoint"), before, "train.py").content
+        after = after.replace(SCRIPT.encode(), opened)
+    assert judge.wrong(fix, before, after) != ""
+    right = judge.changes(before, codemod.run(fixes.load(fix), before, "train.py", None).content)
+    assert judge.differs(right or [judge.Change("", (), ("x",), "", "")], before, after) != ""
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        (SCRIPT.encode() + b"def f(:\n", "not Python: line "),
+        (SCRIPT.replace("logs = {}", "logs = loss").encode(), "not done in "),
+        (put("    global_step = 0", "    accelerator.end()\n"), "not done in "),
+        (
+            put("                break", " " * 12 + PRINT) + b"lost_and_found\n",
+            "also done in the module: lost_and_found",
+        ),
+        (
+            put("                break", " " * 12 + PRINT).replace(b"main(args)", b"train(args)"),
+            "also done in the module: train(args)",
+        ),
+    ],
+)
+def test_what_is_not_the_change_of_the_pin(after: bytes, said: str) -> None:
+    wanted = judge.changes(SCRIPT.encode(), put("                break", " " * 12 + PRINT))
+    assert judge.differs(wanted, SCRIPT.encode(), after).startswith(said)
+
+
+def test_a_neighbour_may_change() -> None:
+    """Upstream adds a line beside the place: one neighbour is another, the change is the same."""
+    wanted = judge.changes(SCRIPT.encode(), put("    global_step = 0", "    accelerator.end()\n"))
+    other = SCRIPT.replace("    global_step = 0\n", "    count = 1\n    global_step = 0\n")
+    assert wanted[0].wanted_in(judge.parse(other.encode()))
+    assert judge.differs(wanted, other.encode(), put("    global_step = 0", "    accelerator.end()\n", other)) == ""
+    assert (
+        judge.differs(wanted, other.encode(), put("    accelerator = Accelerator()", "    accelerator.end()\n", other))
+        != ""
+    )
+
+
+def test_names_that_nothing_defines() -> None:
+    inner = "    def g():\n        return b, os, c\n"
+    script = f"import os\n\ndef f(a):\n    b = a\n{inner}    global d\n    d = 1\n\nprint(d, e)\n"
+    assert judge.undefined(script.encode()) == {"c": 1, "e": 1}
