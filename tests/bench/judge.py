@@ -308,9 +308,66 @@ def patches_stripped(tree: ast.Module) -> ast.Module:
     return tree
 
 
+# fp16-guard and grad-scaler: a device that a package registered is let through, and gets the scaler of its own.
+
+OWN = "torch._C._get_privateuse1_backend_name()"
+
+
+def guard_lacking(tree: ast.Module) -> list[int]:
+    return [node.lineno for node in fp16_guards(tree) if f"self.device.type != {OWN}" not in terms(node.test)]
+
+
+def fp16_guards(tree: ast.Module) -> list[ast.If]:
+    """The `if`s that end in an error about fp16 and the kind of device."""
+    ends = [node for node in ast.walk(tree) if isinstance(node, ast.If) and isinstance(node.body[-1], ast.Raise)]
+    said = "fp16 mixed precision requires a "
+    return [node for node in ends if said in ast.unparse(node.body[-1])]
+
+
+def guard_stripped(tree: ast.Module) -> ast.Module:
+    for node in fp16_guards(tree):
+        if is_and(node.test):
+            node.test.values = [each for each in node.test.values if ast.unparse(each) != f"self.device.type != {OWN}"]
+            node.test = node.test.values[0] if len(node.test.values) == 1 else node.test
+    return tree
+
+
+def scaler_lacking(tree: ast.Module) -> list[int]:
+    def visit(node: ast.AST, own: bool) -> Iterator[int]:
+        text = ast.unparse(node.value) if isinstance(node, ast.Assign) else ""
+        if text.startswith("torch.cuda.amp.GradScaler(") and not own:
+            yield node.lineno
+        for name, value in ast.iter_fields(node):
+            test = ast.unparse(node.test) if isinstance(node, ast.If) else ""
+            mine = (test == f"self.device.type == {OWN}" and name == "orelse" and is_own(node.body)) or (
+                test == "torch.cuda.is_available()" and name == "body"
+            )
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    yield from visit(child, own or mine)
+
+    return list(visit(tree, False))
+
+
+def is_own(body: list[ast.stmt]) -> bool:
+    return [ast.unparse(node) for node in body] == [
+        "self.scaler = getattr(torch, self.device.type).amp.GradScaler(**kwargs)"
+    ]
+
+
+def scaler_stripped(tree: ast.Module) -> ast.Module:
+    for _, block, index in places(tree):
+        node = block[index]
+        if isinstance(node, ast.If) and ast.unparse(node.test) == f"self.device.type == {OWN}" and is_own(node.body):
+            block[index : index + 1] = node.orelse
+    return tree
+
+
 LACKING: dict[str, Callable[[ast.Module], list[int]]] = {
     "checkpoint-rotation": rotation_lacking,
     "deepspeed-checkpoint": checkpoint_lacking,
+    "fp16-guard": guard_lacking,
+    "grad-scaler": scaler_lacking,
     "offline-model-card": card_lacking,
     "progress-print": print_lacking,
     "stop-at-max-steps": stop_lacking,
@@ -320,6 +377,8 @@ LACKING: dict[str, Callable[[ast.Module], list[int]]] = {
 STRIPPED: dict[str, Callable[[ast.Module], ast.Module]] = {
     "checkpoint-rotation": rotation_stripped,
     "deepspeed-checkpoint": checkpoint_stripped,
+    "fp16-guard": guard_stripped,
+    "grad-scaler": scaler_stripped,
     "offline-model-card": card_stripped,
     "progress-print": print_stripped,
     "stop-at-max-steps": stop_stripped,

@@ -47,7 +47,8 @@ def main(args):
 """
 PRINT = 'accelerator.print("")\n'
 STOP = "if global_step >= args.max_train_steps:\n"
-ALL = sorted(judge.LACKING)
+LIBRARY = ("fp16-guard", "grad-scaler")  # of accelerate: below
+ALL = sorted(set(judge.LACKING) - set(LIBRARY))
 
 
 @pytest.mark.parametrize("fix", ALL)
@@ -167,3 +168,40 @@ def test_names_that_nothing_defines() -> None:
     inner = "    def g():\n        return b, os, c\n"
     script = f"import os\n\ndef f(a):\n    b = a\n{inner}    global d\n    d = 1\n\nprint(d, e)\n"
     assert judge.undefined(script.encode()) == {"c": 1, "e": 1}
+
+
+SCALER = """\
+class Accelerator:
+    def __init__(self, **kwargs):
+        if self.fp16:
+            if not torch.cuda.is_available() and not flag("MPS"):
+                raise ValueError("fp16 mixed precision requires a GPU")
+            if npu():
+                self.scaler = torch.npu.amp.GradScaler(**kwargs)
+            else:
+                self.scaler = torch.cuda.amp.GradScaler(**kwargs)
+        if self.fp8:
+            raise ValueError("requires a GPU")
+"""
+OTHER = f" and self.device.type != {judge.OWN}:"
+BRANCH = f"            elif self.device.type == {judge.OWN}:\n"
+BRANCH += "                self.scaler = getattr(torch, self.device.type).amp.GradScaler(**kwargs)\n"
+
+
+@pytest.mark.parametrize(
+    ("fix", "old", "new", "right"),
+    [
+        ("fp16-guard", 'flag("MPS"):', f'flag("MPS"){OTHER}', True),
+        ("fp16-guard", "self.fp16:", f"self.fp16{OTHER}", False),
+        ("fp16-guard", "self.fp8:", f"self.fp8{OTHER}", False),
+        ("fp16-guard", 'not flag("MPS"):', f"self.device.type != {judge.OWN}:", False),
+        ("grad-scaler", "            else:\n", f"{BRANCH}            else:\n", True),
+        ("grad-scaler", "            else:\n", f"{BRANCH.replace(judge.OWN, 'mine')}            else:\n", False),
+        ("grad-scaler", "            else:\n", f"{BRANCH.replace('(**kwargs)', '()')}            else:\n", False),
+        ("grad-scaler", "torch.cuda.amp", "getattr(torch, self.device.type).amp", False),
+    ],
+)
+def test_fixes_of_a_library(fix: str, old: str, new: str, right: bool) -> None:
+    assert SCALER.count(old) == 1 and len(judge.lacking(fix, SCALER.encode())) == 1
+    after = SCALER.replace(old, new).encode()
+    assert (judge.wrong(fix, SCALER.encode(), after) == "") is right
