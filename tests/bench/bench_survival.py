@@ -104,7 +104,7 @@ def survive(found: Recipe, upstream: Upstream, device: Device, limit: int, text:
     table(told)
     why: dict[tuple[str, str, str, str], list[Told]] = defaultdict(list)
     for each in told:
-        if each.tool == "kit" and each.verdict in ("wrong", "refused"):
+        if each.tool == "kit" and (each.verdict in ("wrong", "refused") or (each.verdict and each.reason)):
             why[each.verdict, each.fix, each.path, re.sub(r"\d+", "N", each.reason)].append(each)
     for (verdict, fix, path, _), some in why.items():
         first = some[0]
@@ -214,6 +214,8 @@ def told_of(
         return ("refused" if lacking else ""), reason
     if fault or not lacking:
         return "wrong", fault or "applied where the judge sees nothing to do"
+    if fix not in judge.LACKING and pinned and judge.other_text(judge.changes(*pinned), before, after):
+        return "ok", "what it replaces goes on otherwise than at the pin"
     return "ok", ""
 
 

@@ -403,10 +403,13 @@ class Change:
     test: str = ""  # where a block got another test, the old one; what went and came are parts of it then
 
     def like(self, other: Change) -> bool:
-        """Whether it is the same change. Where nothing goes, one of its neighbours is the same too; an import at the
-        top of the module may stand among others."""
-        same = (self.scope, self.gone, self.come) == (other.scope, other.gone, other.come)
-        beside = self.above == other.above or self.below == other.below
+        """Whether it is the same change: the same comes, in a function of that name, for statements that begin alike
+        (:func:`other_text` tells whether they go on alike). Where nothing goes, one of its neighbours is about the same
+        too; an import at the top of the module may stand among others."""
+        function, others = (each.scope.rpartition(".")[2] for each in (self, other))
+        gone = [list(map(begins, each.gone)) for each in (self, other)]
+        same = (function, gone[0], self.come) == (others, gone[1], other.come)
+        beside = key(self.above) == key(other.above) or key(self.below) == key(other.below)
         return same and (bool(self.gone or self.test) or beside or other.is_import)
 
     @property
@@ -419,11 +422,12 @@ class Change:
     def wanted_in(self, tree: ast.Module) -> bool:
         """Whether a script has the place and lacks the change: what goes is there, or else one of the neighbours; and
         what comes is not."""
-        texts = texts_of(tree, self.scope)
-        beside = {self.above, self.below.removeprefix(END)} - {""}
+        texts = texts_of(tree, self.scope.rpartition(".")[2])
+        texts |= {key(text) for text in texts}
+        beside = {key(self.above), key(self.below.removeprefix(END))} - {""}
         if self.test:
             return bool((beside | {self.test}) & texts) and not any(new in text for text in texts for new in self.come)
-        there = set(self.gone) <= texts if self.gone else bool(beside & texts)
+        there = set(map(begins, self.gone)) <= texts if self.gone else bool(beside & texts)
         return there and not set(self.come) <= texts
 
 
@@ -475,20 +479,28 @@ def short(text: str) -> str:
     return text.partition("\n")[0]
 
 
-def texts_of(tree: ast.Module, scope: str) -> set[str]:
-    """The statements of a class or function (not those of functions inside it), whole and by their first line."""
+def key(text: str) -> str:
+    """What a statement is about: what it calls or assigns, not with what."""
+    return text if text.startswith(("if ", "for ", "while ", "with ")) else text.partition("(")[0].partition(" = ")[0]
+
+
+def begins(text: str) -> str:
+    """What the first line of a statement is about."""
+    return key(short(text))
+
+
+def texts_of(tree: ast.Module, function: str) -> set[str]:
+    """The statements of the functions or classes of that name ("": the module's own), not those of functions inside
+    them, whole and by their first line."""
     found: set[str] = set()
 
     def visit(node: ast.AST, here: str) -> None:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, (ast.stmt, ast.excepthandler)):
-                if here == scope and isinstance(child, ast.stmt):
+                if here == function and isinstance(child, ast.stmt):
                     text = ast.unparse(child)
                     found.update((text, short(text)))
-                inside = isinstance(child, (ast.ClassDef, ast.FunctionDef))
-                below = f"{here}.{child.name}" if inside else here  # type: ignore[union-attr]
-                if scope == below or scope.startswith(f"{below}.") or not below:
-                    visit(child, below)
+                visit(child, child.name if isinstance(child, (ast.ClassDef, ast.FunctionDef)) else here)
 
     visit(tree, "")
     return found
@@ -509,3 +521,9 @@ def differs(wanted: Sequence[Change], before: bytes, after: bytes) -> str:
     if loose := undefined(after) - undefined(before):
         return f"not defined: {', '.join(sorted(loose))}"
     return ""
+
+
+def other_text(wanted: Sequence[Change], before: bytes, after: bytes) -> bool:
+    """Whether statements went that begin as those at the pin, and go on otherwise: whoever relies on the fix there
+    should read what they did."""
+    return {each.gone for each in changes(before, after)} != {each.gone for each in wanted}
