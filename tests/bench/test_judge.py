@@ -209,7 +209,7 @@ def test_fixes_of_a_library(fix: str, old: str, new: str, right: bool) -> None:
 
 def test_what_goes_may_go_on_otherwise() -> None:
     """A block that begins alike is the same block; that its inside is another is said."""
-    new, old = b"def f():\n    a = make(1)\n    run(a)\n", b"def f():\n    a = 1\n    run(a)\n"
+    new, old = b"def f():\n    a = int(1)\n    run(a)\n", b"def f():\n    a = 1\n    run(a)\n"
     wanted = judge.changes(old, new)
     other, made = old.replace(b"a = 1", b"a = 2"), new
     assert judge.differs(wanted, other, made) == "" and judge.other_text(wanted, other, made)
