@@ -320,8 +320,8 @@ def guard_lacking(tree: ast.Module) -> list[int]:
 def fp16_guards(tree: ast.Module) -> list[ast.If]:
     """The `if`s that end in an error about fp16 and the kind of device."""
     ends = [node for node in ast.walk(tree) if isinstance(node, ast.If) and isinstance(node.body[-1], ast.Raise)]
-    said = "fp16 mixed precision requires a "
-    return [node for node in ends if said in ast.unparse(node.body[-1])]
+    said = [(node, ast.unparse(node.body[-1])) for node in ends]
+    return [node for node, text in said if "fp16" in text and ("a GPU" in text or "a device" in text)]
 
 
 def guard_stripped(tree: ast.Module) -> ast.Module:
@@ -338,9 +338,9 @@ def scaler_lacking(tree: ast.Module) -> list[int]:
         if text.startswith("torch.cuda.amp.GradScaler(") and not own:
             yield node.lineno
         for name, value in ast.iter_fields(node):
-            test = ast.unparse(node.test) if isinstance(node, ast.If) else ""
-            mine = (test == f"self.device.type == {OWN}" and name == "orelse" and is_own(node.body)) or (
-                test == "torch.cuda.is_available()" and name == "body"
+            tests = terms(node.test) if isinstance(node, ast.If) else []
+            mine = (tests == [f"self.device.type == {OWN}"] and name == "orelse" and is_own(node.body)) or (
+                "torch.cuda.is_available()" in tests and name == "body"
             )
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):

@@ -180,6 +180,8 @@ class Accelerator:
                 self.scaler = torch.npu.amp.GradScaler(**kwargs)
             else:
                 self.scaler = torch.cuda.amp.GradScaler(**kwargs)
+        elif torch.cuda.is_available() and self.device.type != "cpu":
+            self.scaler = torch.cuda.amp.GradScaler()
         if self.fp8:
             raise ValueError("requires a GPU")
 """
@@ -198,7 +200,7 @@ BRANCH += "                self.scaler = getattr(torch, self.device.type).amp.Gr
         ("grad-scaler", "            else:\n", f"{BRANCH}            else:\n", True),
         ("grad-scaler", "            else:\n", f"{BRANCH.replace(judge.OWN, 'mine')}            else:\n", False),
         ("grad-scaler", "            else:\n", f"{BRANCH.replace('(**kwargs)', '()')}            else:\n", False),
-        ("grad-scaler", "torch.cuda.amp", "getattr(torch, self.device.type).amp", False),
+        ("grad-scaler", "torch.cuda.amp.GradScaler(**", "getattr(torch, self.device.type).amp.GradScaler(**", False),
     ],
 )
 def test_fixes_of_a_library(fix: str, old: str, new: str, right: bool) -> None:
@@ -215,3 +217,11 @@ def test_what_goes_may_go_on_otherwise() -> None:
     assert judge.differs(wanted, other, made) == "" and judge.other_text(wanted, other, made)
     assert judge.differs(wanted, old, new) == "" and not judge.other_text(wanted, old, new)
     assert judge.differs(wanted, old.replace(b"a = 1", b"b = 1"), made) != ""
+
+
+def test_another_way_to_say_it() -> None:
+    """The guard of accelerate's first versions formats its message."""
+    said = SCALER.replace('"fp16 mixed precision requires a GPU"', 'err.format(mode="fp16", requirement="a GPU")')
+    right = said.replace('flag("MPS"):', f'flag("MPS"){OTHER}')
+    assert judge.lacking("fp16-guard", said.encode()) == [4]
+    assert judge.wrong("fp16-guard", said.encode(), right.encode()) == ""
