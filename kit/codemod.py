@@ -18,7 +18,7 @@ import libcst as cst
 
 from kit.errors import KitError
 from kit.fixes import Fix, Options, Outcome, Site
-from kit.fixes._ast import bound_names, parse
+from kit.fixes._ast import bound_names, loose_names, parse
 from kit.fixes._block import Block
 
 
@@ -75,6 +75,10 @@ def run(fix: Fix, content: bytes, name: str, count: int | None = 1, options: Opt
     if len(after) < len(before) or not all(site.done for site in after):
         line = next((site.line for site in after if not site.done), todo[0].line)
         return Result(Outcome.conflict, content, "its own postcondition does not hold after the edit", line)
+    there = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    if orphans := sorted((loose_names(result) - loose_names(content)) & there):
+        reason = f"the edit takes away what binds {', '.join(f'`{name}`' for name in orphans)}, which is still used"
+        return Result(Outcome.conflict, content, reason, todo[0].line)
     if _edit(fix, edited, options)[1]:
         return Result(Outcome.conflict, content, "a second run would change the file again", todo[0].line)
     return Result(Outcome.applied, result)

@@ -185,6 +185,31 @@ def test_edits_that_remove_the_construct_are_a_conflict() -> None:
     assert (result.outcome, result.reason) == (Outcome.conflict, "its own postcondition does not hold after the edit")
 
 
+def _over_what_is_above(block: Block, options: Options) -> Iterator[Splice]:
+    """`old()` and the statement above it become `new()`."""
+    for index, statement in enumerate(block.statements):
+        if index and block.calls(statement, "old"):
+            yield Splice(index - 1, index + 1, block.parse("new()\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def f():\n    a, b = c()\n    old()\n    return b\n", "what binds `b`"),
+        ("def f():\n    import a\n    old()\n    return lambda: a\n", "what binds `a`"),
+        ("b = 1\nold()\ndef f():\n    return b + b\n", "what binds `b`"),
+        ("def f():\n    b = 1\n    old()\n    b = 2\n    return b\n", ""),
+        ("def f():\n    b = 1\n    old()\n", ""),
+        ("def f():\n    global b\n    b = 1\n    old()\nb = 3\nf(b)\n", ""),
+    ],
+)
+def test_an_edit_that_takes_away_what_is_used_is_a_conflict(text: str, said: str) -> None:
+    """Upstream added a name to a line that the fix replaces, and uses it below."""
+    result = run(text, edits=_over_what_is_above)
+    assert result.outcome is (Outcome.conflict if said else Outcome.applied)
+    assert said in result.reason and bool(said) == bool(result.reason)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

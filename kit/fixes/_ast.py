@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import symtable
 import warnings
 from collections.abc import Iterator
 from functools import cache
@@ -200,3 +202,22 @@ def _bound_in(scope: ast.AST) -> Iterator[tuple[str, int]]:
         elif isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)) and node.name:
             yield node.name, node.lineno
         pending.extend(ast.iter_child_nodes(node))
+
+
+def loose_names(content: bytes) -> set[str]:
+    """The names a script reads from its module's scope, or the builtins', that nothing in it binds there."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pending = [symtable.symtable(content, "script", "exec")]  # type: ignore[arg-type]
+    read: set[str] = set()
+    bound = set(dir(builtins))
+    while pending:
+        table = pending.pop()
+        for symbol in table.get_symbols():
+            at_top = table.get_type() == "module" or symbol.is_declared_global()
+            if at_top and (symbol.is_assigned() or symbol.is_imported()):
+                bound.add(symbol.get_name())
+            elif symbol.is_referenced() and symbol.is_global():
+                read.add(symbol.get_name())
+        pending += table.get_children()
+    return read - bound

@@ -203,6 +203,8 @@ def told_of(
     if fix in judge.LACKING:
         lacking = bool(judge.lacking(fix, before))
         fault = judge.wrong(fix, before, after) if after is not None else ""
+        if after is not None and not lacking:
+            fault = fault or "applied where the judge sees nothing to do"
     elif pinned is None:
         return "", reason
     else:
@@ -212,8 +214,8 @@ def told_of(
         fault = "" if after is None else judge.differs(wanted, before, after)
     if after is None:
         return ("refused" if lacking else ""), reason
-    if fault or not lacking:
-        return "wrong", fault or "applied where the judge sees nothing to do"
+    if fault:
+        return "wrong", fault
     if fix not in judge.LACKING and pinned and judge.other_text(judge.changes(*pinned), before, after):
         return "ok", "what it replaces goes on otherwise than at the pin"
     return "ok", ""

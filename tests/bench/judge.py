@@ -335,7 +335,7 @@ def guard_stripped(tree: ast.Module) -> ast.Module:
 def scaler_lacking(tree: ast.Module) -> list[int]:
     def visit(node: ast.AST, own: bool) -> Iterator[int]:
         text = ast.unparse(node.value) if isinstance(node, ast.Assign) else ""
-        if text.startswith("torch.cuda.amp.GradScaler(") and not own:
+        if text == "torch.cuda.amp.GradScaler(**kwargs)" and not own:  # without them it is MS-AMP's, for CUDA alone
             yield node.lineno
         for name, value in ast.iter_fields(node):
             tests = terms(node.test) if isinstance(node, ast.If) else []
@@ -420,14 +420,14 @@ class Change:
         return not self.scope and beside and all(each.startswith(words) for each in self.come)
 
     def wanted_in(self, tree: ast.Module) -> bool:
-        """Whether a script has the place and lacks the change: what goes is there, or else one of the neighbours; and
-        what comes is not."""
+        """Whether a script has the place and lacks the change: what goes is there, or else both neighbours (one, for a
+        test); and what comes is not. A place with one neighbour left is told from others only once something came."""
         texts = texts_of(tree, self.scope.rpartition(".")[2])
         texts |= {key(text) for text in texts}
         beside = {key(self.above), key(self.below.removeprefix(END))} - {""}
         if self.test:
             return bool((beside | {self.test}) & texts) and not any(new in text for text in texts for new in self.come)
-        there = set(map(begins, self.gone)) <= texts if self.gone else bool(beside & texts)
+        there = set(map(begins, self.gone)) <= texts if self.gone else bool(beside) and beside <= texts
         return there and not set(self.come) <= texts
 
 
