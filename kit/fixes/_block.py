@@ -57,6 +57,10 @@ class Block:
             )
         return statement.with_changes(test=test)
 
+    def widened(self, statement: cst.BaseStatement, condition: str) -> cst.BaseExpression:
+        """The test of an `if`, which is an `or`, with `or condition` added."""
+        return cst.BooleanOperation(statement.test, cst.Or(), self.expression(condition))  # type: ignore[attr-defined]
+
     def calls(self, statement: cst.CSTNode, name: str) -> bool:
         """Whether a statement is just a call of ``name`` (dotted)."""
         return self.callee(statement) == name and isinstance(statement.body[0], cst.Expr)  # type: ignore[attr-defined]

@@ -48,13 +48,21 @@ def _of_main(test: ast.expr) -> bool:
 
 
 def _is_open(test: ast.expr) -> bool:
-    choices = test.values if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.Or) else [test]
-    return any(same(choice, _DEEPSPEED) for choice in choices)
+    return any(same(choice, _DEEPSPEED) for choice in _choices(test))
+
+
+def _choices(test: ast.expr) -> list[ast.expr]:
+    """`a or b` as [a, b]; anything else as itself."""
+    return test.values if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.Or) else [test]
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     yield from block.importing(_NAME, options.get("accelerate", "accelerate"), beside="Accelerator")
     for index, statement in enumerate(block.statements):
-        alone = block.test(statement) == _MAIN and not statement.orelse  # type: ignore[attr-defined]
+        test = block.test(statement)
+        choices = _choices(ast.parse(test, mode="eval").body) if test else []
+        closed = any(same(choice, _MAIN) for choice in choices) and not any(map(_is_open, choices))
+        alone = closed and not statement.orelse  # type: ignore[attr-defined]
         if alone and block.contains_call(statement, "accelerator.save_state"):
-            yield Splice(index, index + 1, [statement.with_changes(test=block.expression(_OPEN))])
+            wider = block.expression(_OPEN) if len(choices) == 1 else block.widened(statement, _DEEPSPEED)
+            yield Splice(index, index + 1, [statement.with_changes(test=wider)])

@@ -225,7 +225,10 @@ def rotation_stripped(tree: ast.Module) -> ast.Module:
 # deepspeed-checkpoint: the test around save_state() lets DeepSpeed's other ranks in, by an imported name.
 
 
-OPEN = (f"{MAIN} or {DEEPSPEED}", f"{DEEPSPEED} or {MAIN}")
+def choices(test: ast.expr) -> list[str]:
+    """What a test asks for, any of it."""
+    either = isinstance(test, ast.BoolOp) and isinstance(test.op, ast.Or)
+    return [ast.unparse(each) for each in (test.values if either else [test])]
 
 
 def checkpoint_lacking(tree: ast.Module) -> list[int]:
@@ -236,15 +239,16 @@ def checkpoint_lacking(tree: ast.Module) -> list[int]:
         if isinstance(node, ast.If)
         and "main_process" in ast.unparse(node.test)
         and any(called(inner) == "accelerator.save_state" for s in node.body for inner in ast.walk(s))
-        and not (ast.unparse(node.test) in OPEN and imported)
+        and not (DEEPSPEED in choices(node.test) and imported)
     ]
 
 
 def checkpoint_stripped(tree: ast.Module) -> ast.Module:
     for _, block, index in places(tree):
         node = block[index]
-        if isinstance(node, ast.If) and ast.unparse(node.test) == OPEN[0]:
-            node.test = node.test.values[0]
+        if isinstance(node, ast.If) and {MAIN, DEEPSPEED} <= set(choices(node.test)):
+            node.test.values = [each for each in node.test.values if ast.unparse(each) != DEEPSPEED]
+            node.test = node.test.values[0] if len(node.test.values) == 1 else node.test
         if isinstance(node, ast.ImportFrom) and node.module == "accelerate":
             node.names = [alias for alias in node.names if alias.name != "DistributedType"]
             if not node.names:

@@ -45,6 +45,7 @@ def main(args):
     if args.push_to_hub:
         upload_folder()
 """
+OPEN = f"{judge.MAIN} or {judge.DEEPSPEED}"
 PRINT = 'accelerator.print("")\n'
 STOP = "if global_step >= args.max_train_steps:\n"
 LIBRARY = ("fp16-guard", "grad-scaler")  # of accelerate: below
@@ -96,12 +97,12 @@ MISPLACED = [
     ("checkpoint-rotation", SCRIPT.replace("if args.push", f"if {judge.MAIN} and args.push").encode(), "another test"),
     (
         "deepspeed-checkpoint",
-        SCRIPT.replace("if accelerator.sync_gradients:", f"if {judge.OPEN[0]}:").encode(),
+        SCRIPT.replace("if accelerator.sync_gradients:", f"if {OPEN}:").encode(),
         "the wrong if",
     ),
     (
         "deepspeed-checkpoint",
-        SCRIPT.replace(f"if {judge.MAIN}:", f"if {judge.OPEN[0]}:").encode(),
+        SCRIPT.replace(f"if {judge.MAIN}:", f"if {OPEN}:").encode(),
         "DistributedType is not imported",
     ),
     ("offline-model-card", SCRIPT.replace("    save_model_card(name)\n", "").encode(), "lost"),

@@ -53,6 +53,11 @@ APPLIED = [
         f"from accelerate import skip\n{FROM}{FROM}",
         f"from accelerate import skip\n{BOTH}{FROM}",
     ),
+    case(
+        "open to others already",
+        FROM + SAVE.format(gate="accelerator.is_main_process or is_fsdp"),
+        BOTH + SAVE.format(gate=f"accelerator.is_main_process or is_fsdp or {OPEN.partition(' or ')[2]}"),
+    ),
     imports(
         "behind a semicolon",
         "from accelerate import Accelerator; import os\n",
