@@ -14,6 +14,7 @@ import json
 import re
 import shutil
 import subprocess
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,8 +146,10 @@ def _python(path: Path, version: str) -> None:
     """Parse with the grammar of the recipe's Python, as far as this Python knows it."""
     major, minor = map(int, version.split(".")[:2])
     content = path.read_bytes()
-    ast.parse(content, str(path), feature_version=(major, minor))
-    compile(content, str(path), "exec", dont_inherit=True)
+    with warnings.catch_warnings():  # an invalid escape in upstream's strings is not ours to report
+        warnings.simplefilter("ignore")
+        ast.parse(content, str(path), feature_version=(major, minor))
+        compile(content, str(path), "exec", dont_inherit=True)
 
 
 def _bash(path: Path) -> None:

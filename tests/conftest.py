@@ -21,6 +21,7 @@ import pytest
 import support
 from support import REAL, REPOSITORY, Done, Root
 
+from kit import recipe
 from kit.recipe import ARCHIVES
 
 NOT_HERMETIC = ("upstream", "smoke", "bench")
@@ -69,6 +70,19 @@ def _check(event: str, path: Any, folder: int | None) -> None:
 
 
 sys.addaudithook(_watch)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests run side by side (pytest-xdist), but those that share something real in one process, one after another: a
+    recipe's smoke runs its workspaces and environments, a module of tests/upstream its cache."""
+    for item in items:
+        parts = item.path.relative_to(REPOSITORY / "tests").parts
+        if parts[0] in NOT_HERMETIC:
+            about = getattr(getattr(item, "callspec", None), "params", {}).get("name", "")
+            stem = item.path.stem.removeprefix("test_").replace("_", "-")
+            stem = "hidream" if "hidream_env" in item.fixturenames else stem  # type: ignore[attr-defined]
+            of = max((name for name in recipe.names() if name == about or stem.startswith(name)), key=len, default=stem)
+            item.add_marker(pytest.mark.xdist_group(of if parts[0] == "smoke" else "/".join(parts)))
 
 
 @pytest.fixture(scope="session", autouse=True)

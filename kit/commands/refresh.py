@@ -70,16 +70,18 @@ def generate(found: Recipe, upstream: Upstream, offline: bool = False) -> dict[s
     entry = store.ensure(upstream, found.path.parent, offline)
     tree = entry.tree()
     by_device: dict[tuple[int, str], dict[str, bytes]] = {}
-    hand_written: dict[str, bytes] = {}
+    hand_written = series.hand_written(found, upstream.name)
+    alike: dict[str, list[series.Step]] = {}  # most series are the same on every device, and codemods are slow
     for device_name in found.devices:
         device = found.device(device_name)
         paths = {path for path in found.sources(upstream.name, device_name) if path in tree}
         blobs = entry.blobs(tree[path][1] for path in paths)
-        committed = series.hand_written(found, upstream.name)
-        hand_written |= committed
         files = {path: blobs[tree[path][1]] for path in paths}
-        steps, _ = series.apply(found, upstream.name, device, files, committed, generating=True)
-        for step in steps:
+        for_device = [(number, step.options_for(device)) for number, step in found.series(upstream.name, device_name)]
+        key = repr((for_device, [name for name in hand_written if f"@{device_name}." in name]))
+        if key not in alike:
+            alike[key], _ = series.apply(found, upstream.name, device, files, hand_written, generating=True)
+        for step in alike[key]:
             step.check("mend the fix, or take it out of the recipe")
             if step.changes and step.fix.use != "patch":
                 subject, body = step.message

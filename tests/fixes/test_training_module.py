@@ -16,6 +16,7 @@ APPLIED = [
 
 
         def train(args):
+            unet = load_unet(args)
             if train_unet:
                 training_models.append(unet)
 
@@ -46,6 +47,7 @@ APPLIED = [
 
 
         def train(args):
+            unet = load_unet(args)
             if train_unet:
                 training_models.append(unet)
 
@@ -102,6 +104,7 @@ REFUSED = [
 
 
         def train(args):
+            unet = load_unet(args)
             if train_unet:
                 unet = accelerator.prepare(unet)
             return

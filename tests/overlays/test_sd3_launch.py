@@ -74,6 +74,7 @@ def test_the_command_line(sd3, machine):
     run = sd3(DEEPSPEED_BF16, device="npu")
     assert run.status == 0, run.stderr
     folder = machine.root.parent / "it's a tree/npu/sd3"
+    assert re.fullmatch(r"--main_process_port=\d+", run.argv.pop(5))  # a free one
     assert run.argv == [
         "launch",
         f"--config_file={folder}/bf16_accelerate_config.yaml",
@@ -113,7 +114,7 @@ def test_the_command_line(sd3, machine):
     ]:
         other = sd3(script, device="npu")
         assert other.status == 0, other.stderr
-        script_path, *flags = other.argv[5:]
+        script_path, *flags = other.argv[6:]
         assert script_path == f"{folder}/../examples/dreambooth/{LORA if 'lora' in script else FULL}"
         assert set(flags) == set(run.argv[6:]) - gone - {"--mixed_precision=bf16"} | come | {"--mixed_precision=fp16"}
 
@@ -283,7 +284,9 @@ def test_several_processes_on_a_config_of_one(script, words, sd3, tree):
     assert run.status == 0, run.stderr
     at = run.argv.index("--num_processes=2") + 1
     assert run.argv[at : at + len(words)] == [word.format(sd3=tree() / "sd3") for word in words]
-    assert run.argv[at + len(words)].endswith(".py")
+    port, started = run.argv[at + len(words) : at + len(words) + 2]
+    assert re.fullmatch(r"--main_process_port=\d+", port) and started.endswith(".py")
+    assert "--main_process_port=7000" in sd3(script, "--num_processors=2", "--main_port=7000").argv
     eight = sd3(script, device="npu")
     assert not [word for word in eight.argv if re.match("--(use_deepspeed|multi_gpu|zero_stage|deepspeed)", word)]
 
