@@ -169,6 +169,7 @@ def diff(**options: Any) -> int:
 @click.option("--smoke", is_flag=True, help="Run the launch script on a tiny model, in the reference environment.")
 @click.option("--red", is_flag=True, help="Also leave each fix out in turn: the failure it is for must appear.")
 @click.option("--step", "steps", multiple=True, metavar="STEP", help="Of the smoke run, only this step (repeatable).")
+@click.option("--fix", "fixes", multiple=True, metavar="FIX", help="With --red, leave out only this fix (repeatable).")
 @click.option("--report", default="", metavar="FILE.html", type=folder, help="Write the report as one HTML page.")
 @json_option
 def verify(**options: Any) -> int:

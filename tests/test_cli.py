@@ -79,6 +79,10 @@ def test_wrong_command_line(kit: Kit, arguments: list[str], said: str, hint: str
         (["doctor", "--device", "npux"], "unknown device 'npux'; did you mean 'npu'?\n  known devices: {devices}"),
         (["status"], "there is no workspace at or below {cwd}\n  make one: kit prepare RECIPE --device DEVICE"),
         (["verify", "nowhere"], "{cwd}/nowhere is not a folder\n  give the folder of a workspace"),
+        (
+            ["verify", "--fix", "weights-pop"],
+            "--fix is for --red, which is not given\n  kit verify --red --fix weights-pop",
+        ),
     ],
 )
 def test_expected_errors(kit: Kit, arguments: list[str], err: str) -> None:
@@ -160,6 +164,8 @@ def test_json(kit: Kit) -> None:
     assert kit("status", "--json").json[0]["edits"] == [{"upstream": "", "kind": "untracked", "path": "notes"}]
     (verified,) = kit("verify", "--json").json
     assert verified["verified"] is True and {check["level"] for check in verified["checks"]} == {"tree", "static"}
+    wrong = kit("verify", "--red", "--fix", "weights-pup").err
+    assert "demo-cpu: no fix 'weights-pup' here; did you mean 'weights-pop'?\n  its fixes: " in wrong
     doctor = kit("doctor", "--device", "npu", "--json")
     assert doctor.status == (0 if doctor.json["ok"] else 1)
     names = [finding["name"] for finding in doctor.json["findings"]]

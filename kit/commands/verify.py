@@ -15,16 +15,27 @@ from kit.errors import KitError
 from kit.lock import Lock
 from kit.paths import TreePath
 from kit.recipe import Recipe
+from kit.schema import nearest
 from kit.verify import Check
 
 LEVELS = {"tree": "contents", "static": "nothing was run", "smoke": "run on a tiny model", "red": "each fix left out"}
 
 
-def run(workspaces: tuple[str, ...], smoke: bool, red: bool, steps: tuple[str, ...], report: str, as_json: bool) -> int:
+def run(
+    workspaces: tuple[str, ...],
+    smoke: bool,
+    red: bool,
+    steps: tuple[str, ...],
+    fixes: tuple[str, ...],
+    report: str,
+    as_json: bool,
+) -> int:
+    if fixes and not red:
+        raise KitError("--fix is for --red, which is not given", f"kit verify --red --fix {fixes[0]}")
     places = [place for start in workspaces or (".",) for place in workspace.find(Path(start))]
     if report and len(places) != 1:
         raise KitError(f"--report is for one workspace, these are {len(places)}", "name one")
-    reports = [_verify(place, smoke or red, red, steps, quiet=as_json) for place in places]
+    reports = [_verify(place, smoke or red, red, steps, fixes, quiet=as_json) for place in places]
     if as_json:
         output.as_json(reports)
     if report:
@@ -35,11 +46,17 @@ def run(workspaces: tuple[str, ...], smoke: bool, red: bool, steps: tuple[str, .
     return 0 if all(each["verified"] for each in reports) else 1
 
 
-def _verify(place: Path, smoke: bool, red: bool, steps: tuple[str, ...], quiet: bool) -> dict[str, Any]:
+def _verify(
+    place: Path, smoke: bool, red: bool, steps: tuple[str, ...], fixes: tuple[str, ...], quiet: bool
+) -> dict[str, Any]:
     """Prove one workspace, printing as it goes unless ``quiet``. Returns the report that --json prints."""
     locked = lock.read(place)
     found = recipe.load(locked.recipe).having(locked.extras)
     device = found.device(locked.device)
+    known = [step.id for step in found.fix if found.chosen(step, device.name)]
+    for name in fixes:
+        if name not in known:
+            raise KitError(f"{place}: no fix {name!r} here{nearest(name, known)}", f"its fixes: {', '.join(known)}")
     checks: list[Check] = []
     if not quiet:
         output.line(f"{output.place(place)}: {found.title} for {device.title}")
@@ -59,7 +76,7 @@ def _verify(place: Path, smoke: bool, red: bool, steps: tuple[str, ...], quiet: 
     reds: list[Any] = []
     through = ""
     if smoke:
-        through = _run(place, locked, found, red, steps, add, runs, reds)
+        through = _run(place, locked, found, red, steps, fixes, add, runs, reds)
     chip = f"{device.title}{', a stand-in' if through else ''}"
     measured = [{**figure, "chip": chip, "task": each.name} for each in runs for figure in each.measured]
     if measured and not quiet:
@@ -72,6 +89,7 @@ def _verify(place: Path, smoke: bool, red: bool, steps: tuple[str, ...], quiet: 
         verdict = "NOT verified" if counts[False] else "verified"
         where = f" {through}" if through else ""
         where += f", of smoke only {', '.join(steps)}" if runs and steps else ""
+        where += f", of red only {', '.join(fixes)}" if fixes else ""
         output.line(
             f"  {verdict}{where} ({', '.join(levels)}): "
             f"{counts[True]} ok, {counts[False]} failed, {counts[None]} skipped"
@@ -87,6 +105,7 @@ def _verify(place: Path, smoke: bool, red: bool, steps: tuple[str, ...], quiet: 
         "verified": not counts[False],
         "levels": levels,
         "only_steps": list(steps),  # of the smoke run; empty: all
+        "only_fixes": list(fixes),  # of red; empty: all
         "upstreams": {
             name: {"url": each.url, "pin": each.pin, "commit": each.commit} for name, each in locked.upstreams.items()
         },
@@ -107,6 +126,7 @@ def _run(
     found: Recipe,
     red: bool,
     steps: tuple[str, ...],
+    fixes: tuple[str, ...],
     add: Any,
     runs: list[Any],
     reds: list[Any],
@@ -128,7 +148,7 @@ def _run(
                     yield _step_check(report)
 
             def red_checks() -> Iterator[Check]:
-                for report in smoke.red(running, locked, _at_pin(found, device.name)):
+                for report in smoke.red(running, locked, _at_pin(found, device.name), fixes):
                     reds.append(report)
                     name = f"without {report.fix} the failure it is for appears"
                     yield Check("red", name, report.shown, report.seen)

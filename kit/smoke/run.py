@@ -285,11 +285,14 @@ class RedReport:
     steps: tuple[StepReport, ...] = ()
 
 
-def red(run: Run, locked: Lock, files: Mapping[str, Mapping[TreePath, bytes]]) -> Iterator[RedReport]:
-    """Leave each fix out in turn. ``files``: for each upstream, the fixed files as they are at the pin."""
+def red(
+    run: Run, locked: Lock, files: Mapping[str, Mapping[TreePath, bytes]], names: tuple[str, ...] = ()
+) -> Iterator[RedReport]:
+    """Leave each fix (those named, or all) out in turn. ``files``: for each upstream, the fixed files as they are at
+    the pin."""
     plans = {plan.fix: plan for plan in run.smoke.red}
     for step in run.recipe.fix:
-        if not run.recipe.chosen(step, run.device.name):
+        if not run.recipe.chosen(step, run.device.name) or (names and step.id not in names):
             continue
         plan = plans.get(step.id)
         if plan is None:
