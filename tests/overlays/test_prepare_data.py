@@ -49,7 +49,7 @@ def prepare(folder: Path, work: Path, extension: str = ".txt") -> tuple[int, lis
 def test_folders(names: list[str], tmp_path: Path) -> None:
     status, out, err = prepare(write(tmp_path / "data", *names), tmp_path / "unpacked")
     assert (status, err) == (0, "")
-    assert out[-1] == str(tmp_path / "data")
+    assert out == ["Data set : 1 images", str(tmp_path / "data")]
     assert not (tmp_path / "unpacked").exists()
 
 
@@ -58,17 +58,33 @@ def test_tars_are_unpacked_once(tmp_path: Path) -> None:
     archive(data / "00000.tar", "a/000000000.jpg", "000000000.txt", "000000000.json", "../../out.jpg", "/abs.png")
     status, out, err = prepare(data, work)
     assert (status, err) == (0, "")
-    assert out[-1] == str(work / "laion")
-    assert sorted(path.name for path in (work / "laion/00000").iterdir()) == [
+    place = Path(out[-1])
+    assert place.parent == work and place.name.startswith("laion-")
+    assert sorted(path.name for path in (place / "00000").iterdir()) == [
         "000000000.jpg",
         "000000000.txt",
         "abs.png",
         "out.jpg",
     ]
     assert not (tmp_path.parent / "out.jpg").exists()
-    (data / "00000.tar").write_bytes(b"")
-    assert prepare(data, work)[0] == 0
-    assert sorted(path.name for path in work.iterdir()) == ["laion"]
+    (place / "00000/kept").touch()
+    assert prepare(data, work)[1] == out
+    assert (place / "00000/kept").exists() and list(work.iterdir()) == [place]
+
+
+def test_other_tars_are_not_taken_for_the_ones_that_were_unpacked(tmp_path: Path) -> None:
+    """One more tar, another extension, another folder of the same name: each is unpacked anew."""
+    work, found = tmp_path / "unpacked", []
+    for folder in (tmp_path / "one/laion", tmp_path / "two/laion"):
+        write(folder, "00000_stats.json")
+        archive(folder / "00000.tar", "00.jpg", "00.txt", "00.caption")
+        found.append(prepare(folder, work))
+    found.append(prepare(tmp_path / "one/laion", work, ".caption"))
+    archive(tmp_path / "one/laion/00001.tar", "01.jpg", "01.txt")
+    found.append(prepare(tmp_path / "one/laion", work))
+    assert [status for status, _, _ in found] == [0] * 4, found
+    assert len({out[-1] for _, out, _ in found}) == 4
+    assert [out[0] for _, out, _ in found] == ["Data set : 1 images"] * 3 + ["Data set : 2 images"]
 
 
 @pytest.mark.parametrize(
@@ -78,14 +94,22 @@ def test_tars_are_unpacked_once(tmp_path: Path) -> None:
         (["00.txt"], "no images in"),
         (["00.jpg", "00.caption"], "00.txt is missing; see --caption_extension"),
         (["00.jpg", "00.txt", "10_cat/01.jpg"], "00.jpg: beside folders named <repeats>_<class>"),
+        (["00.jpg", "00.txt", "10/01.jpg"], "00.jpg: beside folders named <repeats>_<class>"),
     ],
-    ids=["empty", "captions alone", "another extension", "beside repeats"],
+    ids=["empty", "captions alone", "another extension", "beside repeats", "beside repeats without a class"],
 )
 def test_what_cannot_be(names: list[str], said: str, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    status, _, err = prepare(write(tmp_path / "data", *names), tmp_path / "unpacked")
-    assert status == 1
+    status, out, err = prepare(write(tmp_path / "data", *names), tmp_path / "unpacked")
+    assert (status, out) == (1, [])
     assert said in err and "\n" not in err
+
+
+@pytest.mark.parametrize("extension", ["txt", "", ".", "./txt"])
+def test_what_is_no_extension(extension: str, tmp_path: Path) -> None:
+    status, _, err = prepare(write(tmp_path / "data", "00.jpg", "00.txt"), tmp_path / "unpacked", extension)
+    assert status == 1
+    assert "give --caption_extension with its dot, such as .txt" in err and "\n" not in err
 
 
 def test_a_broken_tar(tmp_path: Path) -> None:
