@@ -74,6 +74,23 @@ def test_one_process_is_plain_python(tree: Path) -> None:
     assert "Final Performance images/sec : 4\nSettings : 1 card, batch 4, no, 1024 px\n" in out
     assert "Final Train Loss : 0.4\n" in out
     assert "E2E Training Duration sec : " in out
+    assert out.startswith("Data set : 1 images\n")
+
+
+def test_steps_take_the_place_of_epochs(tree: Path) -> None:
+    """Upstream takes the epochs where it is given both."""
+    _, _, err, argv = launch(tree, "pretrain_full_1m_1p_sdxl.sh", "--max_train_steps=9")
+    assert err == "" and "--max_train_steps=9" in argv
+    assert not any(word.startswith("--max_train_epochs") for word in argv)
+
+
+def test_the_tokenizers_of_the_model(tree: Path) -> None:
+    """A folder of the whole model has them: no hub is asked for what is there."""
+    for name in ("model/tokenizer", "model/tokenizer_2", "mine"):
+        (tree / name).mkdir()
+    _, _, err, argv = launch(tree, "pretrain_full_1m_1p_sdxl.sh", "--tokenizer2_path=mine")
+    assert err == ""
+    assert {f"--tokenizer1_path={tree}/model/tokenizer", f"--tokenizer2_path={tree}/mine"} <= set(argv)
 
 
 def test_several_processes_by_torchrun(tree: Path) -> None:
@@ -106,6 +123,16 @@ def test_several_machines(tree: Path) -> None:
         ("pretrain_full_1m_1p_sdxl.sh", ["--seed"], "--seed needs a value"),
         ("pretrain_full_1m_1p_sdxl.sh", ["--", "--seed=3"], "--seed after --: give it before, as --seed"),
         ("pretrain_full_1m_1p_sdxl.sh", ["--resume=none"], "--resume: no folder none"),
+        ("pretrain_full_1m_1p_sdxl.sh", ["--caption_extension=txt"], "with its dot, such as .txt"),
+        ("pretrain_full_1m_1p_sdxl.sh", ["--dataset_name=model"], "--dataset_name: no images in model"),
+        ("pretrain_full_1m_1p_sdxl.sh", ["--max_token_length=100"], "is one of 77, 150, 225, 512, not '100'"),
+        ("pretrain_full_1m_1p_sdxl.sh", ["--lr_scheduler=cosin"], "--lr_scheduler is one of constant, "),
+        ("pretrain_full_1m_1p_sdxl.sh", ["--resolution=1024x512"], "--resolution is pixels: 1024 or width,height"),
+        (
+            "pretrain_full_1m_1p_sdxl.sh",
+            ["--resolution=1024,256"],
+            "--resolution is 1024,256, beyond the buckets: from --min_bucket_reso=512",
+        ),
         ("pretrain_full_nm_np_sdxl.sh", [], "2 machines need --master_ip"),
         ("pretrain_full_nm_np_sdxl.sh", ["--node_rank=2"], "--node_rank is 2, but 2 machines count from 0 to 1"),
     ],
