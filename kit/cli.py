@@ -50,6 +50,19 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 folder = click.Path(path_type=str)
 
 
+def cluster_options(command: Any) -> Any:
+    """Decorator: the options that say which machines and processes a run is meant for."""
+    for option in (
+        click.option("--processes", type=click.IntRange(1), metavar="T", help="Training processes, on all machines."),
+        click.option("--main-port", type=click.IntRange(1, 65535), metavar="P", help="A free port on it."),
+        click.option("--main-ip", metavar="IP", help="Address of the machine with rank 0."),
+        click.option("--machine-rank", type=click.IntRange(0), metavar="R", help="Which of them this is, from 0."),
+        click.option("--machines", type=click.IntRange(1), metavar="N", help="Machines the run is meant for."),
+    ):
+        command = option(command)
+    return command
+
+
 class OptionsOfRecipe(click.Command):
     """A command that takes `--name value` for `--set name=value` where the recipe has an option of that name."""
 
@@ -106,11 +119,7 @@ def show(**options: Any) -> int:
 @recipe_argument
 @device_option
 @click.argument("dest", required=False, type=folder)
-@click.option("--machines", type=click.IntRange(1), metavar="N", help="Machines the run is meant for.")
-@click.option("--machine-rank", type=click.IntRange(0), metavar="R", help="Which of them this is, from 0.")
-@click.option("--main-ip", metavar="IP", help="Address of the machine with rank 0.")
-@click.option("--main-port", type=click.IntRange(1, 65535), metavar="P", help="A free port on it.")
-@click.option("--processes", type=click.IntRange(1), metavar="T", help="Training processes, on all machines together.")
+@cluster_options
 @click.option("--without", multiple=True, metavar="FIX", shell_complete=_complete_fix, help="Leave a fix out.")
 @click.option("--with", "extras", multiple=True, metavar="FIX", help="Apply an extra fix, too.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set an option of the recipe.")
@@ -130,6 +139,7 @@ def prepare(**options: Any) -> int:
 @recipe_argument
 @device_option
 @click.argument("dest", required=False, type=folder)
+@cluster_options
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set an option of the recipe.")
 @click.option("--profile", default="", metavar="NAME", help="Take the recipe's values under this name.")
 @click.option("--yes", is_flag=True, help="Ask nothing: what is not given stays at its default.")

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Formatter
 
 from kit import devices as profiles
 from kit import fixes, lock
@@ -279,7 +280,7 @@ class Recipe:
     figure: tuple[Figure, ...] = ()
     smoke: Smoke | None = None
     check: tuple[str, ...] = ()  # for `kit configure`: a Python script of the workspace that refuses bad settings, its
-    # arguments; {device} and {processes} are filled in. Standard library only, exit status 2, one line on stderr.
+    # arguments; {device}, {processes} and options are filled in. Standard library, exit status 2, one line on stderr.
     next: tuple[str, ...] = ()  # what to type in the prepared workspace
     path: Path = field(default=Path(), metadata={"key": False})
     extras: tuple[str, ...] = field(default=(), metadata={"key": False})  # the extra fixes that were asked for
@@ -471,6 +472,7 @@ def _check(recipe: Recipe, source: Source) -> None:
         what = f"device {device!r} is not one of the recipe's"
         need(device in recipe.devices, table, what, f"supported: {', '.join(recipe.devices)}")
     _check_settings(recipe, source)
+    _check_words(recipe, source)
     if recipe.smoke:
         _check_smoke(recipe.smoke, recipe, source)
     cluster = recipe.cluster
@@ -504,6 +506,16 @@ def _check_settings(recipe: Recipe, source: Source) -> None:
             if type(value) is not type(option.default) or (option.choices and value not in option.choices):
                 what = f"profile {preset.name}: {name} cannot be {value!r}"
                 raise source.complain(("profile", index, "set"), what, f"its default is {option.default!r}")
+
+
+def _check_words(recipe: Recipe, source: Source) -> None:
+    """What the words of its check leave open is filled in."""
+    places = {"device", "processes", *(option.name for option in recipe.option)}
+    for word in recipe.check[1:]:
+        for _, name, _, _ in Formatter().parse(word):
+            if name is not None and name not in places:
+                what = f"check: {word!r}: nothing is called {name!r}{nearest(name, places)}"
+                raise source.complain(("check",), what, f"there are: {', '.join(sorted(places))}")
 
 
 def _check_smoke(smoke: Smoke, recipe: Recipe, source: Source) -> None:

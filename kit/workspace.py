@@ -252,7 +252,7 @@ def _check_settings(plan: Plan, staging: Path, destination: Path) -> None:
     """Run the recipe's check in the staged tree. Raises KitError with its last line, which is about ``destination``."""
     if not plan.recipe.check:
         return
-    facts = {"device": plan.device.device, "processes": str(plan.cluster.processes)}
+    facts = {**plan.options, "device": plan.device.device, "processes": str(plan.cluster.processes)}
     script, *words = plan.recipe.check
     command = [sys.executable, "-B", Path(script).name, *(word.format(**facts) for word in words)]
     done = subprocess.run(command, cwd=(staging / script).parent, capture_output=True, text=True)

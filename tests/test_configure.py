@@ -43,7 +43,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def recipe(root: Root) -> Path:
-    check = ["up/examples/check.py", "{device}", "{processes}"]
+    check = ["up/examples/check.py", "{device}", "{processes}", "{kind}"]
     path = root.recipe(option=OPTIONS, profile=PROFILES, check=check)
     root.overlay({"settings.json.j2": "{{ options | tojson }}\n", "check.py": CHECK})
     return path
@@ -94,12 +94,15 @@ def test_refused_before_anything_is_written(kit: Kit, recipe: Path) -> None:
     done = kit("configure", recipe, "--device", "cpu", "made")
     assert (done.status, done.out) == (1, "")
     place = Path("made/up/examples").absolute()
-    assert f"for ['cpu', '1']: no folder photos (from {place})\n" in done.err and "--set NAME=VALUE" in done.err
+    assert f"for ['cpu', '1', 'fast']: no folder photos (from {place})\n" in done.err and "--set NAME=VALUE" in done.err
     assert not Path("made").exists() and not list(Path().glob(".*"))
     write(Path(), {"photos/1.png": b""})
     assert kit("configure", recipe, "--device", "cpu", "made", "--data=photos").status == 0
     before = snapshot(Path("made"))
-    assert kit("configure", recipe, "--device", "cpu", "made", "--data=nowhere").status == 1
+    done = kit("configure", recipe, "--device", "cpu", "made", "--data=nowhere", "--processes=3")
+    assert done.status == 1 and f"for ['cpu', '3', 'fast']: no folder {Path('nowhere').absolute()} " in done.err
+    done = kit("configure", recipe, "--device", "cpu", "made", "--data=org/name")
+    assert done.status == 1 and "no folder org/name " in done.err
     assert snapshot(Path("made")) == before
 
 

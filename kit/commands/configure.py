@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from kit import environment, output, recipe
 from kit.commands import prepare
@@ -22,6 +24,7 @@ def run(
     force: bool,
     offline: bool,
     as_json: bool,
+    **cluster: Any,
 ) -> int:
     """What is not given is asked, or without a terminal (or with ``yes``) left at its default. Raises KitError where
     the recipe has nothing to configure, and where its check refuses; then nothing is written."""
@@ -39,9 +42,9 @@ def run(
         for option in found.option:
             if option.ask and option.name not in given:
                 given[option.name] = _ask(option.ask, option.choices, shown(option.default), option.read)
-    paths = {option.name for option in found.option if option.path}
-    here = {name: str(Path(value).expanduser().absolute()) for name, value in given.items() if name in paths and value}
-    given |= {name: value for name, value in here.items() if Path(value).exists()}
+    for option in found.option:
+        if option.path and given.get(option.name):
+            given[option.name] = _from_here(given[option.name], str(option.default))
     return prepare.run(
         recipe_name,
         device,
@@ -55,7 +58,15 @@ def run(
         force=force,
         as_json=as_json,
         check=True,
+        **cluster,
     )
+
+
+def _from_here(value: str, default: str) -> str:
+    """A path as it counts from here; the default, and what may be a hub name (org/name), only where it is there."""
+    path = Path(value).expanduser().absolute()
+    other = value == default or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", value)
+    return value if other and not path.exists() else str(path)
 
 
 def _likely(found: Recipe) -> str:
