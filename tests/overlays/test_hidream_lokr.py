@@ -208,6 +208,68 @@ def test_the_seeds_comma(checker: ModuleType, tree: Path) -> None:
         checker.run("cpu", 1, [])
 
 
+# ------------------------------------------------------------------------------------------------- the inference script
+
+
+@pytest.fixture
+def infer(tree: Path) -> Any:
+    """Call it where it stops when it is about to load a library."""
+    for name in ("torch", "lycoris"):
+        (tree / f"{name}.py").write_text("raise SystemExit('loading')\n")
+    write(tree / "output/models-hidream", {"pytorch_lora_weights.safetensors": ""})
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [
+            sys.executable,
+            "infer_hidream_lokr.py",
+            "--model=model",
+            "--llama=llama",
+            "--prompts",
+            "a cat",
+            *words,
+        ]
+        return subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=60)
+
+    return call
+
+
+@pytest.mark.parametrize("words", [[], ["--lora=output/models-hidream"], ["--lora=bghira/hidream5m-photo-1mp-Prodigy"]])
+def test_it_loads_what_is_there(words: list[str], infer: Any) -> None:
+    done = infer(*words)
+    assert (done.returncode, done.stderr) == (1, "loading\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--lora=model"], "--lora: no pytorch_lora_weights.safetensors in model"),
+        (["--lora=nowhere"], "--lora: no file or folder nowhere"),
+        (["--model=llama"], "--model: no model_index.json in llama"),
+        (["--llama=model"], "--llama: no config.json in model"),
+        (["--size=100"], "--size: 100: sides must be multiples of 16"),
+        (["--steps=0"], "--steps: 0: give a whole number from 1"),
+    ],
+)
+def test_what_inference_refuses(words: list[str], said: str, infer: Any) -> None:
+    done = infer(*words)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"infer_hidream_lokr.py: error: {said}")
+
+
+@pytest.mark.parametrize("device", FOUND.devices)
+def test_inference_starts_from_the_options(device: str, tmp_path: Path) -> None:
+    place = render(tmp_path, device, model='/my "models"/I1', llama="/llama", output_dir="out")
+    text = (place / "infer_hidream_lokr.py").read_text("utf-8")
+    compile(text, "infer_hidream_lokr.py", "exec")
+    for line in (
+        'MODEL_PATH = "/my \\"models\\"/I1"',
+        'LLAMA_PATH = "/llama"',
+        'LORA_PATH = "out"',
+        f'DEVICE = "{device}"',
+    ):
+        assert f"\n{line}" in text
+
+
 # --------------------------------------------------------------------------------------------------- the launch script
 
 # Stands for SimpleTuner's train.sh: shows what it was called with, fails if it is told to.
