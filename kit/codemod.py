@@ -96,7 +96,7 @@ def _parse(content: bytes) -> tuple[cst.Module, int]:
 
 def _unbound(fix: Fix, tree: ast.Module, sites: Sequence[Site]) -> tuple[str, int] | None:
     for site in sites:
-        for name in fix.NEEDS:
+        for name in (*fix.NEEDS, *site.needs):
             if name not in bound_names(tree, site.line):
                 return f"`{name}` is not bound there", site.line
     return None

@@ -53,10 +53,12 @@ class Outcome(str, Enum):
 
 @dataclass(frozen=True)
 class Site:
-    """One place a fix is about: its line (from 1), and whether what the fix wants is so there."""
+    """One place a fix is about: its line (from 1), whether what the fix wants is so there, and which names must be
+    bound there besides those every place needs."""
 
     line: int
     done: bool
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,14 @@ def has_call(statement: ast.stmt, name: str) -> bool:
     )
 
 
+def calls_of(tree: ast.Module, name: str) -> list[ast.Call | None]:
+    """What a module does with ``name``: the calls that are a statement or all it assigns; None for any other use."""
+    parts = [getattr(node, "value", None) for node in ast.walk(tree) if isinstance(node, (ast.Expr, ast.Assign))]
+    calls = [part for part in parts if isinstance(part, ast.Call) and same(part.func, name)]
+    uses = sum(isinstance(node, ast.Name) and node.id == name for node in ast.walk(tree))
+    return [*calls, *[None] * (uses - len(calls))]
+
+
 def imports(tree: ast.Module, name: str) -> bool:
     """Whether a `from … import …` at the module's top binds ``name``."""
     return any(

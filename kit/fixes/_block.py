@@ -85,6 +85,16 @@ class Block:
         if place is not None and not any(name in names for _, names in lines):
             yield Splice(place, place + 1, self._with_import(self.statements[place], name), counted=False)
 
+    def importing_module(self, name: str) -> Iterator[Splice]:
+        """At the module's top, `import name` below the first import, in its alphabetical place, unless it is there."""
+        lines = [] if self.enclosing else [self.imported(statement) for statement in self.statements]
+        future = [self.imports(self.statements[at])[0] == "__future__" for at in range(len(lines))]
+        place = next((at + 1 for at, line in enumerate(lines) if line is not None and not future[at]), None)
+        if place is not None and not any(name in line for line in lines if line):
+            while place < len(lines) and (line := lines[place]) and line[0] < name:
+                place += 1
+            yield Splice(place, place, self.parse(f"import {name}\n"), counted=False)
+
     def imported(self, statement: cst.CSTNode) -> list[str] | None:
         """The modules that a line of imports names by `import …`; None for a line that is not all imports."""
         lines = statement.body if isinstance(statement, cst.SimpleStatementLine) else ()
@@ -231,10 +241,13 @@ class Block:
             inner = node
         return False
 
+    def name(self, statement: cst.CSTNode) -> str:
+        """The name of the function that a statement defines; "" for other statements."""
+        return statement.name.value if isinstance(statement, cst.FunctionDef) else ""
+
     def owner(self) -> str:
         """The name of the function this block is the body of; "" for other blocks."""
-        last = self.enclosing[-1] if self.enclosing else None
-        return last.name.value if isinstance(last, cst.FunctionDef) else ""
+        return self.name(self.enclosing[-1]) if self.enclosing else ""
 
     def function(self, name: str) -> ast.FunctionDef | None:
         """The innermost function around this block as `ast` reads it, where its name starts with ``name``."""
@@ -270,6 +283,15 @@ class Block:
         end = added.args[0].with_changes(comma=last.comma, whitespace_after_arg=last.whitespace_after_arg)
         last = last.with_changes(comma=comma, whitespace_after_arg=cst.SimpleWhitespace(""))
         return statement.with_deep_changes(call, args=[*call.args[:-1], last, end])
+
+    def with_parameter(self, function: cst.BaseStatement, name: str, before: str) -> cst.BaseStatement:
+        """A function with a parameter ``name`` above the one called ``before``, which is not its first; laid out as the
+        one above it."""
+        parameters = list(function.params.params)  # type: ignore[attr-defined]
+        at = next(index for index, each in enumerate(parameters) if each.name.value == before)
+        new = parameters[at - 1].with_changes(name=cst.Name(name), annotation=None)
+        parameters.insert(at, new)
+        return function.with_deep_changes(function.params, params=parameters)  # type: ignore[attr-defined]
 
     def _call(self, statement: cst.CSTNode) -> cst.Call | None:
         if not isinstance(statement, cst.SimpleStatementLine) or len(statement.body) != 1:

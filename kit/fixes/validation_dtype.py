@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import autocasts, casts, imports, validation_moves
+from kit.fixes._ast import autocasts, bound_names, calls_of, casts, imports, validation_moves
 
 if TYPE_CHECKING:
+    import libcst as cst
+
     from kit.fixes._block import Block
 
 TITLE = "validate with dtypes that fit, training's own left alone"
@@ -29,9 +32,13 @@ LINKS = (
     "https://github.com/huggingface/diffusers/issues/9628",
     "https://github.com/huggingface/diffusers/pull/13895",
 )
-NEEDS = ("torch_dtype", "is_final_validation", "accelerator", "copy")
+NEEDS = ("is_final_validation", "accelerator")
+GENERAL = True
 
 _NAME = "DistributedType"
+_DTYPE, _PASSED = "torch_dtype", "weight_dtype"
+_ABOVE = "is_final_validation"  # the parameter goes where upstream has it
+_TYPES = ("bfloat16", "float16", "float32", "half", "float")
 _MOVES = ("pipeline = pipeline.to(accelerator.device)", "pipeline = pipeline.to(accelerator.device, dtype=torch_dtype)")
 _CODE = f"""\
 pipeline.vae = copy.deepcopy(pipeline.vae).float()  # training keeps its own
@@ -42,21 +49,74 @@ if is_final_validation or accelerator.distributed_type == {_NAME}.DEEPSPEED:
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
     """Where log_validation, without autocast, moves its pipeline to the device; in order where that gives no dtype and
-    the function casts the pipeline, with a copy of the VAE, under the condition above."""
+    the function casts the pipeline, with a copy of the VAE, under the condition above. A function that is handed no
+    dtype gets it from its callers, as upstream's later versions do, or else refuses."""
     imported = imports(tree, _NAME)
     wanted = {ast.unparse(statement) for statement in ast.parse(_CODE).body}
+    threaded = _threaded(tree)
     return [
-        Site(move.lineno, imported and not casts(move) and wanted <= {ast.unparse(line) for line in function.body})
+        Site(
+            move.lineno,
+            imported and not casts(move) and wanted <= {ast.unparse(line) for line in function.body},
+            () if function.name in threaded else (_DTYPE,),
+        )
         for move, function in validation_moves(tree)
         if not autocasts(function)
     ]
 
 
+def _threaded(tree: ast.Module) -> set[str]:
+    """The functions at the module's top that lack a dtype, and that every caller can hand the one it trains in."""
+    found: set[str] = set()
+    for move, function in validation_moves(tree):
+        arguments = [each.arg for each in function.args.args]
+        lacking = function in tree.body and _DTYPE not in bound_names(tree, move.lineno)
+        if lacking and {"pipeline", _ABOVE} <= {*arguments} and not _chooses(function):
+            place = arguments.index(_ABOVE)
+            calls = calls_of(tree, function.name)
+            plain = 0 < place <= len(arguments) - len(function.args.defaults) and function.args.kwarg is None
+            if plain and calls and all(_may_pass(tree, call, place) for call in calls):
+                found.add(function.name)
+    return found
+
+
+def _chooses(function: ast.FunctionDef) -> bool:
+    """Whether a function itself names a dtype of torch: it knows what fits its pipeline."""
+    return any(isinstance(node, ast.Attribute) and node.attr in _TYPES for node in ast.walk(function))
+
+
+def _may_pass(tree: ast.Module, call: ast.expr | None, place: int) -> bool:
+    """Whether a call has the dtype of training in its scope, and room for it: nothing by position from ``place`` on."""
+    if not isinstance(call, ast.Call) or _PASSED not in bound_names(tree, call.lineno):
+        return False
+    starred = any(isinstance(each, ast.Starred) for each in call.args)
+    doubled = any(keyword.arg in (None, _DTYPE) for keyword in call.keywords)
+    return len(call.args) + len(call.keywords) > 0 and len(call.args) <= place and not (starred or doubled)
+
+
+@lru_cache(maxsize=1)  # asked for each block of a module
+def _to_thread(module: cst.Module) -> set[str]:
+    return _threaded(ast.parse(module.bytes))
+
+
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     yield from block.importing(_NAME, options.get("accelerate", "accelerate"), beside="Accelerator")
+    yield from block.importing_module("copy")
+    for index, statement in enumerate(block.statements):
+        defined, called = block.name(statement), block.callee(statement)
+        if not (defined or called).startswith("log_validation") or (defined or called) not in _to_thread(block.module):
+            continue
+        if called:
+            new = block.with_argument(statement, f"{_DTYPE}={_PASSED}")
+        else:
+            new = block.with_parameter(statement, _DTYPE, before=_ABOVE)
+        yield Splice(index, index + 1, [new], counted=False)
     function = block.function("log_validation")
-    if not function or autocasts(function):
-        return
+    if function and not autocasts(function):
+        yield from _cast(block)
+
+
+def _cast(block: Block) -> Iterator[Splice]:
     first, *rest = block.parse(_CODE)
     lines = [ast.unparse(block.read(statement)) for statement in block.statements]
     for index, statement in enumerate(block.statements):

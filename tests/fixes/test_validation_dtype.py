@@ -22,6 +22,44 @@ FIX = (
     "        pipeline = pipeline.to(dtype=torch_dtype)  # what DeepSpeed trains has it already\n"
 )
 IMAGES = "    return pipeline()\n"
+NEWLINE = "\n"
+# As the SD3 and Flux scripts were before upstream threaded the dtype itself.
+UNTHREADED = f"""\
+import copy
+{{imports}}
+
+def log_validation(
+    pipeline,
+    accelerator,
+    pipeline_args,
+{{parameter}}    is_final_validation=False,
+):
+{{fix}}{MOVE}{IMAGES}
+
+def main(accelerator):
+    weight_dtype = "bfloat16"
+    if accelerator.is_main_process:
+        images = log_validation(
+            pipeline=Pipeline(),
+            accelerator=accelerator,
+            pipeline_args={{{{}}}},
+{{argument}}        )
+        log_validation(
+            Pipeline(),
+            accelerator,
+            {{{{}}}},
+            is_final_validation=True,
+{{argument}}        )
+"""
+THREADED = (
+    UNTHREADED.format(imports=ONE.partition(NEWLINE)[2], parameter="", fix="", argument=""),
+    UNTHREADED.format(
+        imports=BOTH.partition(NEWLINE)[2],
+        parameter="    torch_dtype,\n",
+        fix=FIX,
+        argument="            torch_dtype=weight_dtype,\n",
+    ),
+)
 
 
 def scripts(id: str, before: str, after: str, **options: str) -> Any:
@@ -50,6 +88,20 @@ APPLIED = [
         f"import copy\nfrom tinytrain import Accelerator\n{DEFINITION}{MOVE}",
         f"import copy\nfrom tinytrain import Accelerator, DistributedType\n{DEFINITION}{FIX}{MOVE}",
         accelerate="tinytrain",
+    ),
+    scripts(
+        "no copy",
+        f"import argparse\nimport os\n{BOTH.partition(NEWLINE)[2]}{DEFINITION}{MOVE}",
+        f"import argparse\nimport copy\nimport os\n{BOTH.partition(NEWLINE)[2]}{DEFINITION}{FIX}{MOVE}",
+    ),
+    case("the dtype of its callers", *THREADED),
+    case(
+        "the dtype of its callers, in one line",
+        f"{ONE}def log_validation(pipeline, accelerator, is_final_validation):\n{MOVE}{IMAGES}"
+        "def main(pipeline, accelerator, weight_dtype):\n    log_validation(pipeline, accelerator=accelerator)\n",
+        f"{BOTH}def log_validation(pipeline, accelerator, torch_dtype, is_final_validation):\n{FIX}{MOVE}{IMAGES}"
+        "def main(pipeline, accelerator, weight_dtype):\n"
+        "    log_validation(pipeline, accelerator=accelerator, torch_dtype=weight_dtype)\n",
     ),
 ]
 
@@ -84,7 +136,21 @@ REFUSED = [
         4,
         f"{BOTH}def log_validation(pipeline, accelerator, torch_dtype):\n{MOVE}",
     ),
-    refused("no copy", "`copy` is not bound", 3, f"from accelerate import Accelerator\n{DEFINITION}{MOVE}"),
+    *(
+        conflict(f"no dtype, and {why}", "`torch_dtype` is not bound there", 11, THREADED[0].replace(*change))
+        for why, *change in (
+            ("none in the caller", 'weight_dtype = "bfloat16"', "pass"),
+            ("what comes after it is passed by position", "is_final_validation=True", "True"),
+            ("the arguments are not known", "            pipeline_args={}", "            **{}"),
+            ("the positions are not known", "            {},\n", "            *[{}],\n"),
+            ("there is another use", "images = log", "images = [log_validation]; log"),
+            ("somebody looks at its result", "images = log_validation(\n", "images = list(log_validation)(\n"),
+            ("there is no room", "pipeline_args,\n", "pipeline_args=None,\n"),
+            ("it builds its own pipeline", "    pipeline,\n", "    unet,\n"),
+            ("it knows the dtypes of its parts", "    return", "    pipeline.vae.to(torch.float32)\n    return"),
+        )
+    ),
+    conflict("nobody calls it", "`torch_dtype` is not bound there", 11, THREADED[0].partition("\n\ndef main")[0]),
     refused("no place to import from", "postcondition does not hold", 6, f"import copy\n{DEFINITION}{MOVE}"),
     refused("another dtype", "made 0: the code is not", 4, f"{BOTH}{DEFINITION}{MOVE[:-2]}, dtype=torch.float16)\n"),
     refused(
@@ -183,3 +249,23 @@ def test_red_what_upstream_and_the_seed_do() -> None:
     came, transformer, _ = _validate(seed, "SD3 without DeepSpeed")
     assert came.startswith("Input type (float32) and bias type (bfloat16)")
     assert transformer == "bfloat16"  # and so was what is trained
+
+
+def test_the_dtype_comes_from_the_callers() -> None:
+    accelerator = SimpleNamespace(device="npu", distributed_type="DEEPSPEED", is_main_process=True)
+    names = {"copy": copy, "DistributedType": SimpleNamespace(DEEPSPEED="DEEPSPEED")}
+    names["Pipeline"] = lambda: Pipeline(Part("bfloat16"), Part("float32"))
+    before, after = (run(text.partition("Accelerator")[2].partition("\n")[2], **names)["main"] for text in THREADED)
+    with pytest.raises(RuntimeError, match="mat1 and mat2 must have the same dtype"):
+        before(accelerator)
+    after(accelerator)
+
+
+def test_copy_is_imported_below_the_only_import() -> None:
+    check_applied(
+        NAME,
+        Case(
+            f"from accelerate import Accelerator\n{DEFINITION}{MOVE}{IMAGES}",
+            f"from accelerate import Accelerator, DistributedType\nimport copy\n{DEFINITION}{FIX}{MOVE}{IMAGES}",
+        ),
+    )
