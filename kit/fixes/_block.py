@@ -120,6 +120,19 @@ class Block:
         made = method.with_deep_changes(cst.ensure_type(method.func, cst.Attribute), value=value)
         return statement.with_deep_changes(statement.body[0], value=made)  # type: ignore[attr-defined]
 
+    def with_call(self, statement: cst.BaseStatement, call: cst.Call, made: str) -> cst.BaseStatement:
+        """A line that assigns the result of ``call``, with the call ``made`` in its place: of another function, its
+        arguments in front of those there are."""
+        new = cst.ensure_type(self.expression(made), cst.Call)
+        arguments = [*new.args, *call.args]
+        new = new.with_changes(args=arguments, whitespace_before_args=call.whitespace_before_args)
+        return statement.with_deep_changes(statement.body[0], value=new)  # type: ignore[attr-defined]
+
+    def named(self, statement: cst.CSTNode) -> bool:
+        """Whether all a line does is to give something a name, and only one."""
+        line = statement.body[0] if isinstance(statement, cst.SimpleStatementLine) and statement.body else None
+        return isinstance(line, cst.Assign) and [type(each.target) for each in line.targets] == [cst.Name]
+
     def loops_over(self, statement: cst.CSTNode, name: str) -> bool:
         """Whether a statement is `for … in name`."""
         return isinstance(statement, cst.For) and self.code(statement.iter) == name
@@ -144,18 +157,26 @@ class Block:
     def with_expressions(
         self, statement: cst.BaseStatement, kind: str, word: str, change: Callable[[str], str | None]
     ) -> cst.BaseStatement:
-        """A statement of simple ones (or an `if`: its test) with expressions of a ``kind`` (a class of libcst's, such
-        as "Call") replaced, the inner ones first: ``change`` is given the code of each that has ``word`` in it, and
-        returns new code or None. An operand is put in parentheses. The statement itself where nothing changed."""
-        part = statement.test if isinstance(statement, cst.If) else statement
-        simple = isinstance(statement, (cst.If, cst.SimpleStatementLine))
-        if not simple or word not in self.module.code_for_node(part):
-            return statement
+        """A statement of simple ones (of an `if` the test, of a `with` the items) with expressions of a ``kind`` (a
+        class of libcst's, such as "Call") replaced, the inner ones first: ``change`` is given the code of each that has
+        ``word`` in it, and returns new code or None. An operand is put in parentheses. The statement itself where
+        nothing changed."""
+        if isinstance(statement, cst.If):
+            parts: Sequence[cst.CSTNode] = [statement.test]
+        elif isinstance(statement, cst.With):
+            parts = statement.items
+        else:
+            parts = [statement] if isinstance(statement, cst.SimpleStatementLine) else []
         expressions = _Expressions(self, kind, word, change)
-        new = part.visit(expressions)
+        new: list[Any] = [
+            part.visit(expressions) if word in self.module.code_for_node(part) else part for part in parts
+        ]
         if not expressions.changed:
             return statement
-        return statement.with_changes(test=new) if isinstance(statement, cst.If) else new  # type: ignore[return-value]
+        if isinstance(statement, cst.If):
+            return statement.with_changes(test=new[0])
+        changed: cst.BaseStatement = statement.with_changes(items=new) if isinstance(statement, cst.With) else new[0]
+        return changed
 
     def body(self, statement: cst.CSTNode) -> Sequence[cst.BaseStatement]:
         """The statements inside a compound statement written over several lines."""

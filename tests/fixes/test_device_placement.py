@@ -1,0 +1,114 @@
+"""device-placement: the device that accelerate chose, where a script names CUDA."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, run, satisfied
+
+NAME = "device-placement"
+HEAD = "import torch\nfrom accelerate import Accelerator\naccelerator = Accelerator()\n"
+
+
+def line(id: str, before: str, after: str, count: int = 1) -> object:
+    return case(id, f"{HEAD}{before}\n", f"{HEAD}{after}\n", count)
+
+
+APPLIED = [
+    line(
+        "autocast",
+        'with torch.autocast("cuda"):\n    pipeline()',
+        "with torch.autocast(accelerator.device.type):\n    pipeline()",
+    ),
+    line(
+        "autocast among others",
+        "with torch.no_grad(), torch.autocast('cuda', dtype=half):\n    pipeline()",
+        "with torch.no_grad(), torch.autocast(accelerator.device.type, dtype=half):\n    pipeline()",
+    ),
+    line(
+        "autocast by keyword",
+        'with torch.amp.autocast(device_type="cuda", dtype=half) as context:\n    pipeline()',
+        "with torch.amp.autocast(device_type=accelerator.device.type, dtype=half) as context:\n    pipeline()",
+    ),
+    line(
+        "CUDA's autocast, chosen",
+        "context = nullcontext() if final else torch.cuda.amp.autocast()",
+        "context = nullcontext() if final else torch.autocast(accelerator.device.type)",
+    ),
+    line(
+        "CUDA's autocast, by keyword",
+        "with torch.cuda.amp.autocast(dtype=half):\n    pipeline()",
+        "with torch.autocast(accelerator.device.type, dtype=half):\n    pipeline()",
+    ),
+    line("a module", 'unet = unet.to( "cuda" )  # now', "unet = unet.to( accelerator.device )  # now"),
+    line(
+        "its first card, and a dtype",
+        'ema.to(device="cuda:0", dtype=half)',
+        "ema.to(device=accelerator.device, dtype=half)",
+    ),
+    line("by method", "vae = make(1).cuda()", "vae = make(1).to(accelerator.device)"),
+    line("a device", 'device = torch.device("cuda")', "device = torch.device(accelerator.device)"),
+    line(
+        "a generator and a tensor",
+        'run(torch.Generator("cuda"), torch.zeros(3, device="cuda"))',
+        "run(torch.Generator(accelerator.device), torch.zeros(3, device=accelerator.device))",
+    ),
+    line(
+        "several places",
+        'a.cuda()\nif b.to("cuda"):\n    c.cuda()',
+        "a.to(accelerator.device)\nif b.to(accelerator.device):\n    c.to(accelerator.device)",
+        3,
+    ),
+]
+REFUSED = [
+    satisfied("there", f"{HEAD}with torch.autocast(accelerator.device.type):\n    unet.to(accelerator.device)\n"),
+    gone("asked for", f'{HEAD}half = accelerator.device.type == "cuda"\nseed(torch.cuda)\n'),
+    gone("in a text", f"{HEAD}card = 'pipe.to(\"cuda\")'\n"),
+    gone("no accelerate", 'import torch\nunet.to("cuda")\n'),
+    conflict(
+        "no accelerator there",
+        "`accelerator` is not bound there",
+        3,
+        'from accelerate import Accelerator\ndef validate(pipeline):\n    pipeline.to("cuda")\n',
+    ),
+    conflict("in a loop's head", "made 0: the code is not", 4, f"{HEAD}for each in parts.cuda():\n    pass\n"),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)
+
+
+def _validate(text: str) -> str:
+    """What comes of an image made under a script's autocast on an NPU."""
+    active: list[str] = []
+
+    class Autocast(nullcontext[None]):
+        def __init__(self, kind: str) -> None:
+            super().__init__()
+            active.append(kind)  # of another device than its own it does nothing
+
+    def pipeline() -> None:
+        if active != ["npu"]:
+            raise RuntimeError("mat1 and mat2 must have the same dtype")
+
+    device = SimpleNamespace(type="npu")
+    names = {"torch": SimpleNamespace(autocast=Autocast), "accelerator": SimpleNamespace(device=device)}
+    try:
+        run(text.removeprefix(HEAD), pipeline=pipeline, **names)
+    except RuntimeError as error:
+        return str(error)
+    return "image"
+
+
+def test_it_validates_on_the_device_and_without_the_fix_it_does_not() -> None:
+    given = APPLIED[0].values[0]  # type: ignore[attr-defined]
+    assert (_validate(given.before), _validate(given.after)) == ("mat1 and mat2 must have the same dtype", "image")

@@ -1,0 +1,72 @@
+"""device-scaler: the gradient scaler of the device that trains."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, run, satisfied
+
+NAME = "device-scaler"
+DEVICE = "import torch\ndevice = torch.device('npu')\n"
+
+APPLIED = [
+    case(
+        "by its full name",
+        f"{DEVICE}scaler = torch.cuda.amp.GradScaler()\n",
+        f"{DEVICE}scaler = torch.amp.GradScaler(torch.device(device).type)\n",
+    ),
+    case(
+        "imported, with arguments",
+        f"from torch.cuda.amp import GradScaler\n{DEVICE}scaler = GradScaler(init_scale=4, enabled=fp16)  # fp16\n",
+        f"from torch.cuda.amp import GradScaler\n{DEVICE}"
+        "scaler = torch.amp.GradScaler(torch.device(device).type, init_scale=4, enabled=fp16)  # fp16\n",
+    ),
+    case(
+        "on several lines",
+        f"{DEVICE}scaler = torch.cuda.amp.GradScaler(\n    growth_interval=1,\n)\n",
+        f"{DEVICE}scaler = torch.amp.GradScaler(\n    torch.device(device).type, growth_interval=1,\n)\n",
+    ),
+]
+REFUSED = [
+    satisfied("told", f"{DEVICE}scaler = torch.amp.GradScaler(device.type)\n"),
+    gone("accelerate's", f"{DEVICE}self.scaler = torch.cuda.amp.GradScaler(**kwargs)\n"),
+    gone("imported from elsewhere", f"from torch.amp import GradScaler\n{DEVICE}scaler = GradScaler()\n"),
+    gone("another name", f"from torch.cuda.amp import GradScaler as S\n{DEVICE}scaler = S()\n"),
+    conflict("no device", "`device` is not bound there", 2, "import torch\nscaler = torch.cuda.amp.GradScaler()\n"),
+    conflict(
+        "the device comes later",
+        "`device` is not bound there",
+        3,
+        "import torch\ndef main():\n    scaler = torch.cuda.amp.GradScaler()\n    device = 'npu'\n",
+    ),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)
+
+
+class Scaler:
+    """What torch's scaler does: on a device that is not there it switches itself off."""
+
+    def __init__(self, device: str = "cuda", **kwargs: Any) -> None:
+        self.enabled = device == "npu"
+
+
+def test_it_scales_on_the_device_and_without_the_fix_it_does_not() -> None:
+    device = SimpleNamespace(type="npu")
+    amp = SimpleNamespace(GradScaler=Scaler)
+    torch = SimpleNamespace(device=lambda given: device, amp=amp, cuda=SimpleNamespace(amp=amp))
+    before, after = (
+        run(text.partition("\n")[2], torch=torch)["scaler"]
+        for text in (APPLIED[0].values[0].before, APPLIED[0].values[0].after)
+    )
+    assert (before.enabled, after.enabled) == (False, True)
