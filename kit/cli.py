@@ -198,6 +198,7 @@ def verify(**options: Any) -> int:
 @click.option("--check", is_flag=True, help="Say what would change; write nothing.")
 @click.option("--list", "list_", is_flag=True, help="List the fixes there are for any script.")
 @click.option("--verbose", "-v", is_flag=True, help="Also say where there was nothing to do, and why.")
+@click.option("--torch", metavar="VERSION", help="The torch they run on: fixes for a newer one are left out.")
 @device_option
 @json_option
 def fix(**options: Any) -> int:

@@ -215,9 +215,33 @@ def test_list_and_json(kit: Kit, script: Path) -> None:
 def test_a_fix_that_differs_by_device(kit: Kit, script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fixes.load("weights-pop"), "OPTIONS", {"package": "{device.package}"}, raising=False)
     done = kit("fix", "weights-pop", "train.py")
-    assert done.err.startswith("kit: error: fix weights-pop differs by device\n  kit fix --device {cpu,")
+    assert done.err.startswith("kit: error: fix weights-pop differs by device\n  kit fix --device {npu,")
     assert kit("fix", "train.py").out == "".join(SAID.splitlines(True)[:2])
-    assert kit("fix", "--device", "npu", "train.py").out == SAID.splitlines(True)[2]
+    assert kit("fix", "--device", "npu", "weights-pop", "train.py").out == SAID.splitlines(True)[2]
+
+
+def test_a_device_of_its_own_package(kit: Kit) -> None:
+    """One script has no overlay: it imports the package itself; a device without one has nothing to import."""
+    write(Path.cwd(), {"own.py": "import os\nimport torch\n\nprint(torch.device('npu'))\n"})
+    assert kit("fix", "own.py") == Done(0, "", "")
+    done = kit("fix", "--device", "cuda", "device-package", "own.py")
+    assert done.err.startswith(
+        "kit: error: fix device-package is not for cuda\n  kit fix --device {npu,tpu} device-package"
+    )
+    assert kit("fix", "device-package", "own.py").err.startswith("kit: error: fix device-package differs by device\n")
+    assert kit("fix", "--device", "npu", "own.py").out == "own.py:3: applied: device-package\n"
+    assert "import torch\n\nimport torch_npu  # noqa: F401" in Path("own.py").read_text()
+    assert kit("fix", "--device", "npu", "own.py") == Done(0, "", "")
+
+
+def test_an_older_torch(kit: Kit) -> None:
+    text = "import torch\nbatch = load().pin_memory()\n"
+    write(Path.cwd(), {"own.py": text})
+    assert kit("fix", "--torch", "2.1.0+cpu", "own.py") == Done(0, "", "")
+    done = kit("fix", "--torch", "2.1", "pin-memory-guard", "own.py")
+    assert done.err == "kit: error: fix pin-memory-guard needs torch 2.6, not 2.1\n  leave out --torch, or the fix\n"
+    assert kit("fix", "--torch", "new", "own.py").err.startswith("kit: error: --torch new is no version\n")
+    assert kit("fix", "--torch", "2.6", "own.py").out == "own.py:2: applied: pin-memory-guard (torch 2.6 or newer)\n"
 
 
 def test_every_fix_comes_before_what_it_brings() -> None:

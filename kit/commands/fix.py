@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from difflib import diff_bytes, unified_diff
 from pathlib import Path
 
+from packaging.version import InvalidVersion, Version
+
 from kit import devices, fixes, output
 from kit.errors import KitError
 from kit.fixes import Options, Outcome
@@ -35,12 +37,13 @@ def run(
     list_: bool,
     verbose: bool,
     device: str | None,
+    torch: str | None,
     as_json: bool,
 ) -> int:
     if list_:
         return _list(fixes.general(), as_json)
     named, files = _split(fixes_and_files)
-    chosen = _choose(named, device)
+    chosen = _choose(named, device, torch)
     if not files:
         raise KitError("there is no file to fix", "kit fix train.py")
     report = []
@@ -88,7 +91,7 @@ def _list(known: Sequence[str], as_json: bool) -> int:
     if as_json:
         output.as_json([{"id": name, "title": fix.TITLE, "why": fix.WHY} for name, fix in modules.items()])
     else:
-        output.table([(name, fix.TITLE) for name, fix in modules.items()], indent="")
+        output.table([(name, f"{fix.TITLE}{_newer(name)}") for name, fix in modules.items()], indent="")
     return 0
 
 
@@ -99,11 +102,15 @@ def _show(entry: File, verbose: bool, applied: str, to_stderr: bool) -> None:
     for each in entry.findings:
         if each.outcome is Outcome.applied:
             places = f" at {len(each.lines)} places" if len(each.lines) > 1 else ""
-            line(f"{entry.path}:{each.lines[0]}: {applied}: {each.fix}{places}")
+            line(f"{entry.path}:{each.lines[0]}: {applied}: {each.fix}{places}{_newer(each.fix)}")
         elif each.outcome is Outcome.conflict:
             line(f"{entry.path}:{each.lines[0]}: conflict: {each.fix}: {each.reason}")
         elif verbose:
             line(f"{entry.path}: {each.outcome}: {each.fix}: {each.reason}")
+
+
+def _newer(name: str) -> str:
+    return f" (torch {version} or newer)" if (version := fixes.oldest_torch(name)) else ""
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -117,31 +124,51 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(words[:first]), list(words[first:])
 
 
-def _choose(named: Sequence[str], device: str | None) -> dict[str, Options]:
+def _choose(named: Sequence[str], device: str | None, torch: str | None) -> dict[str, Options]:
     """The fixes to try, each with its options: the named ones, or all general ones, and what those bring."""
     known = fixes.general()
     for name in named:
         if name not in known:
             hint = f"name a file as ./{name}, or a fix of these: {', '.join(known)}"
             raise KitError(f"fix {name} belongs to a recipe; it is not for any script", hint)
-    chosen = _options(fixes.with_brought(named or known), device)
+    wanted = fixes.with_brought(named or known)
+    newer = _too_new(wanted, torch)
+    chosen = _options([name for name in wanted if name not in newer], device)
     for name in named:
+        if name in newer:
+            raise KitError(
+                f"fix {name} needs torch {fixes.oldest_torch(name)}, not {torch}", "leave out --torch, or the fix"
+            )
         if name not in chosen:
-            hint = f"kit fix --device {{{','.join(devices.names())}}} {name} FILE…"
-            raise KitError(f"fix {name} differs by device", hint)
+            fitting = ",".join(each for each in devices.names() if _options([name], each))
+            hint = f"kit fix --device {{{fitting}}} {name} FILE…"
+            raise KitError(f"fix {name} " + ("differs by device" if device is None else f"is not for {device}"), hint)
     return chosen
 
 
+def _too_new(names: Sequence[str], torch: str | None) -> list[str]:
+    """The fixes whose text runs on a newer torch only. Raises KitError where ``torch`` is no version."""
+    if torch is None:
+        return []
+    try:
+        installed = Version(torch)
+    except InvalidVersion:
+        raise KitError(f"--torch {torch} is no version", "kit fix --torch 2.1 train.py") from None
+    return [name for name in names if (needed := fixes.oldest_torch(name)) and installed < Version(needed)]
+
+
 def _options(names: Sequence[str], device: str | None) -> dict[str, Options]:
-    """Each fix's options; those that need to know a device are left out where there is none."""
+    """Each fix's options. Left out are those that need to know a device where there is none, and those that are about
+    something the device has not (a package of its own)."""
     templates = {name: getattr(fixes.load(name), "OPTIONS", {}) for name in names}
     if device is None:
         return {name: {} for name in names if not templates[name]}
     profile = devices.load(device)
-    return {
+    filled = {
         name: {key: value.format(device=profile) for key, value in template.items()}
         for name, template in templates.items()
     }
+    return {name: options for name, options in filled.items() if all(options.values())}
 
 
 def _one(path: str, chosen: dict[str, Options], write: bool) -> File:

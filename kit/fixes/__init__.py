@@ -15,7 +15,8 @@ What a fix may have besides, for `kit fix`, which tries it on any file:
 
 - ``GENERAL = True``: it is right for any training script, not only for the files a recipe names;
 - ``BRINGS``: the fixes it makes necessary; where one of them refuses, it refuses too;
-- ``OPTIONS``: what its options are there, as a recipe writes them (``{device.package}``); with those it needs a device.
+- ``OPTIONS``: what its options are there, as a recipe writes them (``{device.package}``); with those it needs a device;
+- ``TORCH``: the oldest torch on which what it writes runs, where that is newer than what such scripts run on.
 
 Importing a fix does not import libcst: only running a codemod does (`kit.codemod`).
 """
@@ -107,6 +108,12 @@ def brings(name: str) -> tuple[str, ...]:
     """The fixes that the one called ``name`` makes necessary."""
     found: tuple[str, ...] = getattr(load(name), "BRINGS", ())
     return found
+
+
+def oldest_torch(name: str) -> str:
+    """The oldest torch that the fix called ``name`` is for; "" where any is."""
+    version: str = getattr(load(name), "TORCH", "")
+    return version
 
 
 def _ordered(wanted: Sequence[str]) -> list[str]:

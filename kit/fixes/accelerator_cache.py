@@ -19,6 +19,8 @@ transformer is loaded, and a card on which the run would fit is out of memory. T
 accelerator there is has the same function. (torch 2.6 or newer)"""
 LINKS = ()
 NEEDS = ("torch",)
+GENERAL = True
+TORCH = "2.6"
 
 _CUDA = "torch.cuda.empty_cache"
 _IS_CUDA = "torch.cuda.is_available()"

@@ -23,6 +23,7 @@ LINKS = (
     "https://github.com/huggingface/diffusers/pull/11737",
 )
 NEEDS = ("accelerator",)
+GENERAL = True
 
 _HOOK = "load_model_hook"
 _NAME = "DistributedType"

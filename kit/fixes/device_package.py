@@ -19,6 +19,8 @@ device string: tpu`. The overlay's device_package.py imports the package, so tha
 device."""
 LINKS = ()
 NEEDS = ("torch",)
+GENERAL = True
+OPTIONS = {"package": "{device.package}"}
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:

@@ -19,6 +19,8 @@ arithmetic either, nor has a Sophgo TPU: the first forward pass ends there. The 
 on Macs upstream computes it so throughout. (torch 2.6 or newer)"""
 LINKS = ()
 NEEDS = ("torch",)
+GENERAL = True
+TORCH = "2.6"
 
 _MAC = "torch.backends.mps.is_available()"
 _WITHOUT = 'str(torch.accelerator.current_accelerator()) in ("mps", "npu", "tpu")'

@@ -20,6 +20,7 @@ precision requires a GPU`, on whatever device it was told to train. A device tha
 of a vendor's is imported here."""
 LINKS = ()
 NEEDS = ("self", "torch")
+GENERAL = True
 
 _GPU = "not torch.cuda.is_available()"
 _OTHER = "self.device.type != torch._C._get_privateuse1_backend_name()"

@@ -20,6 +20,7 @@ small gradients underflow to zero, and an overflow goes into the weights. A devi
 package here would make its name local to the whole function, and the guard above fail with UnboundLocalError."""
 LINKS = ()
 NEEDS = ("self", "torch", "kwargs")
+GENERAL = True
 
 _CUDA = "torch.cuda.amp.GradScaler"
 _CUDA_ALONE = "torch.cuda.is_available()"

@@ -20,6 +20,7 @@ optimizer goes on with the old ones on the CPU: the run ends with exit status 0,
 the LoRA exactly zero. CUDA keeps the parameters it moves. Layers placed first give the optimizer the right ones."""
 LINKS = ()
 NEEDS = ("accelerator",)
+GENERAL = True
 
 _MAKER = "AttnProcsLayers"
 _PLACE = "to(accelerator.device)"

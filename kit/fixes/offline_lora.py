@@ -23,6 +23,7 @@ LINKS = (
     "https://github.com/huggingface/diffusers/pull/14204",
 )
 NEEDS = ()
+GENERAL = True
 
 _LOADS = ("lora_state_dict", "load_lora_weights")
 _FOLDERS = ("input_dir", "args.output_dir")  # what the load hook is handed; where the result went

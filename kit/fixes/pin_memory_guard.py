@@ -21,6 +21,8 @@ is available`), and a run on the CPU ends at its first batch. Pinned memory only
 without one the tensor itself will do. (torch 2.6 or newer)"""
 LINKS = ()
 NEEDS = ("torch",)
+GENERAL = True
+TORCH = "2.6"
 
 _GUARD = "torch.accelerator.is_available()"
 _GUARDS = (_GUARD, "torch.cuda.is_available()")

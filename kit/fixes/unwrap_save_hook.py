@@ -24,6 +24,7 @@ LINKS = (
     "https://github.com/huggingface/diffusers/pull/10378",
 )
 NEEDS = ("accelerator",)
+GENERAL = True
 
 _HOOK = "save_model_hook"
 _UNWRAP = ("unwrap_model", "accelerator.unwrap_model")

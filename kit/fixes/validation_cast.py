@@ -23,6 +23,7 @@ LINKS = (
     "https://github.com/huggingface/diffusers/issues/9973",
 )
 NEEDS = ("accelerator",)
+GENERAL = True
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
