@@ -36,9 +36,7 @@ class Upstream:
     alternates: tuple[str, ...] = ()  # other addresses of the same repository, tried in order
     sparse: tuple[TreePath, ...] = ()  # folders checked out, besides the files at the top; none: all
     version: str = ""  # what the pin is called, for people
-    package: str = (
-        ""  # the package of PyPI it is, of that version, which `kit patch-env` may patch where it is installed
-    )
+    package: str = ""  # the package of PyPI it is, of that version; `kit patch-env` may patch it where it is installed
 
     @property
     def carried(self) -> bool:
@@ -108,9 +106,7 @@ class Option:
     meaning: str  # in one line
     group: str = ""  # what it is shown under
     choices: tuple[str, ...] = ()
-    only_on: dict[str, tuple[str, ...]] = field(
-        default_factory=dict
-    )  # choices that not every device has: choice, devices
+    only_on: dict[str, tuple[str, ...]] = field(default_factory=dict)  # choices that not every device has: devices
     ask: str = ""  # the question `kit configure` asks; none: it does not ask
     path: bool = False  # may be a path, which counts from where `kit configure` is called
 
@@ -534,10 +530,9 @@ def _check_smoke(smoke: Smoke, recipe: Recipe, source: Source) -> None:
             if word.startswith("@") and word[1:] not in smoke.words:
                 what = f"step {step.name}: no words {word!r}{nearest(word[1:], smoke.words)}"
                 raise source.complain(("smoke", "step", index, "run"), what, f"there are: {', '.join(smoke.words)}")
-        for earlier in filter(None, [step.like]):
-            if earlier not in steps[:index]:
-                what = f"step {step.name}: no step {earlier!r} before it{nearest(earlier, steps[:index])}"
-                raise source.complain(("smoke", "step", index, "like"), what, f"its steps: {', '.join(steps)}")
+        if step.like and step.like not in steps[:index]:
+            what = f"step {step.name}: no step {step.like!r} before it{nearest(step.like, steps[:index])}"
+            raise source.complain(("smoke", "step", index, "like"), what, f"its steps: {', '.join(steps)}")
     for kind, entries in (("step", smoke.step), ("red", smoke.red)):
         for index, entry in enumerate(entries):
             for device in entry.devices:  # type: ignore[attr-defined]
