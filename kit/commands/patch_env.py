@@ -10,20 +10,20 @@ from kit.errors import KitError
 
 def run(python: str, recipe_name: str, device: str | None, restore: bool) -> int:
     found = recipe.load(recipe_name)
-    packages = [upstream.package for upstream in found.upstream if upstream.package]
-    if not packages:
+    wanted = {each.package: each.version.removeprefix("v") for each in found.upstream if each.package}
+    if not wanted:
         raise KitError(f"recipe {found.name} patches no installed package", f"kit prepare {found.name}")
-    present = inplace.installed(python, packages)
+    present = inplace.installed(python, list(wanted))
     if restore:
         records = {folder / inplace.RECORD for _, folder in present.values()}
         done = [path for record in sorted(records) for path in inplace.restore(record)]
         for path in done:
             output.line(f"restored {path}")
-        output.line(f"{len(done)} files put back" if done else "nothing was patched here")
+        output.line(f"put back: {len(done)}" if done else "nothing was patched here")
         return 0
-    for name in packages:
+    for name, version in wanted.items():
         if name not in present:
-            raise KitError(f"{python} has no {name}", f"{python} -m pip install {name}")
+            raise KitError(f"{python} has no {name}", f"{python} -m pip install {name}=={version}")
     profile = found.device(device or found.devices[0])
     plan = workspace.plan(found, profile, workspace.cluster_of(found, profile))
     todo: list[tuple[Path, list[inplace.Change]]] = []
