@@ -9,7 +9,12 @@ WHY = """\
 The script loads its tokenizers from the hub by fixed names. A machine without network has no other way than a cache
 folder whose sub-folders are named just so; with these options each is a folder or a hub name of one's own."""
 LINKS = ()
-NEEDS = ("TOKENIZER1_PATH", "TOKENIZER2_PATH")
+NEEDS = ("argparse",)
+
+_OPTIONS = """
+parser.add_argument("--tokenizer1_path", type=str, default=None, help="folder or hub name of tokenizer 1")
+parser.add_argument("--tokenizer2_path", type=str, default=None, help="folder or hub name of tokenizer 2")
+"""
 
 sites, edits = table(
     Put(
@@ -20,12 +25,8 @@ sites, edits = table(
         original_paths = [given or original for given, original in zip(given_paths, original_paths)]
         """,
     ),
-    Put(
-        "add_sdxl_training_arguments",
-        "parser.add_argument('--cache_text_encoder_outputs_to_disk'",
-        """
-        parser.add_argument("--tokenizer1_path", type=str, default=None, help="folder or hub name of tokenizer 1")
-        parser.add_argument("--tokenizer2_path", type=str, default=None, help="folder or hub name of tokenizer 2")
-        """,
-    ),
+    Put("add_sdxl_training_arguments", "parser.add_argument('--cache_text_encoder_outputs_to_disk'", _OPTIONS),
+    # scripts with options of their own
+    Put("setup_parser", "parser = train_textual_inversion.setup_parser()", _OPTIONS),
+    Put("setup_parser", "parser.add_argument('--tokenizer_cache_dir'", _OPTIONS),
 )

@@ -11,6 +11,8 @@ APPLIED = [
     case(
         "as in the library",
         """
+        import argparse
+
         TOKENIZER1_PATH = "one"
         TOKENIZER2_PATH = "two"
 
@@ -24,6 +26,8 @@ APPLIED = [
             parser.add_argument("--cache_text_encoder_outputs_to_disk", action="store_true")
         """,
         """
+        import argparse
+
         TOKENIZER1_PATH = "one"
         TOKENIZER2_PATH = "two"
 
@@ -42,12 +46,64 @@ APPLIED = [
         """,
         count=2,
     ),
+    case(
+        "textual inversion, which calls another script's parser",
+        """
+        import argparse
+
+
+        def setup_parser() -> argparse.ArgumentParser:
+            parser = train_textual_inversion.setup_parser()
+            return parser
+        """,
+        """
+        import argparse
+
+
+        def setup_parser() -> argparse.ArgumentParser:
+            parser = train_textual_inversion.setup_parser()
+            parser.add_argument("--tokenizer1_path", type=str, default=None, help="folder or hub name of tokenizer 1")
+            parser.add_argument("--tokenizer2_path", type=str, default=None, help="folder or hub name of tokenizer 2")
+            return parser
+        """,
+    ),
+    case(
+        "image generation, whose options are its own",
+        """
+        import argparse
+
+
+        def setup_parser() -> argparse.ArgumentParser:
+            parser = argparse.ArgumentParser()
+            parser.add_argument(
+                "--tokenizer_cache_dir",
+                type=str,
+            )
+            return parser
+        """,
+        """
+        import argparse
+
+
+        def setup_parser() -> argparse.ArgumentParser:
+            parser = argparse.ArgumentParser()
+            parser.add_argument(
+                "--tokenizer_cache_dir",
+                type=str,
+            )
+            parser.add_argument("--tokenizer1_path", type=str, default=None, help="folder or hub name of tokenizer 1")
+            parser.add_argument("--tokenizer2_path", type=str, default=None, help="folder or hub name of tokenizer 2")
+            return parser
+        """,
+    ),
 ]
 
 REFUSED = [
     satisfied(
         "there",
         """
+        import argparse
+
         TOKENIZER1_PATH = "one"
         TOKENIZER2_PATH = "two"
 
@@ -73,8 +129,8 @@ REFUSED = [
         """,
     ),
     conflict(
-        "no constants",
-        "`TOKENIZER1_PATH` is not bound",
+        "no parser",
+        "`argparse` is not bound",
         2,
         """
         def load_tokenizers(args):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -97,6 +98,21 @@ def test_two_machines_train_as_two_processes(
     found_losses = losses(python, tmp_path / "machine-0")
     assert len(found_losses) == 4
     assert found_losses == losses(python, tmp_path / "one")
+
+
+def test_the_readmes_table_of_other_scripts(place: Path, python: Path) -> None:
+    """A script that the README gives fused attention or tokenizer paths has the option, the others have not."""
+    text = (HERE.parents[1] / "README.md").read_text("utf-8")
+    rows = re.findall(r"(?m)^\| (`\w+\.py`[^|]*) \| (yes|no)[^|]* \| (yes|no) \|", text)
+    claims = {script: row[1:] for row in rows for script in re.findall(r"\w+\.py", row[0])}
+    assert len(claims) == 13
+    variables = {**environment.variables(), "COLUMNS": "200"}
+    for script, claim in claims.items():
+        command = [str(python), script, "--help"]
+        done = subprocess.run(command, cwd=place / "sd-scripts", capture_output=True, text=True, env=variables)
+        assert done.returncode == 0, done.stderr
+        options = ("--enable_npu_flash_attention", "--tokenizer1_path")
+        assert tuple("yes" if option in done.stdout else "no" for option in options) == claim, script
 
 
 def test_fused_attention_is_plain_attention(place: Path, python: Path) -> None:
