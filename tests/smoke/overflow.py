@@ -1,10 +1,13 @@
 """An overflow in one process's shard: run by torchrun with two processes, in the environment of the recipe sdxl.
 
 Three float16 steps with OSS; in the second, one gradient that only the last process has is infinite. Prints for each
-step whether it was skipped, the scheduler's rate and the loss scale, as one line a process.
+step whether it was skipped, the scheduler's rate and the loss scale, as one line a process. First, OSS without its
+model and with two of them must be refused.
 """
 
 from __future__ import annotations
+
+import contextlib
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +20,10 @@ def main() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
     optimizer = OSS(model.parameters(), optim=torch.optim.AdamW, lr=1e-2, force_broadcast_object=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+    for objects in ((optimizer, scheduler), (model, torch.nn.Linear(1, 1), optimizer)):
+        with contextlib.suppress(ValueError):
+            accelerator.prepare(*objects)
+            raise AssertionError("OSS without its model, or with two, was not refused")
     model, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
     seen = []
     for overflows in (False, True, False):

@@ -34,7 +34,12 @@ def prepare_sharded(accelerator: Any, objects: Sequence[Any], placement: Sequenc
     owns its parameter and frees it everywhere else. No reduction buckets: a bucket is the `.grad` of its parameters,
     and `zero_grad(set_to_none=True)` would leave it behind, never to be filled again. The optimizer's state is not
     moved: it is made where the parameters are, and an OSS cannot show it before it was collected from all processes.
+
+    Raises ValueError unless there is one model: without it no gradient would be exchanged, and one of several would
+    wait for the gradients of the others' parameters.
     """
+    if sum(isinstance(each, torch.nn.Module) for each in objects) != 1:
+        raise ValueError("OSS shards one model: prepare it together with its optimizer, or use --optimizer_type=AdamW")
     from fairscale.nn.data_parallel import ShardedDataParallel
 
     oss = find_oss(objects)

@@ -17,10 +17,7 @@ try:
 except ImportError:  # not an NPU machine, or its toolkit is not sourced: no tensor can be on an NPU then
     torch_npu = None
 
-LONG, STEP = (
-    2000,
-    256,
-)  # on an NPU the kernel is for more tokens than this, a multiple of that, as the Ascend port has it
+LONG, STEP = 2000, 256  # the NPU's kernel is for more tokens than this, a multiple of that (as in Ascend's port)
 
 
 def use_fused_attention(unet: torch.nn.Module) -> int:
