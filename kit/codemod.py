@@ -75,18 +75,27 @@ def run(fix: Fix, content: bytes, name: str, count: int | None = 1, options: Opt
     if len(after) < len(before) or not all(site.done for site in after):
         line = next((site.line for site in after if not site.done), todo[0].line)
         return Result(Outcome.conflict, content, "its own postcondition does not hold after the edit", line)
-    there = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    if orphans := sorted((loose_names(result) - loose_names(content)) & there):
-        reason = f"the edit takes away what binds {', '.join(f'`{name}`' for name in orphans)}, which is still used"
+    orphans = loose_names(result) - loose_names(content)
+    if orphans and (orphans := orphans & {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}):
+        names = ", ".join(f"`{name}`" for name in sorted(orphans))
+        reason = f"the edit takes away what binds {names}, which is still used"
         return Result(Outcome.conflict, content, reason, todo[0].line)
     if _edit(fix, edited, options)[1]:
         return Result(Outcome.conflict, content, "a second run would change the file again", todo[0].line)
+    _written.clear()
+    _written[result] = edited
     return Result(Outcome.applied, result)
+
+
+# What the last fix made: the next one need not parse it again, which is half of what a fix costs.
+_written: dict[bytes, cst.Module] = {}
 
 
 @lru_cache(maxsize=1)  # often several fixes are tried on one file
 def _parse(content: bytes) -> tuple[cst.Module, int]:
     """The module, and the first line (from 1) that libcst would write otherwise, or 0."""
+    if content in _written:
+        return _written[content], 0
     module = cst.parse_module(content)
     if (written := module.bytes) == content:
         return module, 0

@@ -235,6 +235,28 @@ def test_upstreams_own_warnings_are_not_ours() -> None:
         assert run('a("\\d")\nold()\n').outcome is Outcome.applied
 
 
+def test_what_a_fix_made_need_not_be_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next fix goes on with the tree of the last one, and writes what it would after parsing that one's text."""
+
+    def twice(block: Block, options: Options) -> Iterator[Splice]:
+        for index, statement in enumerate(block.statements):
+            if block.calls(statement, "new") and not block.calls(block.statements[index - 1], "more"):
+                yield Splice(index, index, block.parse("# why\n\nmore()\n"))
+
+    def sites(tree: ast.Module, options: Options) -> list[Site]:
+        return [Site(1, "more()" in ast.unparse(tree))]
+
+    first = run("def f():\n    # old\n    old()\n    # below\n\n\nf()\n").content.decode()
+    parsed: list[object] = []
+    parse = codemod.cst.parse_module
+    monkeypatch.setattr(codemod.cst, "parse_module", lambda text: parsed.append(text) or parse(text))
+    after = run(first, sites=sites, edits=twice)
+    assert after.outcome is Outcome.applied and first.encode() not in parsed
+    codemod._written.clear()
+    codemod._parse.cache_clear()
+    assert run(first, sites=sites, edits=twice) == after and first.encode() in parsed
+
+
 def test_options_reach_the_fix() -> None:
     seen: list[Options] = []
 

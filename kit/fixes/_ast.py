@@ -7,7 +7,7 @@ import builtins
 import symtable
 import warnings
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 
 from kit.errors import KitError
 
@@ -15,8 +15,9 @@ Ancestors = tuple[ast.AST, ...]
 _SIMPLE = (ast.Expr, ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return, ast.Delete, ast.Assert, ast.Raise)
 
 
+@lru_cache(maxsize=4)  # one fix after another asks for the same file, before and after
 def parse(content: bytes, name: str) -> ast.Module:
-    """Parse with `ast`. Raises KitError with file and line."""
+    """Parse with `ast`; the tree is everybody's, and is not to be changed. Raises KitError with file and line."""
     try:
         with warnings.catch_warnings():  # an invalid escape in upstream's strings is not ours to report
             warnings.simplefilter("ignore")
@@ -36,11 +37,13 @@ def walk(tree: ast.AST, above: Ancestors = ()) -> Iterator[tuple[ast.AST, Ancest
 
 def statements(tree: ast.AST, above: Ancestors = ()) -> Iterator[tuple[ast.stmt, Ancestors]]:
     """Every statement with its ancestors, outermost first, in source order; expressions are not entered."""
-    for child in ast.iter_child_nodes(tree):
-        if isinstance(child, ast.stmt):
-            yield child, (*above, tree)
-        if isinstance(child, (ast.stmt, ast.excepthandler, ast.match_case)):
-            yield from statements(child, (*above, tree))
+    above = (*above, tree)
+    for name in ("body", "handlers", "orelse", "finalbody", "cases"):
+        inner = getattr(tree, name, ())
+        for child in inner if isinstance(inner, list) else ():
+            if isinstance(child, ast.stmt):
+                yield child, above
+            yield from statements(child, above)
 
 
 def same(node: ast.AST | None, text: str) -> bool:
@@ -212,6 +215,7 @@ def _bound_in(scope: ast.AST) -> Iterator[tuple[str, int]]:
         pending.extend(ast.iter_child_nodes(node))
 
 
+@lru_cache(maxsize=4)
 def loose_names(content: bytes) -> set[str]:
     """The names a script reads from its module's scope, or the builtins', that nothing in it binds there."""
     with warnings.catch_warnings():
