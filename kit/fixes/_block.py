@@ -42,9 +42,12 @@ class Block:
         return isinstance(statement, cst.If) and requires(_expression(self.code(statement.test)), condition)
 
     def narrowed(self, statement: cst.BaseStatement, condition: str, apart: bool = False) -> cst.BaseStatement:
-        """An `if` with `and condition` added to its test, which is a comparison, a name or an `and` of such; ``apart``:
-        the condition on a line of its own, all of it in parentheses."""
-        test = cst.BooleanOperation(statement.test, cst.And(), self.expression(condition))  # type: ignore[attr-defined]
+        """An `if` with `and condition` added to its test; ``apart``: the condition on a line of its own, all of it in
+        parentheses."""
+        old: cst.BaseExpression = statement.test  # type: ignore[attr-defined]
+        if isinstance(old, cst.BooleanOperation) and isinstance(old.operator, cst.Or) and not old.lpar:
+            old = old.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
+        test = cst.BooleanOperation(old, cst.And(), self.expression(condition))
         if apart:
             inner, outer = (
                 cst.ParenthesizedWhitespace(indent=True, last_line=cst.SimpleWhitespace(indent))
@@ -213,15 +216,23 @@ class Block:
         inner = self.with_elif(below, branch) if isinstance(below, cst.If) else branch.with_changes(orelse=below)
         return statement.with_changes(orelse=inner)
 
+    def choosing(self, branch: cst.BaseStatement, statement: cst.BaseStatement) -> cst.BaseStatement:
+        """The `if` ``branch`` with ``statement`` as its `else`; what is above that comes above it."""
+        inner = statement.with_changes(leading_lines=[])
+        below = cst.Else(cst.IndentedBlock([inner]))
+        return branch.with_changes(orelse=below, leading_lines=statement.leading_lines)  # type: ignore[attr-defined]
+
+    def in_else(self) -> bool:
+        """Whether this block is the `else` of an `if`."""
+        return len(self.enclosing) > 1 and isinstance(self.enclosing[-1], cst.Else)
+
     def with_else(self, statement: cst.BaseStatement, body: Sequence[cst.BaseStatement]) -> cst.BaseStatement:
         """An `if` with an `else` that has another body."""
         return statement.with_deep_changes(statement.orelse.body, body=body)  # type: ignore[attr-defined]
 
     def chosen_after(self, name: str) -> bool:
         """Whether this block is the `else` of an `if` that calls ``name``."""
-        if len(self.enclosing) < 2 or not isinstance(self.enclosing[-1], cst.Else):
-            return False
-        return any(self.contains_call(each, name) for each in self.body(self.enclosing[-2]))
+        return self.in_else() and any(self.contains_call(each, name) for each in self.body(self.enclosing[-2]))
 
     def contains_call(self, statement: cst.CSTNode, name: str) -> bool:
         """Whether ``name`` is called by a statement somewhere inside."""

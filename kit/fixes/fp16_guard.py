@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import requires, statements
+from kit.fixes._ast import conjuncts, requires, statements
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -27,19 +27,27 @@ _OTHER = "self.device.type != torch._C._get_privateuse1_backend_name()"
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
-    """The `if`s that ask for CUDA and raise an error that speaks of fp16."""
+    """The `if`s that ask for the kind of device and raise an error that speaks of fp16."""
     return [
         Site(statement.lineno, requires(statement.test, _OTHER))
         for statement, _ in statements(tree)
         if isinstance(statement, ast.If)
-        and requires(statement.test, _GPU)
+        and _asks_device(statement.test)
         and isinstance(statement.body[-1], ast.Raise)
         and "fp16" in ast.unparse(statement.body[-1])
     ]
 
 
+def _asks_device(test: ast.expr) -> bool:
+    """Whether a test is only true where there is no CUDA, or (accelerate 0.21 and later) is true where the device is of
+    no known kind: `self.device.type not in …`, alone or in an `or`."""
+    parts = [part for each in conjuncts(test) for part in (each.values if isinstance(each, ast.BoolOp) else [each])]
+    return requires(test, _GPU) or any(ast.unparse(part).startswith("self.device.type not in ") for part in parts)
+
+
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, statement in enumerate(block.statements):
-        refuses = block.requires(statement, _GPU) and block.raises(statement, "fp16")
-        if refuses and not block.requires(statement, _OTHER):
-            yield Splice(index, index + 1, [block.narrowed(statement, _OTHER, apart=True)])
+        if block.raises(statement, "fp16") and block.test(statement):
+            test = ast.parse(block.test(statement), mode="eval").body
+            if _asks_device(test) and not requires(test, _OTHER):
+                yield Splice(index, index + 1, [block.narrowed(statement, _OTHER, apart=True)])

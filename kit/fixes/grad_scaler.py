@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import guarded, same, statements
+from kit.fixes._ast import guarded, imports, same, statements
 
 if TYPE_CHECKING:
+    import libcst as cst
+
     from kit.fixes._block import Block
 
 TITLE = "take a PrivateUse1 device's own GradScaler"
@@ -19,41 +21,87 @@ small gradients underflow to zero, and an overflow goes into the weights. A devi
 (PrivateUse1: tpu, npu, …) has its own, at torch.<device>.amp.GradScaler. The device's name leads to it: to import the
 package here would make its name local to the whole function, and the guard above fail with UnboundLocalError."""
 LINKS = ()
-NEEDS = ("self", "torch", "kwargs")
+NEEDS = ("self", "torch")
 GENERAL = True
 
-_CUDA = "torch.cuda.amp.GradScaler"
-_CUDA_ALONE = "torch.cuda.is_available()"
 _DEVICE = "self.device.type == torch._C._get_privateuse1_backend_name()"
-_OWN = "getattr(torch, self.device.type).amp.GradScaler"
-_CODE = f"if {_DEVICE}:\n    self.scaler = {_OWN}(**kwargs)\n"
+_OWN = "self.scaler = getattr(torch, self.device.type).amp.GradScaler"
+# How accelerate took CUDA's scaler, before 0.3 to 1.0 and since; the test that a device of its own goes by there, and
+# what it takes instead. The last one chooses by itself, among the kinds it knows, and shards under FSDP.
+_CHOICES = {
+    "self.scaler = torch.cuda.amp.GradScaler()": (_DEVICE, f"{_OWN}()"),
+    "self.scaler = torch.cuda.amp.GradScaler(**kwargs)": (_DEVICE, f"{_OWN}(**kwargs)"),
+    "self.scaler = torch.amp.GradScaler('cuda', **kwargs)": (_DEVICE, f"{_OWN}(**kwargs)"),
+    "self.scaler = get_grad_scaler(self.distributed_type, **kwargs)": (
+        f"self.distributed_type != DistributedType.FSDP and {_DEVICE}",
+        f"{_OWN}(**kwargs)",
+    ),
+}
+_CALLEES = ("torch.cuda.amp.GradScaler", "torch.amp.GradScaler", "get_grad_scaler")
+_OTHERS = ("torch.cuda.is_available()", "self.state.mixed_precision == 'bf16'")  # CUDA alone; needs no scaler
+_FP16 = ("fp16", "self.state.use_fp16")  # without arguments it is this one's there, and MS-AMP's elsewhere
+_Choice = tuple[str, str]
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
-    """The assignments of CUDA's scaler that are not for machines with CUDA alone; in order below a branch for devices
-    of their own."""
+    """The places that take CUDA's scaler for fp16; in order below a branch for devices of their own."""
     found = []
     for statement, above in statements(tree):
-        if _assigns(statement, _CUDA) and not guarded(statement, above, _CUDA_ALONE):
-            found.append(Site(statement.lineno, _below_own(statement, above[-1])))
+        choice = _choice(statement)
+        bare = choice and choice[1].endswith("()") and not any(guarded(statement, above, test) for test in _FP16)
+        if not choice or bare or _choice(above[-1]) or any(guarded(statement, above, test) for test in _OTHERS):
+            continue
+        if "DistributedType" not in choice[0] or imports(tree, "DistributedType"):
+            found.append(Site(statement.lineno, _below_own(statement, above[-1], choice)))
     return found
 
 
-def _below_own(statement: ast.stmt, gate: ast.AST) -> bool:
+def _choice(statement: ast.AST) -> _Choice | None:
+    """What a device of its own goes by and takes, where a statement takes CUDA's scaler, one way or, by torch's
+    version, another."""
+    if isinstance(statement, ast.If) and len(statement.body) == len(statement.orelse) == 1:
+        one, other = _choice(statement.body[0]), _choice(statement.orelse[0])
+        return one if one == other else None
+    return _CHOICES.get(ast.unparse(statement)) if isinstance(statement, ast.Assign) else None
+
+
+def _below_own(statement: ast.stmt, gate: ast.AST, choice: _Choice) -> bool:
     """Whether ``statement`` is what an `if` does that takes the device's own scaler first."""
-    mine = isinstance(gate, ast.If) and same(gate.test, _DEVICE) and _assigns(gate.body[0], _OWN)
+    mine = isinstance(gate, ast.If) and same(gate.test, choice[0]) and ast.unparse(gate.body[0]) == choice[1]
     return mine and statement in gate.orelse  # type: ignore[attr-defined]
 
 
-def _assigns(statement: ast.stmt, maker: str) -> bool:
-    """`self.scaler = maker(**kwargs)`."""
-    return isinstance(statement, ast.Assign) and ast.unparse(statement) == f"self.scaler = {maker}(**kwargs)"
-
-
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    """The `else` with that assignment gets an `elif` above it."""
+    """An `else` that does nothing else gets an `elif` above it; elsewhere the statement becomes an `if`."""
+    if any(map(block.guarded, _OTHERS)):
+        return
     for index, statement in enumerate(block.statements):
         tests, other = block.branches(statement)
         body = block.body(other) if other else ()
-        if body and block.assigned_call(body[0], _CUDA) and _DEVICE not in tests and not block.guarded(_CUDA_ALONE):
-            yield Splice(index, index + 1, [block.with_elif(statement, block.parse(_CODE)[0])])
+        whole = _read(block, statement)
+        if whole is None and len(body) == 1:
+            choice = _read(block, body[0])
+            if choice and choice[0] not in tests and _meant(block, choice):
+                yield Splice(index, index + 1, [block.with_elif(statement, block.parse(_code(choice))[0])])
+        elif whole and _meant(block, whole) and not _inside(block):
+            yield Splice(index, index + 1, [block.choosing(block.parse(_code(whole))[0], statement)])
+
+
+def _code(choice: _Choice) -> str:
+    return f"if {choice[0]}:\n    {choice[1]}\n"
+
+
+def _read(block: Block, statement: cst.CSTNode) -> _Choice | None:
+    likely = any(block.callee(each) in _CALLEES for each in (statement, *block.body(statement)))
+    return _choice(block.read(statement)) if likely else None
+
+
+def _meant(block: Block, choice: _Choice) -> bool:
+    return not choice[1].endswith("()") or any(map(block.guarded, _FP16))
+
+
+def _inside(block: Block) -> bool:
+    """Whether this block is all there is to an `else`, or is part of a choice by torch's version."""
+    if block.in_else():
+        return len(block.statements) == 1 or _read(block, block.enclosing[-2]) is not None
+    return bool(block.enclosing) and bool(block.test(block.enclosing[-1])) and bool(_read(block, block.enclosing[-1]))

@@ -336,33 +336,50 @@ def guard_stripped(tree: ast.Module) -> ast.Module:
     return tree
 
 
+# How accelerate took CUDA's scaler over the years, and what the registered device's own one is given instead.
+SCALERS = {
+    "torch.cuda.amp.GradScaler()": "",  # where it is for fp16; elsewhere it is MS-AMP's, for CUDA alone
+    "torch.cuda.amp.GradScaler(**kwargs)": "**kwargs",
+    "torch.amp.GradScaler('cuda', **kwargs)": "**kwargs",
+    "get_grad_scaler(self.distributed_type, **kwargs)": "**kwargs",
+}
+MINE = f"self.device.type == {OWN}"
+UNSHARDED = ["self.distributed_type != DistributedType.FSDP", MINE]  # get_grad_scaler shards under FSDP
+
+
 def scaler_lacking(tree: ast.Module) -> list[int]:
-    def visit(node: ast.AST, own: bool) -> Iterator[int]:
+    """CUDA's scalers for fp16. bf16 has the range of float32, and CUDA's switches itself off there: it needs none."""
+
+    def visit(node: ast.AST, tests: list[str], own: str | None, sharding: bool) -> Iterator[int]:
         text = ast.unparse(node.value) if isinstance(node, ast.Assign) else ""
-        if text == "torch.cuda.amp.GradScaler(**kwargs)" and not own:  # without them it is MS-AMP's, for CUDA alone
+        elsewhere = {"torch.cuda.is_available()", "self.state.mixed_precision == 'bf16'"} & set(tests)
+        for_fp16 = text != "torch.cuda.amp.GradScaler()" or {"fp16", "self.state.use_fp16"} & set(tests)
+        right = own == SCALERS.get(text) and sharding is text.startswith("get_grad_scaler")
+        if text in SCALERS and for_fp16 and not elsewhere and not right:
             yield node.lineno
         for name, value in ast.iter_fields(node):
-            tests = terms(node.test) if isinstance(node, ast.If) else []
-            mine = (tests == [f"self.device.type == {OWN}"] and name == "orelse" and is_own(node.body)) or (
-                "torch.cuda.is_available()" in tests and name == "body"
-            )
+            inner, mine, shards = tests, own, sharding
+            if isinstance(node, ast.If) and name == "body":
+                inner = [*tests, *terms(node.test)]
+            elif isinstance(node, ast.If) and name == "orelse" and terms(node.test) in ([MINE], UNSHARDED):
+                mine, shards = own_scaler(node.body), len(terms(node.test)) > 1
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
-                    yield from visit(child, own or mine)
+                    yield from visit(child, inner, mine, shards)
 
-    return list(visit(tree, False))
+    return list(visit(tree, [], None, False))
 
 
-def is_own(body: list[ast.stmt]) -> bool:
-    return [ast.unparse(node) for node in body] == [
-        "self.scaler = getattr(torch, self.device.type).amp.GradScaler(**kwargs)"
-    ]
+def own_scaler(body: list[ast.stmt]) -> str | None:
+    """What the registered device's own scaler is given, where a block takes that and does nothing else."""
+    before, text = "self.scaler = getattr(torch, self.device.type).amp.GradScaler(", ast.unparse(body[0])
+    return text[len(before) : -1] if len(body) == 1 and text.startswith(before) else None
 
 
 def scaler_stripped(tree: ast.Module) -> ast.Module:
     for _, block, index in places(tree):
         node = block[index]
-        if isinstance(node, ast.If) and ast.unparse(node.test) == f"self.device.type == {OWN}" and is_own(node.body):
+        if isinstance(node, ast.If) and terms(node.test) in ([MINE], UNSHARDED) and own_scaler(node.body) is not None:
             block[index : index + 1] = node.orelse
     return tree
 

@@ -210,6 +210,35 @@ def test_fixes_of_a_library(fix: str, old: str, new: str, right: bool) -> None:
     assert (judge.wrong(fix, SCALER.encode(), after) == "") is right
 
 
+OWN = "self.scaler = getattr(torch, self.device.type).amp.GradScaler"
+CALL = "self.scaler = get_grad_scaler(self.distributed_type, **kwargs)"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "right"),
+    [
+        # in the first versions, without arguments and outside of any `else`
+        ("torch.cuda.amp.GradScaler()", f"if {judge.MINE}:\n        {OWN}()\n    else:\n        ", True),
+        ("torch.cuda.amp.GradScaler()", f"if {judge.MINE}:\n        {OWN}(**kwargs)\n    else:\n        ", False),
+        ("torch.cuda.amp.GradScaler()", f"if {judge.MINE}:\n        pass\n    else:\n        ", False),
+        # a function that chooses, and shards under FSDP
+        (CALL, f"if {' and '.join(judge.UNSHARDED)}:\n        {OWN}(**kwargs)\n    else:\n        ", True),
+        (CALL, f"if {judge.MINE}:\n        {OWN}(**kwargs)\n    else:\n        ", False),
+        (CALL, f"if {' and '.join(judge.UNSHARDED)}:\n        {OWN}(**kwargs)\n    if True:\n        ", False),
+    ],
+)
+def test_scalers_of_other_versions(before: str, after: str, right: bool) -> None:
+    line = f"self.scaler = {before.removeprefix('self.scaler = ')}"
+    script = f"from u import DistributedType, get_grad_scaler, self, kwargs, fp16, torch\nif fp16:\n    {line}\n"
+    made = script.replace(line, f"{after}{line}").encode()
+    assert judge.lacking("grad-scaler", script.encode()) == [3]
+    assert (judge.wrong("grad-scaler", script.encode(), made) == "") is right
+    for precision in ("bf16", "fp8"):
+        test = f"if self.state.mixed_precision == {precision!r}:"
+        other = script.replace("if fp16:", test).encode()
+        assert bool(judge.lacking("grad-scaler", other)) is (precision == "fp8" and "()" not in before)
+
+
 def test_what_goes_may_go_on_otherwise() -> None:
     """A block that begins alike is the same block; that its inside is another is said."""
     new, old = b"def f():\n    a = int(1)\n    run(a)\n", b"def f():\n    a = 1\n    run(a)\n"

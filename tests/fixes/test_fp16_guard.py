@@ -66,6 +66,54 @@ APPLIED = [
                 pass
         """,
     ),
+    case(
+        "a list of devices, from 0.21",
+        """
+        import torch
+
+        def check(self, err):
+            if self.device.type not in ("cuda", "mps", "npu"):
+                raise ValueError(err.format(mode="fp16", requirement="a GPU"))
+        """,
+        f"""
+        import torch
+
+        def check(self, err):
+            if (
+                self.device.type not in ("cuda", "mps", "npu")
+                and {OTHER}
+            ):
+                raise ValueError(err.format(mode="fp16", requirement="a GPU"))
+        """,
+    ),
+    case(
+        "an `or`, from 0.26, with another line about fp16 below",
+        """
+        import torch
+
+        def check(self, supported_device):
+            if self.device.type not in supported_device or is_torch_xla_available(
+                check_is_tpu=True
+            ):
+                raise ValueError(f"fp16 mixed precision requires a device in {supported_device}")
+            if self.device.type == "mps" and not is_torch_version(">=", "2.5.0"):
+                raise ValueError("fp16 mixed precision with MPS device requires a Pytorch >= 2.5.0")
+        """,
+        f"""
+        import torch
+
+        def check(self, supported_device):
+            if (
+                (self.device.type not in supported_device or is_torch_xla_available(
+                check_is_tpu=True
+            ))
+                and {OTHER}
+            ):
+                raise ValueError(f"fp16 mixed precision requires a device in {{supported_device}}")
+            if self.device.type == "mps" and not is_torch_version(">=", "2.5.0"):
+                raise ValueError("fp16 mixed precision with MPS device requires a Pytorch >= 2.5.0")
+        """,
+    ),
 ]
 
 HEAD = "import torch\ndef f(self, other):\n"
@@ -73,7 +121,7 @@ RAISE = '        raise ValueError("fp16")\n'
 REFUSED = [
     satisfied("open", f"{HEAD}    if not torch.cuda.is_available() and {OTHER}:\n{RAISE}"),
     gone("another precision", f"{HEAD}    if not torch.cuda.is_available():\n        raise ValueError('bf16')\n"),
-    gone("a device list", f"{HEAD}    if self.device.type not in ('cuda', 'npu'):\n{RAISE}"),
+    gone("a device of one kind", f"{HEAD}    if self.device.type == 'mps' and not other:\n{RAISE}"),
     gone("nothing is raised", f"{HEAD}    if not torch.cuda.is_available():\n        print('fp16')\n"),
     gone("an `or` lets others in", f"{HEAD}    if not torch.cuda.is_available() or other:\n{RAISE}"),
     conflict(

@@ -76,6 +76,99 @@ APPLIED = [
             return self.scaler
         """,
     ),
+    case(
+        "not in an else, from 0.3",
+        """
+        def choose(self, torch, kwargs):
+            if self.state.mixed_precision == "fp16":
+                kwargs = kwargs or {}
+                # of CUDA
+                self.scaler = torch.cuda.amp.GradScaler(**kwargs)
+            elif self.state.mixed_precision == "bf16":
+                self.scaler = torch.cuda.amp.GradScaler(**kwargs)
+        """,
+        f"""
+        def choose(self, torch, kwargs):
+            if self.state.mixed_precision == "fp16":
+                kwargs = kwargs or {{}}
+                # of CUDA
+                if {DEVICE}:
+                    self.scaler = {OWN}
+                else:
+                    self.scaler = torch.cuda.amp.GradScaler(**kwargs)
+            elif self.state.mixed_precision == "bf16":
+                self.scaler = torch.cuda.amp.GradScaler(**kwargs)
+        """,
+    ),
+    case(
+        "without arguments, before 0.3; and MS-AMP's",
+        """
+        def choose(self, torch, fp16, fp8):
+            if fp16:
+                self.scaler = torch.cuda.amp.GradScaler()
+            elif fp8:
+                self.scaler = torch.cuda.amp.GradScaler()
+        """,
+        f"""
+        def choose(self, torch, fp16, fp8):
+            if fp16:
+                if {DEVICE}:
+                    self.scaler = {OWN.replace("**kwargs", "")}
+                else:
+                    self.scaler = torch.cuda.amp.GradScaler()
+            elif fp8:
+                self.scaler = torch.cuda.amp.GradScaler()
+        """,
+    ),
+    case(
+        "by torch's version, before 1.0",
+        """
+        def choose(self, torch, kwargs, npu, new):
+            if npu:
+                self.scaler = torch.npu.amp.GradScaler(**kwargs)
+            else:
+                if new:
+                    self.scaler = torch.amp.GradScaler("cuda", **kwargs)
+                else:
+                    self.scaler = torch.cuda.amp.GradScaler(**kwargs)
+        """,
+        f"""
+        def choose(self, torch, kwargs, npu, new):
+            if npu:
+                self.scaler = torch.npu.amp.GradScaler(**kwargs)
+            elif {DEVICE}:
+                self.scaler = {OWN}
+            else:
+                if new:
+                    self.scaler = torch.amp.GradScaler("cuda", **kwargs)
+                else:
+                    self.scaler = torch.cuda.amp.GradScaler(**kwargs)
+        """,
+    ),
+    case(
+        "by a function, from 1.0",
+        """
+        from .utils import DistributedType, get_grad_scaler
+
+        def choose(self, torch, kwargs):
+            if self.fp16:
+                self.scaler = get_grad_scaler(self.distributed_type, **kwargs)
+            elif self.fp8:
+                self.scaler = get_grad_scaler(**kwargs)
+        """,
+        f"""
+        from .utils import DistributedType, get_grad_scaler
+
+        def choose(self, torch, kwargs):
+            if self.fp16:
+                if self.distributed_type != DistributedType.FSDP and {DEVICE}:
+                    self.scaler = {OWN}
+                else:
+                    self.scaler = get_grad_scaler(self.distributed_type, **kwargs)
+            elif self.fp8:
+                self.scaler = get_grad_scaler(**kwargs)
+        """,
+    ),
 ]
 
 HEAD = "import torch\ndef f(self, kwargs, a):\n    if a:\n        pass\n"
@@ -84,11 +177,17 @@ REFUSED = [
     satisfied("chosen", f"{HEAD}    elif {DEVICE}:\n        self.scaler = {OWN}\n    else:\n{CUDA}"),
     satisfied("chosen alone", f"import torch\nif {DEVICE}:\n    self.scaler = {OWN}\nelse:\n{CUDA[4:]}"),
     gone("for CUDA alone", f"import torch\ndef f(self, kwargs):\n    if torch.cuda.is_available():\n{CUDA}"),
+    gone("for bf16", f"import torch\ndef f(self, kwargs):\n    if self.state.mixed_precision == 'bf16':\n{CUDA}"),
+    gone("a choice that knows no FSDP", "self.scaler = get_grad_scaler(self.distributed_type, **kwargs)\n"),
     gone("another scaler", CUDA.strip().replace("cuda.", "") + "\n"),
     gone("other arguments", CUDA.strip().replace("**kwargs", "") + "\n"),
-    conflict("no kwargs", "`kwargs` is not bound", 6, f"{HEAD.replace('kwargs, ', '')}    else:\n{CUDA}"),
-    conflict("not in an else", "made 0", 3, f"import torch\ndef f(self, kwargs):\n{CUDA[4:]}"),
-    conflict("not the first there", "made 0", 7, f"{HEAD}    else:\n        pass\n{CUDA}"),
+    conflict("no torch", "`torch` is not bound", 5, f"{HEAD[13:]}    else:\n{CUDA}"),
+    conflict(
+        "a loop's else",
+        "made 0",
+        6,
+        f"import torch\ndef f(self, kwargs):\n    for x in y:\n        z()\n    else:\n{CUDA}",
+    ),
     conflict("the branch takes another", "made 0", 8, f"{HEAD}    elif {DEVICE}:\n        pass\n    else:\n{CUDA}"),
 ]
 
