@@ -40,6 +40,19 @@ APPLIED = [
         count=2,
     ),
     case(
+        "in a header",
+        """
+        import torch
+        with x.pin_memory() as y:
+            pass
+        """,
+        """
+        import torch
+        with (x.pin_memory() if torch.accelerator.is_available() else x) as y:
+            pass
+        """,
+    ),
+    case(
         "an operand is put in parentheses, an argument is not",
         """
         import torch
@@ -86,7 +99,6 @@ REFUSED = [
         2,
         "import torch\nx = y if torch.accelerator.is_available() else x.pin_memory()\n",
     ),
-    conflict("in a header", "made 0: the code is not", 2, "import torch\nwith x.pin_memory() as y:\n    pass\n"),
     conflict("two in one line", "made 1", 2, "import torch\nx = (x.pin_memory(), y.pin_memory())\n", count=2),
 ]
 
