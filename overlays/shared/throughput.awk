@@ -19,7 +19,7 @@ BEGIN { last = -1 }
   found = 0
   bar = substr(bar, RSTART, RLENGTH)
   step = bar + 0
-  if (match(bar, /( |step_)loss=[^],]*/)) { loss = substr(bar, RSTART, RLENGTH); sub(/.*=/, "", loss) } # not avr_loss
+  if (match(bar, / (step_)?loss=[^],]*/)) { loss = substr(bar, RSTART, RLENGTH); sub(/.*=/, "", loss) }
   shown = 0
   if (match(bar, /[0-9.]+s\/it/)) shown = substr(bar, RSTART) + 0
   else if (match(bar, /[0-9.]+it\/s/) && substr(bar, RSTART) + 0 > 0) shown = 1 / (substr(bar, RSTART) + 0)

@@ -82,6 +82,8 @@ def test_other_lines(awk):
     assert report(draw([2.0] * 4, initial=100), awk) == {fps: "32", loss: "0.5"}  # resumed at step 100
     assert report(draw([2.0] * 4, loss="nan"), awk)[loss] == "nan"
     assert report(draw([2.0] * 4, loss="1.2e-05"), awk)[loss] == "1.2e-05"
+    for other in ("step_loss=0.5", "avr_loss=9.9, loss=0.5", "loss=0.5, avr_loss=9.9"):  # sd-lora's bar, and sdxl's
+        assert report(draw([2.0] * 4).replace("loss=0.5", other), awk)[loss] == "0.5"
     noise = "Caching latents: 100%|███| 4/4 [00:06<00:00,  9.00s/it]\n[rank1] 3/4 [x]\nSteps:\n"
     assert report(noise + draw([2.0] * 4), awk) == {fps: "32", loss: "0.5"}
     glued = draw([2.0] * 4).replace("Steps:", "INFO - saved Steps:")

