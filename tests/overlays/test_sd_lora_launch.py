@@ -137,6 +137,14 @@ def test_mistakes_are_one_line_and_nothing_starts(arguments: list[str], message:
     assert run.stderr.startswith(f"{FP32}: error: ") and run.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(("device", "said"), [("npu", "one of fp16, no on Ascend NPU"), ("cpu", "no on CPU")])
+def test_bf16_is_not_for_this_accelerate(device: str, said: str, launch: Any) -> None:
+    """Where the device could: accelerate 0.16 ends in `'NoneType' object has no attribute 'unscale_'`."""
+    run = launch(device, FP32, "--mixed_precision=bf16")
+    assert (run.status, run.argv) == (2, [])
+    assert f"--mixed_precision is {said}, not 'bf16'" in run.stderr
+
+
 def test_missing_device_package_is_an_error(launch: Any) -> None:
     run = launch("tpu", FP32, PYTHONPATH="")
     assert (run.status, run.argv) == (2, [])
