@@ -152,6 +152,13 @@ def test_refused_before_anything_starts(script: str, arguments: list[str], said:
     assert said in err and err.count("\n") == 1
 
 
+def test_more_processes_than_cards(tree: Path) -> None:
+    render("npu", tree / "tree", name="sdxl")
+    status, _, err, argv = launch(tree, "pretrain_full_1m_8p_sdxl.sh", ASCEND_RT_VISIBLE_DEVICES="2,3")
+    assert (status, argv) == (2, [])
+    assert "--nproc_per_node is 8, but ASCEND_RT_VISIBLE_DEVICES=2,3 shows 2 devices\n" in err
+
+
 def test_it_fails_when_training_fails(tree: Path) -> None:
     status, _, err, _ = launch(tree, "pretrain_full_1m_1p_sdxl.sh", FAKE_STATUS="7")
     assert status == 7
