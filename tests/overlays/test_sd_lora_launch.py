@@ -123,6 +123,8 @@ def test_open_files(launch: Any) -> None:
         (["--validation_prompt="], r"--validation_prompt is empty"),
         (["--num_validation_images=0"], r"--num_validation_images is a whole number from 1, not '0'"),
         (["--mixed_precision=bf16"], r"--mixed_precision is one of fp16, no on Sophgo TPU"),
+        (["--lr_scheduler=cosin"], r"--lr_scheduler is one of constant, constant_with_warmup, linear"),
+        (["--report_to=tensorbord"], r"--report_to is one of tensorboard, wandb, comet_ml, all"),
         (["--num_processors=2"], r"unknown option --num_processors; known are: device, model_name, .*log_file"),
         (["--config_file=x"], r"unknown option --config_file"),
         (["--", "--train_batch_size=4"], r"--train_batch_size after --: give it before, as --batch_size"),
