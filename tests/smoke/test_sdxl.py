@@ -100,6 +100,21 @@ def test_two_machines_train_as_two_processes(
     assert found_losses == losses(python, tmp_path / "one")
 
 
+def test_token_lengths(place: Path, python: Path, tmp_path: Path) -> None:
+    """77 is CLIP's one window, as without the option; of 512 tokens none is lost."""
+    smoke.build_tiny("sdxl", python, tmp_path / "tiny")
+    command = [str(python), str(HERE / "token_lengths.py"), str(place / "sd-scripts"), str(tmp_path / "tiny")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment.variables())
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("length ")] == [
+        "length none: 75 tokens, 1 windows, 77 hidden states",
+        "length 77: 75 tokens, 1 windows, 77 hidden states",
+        "length 150: 150 tokens, 2 windows, 152 hidden states",
+        "length 225: 225 tokens, 3 windows, 227 hidden states",
+        "length 512: 525 tokens, 7 windows, 527 hidden states",
+    ]
+
+
 def test_the_readmes_table_of_other_scripts(place: Path, python: Path) -> None:
     """A script that the README gives fused attention or tokenizer paths has the option, the others have not."""
     text = (HERE.parents[1] / "README.md").read_text("utf-8")
