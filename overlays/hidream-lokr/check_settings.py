@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -85,14 +86,23 @@ def merge(config: dict, backends: list, words: Iterable[str], known: set[str]) -
 def check_config(config: dict, device: str, file: Path) -> None:
     """What can be said of the options alone. Raises Mistake."""
     for key, item in config.items():
-        if isinstance(item, str) and item.strip().lower() in ("true", "false"):
-            raise Mistake(f'{file}: "{key}": "{item}" in quotes would be dropped: write {item.lower()}, without quotes')
+        if isinstance(item, str) and item.strip().lower() == "false":
+            raise Mistake(f'{file}: "{key}": "{item}" in quotes would be dropped: write false, without quotes')
     precisions = {key: item for key, item in config.items() if key.endswith("_precision")}
     for key, item in (*precisions.items(), ("optimizer", config.get("optimizer"))):
         needs_cuda = str(item).startswith(("nf4", "fp8", "bnb-")) or str(item).endswith("-bnb")
         if needs_cuda and device != "cuda":
             better = "optimi-lion" if key == "optimizer" else "int8-quanto"
             raise Mistake(f'"{key}": {item} needs CUDA (bitsandbytes, or its 8-bit floats), this is {device}: {better}')
+    if config.get("base_model_precision") == "fp8-quanto":
+        raise Mistake('"base_model_precision": SimpleTuner does not take fp8-quanto for HiDream: fp8-torchao')
+    if config.get("enable_group_offload") and device != "cuda":
+        raise Mistake(f'"enable_group_offload": SimpleTuner has it for CUDA only, this is {device}: false')
+    if config.get("optimizer_release_gradients"):
+        if config.get("model_type") == "lora" and config.get("lora_type") == "lycoris":
+            raise Mistake('"optimizer_release_gradients": SimpleTuner updates no weight of a LyCORIS so: false')
+        if config.get("gradient_accumulation_steps", 1) != 1:
+            raise Mistake('"optimizer_release_gradients" keeps none to accumulate: "gradient_accumulation_steps": 1')
     if config.get("mixed_precision") == "fp16" and device == "cpu":
         raise Mistake('"mixed_precision": a CPU does not train in fp16: bf16')
     if config.get("model_type") == "full" and config.get("base_model_precision", "no_change") != "no_change":
@@ -105,9 +115,7 @@ def check_config(config: dict, device: str, file: Path) -> None:
         if not (Path(model).expanduser() / "model_index.json").is_file():
             raise Mistake(f"no model_index.json in {model}: give the folder of the whole model")
     elif not HUB_NAME.fullmatch(model):
-        raise Mistake(
-            f"no folder {model!r} (from {Path.cwd()}): give the model's folder, or a hub name such as org/name"
-        )
+        raise Mistake(f"{_missing(Path(model))}: give the model's folder, or a hub name such as org/name")
 
 
 def check_adapter(config: dict) -> None:
@@ -144,11 +152,15 @@ def check_data(backends: list, config: dict, processes: int, file: Path) -> None
         if each.get("type", "local") == "local":
             count = _check_images(each, file)
             total = count * (int(each.get("repeats", 0)) + 1)
-            least = max(batch, each.get("vae_batch_size", config.get("vae_batch_size", 1)))
+            least = max(batch, each.get("vae_batch_size", config.get("vae_batch_size", 1)) + 1)
             if total < least:
                 what = f'{count} images, {total} with "repeats", are fewer than {least}'
-                why = 'batch x accumulation x processes, or "vae_batch_size"'
+                why = 'batch x accumulation x processes, and more than "vae_batch_size"'
                 raise Mistake(f'{each["id"]}: {what} ({why}): more images, or "repeats": {-(-least // count) - 1}')
+    for each in enabled:
+        if each.get("dataset_type") == "eval" and each.get("type", "local") == "local":
+            _check_images(each, file)
+    for each in images:
         masks = each.get("conditioning_data")
         if masks is not None:
             _check_masks(each, next((other for other in enabled if other["id"] == masks), None), file)
@@ -161,9 +173,13 @@ def _images(folder: Path) -> list[Path]:
 def _folder(each: dict, file: Path) -> Path:
     folder = Path(str(each.get("instance_data_dir", ""))).expanduser()
     if not each.get("instance_data_dir") or not folder.is_dir():
-        where = f"no folder {folder} (from {Path.cwd()})"
-        raise Mistake(f'{each["id"]}: {where}: put the images there, or set "instance_data_dir" in {file}')
+        put = f'put the images there, or set "instance_data_dir" in {file}'
+        raise Mistake(f"{each['id']}: {_missing(folder)}: {put}")
     return folder
+
+
+def _missing(folder: Path) -> str:
+    return f"no folder {folder}" if folder.is_absolute() else f"no folder {folder} (from {Path.cwd()})"
 
 
 def _check_images(each: dict, file: Path) -> int:
@@ -198,16 +214,15 @@ def _check_masks(each: dict, masks: dict | None, file: Path) -> None:
         )
 
 
-def link_llama(llama: str, target: Path) -> None:
-    """Make ``target`` the folder SimpleTuner wants a Llama in, by links to where it is. Raises Mistake."""
+def find_llama(llama: str) -> dict[str, Path]:
+    """Where the Llama and its tokenizer are, by the names SimpleTuner has for their folders. Raises Mistake."""
     folder = Path(llama).expanduser().resolve()
+    found = {}
     for part, marker in {"text_encoder_4": "config.json", "tokenizer_4": "tokenizer_config.json"}.items():
-        source = folder / part if (folder / part).is_dir() else folder
-        if not (source / marker).is_file():
-            raise Mistake(f"--llama: no {marker} in {source}: give the folder of the Llama with its tokenizer")
-        target.mkdir(parents=True, exist_ok=True)
-        (target / part).unlink(missing_ok=True)
-        (target / part).symlink_to(source)
+        found[part] = folder / part if (folder / part).is_dir() else folder
+        if not (found[part] / marker).is_file():
+            raise Mistake(f"--llama: no {marker} in {found[part]}: give the folder of the Llama with its tokenizer")
+    return found
 
 
 def run(device: str, processes: int, words: list[str]) -> str:
@@ -223,12 +238,15 @@ def run(device: str, processes: int, words: list[str]) -> str:
     check_config(config, device, Path(place))
     check_adapter(config)
     check_data(backends, config, processes, Path(backends_file))
+    llama = find_llama(own["llama"]) if own.get("llama") else {}
     if "check" in own:
         return ""
     folder = Path(str(config["output_dir"])).expanduser() / "settings"
     folder.mkdir(parents=True, exist_ok=True)
-    if own.get("llama"):
-        link_llama(own["llama"], folder / "llama")
+    shutil.rmtree(folder / "llama", ignore_errors=True)  # links, of another run
+    for part, source in llama.items():  # into one folder, as SimpleTuner wants them
+        (folder / "llama").mkdir(exist_ok=True)
+        (folder / "llama" / part).symlink_to(source)
     config["data_backend_config"] = str(folder / "multidatabackend.json")
     (folder / "multidatabackend.json").write_text(json.dumps(backends, indent=4) + "\n", encoding="utf-8")
     (folder / "config.json").write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")

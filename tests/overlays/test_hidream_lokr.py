@@ -82,14 +82,15 @@ def test_every_option_changes_something(tmp_path: Path) -> None:
         plain = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
-def test_masks_and_half_resolution(tmp_path: Path) -> None:
-    folder = render(tmp_path, multi_resolution="true", masks="/masks", regularisation_data="")
+def test_masks_half_resolution_and_evaluation(tmp_path: Path) -> None:
+    folder = render(tmp_path, multi_resolution="true", masks="/masks", regularisation_data="", eval_data="/eval")
     backends = json.loads((folder / "config" / "multidatabackend.json").read_text("utf-8"))
     assert [(each["id"], each.get("resolution"), each.get("conditioning_data")) for each in backends] == [
         ("dreambooth-subject", 1024, "dreambooth-subject-masks"),
         ("dreambooth-subject-masks", 1024, None),
         ("dreambooth-subject-half", 512, "dreambooth-subject-half-masks"),
         ("dreambooth-subject-half-masks", 512, None),
+        ("eval", 1024, None),
         ("text-embeds", None, None),
     ]
 
@@ -158,9 +159,17 @@ SUBJECT = {"file": "multidatabackend.json", "id": "dreambooth-subject"}
         ({}, ["--optimizer=bnb-lion8bit-paged"], '"optimizer": bnb-lion8bit-paged needs CUDA .*: optimi-lion'),
         ({}, ["--train_batch_size=0"], '"train_batch_size": 0 is no whole number from 1'),
         ({}, ["--model_type=full"], '"model_type": full trains the very weights .*: no_change'),
-        ({}, ["--pretrained_model_name_or_path=./nowhere"], "no folder './nowhere'"),
+        ({}, ["--pretrained_model_name_or_path=./nowhere"], "no folder nowhere .from .*: give the model's"),
         ({}, ["--pretrained_model_name_or_path=llama"], "no model_index.json in llama"),
         ({}, ["--llama=model"], "--llama: no config.json in .*model"),
+        ({}, ["--llama=nowhere", "--check"], "--llama: no config.json in .*nowhere"),
+        ({}, ["--enable_group_offload=true"], '"enable_group_offload": SimpleTuner has it for CUDA only, this is cpu'),
+        (
+            {},
+            ["--optimizer_release_gradients=true", "--lora_type=standard", "--gradient_accumulation_steps=2"],
+            'keeps none to accumulate: "gradient_accumulation_steps": 1',
+        ),
+        ({}, ["--optimizer_release_gradients=true"], "SimpleTuner updates no weight of a LyCORIS so: false"),
         ({}, ["use_ema"], "use_ema: write --name=value"),
         (
             {},
@@ -172,6 +181,8 @@ SUBJECT = {"file": "multidatabackend.json", "id": "dreambooth-subject"}
         ({}, ["--data.caption_strategy=textfile"], r"no 0.txt beside datasets.*0.png \(3 of 3 are missing\)"),
         ({}, ["--train_batch_size=4"], '3 images, 3 with "repeats", are fewer than 4 .*"repeats": 1'),
         ({}, ["--gradient_accumulation_steps=4"], "are fewer than 4"),
+        ({}, ["--vae_batch_size=3"], 'are fewer than 4 .*more than "vae_batch_size"'),
+        ({**SUBJECT, "dataset_type": "eval", "instance_data_dir": "none"}, [], "dreambooth-subject: no folder none"),
         ({"file": "config.json", "use_ema": "False"}, [], '"use_ema": "False" in quotes would be dropped: write false'),
         ({**SUBJECT, "caption_strategy": None}, [], 'dreambooth-subject: "caption_strategy" is missing'),
         ({**SUBJECT, "instance_prompt": ""}, [], 'needs an "instance_prompt"'),
@@ -191,6 +202,24 @@ def test_refused(change: dict[str, Any], words: list[str], said: str, checker: M
     with pytest.raises(checker.Mistake, match=said) as refused:
         checker.run("cpu", 1, ["--output_dir=out", *words])
     assert "\n" not in str(refused.value)
+
+
+def test_fp8_quanto_is_not_for_hidream(checker: ModuleType, tree: Path) -> None:
+    with pytest.raises(checker.Mistake, match="does not take fp8-quanto for HiDream: fp8-torchao"):
+        checker.run("cuda", 1, ["--base_model_precision=fp8-quanto"])
+
+
+def test_true_in_quotes_is_not_dropped(checker: ModuleType, tree: Path) -> None:
+    """The seed has "gradient_checkpointing": "true", which SimpleTuner takes for what it says."""
+    _edit(tree, "config.json", gradient_checkpointing="true")
+    assert checker.run("cpu", 1, ["--check"]) == ""
+
+
+def test_a_llama_is_that_of_this_run(checker: ModuleType, tree: Path) -> None:
+    folder = Path(checker.run("cpu", 1, ["--output_dir=out", "--llama=llama"]))
+    assert (folder / "llama" / "text_encoder_4" / "config.json").is_file()
+    checker.run("cpu", 1, ["--output_dir=out"])
+    assert not (folder / "llama").exists() and (tree / "llama" / "config.json").is_file()
 
 
 def test_an_option_simpletuner_does_not_have(checker: ModuleType, tree: Path) -> None:
