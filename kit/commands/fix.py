@@ -133,14 +133,14 @@ def _choose(named: Sequence[str], device: str | None, torch: str | None) -> dict
             raise KitError(f"fix {name} belongs to a recipe; it is not for any script", hint)
     wanted = fixes.with_brought(named or known)
     newer = _too_new(wanted, torch)
-    chosen = _options([name for name in wanted if name not in newer], device)
+    chosen = options_for([name for name in wanted if name not in newer], device)
     for name in named:
         if name in newer:
             raise KitError(
                 f"fix {name} needs torch {fixes.oldest_torch(name)}, not {torch}", "leave out --torch, or the fix"
             )
         if name not in chosen:
-            fitting = ",".join(each for each in devices.names() if _options([name], each))
+            fitting = ",".join(each for each in devices.names() if options_for([name], each))
             hint = f"kit fix --device {{{fitting}}} {name} FILE…"
             raise KitError(f"fix {name} " + ("differs by device" if device is None else f"is not for {device}"), hint)
     return chosen
@@ -157,7 +157,7 @@ def _too_new(names: Sequence[str], torch: str | None) -> list[str]:
     return [name for name in names if (needed := fixes.oldest_torch(name)) and installed < Version(needed)]
 
 
-def _options(names: Sequence[str], device: str | None) -> dict[str, Options]:
+def options_for(names: Sequence[str], device: str | None) -> dict[str, Options]:
     """Each fix's options. Left out are those that need to know a device where there is none, and those that are about
     something the device has not (a package of its own)."""
     templates = {name: getattr(fixes.load(name), "OPTIONS", {}) for name in names}

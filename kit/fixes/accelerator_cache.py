@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import calls, guarded, same, statements
+from kit.fixes._ast import Ancestors, calls, guarded, same, statements
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -35,12 +35,11 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     found = []
     for statement, above in statements(tree):
         if isinstance(statement, ast.If) and same(statement.test, _IS_CUDA) and _empties(statement.body, _CUDA):
-            other = statement.orelse[0] if statement.orelse else None
-            done = isinstance(other, ast.If) and same(other.test, _IS_THERE) and _empties(other.body, _ANY)
+            done = any(same(other.test, _IS_THERE) and _empties(other.body, _ANY) for other in _branches(statement))
             found.append(Site(statement.lineno, done))
         elif calls(statement, _CUDA) and not guarded(statement, above, _IS_CUDA):
             found.append(Site(statement.lineno, False))
-        elif isinstance(statement, ast.If) and same(statement.test, _IS_THERE) and not _of_cuda(above[-1]):
+        elif isinstance(statement, ast.If) and same(statement.test, _IS_THERE) and not _of_cuda(statement, above):
             found += [Site(statement.lineno, True)] * _empties(statement.body, _ANY)
     return found
 
@@ -49,8 +48,17 @@ def _empties(body: list[ast.stmt], name: str) -> bool:
     return any(calls(statement, name) for statement in body)
 
 
-def _of_cuda(parent: ast.AST) -> bool:
-    return isinstance(parent, ast.If) and same(parent.test, _IS_CUDA)
+def _branches(statement: ast.stmt) -> Iterator[ast.If]:
+    """An `if` and its `elif`s."""
+    while isinstance(statement, ast.If):
+        yield statement
+        statement = statement.orelse[0] if statement.orelse else ast.Pass()
+
+
+def _of_cuda(branch: ast.If, above: Ancestors) -> bool:
+    """Whether an `if` is an `elif` of one that asks for CUDA."""
+    outer = [node for node in above if isinstance(node, ast.If) and same(node.test, _IS_CUDA)]
+    return any(branch in _branches(node) for node in outer)
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
@@ -58,9 +66,11 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         if block.calls(statement, _CUDA) and not block.guarded(_IS_CUDA):
             first = block.parse(_EMPTY)[0].with_changes(leading_lines=statement.leading_lines)  # type: ignore[attr-defined]
             yield Splice(index, index + 1, [first])
-        cuda = block.test(statement) == _IS_CUDA and not statement.orelse  # type: ignore[attr-defined]
+        tests, other = block.branches(statement)
+        # an `else` would no longer be for that accelerator
+        cuda = tests[:1] == [_IS_CUDA] and _IS_THERE not in tests and not other
         if cuda and any(block.calls(inner, _CUDA) for inner in block.body(statement)):
             before = [inner for inner in block.body(statement) if block.calls(inner, "gc.collect")]
-            other = block.parse(_EMPTY)[0]
-            other = block.with_body(other, [*before, *block.body(other)])
-            yield Splice(index, index + 1, [statement.with_changes(orelse=other)])
+            branch = block.parse(_EMPTY)[0]
+            branch = block.with_body(branch, [*before, *block.body(branch)])
+            yield Splice(index, index + 1, [block.with_elif(statement, branch)])

@@ -1,8 +1,9 @@
 """`kit fix` over every training script of diffusers: python tests/bench/bench_breadth.py [COMMIT…]
 
 For each commit (default: the one the HiDream recipe pins, and upstream's newest) and each general fix: how many scripts
-lack it, as `judge.py` sees it, how many of those are mended, how many refused, and every refusal's reason. Every result
-must compile, be right in the judge's eyes, and be left alone by a second run; the exit status is 1 if one is not.
+lack it, as `judge.py` and `judge_scripts.py` see it, how many of those are mended, how many refused, and the reason of
+each refusal. Every result must compile, be right in the judge's eyes, and be left alone by a second run; the exit
+status is 1 if one is not.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import judge
+import judge_scripts
 
 from kit import codemod, fixes, git, recipe, store
-from kit.commands.fix import mend
-from kit.fixes import Options, Outcome
+from kit.commands.fix import mend, options_for
+from kit.fixes import Outcome
 from kit.paths import TreePath
 from kit.recipe import Upstream
 
 URL = "https://github.com/huggingface/diffusers"
 FOLDER = TreePath("examples")
+DEVICE = "npu"  # device-package differs by device
 
 
 @dataclass
@@ -73,26 +76,24 @@ def breadth(commit: str) -> int:
 def one(path: str, content: bytes) -> Judged:
     """Every general fix on one script, each judged by itself, then all of them together."""
     found = Judged(path)
-    chosen: dict[str, Options] = {name: {} for name in fixes.general()}
+    chosen = options_for(fixes.general(), DEVICE)
     findings, after = mend(content, path, chosen)
     found.outcomes = {each.fix: str(each.outcome) for each in findings}
     found.refused = {f.fix: f"line {f.lines[0]}: {f.reason}" for f in findings if f.outcome is Outcome.conflict}
     for name in chosen:
-        if name not in judge.LACKING:
-            found.faults.append(f"{name}: there is no judge for it")
-            continue
-        if judge.lacking(name, content):
+        lines = judge_scripts.lacking(name, content)
+        if lines:
             found.lacked.append(name)
             if found.outcomes[name] in ("satisfied", "gone"):
-                found.faults.append(f"{name}: the judge sees line {judge.lacking(name, content)[0]}")
+                found.faults.append(f"{name}: the judge sees line {lines[0]}")
         elif found.outcomes[name] == "applied" and name not in BROUGHT:
             found.faults.append(f"{name}: applied where the judge sees nothing to do")
         if found.outcomes[name] == "applied":
             before = content  # a fix that another brings has its place only after that one
             for other in (other for other in chosen if name in fixes.brings(other)):
                 before = codemod.run(fixes.load(other), before, path, None).content
-            alone = codemod.run(fixes.load(name), before, path, None).content
-            if fault := judge.wrong(name, before, alone):
+            alone = codemod.run(fixes.load(name), before, path, None, chosen[name]).content
+            if fault := judge_scripts.wrong(name, before, alone):
                 found.faults.append(f"{name}: {fault}")
     compile(after, path, "exec", dont_inherit=True)
     if after != content and mend(after, path, chosen)[1] != after:

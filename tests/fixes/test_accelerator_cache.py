@@ -59,6 +59,25 @@ APPLIED = [
         """,
     ),
     case(
+        "below the branches of others",
+        """
+        import torch
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        elif is_torch_npu_available():
+            torch_npu.npu.empty_cache()
+        """,
+        """
+        import torch
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        elif is_torch_npu_available():
+            torch_npu.npu.empty_cache()
+        elif torch.accelerator.is_available():
+            torch.get_device_module().empty_cache()
+        """,
+    ),
+    case(
         "in an else, too",
         """
         import torch

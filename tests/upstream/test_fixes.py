@@ -197,6 +197,7 @@ COUNTS = {
 GENERAL = sorted({name for name, _ in COUNTS})  # the fixes about any training script
 UNBOUND = "`accelerator` is not bound there"
 NO_DTYPE = "`torch_dtype` is not bound there"
+NO_FINAL = "`is_final_validation` is not bound there"
 MADE_0 = "expected 1 edit, made 0: the code is not as the fix knows it"
 # Every refusal, and why it is right.
 CONFLICTS = {
@@ -211,13 +212,14 @@ CONFLICTS = {
     "deepspeed-checkpoint: examples/vqgan/train_vqgan.py:988": "expected 1 place to fix, found 2 (lines 988, 1011)",
     # Averaged weights, which DeepSpeed does not load, come after the models.
     "deepspeed-resume: examples/amused/train_amused.py:544": MADE_0,
-    # These do not hand log_validation the dtype, or call it `weight_dtype`.
+    # These build the pipeline in log_validation, of what is being trained, or know its parts' dtypes: Sana's VAE and
+    # CogVideoX' must stay as they are.
     "validation-dtype: examples/cogvideo/train_cogvideox_image_to_video_lora.py:721": NO_DTYPE,
     "validation-dtype: examples/cogvideo/train_cogvideox_lora.py:738": NO_DTYPE,
     "validation-dtype: examples/dreambooth/train_dreambooth_lora_sana.py:169": NO_DTYPE,
-    "validation-dtype: examples/research_projects/gligen/train_gligen_text.py:61": NO_DTYPE,
+    "validation-dtype: examples/research_projects/gligen/train_gligen_text.py:61": NO_FINAL,
     "validation-dtype: examples/research_projects/pixart/train_pixart_controlnet_hf.py:116": NO_DTYPE,
-    "validation-dtype: examples/research_projects/realfill/train_realfill.py:130": NO_DTYPE,
+    "validation-dtype: examples/research_projects/realfill/train_realfill.py:130": NO_FINAL,
     "validation-dtype: examples/research_projects/sana/train_sana_sprint_diffusers.py:282": NO_DTYPE,
     "validation-dtype: examples/textual_inversion/textual_inversion_sdxl.py:149": NO_DTYPE,
     # One pop for each of two models: right with `count = 2` in the recipe.

@@ -1,0 +1,374 @@
+"""The judge of the fixes about any script, beside `judge.py`, whose words and whose rules hold: told without kit's own
+fixes, each result is right where no place lacks the fix, and where taking it out gives the script as it was.
+
+What a fix writes in place of something else is taken out by writing that again, in both scripts.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+
+import judge
+
+ANY = "torch.accelerator.is_available()"
+CUDA = "torch.cuda.is_available()"
+EMPTY = "torch.cuda.empty_cache()"
+PACKAGE = "torch_npu"  # of the device that the bench fixes scripts for
+UNDER_DEEPSPEED = f"if {judge.DEEPSPEED}:\n    return"
+NAME = "'pytorch_lora_weights.safetensors'"
+
+
+def wrong(fix: str, before: bytes, after: bytes) -> str:
+    """As `judge.wrong`, of every fix."""
+    if fix in judge.LACKING:
+        return judge.wrong(fix, before, after)
+    if left := lacking(fix, after):
+        return f"line {left[0]} still lacks it"
+    if ast.dump(STRIPPED[fix](judge.parse(after))) != ast.dump(STRIPPED[fix](judge.parse(before))):
+        return "something else changed, or it is in the wrong place"
+    if loose := judge.undefined(after) - judge.undefined(before):
+        return f"not defined: {', '.join(sorted(loose))}"
+    return ""
+
+
+def lacking(fix: str, content: bytes) -> list[int]:
+    """As `judge.lacking`, of every fix."""
+    return judge.lacking(fix, content) if fix in judge.LACKING else LACKING[fix](judge.parse(content))
+
+
+class Rewritten(ast.NodeTransformer):
+    """A tree with nodes replaced, the inner ones first."""
+
+    def __init__(self, change: Callable[[ast.AST], ast.AST | None]) -> None:
+        self.change = change
+
+    def generic_visit(self, node: ast.AST) -> ast.AST | None:
+        return self.change(super().generic_visit(node))
+
+
+def rewritten(tree: ast.Module, change: Callable[[ast.AST], ast.AST | None]) -> ast.Module:
+    changed: ast.Module = Rewritten(change).visit(tree)
+    return changed
+
+
+def text(node: ast.AST | None) -> str:
+    return ast.unparse(node) if node else ""
+
+
+def functions(tree: ast.Module, name: str) -> list[ast.FunctionDef]:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith(name)]
+
+
+def calls(tree: ast.AST) -> list[ast.Call]:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
+def imported_by(tree: ast.AST, module: str, name: str) -> bool:
+    lines = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == module]
+    return any(alias.name == name for line in lines for alias in line.names)
+
+
+def without_names(tree: ast.Module) -> ast.Module:
+    """What fixes import: DistributedType of accelerate's, and copy."""
+    for node in tree.body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            node.names = [alias for alias in node.names if alias.name not in ("DistributedType", "copy")]
+    tree.body = [node for node in tree.body if not isinstance(node, (ast.Import, ast.ImportFrom)) or node.names]
+    return tree
+
+
+# accelerator-cache: below the branch for CUDA, or in place of a call without one.
+
+
+def cache_lacking(tree: ast.Module) -> list[int]:
+    found: list[int] = []
+    for parent, block, index in judge.places(tree):
+        node = block[index]
+        alone = not (isinstance(parent, ast.If) and block is parent.body and CUDA in judge.terms(parent.test))
+        if text(node) == EMPTY and alone:
+            found.append(node.lineno)
+        if isinstance(node, ast.If) and text(node.test) == CUDA and EMPTY in map(text, node.body):
+            found += [node.lineno] * (f"elif {ANY}:" not in text(node))
+    return found
+
+
+def cache_stripped(tree: ast.Module) -> ast.Module:
+    for parent, block, index in judge.places(tree):
+        node = block[index]
+        if isinstance(node, ast.If) and text(node.test) == ANY and "get_device_module().empty" in text(node.body[-1]):
+            empties = [text(each).endswith(".empty_cache()") for each in getattr(parent, "body", [])]
+            below = isinstance(parent, ast.If) and block is parent.orelse and any(empties)
+            block[index : index + 1] = node.orelse if below else ast.parse(EMPTY).body
+    return tree
+
+
+# deepspeed-resume: a hook that loads a LoRA leaves at once under DeepSpeed.
+
+
+def resume_lacking(tree: ast.Module) -> list[int]:
+    hooks = functions(tree, "load_model_hook")
+    return [h.lineno for h in hooks if ".lora_state_dict(" in text(h) and judge.DEEPSPEED not in text(h)]
+
+
+def resume_stripped(tree: ast.Module) -> ast.Module:
+    for hook in functions(tree, "load_model_hook"):
+        hook.body = hook.body[1:] if text(hook.body[0]) == UNDER_DEEPSPEED else hook.body
+    return without_names(tree)
+
+
+# device-package: imported at the top, below torch.
+
+
+def package_lacking(tree: ast.Module) -> list[int]:
+    names = [(alias.name, alias.lineno) for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
+    torch = [line for name, line in names if name == "torch"][:1]
+    return [line for line in torch if not any(name == PACKAGE and other >= line for name, other in names)]
+
+
+def package_stripped(tree: ast.Module) -> ast.Module:
+    tree.body = [node for node in tree.body if text(node) != f"import {PACKAGE}"]
+    return tree
+
+
+# device-placement: no call is given CUDA by name, or is a method of its name.
+
+TAKING = ("torch.autocast", "torch.amp.autocast", "torch.device", "torch.Generator")
+
+
+def devices(call: ast.Call) -> list[ast.expr]:
+    first = call.args[:1] if text(call.func) in TAKING or text(call.func).endswith(".to") else []
+    return [*first, *(each.value for each in call.keywords if each.arg in ("device", "device_type"))]
+
+
+def placement_lacking(tree: ast.Module) -> list[int]:
+    def names_cuda(call: ast.Call) -> bool:
+        method = text(call).endswith(".cuda()") or (text(call.func) == "torch.cuda.amp.autocast" and not call.args)
+        return method or any(text(value) in ("'cuda'", "'cuda:0'") for value in devices(call))
+
+    return [c.lineno for c in calls(tree) if names_cuda(c)] if imported_by(tree, "accelerate", "Accelerator") else []
+
+
+def placement_stripped(tree: ast.Module) -> ast.Module:
+    def change(node: ast.AST) -> ast.AST:
+        if isinstance(node, ast.Call):
+            if text(node.func) == "torch.cuda.amp.autocast":
+                node.func, node.args = ast.parse("torch.autocast", mode="eval").body, [ast.Name("DEVICE")]
+            elif text(node).endswith(".cuda()"):
+                node = ast.Call(ast.Attribute(node.func.value, "to"), [ast.Name("DEVICE")], [])
+            for value in devices(node):
+                if text(value) in ("'cuda'", "'cuda:0'", "accelerator.device", "accelerator.device.type"):
+                    node.args = [ast.Name("DEVICE") if each is value else each for each in node.args]
+                    for each in node.keywords:
+                        each.value = ast.Name("DEVICE") if each.value is value else each.value
+        return node
+
+    return ast.parse(text(rewritten(tree, change)))  # what was made here and what was read is the same then
+
+
+# device-scaler: told the kind of device.
+
+
+def scaler_lacking(tree: ast.Module) -> list[int]:
+    makers = ["torch.cuda.amp.GradScaler", *["GradScaler"] * imported_by(tree, "torch.cuda.amp", "GradScaler")]
+    made = [node for node in ast.walk(tree) if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)]
+    return [n.lineno for n in made if text(n.value.func) in makers and isinstance(n.targets[0], ast.Name)]
+
+
+def scaler_stripped(tree: ast.Module) -> ast.Module:
+    def change(node: ast.AST) -> ast.AST:
+        if isinstance(node, ast.Call) and text(node.func) == "torch.amp.GradScaler":
+            told = bool(node.args) and text(node.args[0]) == "torch.device(device).type"
+            node.func, node.args = ast.Name("GradScaler"), node.args[told:]
+        elif isinstance(node, ast.Call) and text(node.func) == "torch.cuda.amp.GradScaler":
+            node.func = ast.Name("GradScaler")
+        return node
+
+    return ast.parse(text(rewritten(tree, change)))
+
+
+# float32-rope: not by what machine it is.
+
+MAC = "torch.backends.mps.is_available()"
+WITHOUT = "str(torch.accelerator.current_accelerator()) in ('mps', 'npu', 'tpu')"
+
+
+def rope_lacking(tree: ast.Module) -> list[int]:
+    chosen = [node for node in ast.walk(tree) if isinstance(node, ast.IfExp)]
+    return [node.lineno for node in chosen if text(node) == f"torch.float32 if {MAC} else torch.float64"]
+
+
+def rope_stripped(tree: ast.Module) -> ast.Module:
+    return ast.parse(text(tree).replace(WITHOUT, MAC))
+
+
+# lora-layers-device: placed where they are made.
+
+
+def layers_lacking(tree: ast.Module) -> list[int]:
+    made = [node for node in ast.walk(tree) if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value]
+    return [n.lineno for n in made if isinstance(n.value, ast.Call) and text(n.value.func) == "AttnProcsLayers"]
+
+
+def layers_stripped(tree: ast.Module) -> ast.Module:
+    def change(node: ast.AST) -> ast.AST:
+        placed = isinstance(node, ast.Call) and text(node).endswith(").to(accelerator.device)")
+        return node.func.value if placed and text(node).startswith("AttnProcsLayers(") else node
+
+    return rewritten(tree, change)
+
+
+# offline-lora: what was written here is loaded by its name.
+
+
+def loads(call: ast.Call) -> bool:
+    named = text(call.func).endswith((".lora_state_dict", ".load_lora_weights"))
+    return named and bool(call.args) and text(call.args[0]) in ("input_dir", "args.output_dir")
+
+
+def lora_lacking(tree: ast.Module) -> list[int]:
+    return [c.lineno for c in calls(tree) if loads(c) and "weight_name" not in [each.arg for each in c.keywords]]
+
+
+def lora_stripped(tree: ast.Module) -> ast.Module:
+    for call in calls(tree):
+        if loads(call):
+            call.keywords = [k for k in call.keywords if (k.arg, text(k.value)) != ("weight_name", NAME)]
+    return tree
+
+
+# pin-memory-guard: only where there is an accelerator.
+
+
+def pin_lacking(tree: ast.Module) -> list[int]:
+    found: list[int] = []
+
+    def visit(node: ast.AST, there: bool) -> None:
+        pins = isinstance(node, ast.Call) and text(node).endswith(".pin_memory()")
+        if pins and not there:
+            found.append(node.lineno)
+        for name, value in ast.iter_fields(node):
+            asks = isinstance(node, (ast.If, ast.IfExp)) and name == "body" and {ANY, CUDA} & {*judge.terms(node.test)}
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    unused = isinstance(node, ast.Expr)
+                    visit(child, bool(asks) or unused or (there and not isinstance(node, ast.FunctionDef)))
+
+    visit(tree, False)
+    return found
+
+
+def pin_stripped(tree: ast.Module) -> ast.Module:
+    def change(node: ast.AST) -> ast.AST:
+        guarded = isinstance(node, ast.IfExp) and text(node.test) == ANY
+        return node.body if guarded and text(node.body) == f"{text(node.orelse)}.pin_memory()" else node
+
+    return rewritten(tree, change)
+
+
+# unwrap-save-hook: what the loop goes through is unwrapped before its class is asked for.
+
+
+def hook_loops(tree: ast.Module) -> list[ast.For]:
+    hooks = functions(tree, "save_model_hook")
+    return [node for hook in hooks for node in ast.walk(hook) if isinstance(node, ast.For)]
+
+
+def unwraps(node: ast.AST) -> bool:
+    return isinstance(node, ast.Assign) and "unwrap_model(" in text(node.value)
+
+
+def hook_lacking(tree: ast.Module) -> list[int]:
+    return [
+        loop.lineno
+        for loop in hook_loops(tree)
+        for call in calls(loop)
+        if text(call.func) == "isinstance"
+        and text(call.args[0]) in text(loop.target).strip("()").split(", ")
+        and not any(unwraps(node) and text(node.targets[0]) == text(call.args[0]) for node in loop.body)
+    ]
+
+
+def hook_stripped(tree: ast.Module) -> ast.Module:
+    for loop in hook_loops(tree):
+        own = unwraps(loop.body[0]) and text(loop.body[0].targets[0]) in text(loop.target).strip("()").split(", ")
+        loop.body = loop.body[own:]
+    return tree
+
+
+# validation-cast and validation-dtype: what log_validation does with its pipeline, under autocast and without.
+
+
+def moves(tree: ast.Module, autocast: bool) -> list[tuple[ast.FunctionDef, ast.Call]]:
+    return [
+        (function, node.value)
+        for function in functions(tree, "log_validation")
+        for node in ast.walk(function)
+        if isinstance(node, (ast.Assign, ast.Expr)) and isinstance(node.value, ast.Call)
+        if text(node.value.func) in ("pipeline.to", "pipe.to") and "device" in text(node.value)
+        if any(text(call.func).endswith("autocast") for call in calls(function)) == autocast
+    ]
+
+
+def casts(call: ast.Call) -> bool:
+    return len(call.args) > 1 or any(keyword.arg == "dtype" for keyword in call.keywords)
+
+
+def cast_lacking(tree: ast.Module) -> list[int]:
+    return [call.lineno for _, call in moves(tree, True) if casts(call)]
+
+
+def cast_stripped(tree: ast.Module) -> ast.Module:
+    for _, call in moves(tree, True):
+        call.keywords = [keyword for keyword in call.keywords if keyword.arg != "dtype"]
+    return tree
+
+
+COPY = "pipeline.vae = copy.deepcopy(pipeline.vae).float()"
+CAST = f"if is_final_validation or {judge.DEEPSPEED}:\n    pipeline = pipeline.to(dtype=torch_dtype)"
+
+
+def dtype_lacking(tree: ast.Module) -> list[int]:
+    found = [(call, [text(node) for node in function.body]) for function, call in moves(tree, False)]
+    return [call.lineno for call, lines in found if casts(call) or COPY not in lines or CAST not in lines]
+
+
+def dtype_stripped(tree: ast.Module) -> ast.Module:
+    for function, call in moves(tree, False):
+        call.keywords = [keyword for keyword in call.keywords if keyword.arg != "dtype"]
+        function.body = [node for node in function.body if text(node) not in (COPY, CAST)]
+        function.args.args = [each for each in function.args.args if each.arg != "torch_dtype"]
+    for call in calls(tree):
+        if text(call.func).startswith("log_validation"):
+            call.keywords = [keyword for keyword in call.keywords if keyword.arg != "torch_dtype"]
+    return without_names(tree)
+
+
+LACKING: dict[str, Callable[[ast.Module], list[int]]] = {
+    "accelerator-cache": cache_lacking,
+    "deepspeed-resume": resume_lacking,
+    "device-package": package_lacking,
+    "device-placement": placement_lacking,
+    "device-scaler": scaler_lacking,
+    "float32-rope": rope_lacking,
+    "lora-layers-device": layers_lacking,
+    "offline-lora": lora_lacking,
+    "pin-memory-guard": pin_lacking,
+    "unwrap-save-hook": hook_lacking,
+    "validation-cast": cast_lacking,
+    "validation-dtype": dtype_lacking,
+}
+STRIPPED: dict[str, Callable[[ast.Module], ast.Module]] = {
+    "accelerator-cache": cache_stripped,
+    "deepspeed-resume": resume_stripped,
+    "device-package": package_stripped,
+    "device-placement": placement_stripped,
+    "device-scaler": scaler_stripped,
+    "float32-rope": rope_stripped,
+    "lora-layers-device": layers_stripped,
+    "offline-lora": lora_stripped,
+    "pin-memory-guard": pin_stripped,
+    "unwrap-save-hook": hook_stripped,
+    "validation-cast": cast_stripped,
+    "validation-dtype": dtype_stripped,
+}
