@@ -31,10 +31,18 @@ _ARGUMENT = 'weight_name="pytorch_lora_weights.safetensors"'
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
-    """The calls that load a LoRA from a folder the script wrote; in order where they name the file."""
-    return [
-        Site(call.lineno, _names_file(call)) for call in ast.walk(tree) if isinstance(call, ast.Call) and _loads(call)
-    ]
+    """The calls that load a LoRA from a folder the script wrote; in order where they name the file. None in a script
+    that saves a LoRA under a name of its own, or not as safetensors."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    if any(_saves_otherwise(call) for call in calls):
+        return []
+    return [Site(call.lineno, _names_file(call)) for call in calls if _loads(call)]
+
+
+def _saves_otherwise(call: ast.Call) -> bool:
+    saves = isinstance(call.func, ast.Attribute) and call.func.attr == "save_lora_weights"
+    asked = {keyword.arg: keyword.value for keyword in call.keywords} if saves else {}
+    return "weight_name" in asked or not same(asked.get("safe_serialization", ast.Constant(True)), "True")
 
 
 def _loads(call: ast.Call) -> bool:

@@ -10,6 +10,11 @@ NAMED = 'weight_name="pytorch_lora_weights.safetensors"'
 
 APPLIED = [
     case(
+        "saved under the usual name",
+        "P.save_lora_weights(out, safe_serialization=True)\npipeline.load_lora_weights(args.output_dir)\n",
+        f"P.save_lora_weights(out, safe_serialization=True)\npipeline.load_lora_weights(args.output_dir, {NAMED})\n",
+    ),
+    case(
         "in the load hook",
         "def load_model_hook(models, input_dir):\n    state = FluxPipeline.lora_state_dict(input_dir)\n",
         f"def load_model_hook(models, input_dir):\n    state = FluxPipeline.lora_state_dict(input_dir, {NAMED})\n",
@@ -47,6 +52,14 @@ REFUSED = [
     gone("nothing given", "pipeline.load_lora_weights()\n"),
     gone("a function of that name", "load_lora_weights(args.output_dir)\n"),
     gone("in a text", "text = 'pipeline.load_lora_weights(args.output_dir)'\n"),
+    *(
+        gone(f"saved {how}", f"P.save_lora_weights(out, {argument})\nP.load_lora_weights(args.output_dir)\n")
+        for how, argument in (
+            ("under another name", "weight_name='a.safetensors'"),
+            ("as a pickle", "safe_serialization=False"),
+            ("as it is asked", "safe_serialization=args.safe"),
+        )
+    ),
     conflict(
         "resume and result, where one is expected",
         "expected 1 place to fix, found 2 (lines 1, 2)",
