@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
 from kit.fixes._ast import Ancestors, calls, guarded, same, statements
 
 if TYPE_CHECKING:
+    import libcst as cst
+
     from kit.fixes._block import Block
 
 TITLE = "empty the memory cache of any accelerator"
@@ -67,10 +69,17 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
             first = block.parse(_EMPTY)[0].with_changes(leading_lines=statement.leading_lines)  # type: ignore[attr-defined]
             yield Splice(index, index + 1, [first])
         tests, other = block.branches(statement)
+        body = _body_for_cuda(block, statement)
         # an `else` would no longer be for that accelerator
-        cuda = tests[:1] == [_IS_CUDA] and _IS_THERE not in tests and not other
-        if cuda and any(block.calls(inner, _CUDA) for inner in block.body(statement)):
-            before = [inner for inner in block.body(statement) if block.calls(inner, "gc.collect")]
+        if _IS_THERE not in tests and not other and any(block.calls(inner, _CUDA) for inner in body):
+            before = [inner for inner in body if block.calls(inner, "gc.collect")]
             branch = block.parse(_EMPTY)[0]
             branch = block.with_body(branch, [*before, *block.body(branch)])
             yield Splice(index, index + 1, [block.with_elif(statement, branch)])
+
+
+def _body_for_cuda(block: Block, statement: cst.CSTNode) -> Sequence[cst.BaseStatement]:
+    """What an `if` or one of its `elif`s does where there is CUDA."""
+    while (test := block.test(statement)) and test != _IS_CUDA:
+        statement = statement.orelse  # type: ignore[attr-defined]
+    return block.body(statement) if test else ()

@@ -78,6 +78,25 @@ APPLIED = [
         """,
     ),
     case(
+        "CUDA is not the first",
+        """
+        import torch
+        if is_torch_npu_available():
+            torch_npu.npu.empty_cache()
+        elif torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        """,
+        """
+        import torch
+        if is_torch_npu_available():
+            torch_npu.npu.empty_cache()
+        elif torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        elif torch.accelerator.is_available():
+            torch.get_device_module().empty_cache()
+        """,
+    ),
+    case(
         "in an else, too",
         """
         import torch
