@@ -124,6 +124,16 @@ def test_a_fix_comes_with_what_it_makes_necessary(kit: Kit) -> None:
     assert kit("fix", "save.py").status == 0
 
 
+def test_lines_are_those_of_the_file_as_it_was(kit: Kit) -> None:
+    """`--check` names the place in the file there is, though other fixes would have put lines above it."""
+    text = SAVE.format(pop="weights.pop()", otherwise="").replace("from accelerate", "import torch\nfrom accelerate")
+    write(Path.cwd(), {"save.py": text})
+    said = ["deepspeed-checkpoint: 11", "device-package: 3", "checkpoint-rotation: 12", "weights-pop: 9"]
+    assert kit("fix", "--check", "--device", "npu", "save.py").out.splitlines() == [
+        f"save.py:{line}: would be applied: {fix}" for fix, line in (each.split(": ") for each in said)
+    ]
+
+
 def test_half_a_fix_is_none(kit: Kit) -> None:
     """Opening the checkpoint to every rank, with a rotation that cannot be guarded, would trade a hang for a race."""
     text = SAVE.format(pop="pass", otherwise="        else:\n            keep()\n")

@@ -7,8 +7,8 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from difflib import diff_bytes, unified_diff
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher, diff_bytes, unified_diff
 from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
@@ -22,7 +22,8 @@ from kit.schema import nearest
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of a fix on a file: the lines of the places that needed it (from 1), or why it did not happen."""
+    """What came of a fix on a file: the lines (from 1) of the places that needed it in the file as it was, or why
+    it did not happen."""
 
     fix: str
     outcome: Outcome
@@ -199,6 +200,7 @@ def mend(content: bytes, name: str, chosen: dict[str, Options]) -> tuple[list[Fi
     not Python.
     """
     findings = []
+    original = content
     for fix in chosen:
         finding, after = _try(fix, content, name, chosen)
         if finding.outcome is Outcome.applied:
@@ -209,9 +211,20 @@ def mend(content: bytes, name: str, chosen: dict[str, Options]) -> tuple[list[Fi
                     reason = f"it makes {other} necessary, which refuses: {brought.reason}"
                     finding, after = Finding(fix, Outcome.conflict, brought.lines, reason), content
                     break
-        findings.append(finding)
+        findings.append(replace(finding, lines=_lines_before(original, content, finding.lines)))
         content = after
     return findings, content
+
+
+def _lines_before(original: bytes, content: bytes, lines: tuple[int, ...]) -> tuple[int, ...]:
+    """Where lines of ``content`` (from 1) are in the script it was made from; the next one for those that are new."""
+    if content == original or not lines:
+        return lines
+    blocks = SequenceMatcher(None, original.splitlines(), content.splitlines()).get_opcodes()
+    return tuple(
+        next(min(start + line - begin, max(stop, start + 1)) for _, start, stop, begin, end in blocks if line <= end)
+        for line in lines
+    )
 
 
 def _try(fix: str, content: bytes, name: str, chosen: dict[str, Options]) -> tuple[Finding, bytes]:
