@@ -7,6 +7,7 @@ What a fix writes in place of something else is taken out by writing that again,
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable
 
 import judge
@@ -187,19 +188,30 @@ def scaler_stripped(tree: ast.Module) -> ast.Module:
     return ast.parse(text(rewritten(tree, change)))
 
 
-# float32-rope: not by what machine it is.
+# float32-rope: an NPU is asked for, too, where a Mac is: by what machine it is, or by where a tensor is.
 
 MAC = "torch.backends.mps.is_available()"
 WITHOUT = "str(torch.accelerator.current_accelerator()) in ('mps', 'npu', 'tpu')"
+OR_THERE = re.compile(r"torch\.float32 if (\w+) or [\w.]+\.device\.type in \('npu', 'tpu'\) else")
 
 
 def rope_lacking(tree: ast.Module) -> list[int]:
-    chosen = [node for node in ast.walk(tree) if isinstance(node, ast.IfExp)]
-    return [node.lineno for node in chosen if text(node) == f"torch.float32 if {MAC} else torch.float64"]
+    found = []
+    for function in [tree, *functions(tree, "")]:
+        asked = [text(n.targets[0]) for n in ast.walk(function) if re.search(r"\.device\.type == 'mps'$", text_of(n))]
+        tests = [MAC, *(name for name in asked if asked.count(name) == 1 and function is not tree)]
+        chosen = [node for node in ast.walk(function) if isinstance(node, ast.IfExp)]
+        choices = [f"torch.float32 if {test} else torch.float64" for test in tests]
+        found += [node.lineno for node in chosen if text(node) in choices]
+    return sorted(set(found))
+
+
+def text_of(node: ast.AST) -> str:
+    return text(node) if isinstance(node, ast.Assign) else ""
 
 
 def rope_stripped(tree: ast.Module) -> ast.Module:
-    return ast.parse(text(tree).replace(WITHOUT, MAC))
+    return ast.parse(OR_THERE.sub(r"torch.float32 if \1 else", text(tree).replace(WITHOUT, MAC)))
 
 
 # lora-layers-device: placed where they are made.

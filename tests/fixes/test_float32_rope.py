@@ -59,11 +59,39 @@ APPLIED = [
         """,
         count=2,
     ),
+    case(
+        "by the tensor's own device, where that is asked for a Mac's only",
+        """
+        import torch
+
+        def forward(self, ids):
+            is_mps = ids.device.type == "mps"
+            freqs_dtype = torch.float32 if is_mps else torch.float64
+            return get(ids, freqs_dtype)
+        """,
+        """
+        import torch
+
+        def forward(self, ids):
+            is_mps = ids.device.type == "mps"
+            freqs_dtype = torch.float32 if is_mps or ids.device.type in ("npu", "tpu") else torch.float64
+            return get(ids, freqs_dtype)
+        """,
+    ),
 ]
+ASKED = "is_mps = ids.device.type == 'mps'"
+CHOSEN = "kind = torch.float32 if is_mps else torch.float64"
 
 REFUSED = [
     satisfied("so already", f"import torch\nkind = {ANY}\n"),
-    gone("by the tensor's own device", "import torch\nkind = torch.float32 if (is_mps or is_npu) else torch.float64\n"),
+    satisfied(
+        "by the tensor's own device", "import torch\nkind = torch.float32 if (is_mps or is_npu) else torch.float64\n"
+    ),
+    gone("asked elsewhere", f"import torch\ndef f(ids, is_mps):\n    {CHOSEN}\n"),
+    gone("asked outside", f"import torch\n{ASKED}\ndef f():\n    {CHOSEN}\n"),
+    gone("asked twice", f"import torch\ndef f(ids):\n    {ASKED}\n    {ASKED}\n    {CHOSEN}\n"),
+    gone("asked for more", f"import torch\ndef f(ids):\n    {ASKED} or npu\n    {CHOSEN}\n"),
+    gone("asked of something else", f"import torch\ndef f(kind):\n    is_mps = kind == 'mps'\n    {CHOSEN}\n"),
     gone(
         "another choice", "import torch\nkind = torch.float16 if torch.backends.mps.is_available() else torch.float64\n"
     ),
