@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Put:
-    """Statements put after a statement, before it, or in place of it and those down to ``to`` in the same block."""
+    """Statements put after a statement, before it, or in place of it and those down to ``to`` in the same block;
+    ``top``: only among the function's own statements, not in a block inside."""
 
     scope: str  # the classes and functions around it, dotted; "" for the module
     at: str
     code: str
     how: str = "after"  # or "before", "replace"
     to: str = ""
+    top: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ def _sites(tree: ast.Module, row: Row) -> Iterator[Site]:
         return
     wanted = _code(row.code)
     for node, above in inside:
+        if row.top and not isinstance(above[-1], ast.FunctionDef):
+            continue
         block = _block(node, above)
         index, anchored = block.index(node), ast.unparse(node).startswith(row.at)
         start = {"after": index + 1, "before": max(index - len(wanted), 0), "replace": index}[row.how]
@@ -111,7 +115,7 @@ def _put(block: Block, row: Put) -> Iterator[Splice]:
     texts = _texts(block)
     wanted = _code(row.code)
     for index, text in enumerate(texts):
-        if not text.startswith(row.at):
+        if not text.startswith(row.at) or (row.top and not block.owner()):
             continue
         new = [_unindented(block, each) for each in block.parse(textwrap.dedent(row.code).strip("\n") + "\n")]
         if row.how == "after":

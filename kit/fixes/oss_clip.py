@@ -24,5 +24,6 @@ sites, edits = table(
             return norm
         """,
         how="before",
+        top=True,  # FSDP2 has one of its own, further in
     ),
 )

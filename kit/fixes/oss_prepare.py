@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+
+from kit.fixes import Options, Site
+from kit.fixes._ast import statements
 from kit.fixes._table import Put, table
 
 TITLE = "prepare a model and its OSS as a pair"
@@ -14,7 +18,7 @@ scheduler is needed: it asks that wrapper, as ever, whether a step was skipped."
 LINKS = ()
 NEEDS = ("args", "device_placement", "torch")
 
-sites, edits = table(
+_sites, edits = table(
     Put(
         "Accelerator.prepare",
         "tpu_should_fix_optimizer = ",
@@ -28,3 +32,12 @@ sites, edits = table(
         how="before",
     ),
 )
+
+# What sharded.py says where to put a model with, and not to wrap it: before accelerate 0.20 it could not be said.
+_WORDS = (("prepare", "device_placement"), ("prepare_model", "evaluation_mode"))
+
+
+def sites(tree: ast.Module, options: Options) -> list[Site]:
+    functions = [node for node, _ in statements(tree) if isinstance(node, ast.FunctionDef)]
+    takes = {(each.name, word.arg) for each in functions for word in (*each.args.args, *each.args.kwonlyargs)}
+    return _sites(tree, options) if takes.issuperset(_WORDS) else []

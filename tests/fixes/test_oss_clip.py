@@ -28,6 +28,28 @@ APPLIED = [
                 return torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type=norm_type)
         """,
     ),
+    case(
+        "beside FSDP2's, from 1.6",
+        """
+        class Accelerator:
+            def clip_grad_norm_(self, parameters, max_norm, norm_type=2):
+                if self.fsdp2:
+                    return torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type=norm_type)
+                return torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type=norm_type)
+        """,
+        """
+        class Accelerator:
+            def clip_grad_norm_(self, parameters, max_norm, norm_type=2):
+                if self.fsdp2:
+                    return torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type=norm_type)
+                from .sharded import clip_sharded
+
+                norm = clip_sharded(self._optimizers, max_norm, norm_type)
+                if norm is not None:
+                    return norm
+                return torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type=norm_type)
+        """,
+    ),
 ]
 
 REFUSED = [

@@ -21,6 +21,9 @@ APPLIED = [
                 # device placement
                 tpu_should_fix_optimizer = self.device_placement and self.distributed_type == DistributedType.TPU
                 return args
+
+            def prepare_model(self, model, device_placement=None, evaluation_mode=False):
+                return model
         """,
         """
         import torch
@@ -38,6 +41,9 @@ APPLIED = [
                 # device placement
                 tpu_should_fix_optimizer = self.device_placement and self.distributed_type == DistributedType.TPU
                 return args
+
+            def prepare_model(self, model, device_placement=None, evaluation_mode=False):
+                return model
         """,
     ),
 ]
@@ -61,6 +67,9 @@ REFUSED = [
                 # device placement
                 tpu_should_fix_optimizer = self.device_placement and self.distributed_type == DistributedType.TPU
                 return args
+
+            def prepare_model(self, model, device_placement=None, evaluation_mode=False):
+                return model
         """,
     ),
     gone(
@@ -71,17 +80,34 @@ REFUSED = [
                 tpu_should_fix_optimizer = 1
         """,
     ),
+    *(
+        gone(
+            f"no {word}",
+            """
+            import torch
+
+
+            class Accelerator:
+                def prepare(self, *args, device_placement=None):
+                    tpu_should_fix_optimizer = self.device_placement
+
+                def prepare_model(self, model, evaluation_mode=False):
+                    pass
+            """.replace(f", {word}", ""),
+        )
+        for word in ("device_placement=None", "evaluation_mode=False")
+    ),
     conflict(
-        "no placement",
-        "`device_placement` is not bound",
-        6,
+        "no torch",
+        "`torch` is not bound",
+        3,
         """
-        import torch
-
-
         class Accelerator:
-            def prepare(self, *args):
+            def prepare(self, *args, device_placement=None):
                 tpu_should_fix_optimizer = self.device_placement
+
+            def prepare_model(self, model, evaluation_mode=False):
+                pass
         """,
     ),
 ]
