@@ -23,6 +23,15 @@ PROVEN: dict[tuple[str, str], list[str]] = {
     ("sd-lora", "cpu"): ["device-package", "lora-layers-device", "fp16-guard", "grad-scaler"],
     ("sdxl", "cpu"): ["fused-attention", "device-choice", "npu-loss-scale", "oss-device-change"],
     ("sdxl", "npu"): ["device-choice", "npu-loss-scale"],
+    ("hidream-lokr", "cpu"): [
+        "float32-rope",
+        "ema-device",
+        "accelerator-cache",
+        "accelerator-cache-block-swap",
+        "accelerator-quantise",
+    ],
+    # The last three have nothing to do with the device, and are shown on the CPU.
+    ("hidream-lokr", "npu"): ["pin-memory-guard", "ema-pin-memory", "quoted-false", "local-llama", "train-sh-status"],
 }
 
 

@@ -25,6 +25,7 @@ from . import _backend
 
 COUNT = "KIT_STANDIN_DEVICES"  # environment variable: how many devices the machine has
 CALLS = "KIT_STANDIN_CALLS"  # environment variable: a file to which each process adds a line of JSON as it ends
+REPLACES = "KIT_STANDIN_REPLACES"  # environment variable: set, `.to()` replaces Parameters on any device
 SAID = "KIT_STANDIN_SAID"  # environment variable: a parent process has said what this is
 
 # What no stand-in computes in, and the operators that keep and convert such tensors all the same.
@@ -98,7 +99,7 @@ def start(
     place, else it replaces them. `own_streams`: the device has random streams, else it draws from the CPU's.
     `refused_except`: operators (without namespace and trailing _) that take `REFUSED` dtypes all the same.
     """
-    _backend.start(device, count(visible), keeps_parameters, own_streams)
+    _backend.start(device, count(visible), keeps_parameters and REPLACES not in os.environ, own_streams)
     if CALLS in os.environ:
         atexit.register(report, f"torch_{device}")
     _backend.refuse(list(REFUSED), {*KEEPS_REFUSED, *refused_except})
