@@ -280,7 +280,7 @@ def test_every_training_script(reach: Callable[[str], None], capsys: pytest.Capt
 
 
 # The fixes that are about any code, in SimpleTuner: files they apply to, places in those, files they refuse.
-EVERYWHERE = {"accelerator-cache": (11, 14, 0), "float32-rope": (5, 7, 0), "pin-memory-guard": (3, 23, 0)}
+EVERYWHERE = {"accelerator-cache": (11, 14, 0), "float32-rope": (7, 10, 0), "pin-memory-guard": (3, 23, 0)}
 
 
 def test_every_file_of_simpletuner(reach: Callable[[str], None]) -> None:
