@@ -294,6 +294,11 @@ class Recipe:
                 raise KitError(what, f"its extra fixes: {', '.join(known) or 'none'}")
         return dataclasses.replace(self, extras=tuple(sorted(extras)))
 
+    @property
+    def whole(self) -> Recipe:
+        """The recipe with all its extra fixes."""
+        return self.having([step.id for step in self.fix if step.extra])
+
     def chosen(self, step: FixStep, device: str) -> bool:
         """Whether a fix is part of the series for a device."""
         return (not step.devices or device in step.devices) and (not step.extra or step.id in self.extras)

@@ -69,7 +69,9 @@ def test_the_pin_moves(root: Root, kit: Kit, path: Path) -> None:
         f"tiny: up {root.pin[:12]} -> {pin[:12]} (2023-11-14)",
         "  kept  weights-pop",
         "  kept  progress-print",
-        "next: kit verify a workspace of it, or undo with: kit rebase tiny --abort",
+        "next:",
+        f"  kit prepare {path} --device cpu && kit verify --smoke",
+        f"  kit rebase {path} --continue   # it is right; or --abort: as it was",
     ]
     assert path.read_text() == before.replace(root.pin, pin).replace("1.0, 2023-01-01", "2023-11-14")
     assert kit("refresh", "--check", path).status == 0
@@ -284,3 +286,16 @@ def test_a_recipe_that_changed_meanwhile(kit: Kit, path: Path) -> None:
     path.write_text(path.read_text() + "\n")
     done = kit("refresh", "--from", "made", "--fix", "a", "--why", "b")
     assert done.status == 1 and "has changed since made was made" in done.err
+
+
+def test_an_extra_fix_moves_too(root: Root, kit: Kit, path: Path) -> None:
+    """Its patch is there afterwards, made anew; it was once taken for one that no fix has."""
+    path.write_text(path.read_text().replace('id = "progress-print"\n', 'id = "progress-print"\nextra = true\n'))
+    assert kit("refresh", path).status == 0
+    patches = path.parent.parent / "patches/tiny/up"
+    names = sorted(each.name for each in patches.iterdir())
+    pin = commit(root, "# more\n" + TRAIN)
+    assert kit("rebase", path, "--to", pin).status == 0
+    assert names == ["01-weights-pop.patch", "02-progress-print.patch"]
+    assert sorted(each.name for each in patches.iterdir()) == names
+    assert kit("refresh", "--check", path).status == 0

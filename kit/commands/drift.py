@@ -25,12 +25,11 @@ def run(
 ) -> int:
     reports = []
     for name in recipe_names or recipe.names():
-        found = recipe.load(name)
+        found = recipe.load(name).whole
         profile = found.device(device or found.devices[0])
         for upstream in found.upstream:
             if lacks := history.why_none(upstream):
-                if name in recipe_names:
-                    output.note(f"{found.name}: {upstream.name} {lacks}")
+                output.note(f"{found.name}: {upstream.name} {lacks}")
                 continue
             reports.append(_drift(found, upstream, profile, to, back, offline, quiet=as_json))
     if as_json:

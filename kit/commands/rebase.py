@@ -21,13 +21,13 @@ def run(recipe_name: str, to: str | None, upstream: str | None, continue_: bool,
         rebase.abort(recipe.parse(path), state)
         output.line(f"{path}: recipe and patches are as they were")
         return 0
-    found = recipe.parse(path)
+    found = recipe.parse(path).whole
     if continue_ and state:
         return _continue(found, state, offline)
     if state and state.tree:
         hint = f"kit rebase {recipe_name} --continue, or --abort"
         raise KitError(f"a rebase of {recipe_name} is under way, with conflicts in {state.tree}", hint)
-    return _start(found, to or "HEAD", _which(found, upstream), offline)
+    return _start(found, recipe_name, to or "HEAD", _which(found, upstream), offline)
 
 
 def _which(found: Recipe, name: str | None) -> str:
@@ -42,7 +42,7 @@ def _which(found: Recipe, name: str | None) -> str:
     )
 
 
-def _start(found: Recipe, to: str, name: str, offline: bool) -> int:
+def _start(found: Recipe, called: str, to: str, name: str, offline: bool) -> int:
     upstream = rebase.upstream_of(found, name)
     past = history.fetch(upstream, to, offline)
     if past.tip == upstream.pin:
@@ -67,7 +67,9 @@ def _start(found: Recipe, to: str, name: str, offline: bool) -> int:
     )
     rebase.write(found, text, patches)
     if not conflicts:
-        output.line(f"next: kit verify a workspace of it, or undo with: kit rebase {found.name} --abort")
+        output.line("next:")
+        output.line(f"  kit prepare {called} --device {found.devices[0]} && kit verify --smoke")
+        output.line(f"  kit rebase {called} --continue   # it is right; or --abort: as it was")
         return 0
     for each in conflicts:
         for why in each.why.values():
@@ -76,7 +78,7 @@ def _start(found: Recipe, to: str, name: str, offline: bool) -> int:
     for file in files:
         if b"\n<<<<<<< " not in (tree / name / file).read_bytes():
             output.line(f"  {file} merged as text without a conflict: see whether that is right")
-    output.line(f"next: resolve them there, then: kit rebase {found.name} --continue (or --abort)")
+    output.line(f"next: resolve them there, then: kit rebase {called} --continue (or --abort)")
     return 1
 
 

@@ -29,8 +29,7 @@ def run(
         return _from_edits(Path(workspace), fix, why, offline)
     changed = 0
     for name in recipe_names or recipe.names():
-        found = recipe.load(name)
-        found = found.having([step.id for step in found.fix if step.extra])
+        found = recipe.load(name).whole
         for upstream in found.upstream:
             changed += _refresh(found, upstream, check, offline)
     if check and changed:
@@ -139,7 +138,7 @@ def _from_edits(place: Path, id: str | None, why: str | None, offline: bool) -> 
     if not id or not why:
         raise KitError("a patch needs a name and a reason", f'kit refresh --from {place} --fix NAME --why "…"')
     locked = lock.read(place)
-    found = recipe.load(locked.recipe)
+    found = recipe.load(locked.recipe).whole
     if hashlib.sha256(found.path.read_bytes()).hexdigest() != locked.recipe_sha256:
         hint = f"prepare a workspace from it and bring the edits there: kit diff --local {place}"
         raise KitError(f"{found.path} has changed since {place} was made", hint)

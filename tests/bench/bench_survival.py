@@ -4,15 +4,16 @@ python tests/bench/bench_survival.py [RECIPE…] [--versions N] [--no-text]
 Every version (distinct blob) of every file of the series, before the pin and after it; or N of each, evenly spread.
 A pair of a version and a fix is applicable where the construct is there and lacks the fix, as `judge.py` sees it, which
 knows nothing of kit's fixes. Of those: ok (applied, and right in the judge's eyes), wrong (applied, and not right),
-refused (gone or in conflict, with the reasons). `git apply`, `git apply --3way` and `patch -F2` get the diff of the pin
-and the same files; for them, wrong is exit status 0 and not right. The exit status is 1 if a fix was wrong.
+refused (gone or in conflict, with the reasons). What is not applicable is counted, and its conflicts are listed.
+`git apply`, `git apply --3way` and `patch -F2` get the diff of the pin and the same files; for them, wrong is exit
+status 0 and not right. The exit status is 1 if a fix was wrong.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
+import gc
 import os
 import re
 import subprocess
@@ -26,6 +27,7 @@ from functools import partial
 from pathlib import Path
 
 import judge
+import judge_scripts
 
 from kit import drift, git, history, recipe, series
 from kit.devices import Device
@@ -63,6 +65,7 @@ class Told:
     forward: bool
     verdict: str
     reason: str
+    outcome: str  # of kit's fix, applicable or not; "" for the tools
 
 
 Pinned = dict[tuple[str, str], tuple[bytes, bytes]]  # by fix and path: before and after it, at the pin
@@ -79,12 +82,13 @@ def main() -> int:
     given = parser.parse_args()
     told: list[Told] = []
     for name in given.recipes or recipe.names():
-        found = recipe.load(name)
+        found = recipe.load(name).whole
         for upstream in found.upstream:
-            with contextlib.suppress(StopIteration):
-                device = next(found.device(each) for each in found.devices if found.series(upstream.name, each))
-                if not history.why_none(upstream):
-                    told += survive(found, upstream, device, given.versions, not given.no_text, given.jobs)
+            devices = [found.device(each) for each in found.devices if found.series(upstream.name, each)]
+            if lacks := history.why_none(upstream):
+                print(f"\n{found.name}: {upstream.name} {lacks}")
+            elif devices:
+                told += survive(found, upstream, devices[0], given.versions, not given.no_text, given.jobs)
     print("\nall")
     table(told)
     return 1 if any(each.tool == "kit" and each.verdict == "wrong" for each in told) else 0
@@ -99,21 +103,26 @@ def survive(found: Recipe, upstream: Upstream, device: Device, limit: int, text:
         flush=True,
     )
     work = partial(one, found, upstream, device, pinned, text)
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs, initializer=gc.set_threshold, initargs=(1_000_000,)) as pool:
         told = [each for some in pool.map(work, cases, chunksize=4) for each in some]
     table(told)
     why: dict[tuple[str, str, str, str], list[Told]] = defaultdict(list)
     for each in told:
-        if each.tool == "kit" and (each.verdict in ("wrong", "refused") or (each.verdict and each.reason)):
+        left = each.outcome == Outcome.conflict or (each.verdict and each.reason)
+        if each.tool == "kit" and left:
             why[each.verdict, each.fix, each.path, re.sub(r"\d+", "N", each.reason)].append(each)
     for (verdict, fix, path, _), some in why.items():
         first = some[0]
-        print(f"  {verdict:8}{len(some):4}x {fix}: {path} since {first.commit[:12]}: {first.reason}")
+        print(f"  {verdict or 'conflict':8}{len(some):4}x {fix}: {path} since {first.commit[:12]}: {first.reason}")
     return told
 
 
 def table(told: list[Told]) -> None:
     for forward in (True, False):
+        found = Counter(each.outcome for each in told if each.tool == "kit" and each.forward == forward)
+        if found:
+            came = ", ".join(f"{found[outcome]} {outcome}" for outcome in map(str, Outcome))
+            print(f"  {'forward' if forward else 'backward':9}{found.total():6} versions of a fix's file: {came}")
         for tool in dict.fromkeys(each.tool for each in told):
             counts = Counter(each.verdict for each in told if each.tool == tool and each.forward == forward)
             applicable = counts["ok"] + counts["wrong"] + counts["refused"]
@@ -167,9 +176,7 @@ def one(found: Recipe, upstream: Upstream, device: Device, pinned: Pinned, text:
     alone = drift.alone_on(found, upstream, device, TreePath(case.root))
     told = []
     current: dict[TreePath, bytes] = {TreePath(case.root): case.content}
-    try:
-        compile(case.content, case.root, "exec", dont_inherit=True)
-    except (SyntaxError, ValueError):
+    if case.root.endswith(".py") and not judge.is_python(case.content):
         return []
     for number, step in alone.series(upstream.name, device.name):
         for path in step.files:
@@ -184,25 +191,31 @@ def one(found: Recipe, upstream: Upstream, device: Device, pinned: Pinned, text:
             judged = partial(told_of, step.use or step.id, pinned.get((step.id, path)), before)
             fixed = after if outcome.outcome is Outcome.applied else None
             verdict, reason = judged(fixed, outcome.reason or str(outcome.outcome))
-            told.append(Told("kit", step.id, path, case.commit, case.forward, verdict, reason))
+            told.append(Told("kit", step.id, path, case.commit, case.forward, verdict, reason, str(outcome.outcome)))
             if text and verdict and (step.id, path) in pinned:
                 for tool, after_text in by_text(path, *pinned[step.id, path], before):
                     verdict_text, reason = judged(after_text, "refused")
-                    told.append(Told(tool, step.id, path, case.commit, case.forward, verdict_text, reason))
+                    told.append(Told(tool, step.id, path, case.commit, case.forward, verdict_text, reason, ""))
             current[path] = after
     return told
 
 
 NEVER = recipe.FixStep("never", (), devices=drift.NOWHERE)
+# The fixes with a judge of their own; which package is imported is the recipe's to say, so that is judged by the pin.
+TOLD = {*judge.LACKING, *judge_scripts.LACKING} - {"device-package"}
 
 
 def told_of(
     fix: str, pinned: tuple[bytes, bytes] | None, before: bytes, after: bytes | None, reason: str
 ) -> tuple[str, str]:
     """The verdict on one pair, and why."""
-    if fix in judge.LACKING:
-        lacking = bool(judge.lacking(fix, before))
-        fault = judge.wrong(fix, before, after) if after is not None else ""
+    if pinned and not judge.is_python(before):
+        wanted = judge.lines(*pinned)
+        lacking = wanted[0] <= set(before.splitlines()) and not wanted[1] <= set(before.splitlines())
+        fault = "" if after is None or judge.lines(before, after) == wanted else "other lines than at the pin"
+    elif fix in TOLD:
+        lacking = bool(judge_scripts.lacking(fix, before))
+        fault = judge_scripts.wrong(fix, before, after) if after is not None else ""
         if after is not None and not lacking:
             fault = fault or "applied where the judge sees nothing to do"
     elif pinned is None:
@@ -216,7 +229,12 @@ def told_of(
         return ("refused" if lacking else ""), reason
     if fault:
         return "wrong", fault
-    if fix not in judge.LACKING and pinned and judge.other_text(judge.changes(*pinned), before, after):
+    if (
+        fix not in TOLD
+        and pinned
+        and judge.is_python(before)
+        and judge.other_text(judge.changes(*pinned), before, after)
+    ):
         return "ok", "what it replaces goes on otherwise than at the pin"
     return "ok", ""
 

@@ -50,6 +50,22 @@ def parse(content: bytes) -> ast.Module:
         return ast.parse(content)
 
 
+@lru_cache(maxsize=4)
+def is_python(content: bytes) -> bool:
+    try:
+        return bool(parse(content).body)
+    except (SyntaxError, ValueError):
+        return False
+
+
+def lines(before: bytes, after: bytes) -> tuple[set[bytes], set[bytes]]:
+    """The lines that went, and those that came, of a file that is not Python."""
+    old, new = before.splitlines(), after.splitlines()
+    gone, come = Counter(old) - Counter(new), Counter(new) - Counter(old)
+    return set(gone), set(come)
+
+
+@lru_cache(maxsize=4)  # of what one fix made, and the next one got
 def undefined(content: bytes) -> Counter[str]:
     """The names that functions and the module read from the module's scope, where nothing defines them."""
     with warnings.catch_warnings():
@@ -249,6 +265,13 @@ def checkpoint_stripped(tree: ast.Module) -> ast.Module:
         if isinstance(node, ast.If) and {MAIN, DEEPSPEED} <= set(choices(node.test)):
             node.test.values = [each for each in node.test.values if ast.unparse(each) != DEEPSPEED]
             node.test = node.test.values[0] if len(node.test.values) == 1 else node.test
+    return without_import(tree)
+
+
+def without_import(tree: ast.Module) -> ast.Module:
+    """DistributedType is not imported."""
+    for _, block, index in places(tree):
+        node = block[index]
         if isinstance(node, ast.ImportFrom) and node.module == "accelerate":
             node.names = [alias for alias in node.names if alias.name != "DistributedType"]
             if not node.names:
@@ -384,12 +407,49 @@ def scaler_stripped(tree: ast.Module) -> ast.Module:
     return tree
 
 
+# oss-prepare: right above the first thing `prepare` decides, where it can be told what the overlay tells it.
+
+PAIR = [
+    "from .sharded import find_oss, prepare_sharded",
+    "if find_oss(args) is not None:\n    return prepare_sharded(self, args, device_placement)",
+]
+
+
+def prepare_lacking(tree: ast.Module) -> list[int]:
+    return [block[index].lineno for block, index in decisions(tree) if texts_above(block, index) != PAIR]
+
+
+def decisions(tree: ast.Module) -> Iterator[tuple[list[ast.stmt], int]]:
+    takes = {node.name: [word.arg for word in node.args.kwonlyargs + node.args.args] for node in functions(tree)}
+    if "device_placement" in takes.get("prepare", ()) and "evaluation_mode" in takes.get("prepare_model", ()):
+        for parent, block, index in places(tree):
+            decides = ast.unparse(block[index]).startswith("tpu_should_fix_optimizer = ")
+            if decides and isinstance(parent, ast.FunctionDef) and parent.name == "prepare":
+                yield block, index
+
+
+def functions(tree: ast.Module) -> list[ast.FunctionDef]:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+
+def texts_above(block: list[ast.stmt], index: int) -> list[str]:
+    return [ast.unparse(node) for node in block[max(index - len(PAIR), 0) : index]]
+
+
+def prepare_stripped(tree: ast.Module) -> ast.Module:
+    for block, index in decisions(tree):
+        if texts_above(block, index) == PAIR:
+            del block[index - len(PAIR) : index]
+    return tree
+
+
 LACKING: dict[str, Callable[[ast.Module], list[int]]] = {
     "checkpoint-rotation": rotation_lacking,
     "deepspeed-checkpoint": checkpoint_lacking,
     "fp16-guard": guard_lacking,
     "grad-scaler": scaler_lacking,
     "offline-model-card": card_lacking,
+    "oss-prepare": prepare_lacking,
     "progress-print": print_lacking,
     "stop-at-max-steps": stop_lacking,
     "transformer-patches": patches_lacking,
@@ -401,6 +461,7 @@ STRIPPED: dict[str, Callable[[ast.Module], ast.Module]] = {
     "fp16-guard": guard_stripped,
     "grad-scaler": scaler_stripped,
     "offline-model-card": card_stripped,
+    "oss-prepare": prepare_stripped,
     "progress-print": print_stripped,
     "stop-at-max-steps": stop_stripped,
     "transformer-patches": patches_stripped,
@@ -421,17 +482,29 @@ class Change:
     come: tuple[str, ...]
     above: str  # at the beginning of a block, what opens it; "" for the module
     below: str  # at its end, END and what opens it
-    test: str = ""  # where a block got another test, the old one; what went and came are parts of it then
+    test: str = ""  # where a block got another test, the old one; what went and came are words of it then
+    value: str = ""  # where a simple statement about the same got another value, what it is about; words of it, too
+
+    @property
+    def reads(self) -> set[str]:
+        """The names that what comes reads and does not bind itself."""
+        if self.test or self.value:
+            return set()
+        trees = [ast.parse(text) for text in self.come]
+        found = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)]
+        loaded = {node.id for node in found if isinstance(node.ctx, ast.Load)}
+        return loaded - set(dir(builtins)) - set.union(set(), *map(bound, trees))
 
     def like(self, other: Change) -> bool:
         """Whether it is the same change: the same comes, in a function of that name, for statements that begin alike
         (:func:`other_text` tells whether they go on alike). Where nothing goes, one of its neighbours is about the same
         too; an import at the top of the module may stand among others."""
         function, others = (each.scope.rpartition(".")[2] for each in (self, other))
-        gone = [list(map(begins, each.gone)) for each in (self, other)]
-        same = (function, gone[0], self.come) == (others, gone[1], other.come)
+        words = bool(self.test or self.value)
+        gone = [list(each.gone if words else map(begins, each.gone)) for each in (self, other)]
+        same = (function, self.value, gone[0], self.come) == (others, other.value, gone[1], other.come)
         beside = key(self.above) == key(other.above) or key(self.below) == key(other.below)
-        return same and (bool(self.gone or self.test) or beside or other.is_import)
+        return same and (words or bool(self.gone) or beside or other.is_import)
 
     @property
     def is_import(self) -> bool:
@@ -442,9 +515,16 @@ class Change:
 
     def wanted_in(self, tree: ast.Module) -> bool:
         """Whether a script has the place and lacks the change: what goes is there, or else both neighbours (one, for a
-        test); and what comes is not. A place with one neighbour left is told from others only once something came."""
+        test); and what comes is not. A place with one neighbour left is told from others only once something came.
+        Where what comes would read a name that nothing binds, this is no place: it builds on what is not there."""
         texts = texts_of(tree, self.scope.rpartition(".")[2])
-        texts |= {key(text) for text in texts}
+        if self.value:
+            lines = [text for text in texts if key(text) == self.value]
+            came = any(words in text for text in lines for words in self.come)
+            return not came and any(all(words in text for words in self.gone) for text in lines)
+        if self.reads - bound(tree):
+            return False
+        texts |= {key(text) for text in texts} | set(map(begins, texts))
         beside = {key(self.above), key(self.below.removeprefix(END))} - {""}
         if self.test:
             return bool((beside | {self.test}) & texts) and not any(new in text for text in texts for new in self.come)
@@ -474,19 +554,38 @@ def _changes(old: ast.AST, new: ast.AST, scope: str) -> Iterator[Change]:
                 opens = "" if isinstance(new, ast.Module) else head(new)
                 above = short(texts[1][c - 1]) if c else opens
                 below = short(texts[1][d]) if d < len(right) else END + opens
-                other = b - a == d - c and all(hasattr(x, "body") and type(x) is type(y) for x, y in pairs)
+                other = b - a == d - c and all(type(x) is type(y) and about(x) == about(y) for x, y in pairs)
                 if not other:
                     gone, come = ([ast.unparse(node) for node in some] for some in (left[a:b], right[c:d]))
                     yield Change(inner, tuple(gone), tuple(come), above, below)
                     continue
-                for x, y in pairs:  # the same block under another test: what of the test went and came
+                for x, y in pairs:  # the same under another test or with another value: what of that went and came
                     words = (head(x).split(), head(y).split())
                     codes = [code for code in SequenceMatcher(None, *words).get_opcodes() if code[0] != "equal"]
                     gone = [" ".join(words[0][i:j]) for _, i, j, _, _ in codes]
                     come = [" ".join(words[1][k:m]) for _, _, _, k, m in codes]
-                    yield Change(inner, tuple(gone), tuple(come), above, below, head(x))
+                    test, value = (head(x), "") if hasattr(x, "body") else ("", about(x))
+                    yield Change(inner, tuple(gone), tuple(come), above, below, test, value)
             for x, y in pairs:
                 yield from _changes(x, y, inner)
+
+
+def about(node: ast.AST) -> str:
+    """What a simple statement is about; "" for a compound one."""
+    return "" if hasattr(node, "body") else key(ast.unparse(node))
+
+
+def bound(tree: ast.AST) -> set[str]:
+    """The names that something in a tree binds, anywhere."""
+    found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.alias):
+            found.add((node.asname or node.name).partition(".")[0])
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, ast.arg):
+            found.add(node.arg)
+    return found
 
 
 def head(node: ast.AST) -> str:
@@ -506,8 +605,11 @@ def key(text: str) -> str:
 
 
 def begins(text: str) -> str:
-    """What the first line of a statement is about."""
-    return key(short(text))
+    """What the first line of a statement is about, and what it calls for that."""
+    line = short(text)
+    target, equals, value = line.partition(" = ")
+    calls = equals and "(" in value and key(line) == target
+    return f"{target} = {value.partition('(')[0]}" if calls else key(line)
 
 
 def texts_of(tree: ast.Module, function: str) -> set[str]:

@@ -341,8 +341,13 @@ CAST = f"if is_final_validation or {judge.DEEPSPEED}:\n    pipeline = pipeline.t
 
 
 def dtype_lacking(tree: ast.Module) -> list[int]:
-    found = [(call, [text(node) for node in function.body]) for function, call in moves(tree, False)]
-    return [call.lineno for call, lines in found if casts(call) or COPY not in lines or CAST not in lines]
+    lines = []
+    for function, call in moves(tree, False):
+        for _, block, index in judge.places(function):
+            if getattr(block[index], "value", None) is call:
+                above = judge.texts_above(block, index)
+                lines += [call.lineno] if casts(call) or above != [COPY, CAST] else []
+    return lines
 
 
 def dtype_stripped(tree: ast.Module) -> ast.Module:

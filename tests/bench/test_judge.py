@@ -48,7 +48,7 @@ def main(args):
 OPEN = f"{judge.MAIN} or {judge.DEEPSPEED}"
 PRINT = 'accelerator.print("")\n'
 STOP = "if global_step >= args.max_train_steps:\n"
-LIBRARY = ("fp16-guard", "grad-scaler")  # of accelerate: below
+LIBRARY = ("fp16-guard", "grad-scaler", "oss-prepare")  # of accelerate: below
 ALL = sorted(set(judge.LACKING) - set(LIBRARY))
 
 
@@ -239,9 +239,75 @@ def test_scalers_of_other_versions(before: str, after: str, right: bool) -> None
         assert bool(judge.lacking("grad-scaler", other)) is (precision == "fp8" and "()" not in before)
 
 
+PREPARE = """\
+class Accelerator:
+    def prepare(self, *args, device_placement=None):
+        check(args)
+        tpu_should_fix_optimizer = self.xla
+        if tpu_should_fix_optimizer:
+            tpu_should_fix_optimizer = self.again
+        return args
+
+    def prepare_model(self, model, device_placement=None, evaluation_mode=False):
+        return model
+"""
+OSS = f"        {judge.PAIR[0]}\n" + "".join(f"        {line}\n" for line in judge.PAIR[1].splitlines())
+
+
+@pytest.mark.parametrize(
+    ("above", "text", "right"),
+    [
+        ("        tpu_should_fix_optimizer = self.xla\n", OSS, True),
+        ("        check(args)\n", OSS, False),
+        ("        return args\n", OSS, False),
+        ("        return model\n", OSS, False),
+        ("        tpu_should_fix_optimizer = self.xla\n", OSS.replace("device_placement", "None"), False),
+        ("        tpu_should_fix_optimizer = self.xla\n", OSS.replace("is not None", "is None"), False),
+    ],
+)
+def test_oss_in_prepare(above: str, text: str, right: bool) -> None:
+    after = PREPARE.replace(above, text + above).encode()
+    assert judge.lacking("oss-prepare", PREPARE.encode()) == [4]
+    assert (judge.wrong("oss-prepare", PREPARE.encode(), after) == "") is right
+    for word in (", device_placement=None", ", evaluation_mode=False"):
+        assert judge.lacking("oss-prepare", PREPARE.replace(word, "").encode()) == []
+
+
+SWAP = "def f(a):\n    logs = {'avr': a}\n    show(logs, 1)\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "wanted", "right"),
+    [
+        (SWAP, SWAP.replace("'avr'", "'one': a, 'avr'"), True, True),
+        # other words beside it
+        (SWAP.replace("a}", "a, 'x': 2}"), SWAP.replace("'avr': a", "'one': a, 'avr': a, 'x': 2"), True, True),
+        # another value, the right words elsewhere, too many of them
+        (SWAP.replace("'avr'", "'one'"), SWAP.replace("'avr'", "'one': a, 'avr'"), False, False),
+        (SWAP, SWAP.replace("logs, 1", "logs, 1, {'one': a, 'avr': a}"), True, False),
+        (SWAP, SWAP.replace("'avr'", "'one': a, 'avr'").replace("1)", "2)"), True, False),
+        (SWAP.replace("f(a)", "g(a)"), SWAP.replace("'avr'", "'one': a, 'avr'").replace("f(a)", "g(a)"), False, False),
+    ],
+)
+def test_another_value(before: str, after: str, wanted: bool, right: bool) -> None:
+    """A simple statement about the same with other words in it: those words are the change."""
+    pinned = judge.changes(SWAP.encode(), SWAP.replace("'avr'", "'one': a, 'avr'").encode())
+    assert all(change.wanted_in(judge.parse(before.encode())) for change in pinned) is wanted
+    assert (judge.differs(pinned, before.encode(), after.encode()) == "") is right
+
+
+def test_what_is_built_on_another_fix_has_no_place_without_it() -> None:
+    before, after = b"def f(a):\n    a = 1\n    run(a)\n", b"def f(a):\n    a = 1\n    given(a)\n    run(a)\n"
+    imported = b"from other import given\n"
+    (wanted,) = judge.changes(imported + before, imported + after)
+    assert wanted.wanted_in(judge.parse(imported + before))
+    assert not wanted.wanted_in(judge.parse(before))
+    assert judge.differs([wanted], before, after) == "not defined: given"
+
+
 def test_what_goes_may_go_on_otherwise() -> None:
     """A block that begins alike is the same block; that its inside is another is said."""
-    new, old = b"def f():\n    a = int(1)\n    run(a)\n", b"def f():\n    a = 1\n    run(a)\n"
+    new, old = b"def f():\n    b = 1\n    a = int(b)\n    run(a)\n", b"def f():\n    a = 1\n    run(a)\n"
     wanted = judge.changes(old, new)
     other, made = old.replace(b"a = 1", b"a = 2"), new
     assert judge.differs(wanted, other, made) == "" and judge.other_text(wanted, other, made)
@@ -255,3 +321,8 @@ def test_another_way_to_say_it() -> None:
     right = said.replace('flag("MPS"):', f'flag("MPS"){OTHER}')
     assert judge.lacking("fp16-guard", said.encode()) == [4]
     assert judge.wrong("fp16-guard", said.encode(), right.encode()) == ""
+
+
+def test_a_file_that_is_not_python_has_lines() -> None:
+    assert judge.is_python(b"a = 1\n") and not judge.is_python(b"exit $?\n") and not judge.is_python(b"a\0")
+    assert judge.lines(b"fi\nfi\nexit 0\n", b"fi\nexit $?\n") == ({b"fi", b"exit 0"}, {b"exit $?"})

@@ -22,7 +22,8 @@ CASES = [
 
 
 def test_every_general_fix_is_judged() -> None:
-    assert {*judge.LACKING, *judge_scripts.LACKING} - {"transformer-patches"} == set(fixes.general())
+    of_recipes = {"transformer-patches", "oss-prepare"}
+    assert {*judge.LACKING, *judge_scripts.LACKING} - of_recipes == set(fixes.general())
 
 
 @pytest.mark.parametrize(("name", "given"), CASES)
@@ -34,3 +35,37 @@ def test_a_fix_in_its_place(name: str, given: Any, monkeypatch: pytest.MonkeyPat
     assert judge_scripts.wrong(name, before, before) != ""
     assert judge_scripts.wrong(name, before, after + b"\nlost = 1\n") != ""
     assert judge_scripts.wrong(name, before, after + b"\nnobody_knows\n") != ""
+
+
+VALIDATION = """\
+import copy
+from accelerate import Accelerator
+def log_validation(pipeline, accelerator, torch_dtype, is_final_validation):
+    look()
+    pipeline = pipeline.to(accelerator.device)
+    return pipeline()
+def other(pipeline, accelerator, torch_dtype, is_final_validation):
+    pipeline = pipeline.to(accelerator.device)
+"""
+CAST = "".join(f"    {line}\n" for line in (judge_scripts.COPY, *judge_scripts.CAST.splitlines()))
+
+
+@pytest.mark.parametrize(
+    ("below", "text", "right"),
+    [
+        ("    look()\n", CAST, True),
+        ("    look()\n", CAST.replace("torch_dtype", "weight_dtype"), False),
+        ("    look()\n", CAST.replace(judge_scripts.COPY, "pass"), False),
+        ("    look()\n", CAST.replace(judge.DEEPSPEED, "True"), False),
+        ("    pipeline = pipeline.to(accelerator.device)\n", CAST, False),
+        ("is_final_validation):\n", CAST, False),
+        ("import Accelerator, DistributedType\n", "def f(pipeline):\n" + CAST, False),
+    ],
+)
+def test_dtypes_of_a_validation(below: str, text: str, right: bool) -> None:
+    imported = VALIDATION.replace("Accelerator\n", "Accelerator, DistributedType\n")
+    after = imported.replace(below, below + text, 1)
+    assert judge_scripts.lacking("validation-dtype", VALIDATION.encode()) == [5]
+    assert (judge_scripts.wrong("validation-dtype", VALIDATION.encode(), after.encode()) == "") is right
+    unbound = after.replace(", DistributedType", "").encode()
+    assert judge_scripts.wrong("validation-dtype", VALIDATION.encode(), unbound) != ""
