@@ -138,6 +138,12 @@ def test_what_a_step_must_show(tmp_path: Path, given: SmokeStep, wrong: list[str
     assert report.ok == (not wrong)
 
 
+def test_without_losses_none_differ(tmp_path: Path) -> None:
+    """A red that wants differing losses must not take a run that failed for one."""
+    (report,) = steps(tmp_path, step("pass", like="before"))
+    assert [finding.seen for finding in report.findings if not finding.ok] == ["0 equal"]
+
+
 def test_a_bar_that_is_rewritten_is_not_a_line(tmp_path: Path) -> None:
     (report,) = steps(tmp_path, step("print('1/4', end='\\r'); print('2/4')", prints=("1/4\n",)))
     assert [finding.what for finding in report.findings if not finding.ok] == ["prints 1/4\n"]

@@ -198,7 +198,7 @@ def _findings(
     elif step.like:
         common = {number: before.get(step.like, {}).get(number) for number in losses}
         wrong = [number for number, value in common.items() if not _near(value, losses[number], step.like_within)]
-        seen = f"steps {', '.join(wrong) or 'none'} differ" if wrong or not common else f"{len(common)} equal"
+        seen = f"steps {', '.join(wrong)} differ" if wrong else f"{len(common)} equal"
         yield Finding(f"the losses of step {step.like}, continued", bool(common) and not wrong, seen)
     if step.moved:
         found = looked.get("weights", {"tensors": 0, "moved": 0, "largest": 0.0})
