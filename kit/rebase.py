@@ -248,7 +248,7 @@ def _merge(place: Path, path: str, sides: tuple[bytes, bytes, bytes], mode: int,
     (place / path).write_bytes(merged)
 
 
-def resolved(recipe: Recipe, state: State) -> dict[TreePath, tuple[bytes, bytes]]:
+def resolved(state: State) -> dict[TreePath, tuple[bytes, bytes]]:
     """The files of a rebase's conflicts, as (the new pin with the fixes that apply, what they were made into); without
     those that nothing was done to. Raises KitError where conflict markers are left."""
     changes = {}
@@ -256,7 +256,7 @@ def resolved(recipe: Recipe, state: State) -> dict[TreePath, tuple[bytes, bytes]
         content = (Path(state.tree) / path).read_bytes()
         for number, line in enumerate(content.splitlines(), 1):
             if line.startswith((b"<<<<<<< ", b"||||||| ", b">>>>>>> ")):
-                hint = f"resolve it, then: kit rebase {recipe.name} --continue"
+                hint = "resolve it, then the same command again"
                 raise KitError(f"{Path(state.tree) / path}:{number}: a conflict marker is left", hint)
         before = git.run("cat-file", "blob", f"HEAD:{path}", at=Path(state.tree))
         if before != content:

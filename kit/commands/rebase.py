@@ -79,6 +79,7 @@ def _start(found: Recipe, called: str, to: str, name: str, offline: bool) -> int
         if b"\n<<<<<<< " not in (tree / name / file).read_bytes():
             output.line(f"  {file} merged as text without a conflict: see whether that is right")
     output.line(f"next: resolve them there, then: kit rebase {called} --continue (or --abort)")
+    output.line("  where a fix is not needed any more: git checkout --theirs FILE, and it is dropped")
     return 1
 
 
@@ -101,9 +102,11 @@ def _continue(found: Recipe, state: State, offline: bool) -> int:
         rebase.end(found.path, state)
         output.line(f"{found.name}: nothing was left to do")
         return 0
-    changes = rebase.resolved(found, state)
+    changes = rebase.resolved(state)
     why = f"Merged by hand when the pin moved to {state.pin[:12]}: {', '.join(state.conflicts)}."
     name = adopt(found, state.upstream, state.conflicts[0], why, changes, state.conflicts, offline)
     rebase.end(found.path, state)
-    output.line(f"{found.name}: {name or 'nothing was left to patch'}")
+    gone = ", ".join(state.conflicts)
+    said = f"{name} in place of {gone}" if name else f"{gone} dropped: nothing was left to patch"
+    output.line(f"{found.name}: {said}")
     return 0
