@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import same, statements
+from kit.fixes._ast import requires, statements
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -20,7 +20,7 @@ no longer exists (`validation_torch_compile`). A real `false` is passed on; the 
 LINKS = ()
 NEEDS = ("key", "value")
 
-_TEST = 'value_lower == "false"'
+_TESTS = ('value_lower == "false"', 'value.lower() == "false"')  # the second one before SimpleTuner 4
 _RAISE = """raise ValueError(f'{key}: "{value}" in quotes would be dropped: write false, without quotes')\n"""
 
 
@@ -29,12 +29,12 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     return [
         Site(statement.lineno, isinstance(statement.body[-1], ast.Raise))
         for statement, _ in statements(tree)
-        if isinstance(statement, ast.If) and same(statement.test, _TEST)
+        if isinstance(statement, ast.If) and any(requires(statement.test, test) for test in _TESTS)
     ]
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, statement in enumerate(block.statements):
-        found = block.test(statement) == "value_lower == 'false'" and bool(block.body(statement))
-        if found and not block.raises(statement):
+        found = any(block.requires(statement, test) for test in _TESTS)
+        if found and block.body(statement) and not block.raises(statement):
             yield Splice(index, index + 1, [block.with_body(statement, block.parse(_RAISE))])

@@ -29,6 +29,25 @@ APPLIED = [
                     yield key
         """,
     ),
+    case(
+        "before version 4",
+        """
+        def to_arguments(mapping):
+            for key, value in mapping.items():
+                if isinstance(value, str) and value.lower() == "false":
+                    continue
+                if isinstance(value, str) and value.lower() == "true":
+                    yield key
+        """,
+        """
+        def to_arguments(mapping):
+            for key, value in mapping.items():
+                if isinstance(value, str) and value.lower() == "false":
+                    raise ValueError(f'{key}: "{value}" in quotes would be dropped: write false, without quotes')
+                if isinstance(value, str) and value.lower() == "true":
+                    yield key
+        """,
+    ),
 ]
 
 REFUSED = [
