@@ -1,4 +1,5 @@
-"""LyCORIS files of SimpleTuner and of diffusers' script with --lycoris_config: each other's, on the tiny model."""
+"""LyCORIS files of SimpleTuner and of diffusers' script with --lycoris_config: each other's, on the tiny model. And a
+validation error, which SimpleTuner swallows, is not missed."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from proving import prove
 
 from kit import environment, recipe
 from kit.smoke import run as smoke
@@ -38,3 +40,21 @@ def found(
 @pytest.mark.parametrize("variant", MODULES)
 def test_files_are_each_others(variant: str, found: dict[str, dict[str, object]]) -> None:
     assert found[variant] == {"modules": MODULES[variant], "same": True, "changed": MODULES[variant], "difference": 0.0}
+
+
+def test_a_swallowed_validation_error_is_seen(
+    prepared: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = prepared("hidream-lokr", "cpu")
+    pipeline = place / "simpletuner" / "simpletuner" / "helpers" / "models" / "hidream" / "pipeline.py"
+    text = pipeline.read_text("utf-8")
+    line = "        scale = S_max / (width * height)\n"
+    assert text.count(line) == 1
+    try:
+        pipeline.write_text(text.replace(line, "        raise RuntimeError('no image today')\n"), encoding="utf-8")
+        status, report = prove(place, capsys, smoke=True, steps=("shared-experts",))
+    finally:
+        pipeline.write_text(text, encoding="utf-8")
+    seen = {finding["what"]: finding["ok"] for finding in report["runs"][0]["findings"]}
+    assert (status, seen["exit status 0"], seen["images, none of one colour"]) == (1, True, False)
+    assert "no image today" in Path(report["runs"][0]["log"]).read_text("utf-8", "replace")
