@@ -67,6 +67,13 @@ def use_lycoris(transformer: Any, config_file: str, script: dict[str, Any]) -> A
             if hasattr(module, "_force_inference_output"):
                 module._force_inference_output = False
 
+    def detach(module: Any, tensors: dict[str, torch.Tensor], prefix: str, metadata: Any) -> None:
+        """LyCORIS puts parameters into a state dict as they are; DeepSpeed's are bound to what cannot be saved."""
+        for key in [key for key in tensors if key.startswith(prefix)]:
+            tensors[key] = tensors[key].detach()
+
+    network.register_state_dict_post_hook(detach)
+
     def state(model: Any) -> dict[str, torch.Tensor]:
         """The adapter's tensors, each with the scalar multiplied in."""
         return {key: value.detach().contiguous().cpu() for key, value in model.lycoris.state_dict().items()}
