@@ -26,11 +26,12 @@ def cache() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="package")
-def prepared(cache: Path, reach: Callable[[str], None]) -> Callable[[str, str], Path]:
-    """``prepared(recipe, device)``: a workspace as `kit prepare` makes it. Skips where its upstreams do not answer."""
+def prepared(cache: Path, reach: Callable[[str], None]) -> Callable[..., Path]:
+    """``prepared(recipe, device, *extras)``: a workspace as `kit prepare` makes it. Skips where its upstreams do not
+    answer. With and without extra fixes it is at one place, where it has one environment."""
 
-    def prepare(name: str, device_name: str) -> Path:
-        found = recipe.load(name)
+    def prepare(name: str, device_name: str, *extras: str) -> Path:
+        found = recipe.load(name).having(extras)
         for upstream in found.upstream:
             reach(upstream.url)
         device = found.device(device_name)

@@ -1,0 +1,34 @@
+"""`kit prepare hidream --with lycoris`: LyCORIS adapters in diffusers' script, on the CPU and the NPU's stand-in."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from proving import failed, prove
+
+from kit import lock, recipe
+from kit.commands import verify
+from kit.smoke import run as smoke
+
+STEPS = {"cpu": ("lycoris", "lycoris-resume", "lycoris-infer"), "npu": ("lycoris", "lycoris-infer")}
+
+
+@pytest.mark.parametrize("device", STEPS)
+def test_it_trains_goes_on_and_draws(
+    device: str, prepared: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, report = prove(prepared("hidream", device, "lycoris"), capsys, smoke=True, steps=STEPS[device])
+    assert status == 0, failed(report)
+    assert [run["name"] for run in report["runs"]] == list(STEPS[device])
+
+
+def test_it_does_not_without_the_fix(prepared: Callable[..., Path], tmp_path: Path) -> None:
+    place, found = prepared("hidream", "cpu", "lycoris"), recipe.load("hidream").having(["lycoris"])
+    with smoke.begin(found, found.device("cpu"), place, tmp_path) as running:
+        plans = tuple(plan for plan in running.smoke.red if plan.fix == "lycoris")
+        alone = dataclasses.replace(running, smoke=dataclasses.replace(running.smoke, red=plans))
+        reds = {red.fix: red for red in smoke.red(alone, lock.read(place), verify._at_pin(found, "cpu"))}
+    assert reds["lycoris"].shown, reds["lycoris"].seen
