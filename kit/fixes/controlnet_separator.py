@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from kit.fixes._table import Put, table
+import ast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from kit.fixes import Options, Site, Splice
+from kit.fixes._ast import same, statements
+
+if TYPE_CHECKING:
+    from kit.fixes._block import Block
 
 TITLE = "hand ControlNet's data set the caption separator"
 WHY = """\
@@ -12,36 +20,28 @@ required positional argument: 'token_warmup_step'`."""
 LINKS = ()
 NEEDS = ("subset",)
 
-_AT = "db_subset = DreamBoothSubset("
+_MAKER = "DreamBoothSubset"
+_BEFORE, _MISSING = "subset.shuffle_caption", "subset.caption_separator"
 
-sites, edits = table(
-    Put(
-        "ControlNetDataset.__init__",
-        _AT,
-        """
-        db_subset = DreamBoothSubset(
-            subset.image_dir,
-            False,
-            None,
-            subset.caption_extension,
-            subset.num_repeats,
-            subset.shuffle_caption,
-            subset.caption_separator,
-            subset.keep_tokens,
-            subset.color_aug,
-            subset.flip_aug,
-            subset.face_crop_aug_range,
-            subset.random_crop,
-            subset.caption_dropout_rate,
-            subset.caption_dropout_every_n_epochs,
-            subset.caption_tag_dropout_rate,
-            subset.caption_prefix,
-            subset.caption_suffix,
-            subset.token_warmup_min,
-            subset.token_warmup_step,
-        )
-        """,
-        how="replace",
-        to=_AT,
-    ),
-)
+
+def sites(tree: ast.Module, options: Options) -> list[Site]:
+    """The subsets made of another subset's attributes, in order where the separator follows on the shuffling."""
+    found = []
+    for statement, _ in statements(tree):
+        call = statement.value if isinstance(statement, ast.Assign) else None
+        if isinstance(call, ast.Call) and same(call.func, _MAKER):
+            given = [ast.unparse(each) for each in call.args]
+            if _BEFORE in given:
+                found.append(Site(statement.lineno, given[given.index(_BEFORE) + 1 :][:1] == [_MISSING]))
+    return found
+
+
+def edits(block: Block, options: Options) -> Iterator[Splice]:
+    for index, statement in enumerate(block.statements):
+        call = block.assigned_call(statement, _MAKER)
+        given = [block.code(each.value) for each in call.args] if call else []
+        if call and _BEFORE in given and _MISSING not in given:
+            at = given.index(_BEFORE)
+            argument = call.args[at].with_changes(value=block.expression(_MISSING))
+            whole = call.with_changes(args=[*call.args[: at + 1], argument, *call.args[at + 1 :]])
+            yield Splice(index, index + 1, [statement.deep_replace(call, whole)])  # type: ignore[arg-type]

@@ -41,7 +41,7 @@ APPLIED = [case("as in the library, one line more", BEFORE, AFTER)]
 
 REFUSED = [
     satisfied("there", AFTER),
-    gone("another data set", BEFORE.replace("ControlNetDataset", "DreamBoothDataset")),
+    gone("a subset of other things", BEFORE.replace("subset.shuffle_caption", "shuffle")),
     conflict("another name", "`subset` is not bound", 5, BEFORE.replace("for subset in", "for each in")),
 ]
 
