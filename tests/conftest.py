@@ -72,6 +72,7 @@ def _check(event: str, path: Any, folder: int | None) -> None:
 sys.addaudithook(_watch)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests run side by side (pytest-xdist), but those that share something real in one process, one after another: a
     recipe's smoke runs its workspaces and environments, a module of tests/upstream its cache."""
