@@ -518,11 +518,12 @@ def test_signatures_are_the_published_ones(standin: Standin) -> None:
     published = {name: asdict(signature) for name, signature in devices.signatures("npu").items()}
     assert published
     program = """
-import inspect, json, sys, torch_npu
+import functools, inspect, json, sys, torch, torch_npu
 empty = inspect.Parameter.empty
 found = {}
 for name in json.loads(sys.argv[1]):
-    parameters = inspect.signature(getattr(torch_npu, name.split(".", 1)[1])).parameters
+    package, *path = name.split(".")
+    parameters = inspect.signature(functools.reduce(getattr, path, sys.modules[package])).parameters
     found[name] = {
         "parameters": list(parameters),
         "keyword_only": [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY],
