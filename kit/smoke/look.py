@@ -17,15 +17,15 @@ from typing import Any
 
 
 def losses(folder: str) -> dict[str, float]:
-    """The scalar `loss` (SimpleTuner: `train_loss`) of every tensorboard log below ``folder``, by step; a later log
-    wins."""
+    """The scalar `loss` (SimpleTuner: `train_loss`; sd-scripts' networks: `loss/current`) of every tensorboard log below
+    ``folder``, by step; a later log wins."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     found: dict[str, float] = {}
     for log in sorted(Path(folder).rglob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime):
         events = EventAccumulator(str(log))
         events.Reload()
-        for name in {"loss", "train_loss"} & set(events.Tags()["scalars"]):
+        for name in {"loss", "train_loss", "loss/current"} & set(events.Tags()["scalars"]):
             found.update({str(event.step): event.value for event in events.Scalars(name)})
     return found
 

@@ -115,9 +115,9 @@ def test_token_lengths(place: Path, python: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_the_readmes_table_of_other_scripts(place: Path, python: Path) -> None:
-    """A script that the README gives fused attention or tokenizer paths has the option, the others have not."""
-    text = (HERE.parents[1] / "README.md").read_text("utf-8")
+def test_the_table_of_other_scripts(place: Path, python: Path) -> None:
+    """A script that the recipe's page gives fused attention or tokenizer paths has the option, the others have not."""
+    text = (HERE.parents[1] / "recipes" / "sdxl.md").read_text("utf-8")
     rows = re.findall(r"(?m)^\| (`\w+\.py`[^|]*) \| (yes|no)[^|]* \| (yes|no) \|", text)
     claims = {script: row[1:] for row in rows for script in re.findall(r"\w+\.py", row[0])}
     assert len(claims) == 13
