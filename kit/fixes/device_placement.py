@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 TITLE = "place modules and autocast on the device that trains"
 WHY = """\
 A script for any device of accelerate's names CUDA here and there. `torch.autocast("cuda")` does nothing on another
-device but warn: a validation under mixed precision ends with `mat1 and mat2 must have the same dtype`. `.to("cuda")`
-ends it anywhere with `Torch not compiled with CUDA enabled`. The accelerator knows the device."""
+device but warn (`CUDA is not available. Disabling`): a validation then mixes the dtypes it was to reconcile.
+`.to("cuda")` ends with `Torch not compiled with CUDA enabled`. The accelerator knows the device."""
 LINKS = ()
 NEEDS = ("accelerator",)
 GENERAL = True
