@@ -73,18 +73,23 @@ def _below_own(statement: ast.stmt, gate: ast.AST, choice: _Choice) -> bool:
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     """An `else` that does nothing else gets an `elif` above it; elsewhere the statement becomes an `if`."""
-    if any(map(block.guarded, _OTHERS)):
-        return
     for index, statement in enumerate(block.statements):
-        tests, other = block.branches(statement)
-        body = block.body(other) if other else ()
         whole = _read(block, statement)
-        if whole is None and len(body) == 1:
-            choice = _read(block, body[0])
-            if choice and choice[0] not in tests and _meant(block, choice):
-                yield Splice(index, index + 1, [block.with_elif(statement, block.parse(_code(choice))[0])])
-        elif whole and _meant(block, whole) and not _inside(block):
-            yield Splice(index, index + 1, [block.choosing(block.parse(_code(whole))[0], statement)])
+        body = () if whole else block.body(_last(statement))
+        choice = whole or (_read(block, body[0]) if len(body) == 1 else None)
+        if not choice or not _meant(block, choice):
+            continue
+        if whole and not _inside(block):
+            yield Splice(index, index + 1, [block.choosing(block.parse(_code(choice))[0], statement)])
+        tests, other = ([], None) if whole else block.branches(statement)
+        if other and choice[0] not in tests:
+            yield Splice(index, index + 1, [block.with_elif(statement, block.parse(_code(choice))[0])])
+
+
+def _last(statement: cst.CSTNode) -> cst.CSTNode:
+    """The `else` of an `if` and its `elif`s, where there is one."""
+    below = getattr(statement, "orelse", None)
+    return _last(below) if below else statement
 
 
 def _code(choice: _Choice) -> str:
@@ -97,6 +102,8 @@ def _read(block: Block, statement: cst.CSTNode) -> _Choice | None:
 
 
 def _meant(block: Block, choice: _Choice) -> bool:
+    if any(map(block.guarded, _OTHERS)):
+        return False
     return not choice[1].endswith("()") or any(map(block.guarded, _FP16))
 
 
