@@ -17,8 +17,8 @@ from typing import Any
 
 
 def losses(folder: str) -> dict[str, float]:
-    """The scalar `loss` (SimpleTuner: `train_loss`; sd-scripts' networks: `loss/current`) of every tensorboard log below
-    ``folder``, by step; a later log wins."""
+    """The scalar `loss` (SimpleTuner: `train_loss`; sd-scripts' networks: `loss/current`) of every tensorboard log
+    below ``folder``, by step; a later log wins."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     found: dict[str, float] = {}

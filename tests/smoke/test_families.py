@@ -1,4 +1,4 @@
-"""`kit fix` on families of diffusers' training scripts that no recipe is about, and the real scripts after it.
+"""`kit fix` on five families of diffusers' training scripts that no recipe is about, and the real scripts after it.
 
 Each trains a few steps of a tiny model on the CPU and saves a checkpoint. As upstream has it, each shows the defect of
 one of the fixes; mended, it does not.
@@ -41,8 +41,17 @@ def error(words: str) -> Shown:
     return lambda done, out: done.status != 0 and words in done.last_error()
 
 
+def says(words: str) -> Shown:
+    return lambda done, out: done.status == 0 and words in done.text()
+
+
 def writes(name: str) -> Shown:
     return lambda done, out: (out / name).exists()
+
+
+def unprinted(done: process.Done, out: Path) -> bool:
+    """Whether a run went well, and its bar never ended its line before its end."""
+    return done.status == 0 and not re.search(r"Steps: .*\| 1/2 \[[^\r\n]*\] ?\n", done.text())
 
 
 SD = "--pretrained_model_name_or_path={tiny}/sd/model --train_batch_size=4 --seed=1 --output_dir={out} "
@@ -51,6 +60,24 @@ TEXTUAL = (
     " --resolution=64 --repeats=1 --checkpointing_steps=1 "
 )
 FAMILIES = {
+    "Stable Diffusion, full": Family(
+        "text_to_image/train_text_to_image.py",
+        (f"{SD} --train_data_dir={{tiny}}/sd/images --resolution=64 --max_train_steps=2 --checkpointing_steps=2",),
+        "progress-print",
+        unprinted,
+        "checkpoint-2",
+    ),
+    "ControlNet": Family(
+        "controlnet/train_controlnet.py",
+        (
+            f"{SD} --train_data_dir={{tiny}}/pairs --resolution=64 --max_train_steps=2 --checkpointing_steps=2"
+            " --validation_steps=1 --num_validation_images=1"
+            " --validation_image={tiny}/images/00.jpeg --validation_prompt=dog",
+        ),
+        "device-placement",
+        says("device_type of 'cuda', but CUDA is not available. Disabling"),
+        "checkpoint-2",
+    ),
     "textual inversion": Family(
         "textual_inversion/textual_inversion.py",
         (
