@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def test_check_writes_nothing(kit: Kit, script: Path) -> None:
 @pytest.mark.parametrize("text", [TRAIN, TRAIN.rstrip("\n"), TRAIN.replace("\n", "\r\n")])
 def test_the_diff_applies(kit: Kit, script: Path, text: str) -> None:
     script.write_bytes(text.encode())
-    done = subprocess.run(["kit", "fix", "--diff", "train.py"], capture_output=True)
+    done = subprocess.run([Path(sys.executable).with_name("kit"), "fix", "--diff", "train.py"], capture_output=True)
     assert done.returncode == 1 and script.read_bytes() == text.encode()
     assert done.stdout.startswith(b"--- a/train.py\n+++ b/train.py\n")
     git("init", "-q", at=Path.cwd())
