@@ -48,21 +48,13 @@ def at(recipe: Recipe, upstream: Upstream, pin: str, version: str) -> Recipe:
     return dataclasses.replace(recipe, upstream=tuple(new if each == upstream else each for each in recipe.upstream))
 
 
-def files(recipe: Recipe, upstream: Upstream, device: Device, offline: bool) -> dict[TreePath, bytes]:
-    """What the series reads of an upstream at its pin. Raises KitError."""
-    entry = store.ensure(upstream, recipe.path.parent, offline)
-    tree = entry.tree()
-    paths = {path for path in recipe.sources(upstream.name, device.name) if path in tree}
-    blobs = entry.blobs(tree[path][1] for path in paths)
-    return {path: blobs[tree[path][1]] for path in paths}
-
-
 def run_series(
     recipe: Recipe, upstream: Upstream, device: Device, offline: bool, without: Collection[str] = ()
 ) -> tuple[list[Step], dict[TreePath, bytes]]:
     """The codemods (and the patches written by hand) on an upstream at its pin. Raises KitError."""
     patches = series.hand_written(recipe, upstream.name)
-    content = files(recipe, upstream, device, offline)
+    entry = store.ensure(upstream, recipe.path.parent, offline)
+    content = entry.files(recipe.sources(upstream.name, device.name))
     return series.apply(recipe, upstream.name, device, content, patches, without, generating=True)
 
 

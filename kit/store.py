@@ -38,6 +38,13 @@ class Entry:
         """Every path of the pin with its mode and object id."""
         return _listing(self.repository, self.pin)
 
+    def files(self, paths: Iterable[TreePath]) -> dict[TreePath, bytes]:
+        """The contents of those of ``paths`` that the pin has. Raises KitError where one is not in the cache."""
+        tree = self.tree()
+        ids = {path: tree[path][1] for path in paths if path in tree}
+        blobs = self.blobs(ids.values())
+        return {path: blobs[id] for path, id in ids.items()}
+
     def blobs(self, ids: Iterable[str]) -> dict[str, bytes]:
         """The contents of blobs, by id. Raises KitError where one is not in the cache."""
         wanted = list(dict.fromkeys(ids))

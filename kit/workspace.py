@@ -89,10 +89,8 @@ def _plan_upstream(
     for path in targets:
         if tree[path][0] not in ("100644", "100755"):
             raise KitError(f"{upstream.name}: {path} has git mode {tree[path][0]}", "kit changes regular files only")
-    blobs = entry.blobs(tree[path][1] for path in targets)
-    files = {path: blobs[tree[path][1]] for path in targets}
     patches = series.load_patches(recipe, upstream.name)
-    steps, _ = series.apply(recipe, upstream.name, device, files, patches, without)
+    steps, _ = series.apply(recipe, upstream.name, device, entry.files(targets), patches, without)
     for step in steps:
         step.check(f"leave it out with --without {step.fix.id}, or mend the fix")
     copied: dict[TreePath, overlay.File] = {}

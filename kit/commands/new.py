@@ -92,12 +92,12 @@ def _steps(entry: store.Entry, targets: list[TreePath]) -> tuple[str, list[tuple
     for path in targets:
         if path not in tree:
             raise KitError(f"{path} is not in the upstream{nearest(path, tree)}", "give its path from the top")
-    blobs = entry.blobs(tree[path][1] for path in targets)
+    contents = entry.files(targets)
     chosen: dict[str, Options] = {name: {} for name in fixes.general() if not getattr(fixes.load(name), "OPTIONS", {})}
     needed: dict[str, dict[int, list[TreePath]]] = defaultdict(lambda: defaultdict(list))
     said: list[tuple[str, ...]] = []
     for path in targets:
-        for each in mend(blobs[tree[path][1]], path, chosen)[0]:
+        for each in mend(contents[path], path, chosen)[0]:
             if each.outcome is Outcome.applied:
                 needed[each.fix][len(each.lines)].append(path)
             if each.outcome is not Outcome.gone:

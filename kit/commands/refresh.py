@@ -67,18 +67,15 @@ def generate(found: Recipe, upstream: Upstream, offline: bool = False) -> dict[s
     is gone or in conflict at the pin.
     """
     entry = store.ensure(upstream, found.path.parent, offline)
-    tree = entry.tree()
     by_device: dict[tuple[int, str], dict[str, bytes]] = {}
     hand_written = series.hand_written(found, upstream.name)
     alike: dict[str, list[series.Step]] = {}  # most series are the same on every device, and codemods are slow
     for device_name in found.devices:
         device = found.device(device_name)
-        paths = {path for path in found.sources(upstream.name, device_name) if path in tree}
-        blobs = entry.blobs(tree[path][1] for path in paths)
-        files = {path: blobs[tree[path][1]] for path in paths}
         for_device = [(number, step.options_for(device)) for number, step in found.series(upstream.name, device_name)]
         key = repr((for_device, [name for name in hand_written if f"@{device_name}." in name]))
         if key not in alike:
+            files = entry.files(found.sources(upstream.name, device_name))
             alike[key], _ = series.apply(found, upstream.name, device, files, hand_written, generating=True)
         for step in alike[key]:
             step.check("mend the fix, or take it out of the recipe")

@@ -176,14 +176,8 @@ def _step_check(report: Any) -> Check:
 
 def _at_pin(found: Recipe, device: str) -> dict[str, dict[TreePath, bytes]]:
     """For each upstream, the files its fixes change, as they are at the pin."""
-    files = {}
-    for upstream in found.upstream:
-        entry = store.ensure(upstream, found.path.parent)
-        tree = entry.tree()
-        paths = found.sources(upstream.name, device)
-        blobs = entry.blobs(tree[path][1] for path in paths)
-        files[upstream.name] = {path: blobs[tree[path][1]] for path in paths}
-    return files
+    entries = {upstream.name: store.ensure(upstream, found.path.parent) for upstream in found.upstream}
+    return {name: entry.files(found.sources(name, device)) for name, entry in entries.items()}
 
 
 def _fix(place: Path, locked: Lock, step: recipe.FixStep) -> dict[str, str]:

@@ -128,10 +128,7 @@ def git(*arguments: str | Path, at: Path, environment: Mapping[str, str] | None 
 def files_at(found: Recipe, upstream: Upstream) -> dict[TreePath, bytes]:
     """The files the recipe's fixes are about, at the pin of ``upstream``."""
     entry = store.ensure(upstream, found.path.parent)
-    tree = entry.tree()
-    paths = {path for device in found.devices for path in found.sources(upstream.name, device)}
-    blobs = entry.blobs(tree[path][1] for path in paths)
-    return {path: blobs[tree[path][1]] for path in paths}
+    return entry.files({path for device in found.devices for path in found.sources(upstream.name, device)})
 
 
 def applied(name: str, upstream: str) -> list[str]:
