@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kit.errors import KitError
 from kit.paths import TreePath, tree_path
 from kit.recipe import Overlay
 from kit.store import is_executable
+
+if TYPE_CHECKING:
+    import jinja2
 
 File = tuple[int, bytes]  # git mode and content
 
@@ -43,17 +47,8 @@ def render_file(base: Path, source: Path, context: Mapping[str, Any]) -> bytes:
     """One template, which may include others by their path under ``base``. Raises KitError with file and line."""
     import jinja2
 
-    loader = jinja2.FileSystemLoader(base)
-    templates = jinja2.Environment(
-        loader=loader,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        auto_reload=False,
-    )
     try:
-        return templates.get_template(source.relative_to(base).as_posix()).render(context).encode()
+        return _templates(base).get_template(source.relative_to(base).as_posix()).render(context).encode()
     except jinja2.TemplateSyntaxError as error:
         raise KitError(f"{error.filename or source}:{error.lineno}: {error.message}", "mend the template") from None
     except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
@@ -61,3 +56,16 @@ def render_file(base: Path, source: Path, context: Mapping[str, Any]) -> bytes:
         place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else f"{source}:1"
         names = ", ".join(sorted(context))
         raise KitError(f"{place}: {error}", f"names a template may use: {names}") from None
+
+
+@functools.cache  # compiling a recipe's templates takes longer than all else there is to rendering them
+def _templates(base: Path) -> jinja2.Environment:
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(base),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
