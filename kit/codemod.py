@@ -19,7 +19,7 @@ import libcst as cst
 from kit.errors import KitError
 from kit.fixes import Fix, Options, Outcome, Site
 from kit.fixes._ast import bound_names, loose_names, parse
-from kit.fixes._block import Block
+from kit.fixes._block import Block, written
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def run(fix: Fix, content: bytes, name: str, count: int | None = 1, options: Opt
             f"expected {len(todo)} edit{'s' * (len(todo) != 1)}, made {counted}: the code is not as the fix knows it"
         )
         return Result(Outcome.conflict, content, reason, todo[0].line)
-    result = edited.bytes
+    result = written(edited)
     after = fix.sites(parse(result, name), options)
     if len(after) < len(before) or not all(site.done for site in after):
         line = next((site.line for site in after if not site.done), todo[0].line)
@@ -97,9 +97,9 @@ def _parse(content: bytes) -> tuple[cst.Module, int]:
     if content in _written:
         return _written[content], 0
     module = cst.parse_module(content)
-    if (written := module.bytes) == content:
+    if written(module) == content:
         return module, 0
-    pairs = zip_longest(content.splitlines(True), written.splitlines(True))
+    pairs = zip_longest(content.splitlines(True), written(module).splitlines(True))
     return module, next(line for line, (ours, theirs) in enumerate(pairs, 1) if ours != theirs)
 
 

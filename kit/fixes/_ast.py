@@ -35,25 +35,48 @@ def walk(tree: ast.AST, above: Ancestors = ()) -> Iterator[tuple[ast.AST, Ancest
         yield from walk(child, (*above, tree))
 
 
-def statements(tree: ast.AST, above: Ancestors = ()) -> Iterator[tuple[ast.stmt, Ancestors]]:
+@lru_cache(maxsize=16)
+def statements(tree: ast.AST) -> tuple[tuple[ast.stmt, Ancestors], ...]:
     """Every statement with its ancestors, outermost first, in source order; expressions are not entered."""
+    return tuple(_statements(tree, ()))
+
+
+def _statements(tree: ast.AST, above: Ancestors) -> Iterator[tuple[ast.stmt, Ancestors]]:
     above = (*above, tree)
     for name in ("body", "handlers", "orelse", "finalbody", "cases"):
         inner = getattr(tree, name, ())
         for child in inner if isinstance(inner, list) else ():
             if isinstance(child, ast.stmt):
                 yield child, above
-            yield from statements(child, above)
+            yield from _statements(child, above)
 
 
 def same(node: ast.AST | None, text: str) -> bool:
     """Whether an expression is ``text``, whatever its spacing and quotes."""
-    return node is not None and ast.unparse(node) == _normal(text)
+    return _alike(node, _expression(text))
 
 
 @cache
-def _normal(text: str) -> str:
-    return ast.unparse(ast.parse(text, mode="eval").body)
+def _expression(text: str) -> ast.expr:
+    return ast.parse(text, mode="eval").body
+
+
+def _alike(one: object, other: object) -> bool:
+    """Whether two nodes say the same; where they differ, this most often sees so at once."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, ast.AST):
+        fields = (name for name in one._fields if name not in ("ctx", "kind"))
+        return all(_alike(getattr(one, name), getattr(other, name)) for name in fields)
+    return one == other
+
+
+@lru_cache(maxsize=8192)  # several fixes ask for the same statements
+def text(node: ast.AST) -> str:
+    """A node's code as `ast` writes it: its spacing, quotes and comments do not matter."""
+    return ast.unparse(node)
 
 
 def conjuncts(test: ast.expr) -> list[ast.expr]:
@@ -177,7 +200,8 @@ def body_after(statement: ast.AST, above: Ancestors) -> list[ast.stmt]:
     return []
 
 
-def bound_names(tree: ast.Module, line: int) -> set[str]:
+@lru_cache(maxsize=64)
+def bound_names(tree: ast.Module, line: int) -> frozenset[str]:
     """The names that mean something at ``line`` (from 1): the module's, and those of the functions around it.
 
     In the innermost scope a name counts if it is bound above that line; in those around it, which may have run on by
@@ -188,7 +212,7 @@ def bound_names(tree: ast.Module, line: int) -> set[str]:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.lineno < line <= (node.end_lineno or 0):
             scopes.append(node)
     around = {name for scope in scopes[:-1] for name, _ in _bound_in(scope)}
-    return around | {name for name, bound in _bound_in(scopes[-1]) if bound < line}
+    return frozenset(around | {name for name, bound in _bound_in(scopes[-1]) if bound < line})
 
 
 def _bound_in(scope: ast.AST) -> Iterator[tuple[str, int]]:

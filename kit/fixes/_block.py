@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any
 
 import libcst as cst
@@ -331,9 +332,25 @@ class Block:
         line = statement.body[0]
         return line.value if isinstance(line, (cst.Expr, cst.Assign)) and isinstance(line.value, cst.Call) else None
 
+    @cached_property
+    def texts(self) -> list[str]:
+        """The statements as `ast` writes them."""
+        return [ast.unparse(ast.parse(self.module.code_for_node(statement))) for statement in self.statements]
+
     def code(self, node: cst.CSTNode) -> str:
         """An expression as `ast` writes it."""
-        return ast.unparse(ast.parse(f"({self.module.code_for_node(node)})"))
+        return _code(node)
+
+
+@lru_cache(maxsize=8192)  # most fixes ask for the same tests, before and after
+def _code(node: cst.CSTNode) -> str:
+    return ast.unparse(ast.parse(f"({cst.Module([]).code_for_node(node)})"))
+
+
+@lru_cache(maxsize=4)
+def written(module: cst.Module) -> bytes:
+    """A module as a file: it takes as long as all else that a fix does."""
+    return module.bytes
 
 
 def _expression(code: str) -> ast.expr:

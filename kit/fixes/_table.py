@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import Ancestors, statements
+from kit.fixes._ast import Ancestors, statements, text
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -73,8 +73,8 @@ def _sites(tree: ast.Module, row: Row) -> Iterator[Site]:
     inside = [(node, above) for node, above in statements(tree) if _scope(above) == row.scope]
     if isinstance(row, Swap):
         for node, _ in inside:
-            if ast.unparse(node).startswith(row.at):
-                parts = [ast.unparse(part) for part in ast.walk(node) if isinstance(part, ast.expr)]
+            if text(node).startswith(row.at):
+                parts = [text(part) for part in ast.walk(node) if isinstance(part, ast.expr)]
                 if _same(row.old) in parts or _same(row.new) in parts:
                     yield Site(node.lineno, _same(row.new) in parts)
         return
@@ -83,9 +83,9 @@ def _sites(tree: ast.Module, row: Row) -> Iterator[Site]:
         if row.top and not isinstance(above[-1], ast.FunctionDef):
             continue
         block = _block(node, above)
-        index, anchored = block.index(node), ast.unparse(node).startswith(row.at)
+        index, anchored = block.index(node), text(node).startswith(row.at)
         start = {"after": index + 1, "before": max(index - len(wanted), 0), "replace": index}[row.how]
-        done = tuple(map(ast.unparse, block[start : start + len(wanted)])) == wanted
+        done = tuple(map(text, block[start : start + len(wanted)])) == wanted
         if anchored or (done and row.how == "replace"):
             yield Site(node.lineno, done)
 
@@ -96,26 +96,21 @@ def _block(node: ast.stmt, above: Ancestors) -> list[ast.stmt]:
 
 
 @cache
-def _code(text: str) -> tuple[str, ...]:
-    return tuple(ast.unparse(node) for node in ast.parse(textwrap.dedent(text)).body)
+def _code(code: str) -> tuple[str, ...]:
+    return tuple(ast.unparse(node) for node in ast.parse(textwrap.dedent(code)).body)
 
 
 @cache
-def _same(text: str) -> str:
+def _same(code: str) -> str:
     """An expression as `ast` writes it."""
-    return ast.unparse(ast.parse(text, mode="eval"))
-
-
-def _texts(block: Block) -> list[str]:
-    """The statements of a block as `ast` writes them."""
-    return [ast.unparse(ast.parse(block.module.code_for_node(statement))) for statement in block.statements]
+    return ast.unparse(ast.parse(code, mode="eval"))
 
 
 def _put(block: Block, row: Put) -> Iterator[Splice]:
-    texts = _texts(block)
+    texts = block.texts
     wanted = _code(row.code)
-    for index, text in enumerate(texts):
-        if not text.startswith(row.at) or (row.top and not block.owner()):
+    for index, start in enumerate(texts):
+        if not start.startswith(row.at) or (row.top and not block.owner()):
             continue
         new = [_unindented(block, each) for each in block.parse(textwrap.dedent(row.code).strip("\n") + "\n")]
         if row.how == "after":
@@ -148,9 +143,9 @@ def _unindented(block: Block, statement: cst.BaseStatement) -> cst.BaseStatement
 def _swap(block: Block, row: Swap) -> Iterator[Splice]:
     import libcst as cst
 
-    for index, text in enumerate(_texts(block)):
+    for index, start in enumerate(block.texts):
         statement = block.statements[index]
-        if not isinstance(statement, cst.SimpleStatementLine) or not text.startswith(row.at):
+        if not isinstance(statement, cst.SimpleStatementLine) or not start.startswith(row.at):
             continue
         places: list[cst.CSTNode] = []
         pending: list[cst.CSTNode] = [statement]

@@ -96,7 +96,9 @@ def _may_pass(tree: ast.Module, call: ast.expr | None, place: int) -> bool:
 
 @lru_cache(maxsize=1)  # asked for each block of a module
 def _to_thread(module: cst.Module) -> set[str]:
-    return _threaded(ast.parse(module.bytes))
+    from kit.fixes._block import written
+
+    return _threaded(ast.parse(written(module)))
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
