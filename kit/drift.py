@@ -29,10 +29,9 @@ from kit.errors import KitError
 from kit.fixes import Outcome
 from kit.history import History, Version
 from kit.paths import TreePath
-from kit.recipe import FixStep, Recipe, Upstream
+from kit.recipe import NOWHERE, FixStep, Recipe, Upstream
 
 ABSENT = "absent"  # beside the outcomes of a fix: the file is not there
-NOWHERE = ("nowhere",)  # no device has this name
 Result = tuple[str, str, int]  # outcome, reason, line (from 1; 0: none)
 Found = dict[str, dict[str, Result]]  # by path, then by fix
 

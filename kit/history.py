@@ -85,8 +85,7 @@ def why_none(upstream: Upstream) -> str:
     """Why an upstream has no history; "" where it has one."""
     if upstream.carried:
         return "is carried with the recipe: it has no history"
-    archive = re.search(r"\.(tgz|zip|tar\.\w+)$", upstream.url)
-    return "is a released package: it has no history" if archive else ""
+    return "is a released package: it has no history" if upstream.sha256 else ""
 
 
 def fetch(upstream: Upstream, to: str = "HEAD", offline: bool = False) -> History:

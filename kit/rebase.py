@@ -29,8 +29,6 @@ from kit.recipe import FixStep, Recipe, Upstream, parse
 from kit.schema import load_toml
 from kit.series import Step
 
-NOWHERE = ("nowhere",)  # no device has this name
-
 
 @dataclass(frozen=True)
 class Moved:

@@ -23,6 +23,7 @@ PIN = re.compile(r"[0-9a-f]{40}")
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 NO_PATH = TreePath("")
+NOWHERE = ("nowhere",)  # no device has this name: the devices of a step that is left out and keeps its number
 
 
 @dataclass(frozen=True)

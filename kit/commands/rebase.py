@@ -92,7 +92,7 @@ _SAID = {
 
 def _patches(found: Recipe, left_out: list[str], offline: bool) -> dict[str, dict[str, bytes]]:
     """Every upstream's patches, but for those of the fixes ``left_out``."""
-    steps = (dataclasses.replace(step, devices=rebase.NOWHERE) if step.id in left_out else step for step in found.fix)
+    steps = (dataclasses.replace(step, devices=recipe.NOWHERE) if step.id in left_out else step for step in found.fix)
     reduced = dataclasses.replace(found, fix=tuple(steps))
     return {each.name: generate(reduced, each, offline) for each in found.upstream}
 

@@ -200,7 +200,7 @@ def one(found: Recipe, upstream: Upstream, device: Device, pinned: Pinned, text:
     return told
 
 
-NEVER = recipe.FixStep("never", (), devices=drift.NOWHERE)
+NEVER = recipe.FixStep("never", (), devices=recipe.NOWHERE)
 # The fixes with a judge of their own; which package is imported is the recipe's to say, so that is judged by the pin.
 TOLD = {*judge.LACKING, *judge_scripts.LACKING} - {"device-package"}
 
