@@ -24,12 +24,14 @@ from kit.fixes._block import Block, written
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of a fix on a file; ``reason`` and ``line`` (from 1) say why it is a conflict or gone."""
+    """The outcome of a fix on a file; ``reason`` and ``line`` (from 1) say why it is a conflict or gone, ``places`` how
+    many it was applied at."""
 
     outcome: Outcome
     content: bytes
     reason: str = ""
     line: int = 0
+    places: int = 0
 
 
 def run(fix: Fix, content: bytes, name: str, count: int | None = 1, options: Options | None = None) -> Result:
@@ -84,7 +86,7 @@ def run(fix: Fix, content: bytes, name: str, count: int | None = 1, options: Opt
         return Result(Outcome.conflict, content, "a second run would change the file again", todo[0].line)
     _written.clear()
     _written[result] = edited
-    return Result(Outcome.applied, result)
+    return Result(Outcome.applied, result, places=len(todo))
 
 
 # What the last fix made: the next one need not parse it again, which is half of what a fix costs.

@@ -213,12 +213,13 @@ def outcomes(recipe: Recipe, upstream: Upstream, device: Device, job: tuple[str,
 
 
 def alone_on(recipe: Recipe, upstream: Upstream, device: Device, root: TreePath) -> Recipe:
-    """The recipe with nothing left to fix but ``root`` and what is derived from it; its steps keep their numbers."""
+    """The recipe, elsewhere than at its pin, with nothing left to fix but ``root`` and what is derived from it; its
+    steps keep their numbers."""
     roots = _roots(recipe, upstream, device)
 
     def narrowed(step: FixStep) -> FixStep:
         files = tuple(path for path in step.files if step.upstream == upstream.name and roots.get(path) == root)
-        return dataclasses.replace(step, files=files, devices=step.devices if files else NOWHERE)
+        return dataclasses.replace(step.elsewhere, files=files, devices=step.devices if files else NOWHERE)
 
     return dataclasses.replace(recipe, fix=tuple(map(narrowed, recipe.fix)))
 

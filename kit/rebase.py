@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from kit import git, series, store, workspace
 from kit.cache import cache_dir
@@ -32,8 +33,8 @@ from kit.series import Step
 
 @dataclass(frozen=True)
 class Moved:
-    """A fix at the new pin: ``kept``, ``taken`` (upstream has it now: it leaves the series) or ``conflict``; where it
-    conflicts, the files and why (path: outcome, line and reason)."""
+    """A fix at the new pin, its ``count`` what it is there: ``kept``, ``taken`` (upstream has it now: it leaves the
+    series) or ``conflict``; where it conflicts, the files and why (path: outcome, line and reason)."""
 
     fix: FixStep
     state: str
@@ -41,9 +42,11 @@ class Moved:
 
 
 def at(recipe: Recipe, upstream: Upstream, pin: str, version: str) -> Recipe:
-    """The recipe with another pin for ``upstream``."""
+    """The recipe with another pin for ``upstream``; how many places its fixes have there is to be seen."""
     new = dataclasses.replace(upstream, pin=pin, version=version if upstream.version else "")
-    return dataclasses.replace(recipe, upstream=tuple(new if each == upstream else each for each in recipe.upstream))
+    upstreams = tuple(new if each == upstream else each for each in recipe.upstream)
+    fixes = tuple(step.elsewhere if step.upstream == upstream.name else step for step in recipe.fix)
+    return dataclasses.replace(recipe, upstream=upstreams, fix=fixes)
 
 
 def run_series(
@@ -74,7 +77,12 @@ def moved(old: Recipe, new: Recipe, name: str, offline: bool) -> list[Moved]:
             if file.outcome in (Outcome.conflict, Outcome.gone)
         }
         taken = {file.outcome for file in now} == {Outcome.satisfied} and Outcome.applied in then
-        result.append(Moved(fix, "conflict" if why else "taken" if taken else "kept", why))
+        places = {file.places for file in now if file.outcome is Outcome.applied and fix.module}
+        if len(places) > 1:
+            said = " and ".join(map(str, sorted(places)))
+            why |= {path: f"{path}:1: {said} places, by file: give each file a step of its own" for path in fix.files}
+        counted = fix if why else dataclasses.replace(fix, count=max(places, default=fix.count))
+        result.append(Moved(counted, "conflict" if why else "taken" if taken else "kept", why))
     return result
 
 
@@ -82,8 +90,16 @@ def upstream_of(recipe: Recipe, name: str) -> Upstream:
     return next(each for each in recipe.upstream if each.name == name)
 
 
-def rewritten(recipe: Recipe, upstream: Upstream, pin: str, version: str, dropped: Collection[str]) -> str:
-    """The recipe's text with another pin and without the fixes in ``dropped``; all else stays, comments too."""
+def rewritten(
+    recipe: Recipe,
+    upstream: Upstream,
+    pin: str,
+    version: str,
+    dropped: Collection[str],
+    counts: Mapping[str, int] = MappingProxyType({}),
+) -> str:
+    """The recipe's text with another pin, without the fixes in ``dropped``, and with the ``counts`` of others, by id;
+    all else stays, comments too."""
     source, _ = load_toml(recipe.path)
     lines = source.text.splitlines(keepends=True)
     number = recipe.upstream.index(upstream)
@@ -91,6 +107,13 @@ def rewritten(recipe: Recipe, upstream: Upstream, pin: str, version: str, droppe
         if old:
             place = source.line(("upstream", number, key)) - 1
             lines[place] = lines[place].replace(f'"{old}"', f'"{new}"')
+    for index, fix in enumerate(recipe.fix):
+        if (count := counts.get(fix.id, fix.count)) != fix.count:
+            head, place, id = (source.line(("fix", index, *key)) - 1 for key in ((), ("count",), ("id",)))
+            if place > head:
+                lines[place] = lines[place].replace(str(fix.count), str(count), 1)
+            else:
+                lines[id] += f"count = {count}\n"
     reds = recipe.smoke.red if recipe.smoke else ()
     gone = [table(lines, "fix", index) for index, fix in enumerate(recipe.fix) if fix.id in dropped]
     gone += [table(lines, "smoke.red", index) for index, red in enumerate(reds) if red.fix in dropped]

@@ -54,7 +54,7 @@ class FixStep:
     upstream: str = ""  # may be left out where there is one
     use: str = ""  # the module in kit/fixes; default: the id. "patch": hand-written, see `why`
     derive_from: TreePath = NO_PATH  # the one file of `files` is new: made as a copy of this one, then fixed
-    count: int = 1  # places that must match, in each file
+    count: int = 1  # places that must match, in each file; 0, which no recipe says: as many as there are
     options: dict[str, str] = field(default_factory=dict)
     devices: tuple[str, ...] = ()  # only for these; none: for all
     per_device: bool = False  # the text differs by device: one patch a variant, NN-<id>@<device>.patch
@@ -66,6 +66,12 @@ class FixStep:
     def module(self) -> fixes.Fix | None:
         """The fix it applies; None for a hand-written patch."""
         return None if self.use == "patch" else fixes.load(self.use or self.id)
+
+    @property
+    def elsewhere(self) -> FixStep:
+        """The step at other commits than the pin: a fix for any script is right at as many places as there are."""
+        general = self.module and getattr(self.module, "GENERAL", False)
+        return dataclasses.replace(self, count=0) if general else self
 
     def options_for(self, device: profiles.Device) -> dict[str, str]:
         """The fix's options with the facts of a device filled in."""

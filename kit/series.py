@@ -20,13 +20,15 @@ from kit.recipe import FixStep, Recipe
 
 @dataclass(frozen=True)
 class FileOutcome:
-    """What came of a fix on one file; ``line`` (from 1) and ``reason`` for a conflict or a gone construct."""
+    """What came of a fix on one file; ``line`` (from 1) and ``reason`` for a conflict or a gone construct, ``places``
+    where a codemod applied it."""
 
     path: TreePath
     outcome: Outcome
     how: str  # "patch", "codemod" or, where nothing was to do, "check"
     reason: str = ""
     line: int = 0
+    places: int = 0
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,7 @@ def _by_codemod(
         from kit import codemod
 
         result = codemod.run(fix, content, path, step.count, options)
-        outcomes.append(FileOutcome(path, result.outcome, "codemod", result.reason, result.line))
+        outcomes.append(FileOutcome(path, result.outcome, "codemod", result.reason, result.line, result.places))
         if result.outcome is Outcome.applied:
             changes[path] = (content, result.content)
     return Step(number, step, tuple(outcomes), changes)

@@ -46,8 +46,12 @@ def run(text: str, count: int = 1, **changes: Any) -> codemod.Result:
     return codemod.run(make_fix(**changes), text.encode(), "pkg/train.py", count)
 
 
+def applied(content: bytes, places: int = 1) -> codemod.Result:
+    return codemod.Result(Outcome.applied, content, places=places)
+
+
 def test_applied() -> None:
-    assert run("a()\nold()\n") == codemod.Result(Outcome.applied, b"a()\nnew()\n")
+    assert run("a()\nold()\n") == applied(b"a()\nnew()\n")
 
 
 def test_satisfied() -> None:
@@ -61,7 +65,7 @@ def test_gone() -> None:
 
 
 def test_a_file_that_is_half_done_gets_the_other_half() -> None:
-    assert run("new()\nold()\n") == codemod.Result(Outcome.applied, b"new()\nnew()\n")
+    assert run("new()\nold()\n") == applied(b"new()\nnew()\n")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +78,7 @@ def test_a_file_that_is_half_done_gets_the_other_half() -> None:
 def test_the_count_is_exact(count: int, reason: str) -> None:
     text = "old()\na()\nold()\n"
     assert run(text, count) == codemod.Result(Outcome.conflict, text.encode(), reason, 1)
-    assert run(text, 2) == codemod.Result(Outcome.applied, b"new()\na()\nnew()\n")
+    assert run(text, 2) == applied(b"new()\na()\nnew()\n", 2)
 
 
 def test_a_name_that_is_not_bound_is_a_conflict() -> None:
@@ -293,7 +297,7 @@ def test_options_reach_the_fix() -> None:
     ],
 )
 def test_every_kind_of_block_is_reached_and_all_else_stays(text: str) -> None:
-    assert run(text) == codemod.Result(Outcome.applied, text.replace("old()", "new()").encode())
+    assert run(text) == applied(text.replace("old()", "new()").encode())
 
 
 def test_statements_of_one_line_are_not_touched() -> None:

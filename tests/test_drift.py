@@ -57,15 +57,20 @@ def test_upstream_took_a_fix(root: Root, kit: Kit, tiny: str) -> None:
     ]
 
 
+def test_a_general_fix_has_as_many_places_as_there_are(root: Root, kit: Kit, tiny: str) -> None:
+    commit(root, TRAIN.replace("            weights.pop()\n", "            weights.pop()\n            weights.pop()\n"))
+    done = kit("drift", tiny)
+    assert done.status == 0 and "    weights-pop: applied throughout\n" in done.out
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         (NOT_BOUND, "(line 21: `accelerator` is not bound there)"),
         (BROKEN, "not valid Python"),
         (GONE, "gone"),
-        (TRAIN + TRAIN.partition("def main")[2].join(["def other", ""]), "expected 1 place to fix, found 2"),
     ],
-    ids=["not bound", "not Python", "gone", "two places"],
+    ids=["not bound", "not Python", "gone"],
 )
 def test_someone_must_look(root: Root, kit: Kit, tiny: str, text: str, said: str) -> None:
     broke = commit(root, text)

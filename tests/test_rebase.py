@@ -100,6 +100,38 @@ def test_what_upstream_had_before_stays(root: Root, kit: Kit, path: Path) -> Non
     assert [step.id for step in recipe.parse(path).fix] == ["weights-pop", "progress-print"]
 
 
+TWICE = TRAIN.replace("            weights.pop()\n", "            weights.pop()\n            weights.pop()\n")
+
+
+@pytest.mark.parametrize(
+    ("said", "says"), [("", "count = 2\n"), ("count = 1  # as of 1.0\n", "count = 2  # as of 1.0\n")]
+)
+def test_a_general_fix_has_as_many_places_as_there_are(root: Root, kit: Kit, path: Path, said: str, says: str) -> None:
+    before = path.read_text().replace('id = "weights-pop"\n', f'id = "weights-pop"\n{said}')
+    path.write_text(before)
+    pin = commit(root, TWICE)
+    done = kit("rebase", path)
+    assert done.status == 0 and "  kept  weights-pop     2 places, 1 before\n  kept  progress-print\n" in done.out
+    moved = before.replace(root.pin, pin).replace("1.0, 2023-01-01", "2023-11-14")
+    assert path.read_text() == moved.replace(f'id = "weights-pop"\n{said}', f'id = "weights-pop"\n{says}')
+    assert kit("refresh", "--check", path).status == 0
+    assert "weights-pop     patch, exactly" in kit("prepare", path, "--device", "cpu").out
+    assert kit("rebase", path, "--abort").status == 0 and path.read_text() == before
+    commit(root, TRAIN + "# back\n")
+    assert kit("rebase", path).status == 0 and [step.count for step in recipe.parse(path).fix] == [1, 1]
+
+
+def test_files_with_different_numbers_of_places(root: Root, kit: Kit, path: Path) -> None:
+    names = ("examples/train.py", "examples/more.py")
+    path.write_text(path.read_text().replace(root.pin, make_upstream(root.upstream, dict.fromkeys(names, TRAIN))))
+    path.write_text(path.read_text().replace('["examples/train.py"]', '["examples/train.py", "examples/more.py"]', 1))
+    assert kit("refresh", path).status == 0
+    make_upstream(root.upstream, {names[1]: TWICE})
+    done = kit("rebase", path)
+    assert done.status == 1 and "1 and 2 places, by file: give each file a step of its own" in done.out
+    assert recipe.parse(path).fix[0].count == 1
+
+
 def test_reds_go_with_their_fix(root: Root, kit: Kit, path: Path) -> None:
     smoke = '[smoke]\ntiny = "hidream"\nfolder = "up"\n\n[[smoke.step]]\nname = "train"\nrun = ["true"]\n'
     red = '\n[[smoke.red]]\nfix = "{}"\nsteps = ["train"]\nshows = "x"\n'

@@ -8,7 +8,7 @@ from pathlib import Path
 from kit import history, output, rebase, recipe
 from kit.commands.refresh import adopt, generate
 from kit.errors import KitError
-from kit.rebase import State
+from kit.rebase import Moved, State
 from kit.recipe import Recipe
 
 
@@ -52,11 +52,15 @@ def _start(found: Recipe, called: str, to: str, name: str, offline: bool) -> int
     new = rebase.at(found, upstream, past.tip, version)
     fixes = rebase.moved(found, new, name, offline)
     output.line(f"{found.name}: {name} {upstream.pin[:12]} -> {past.tip[:12]} ({version})")
-    output.table([(each.state, each.fix.id, _SAID[each.state]) for each in fixes])
+    before = {step.id: step.count for step in found.fix}
+    output.table([(each.state, each.fix.id, _said(each, before[each.fix.id])) for each in fixes])
     taken = [each.fix.id for each in fixes if each.state == "taken"]
     conflicts = [each for each in fixes if each.state == "conflict"]
-    kept = dataclasses.replace(new, fix=tuple(step for step in found.fix if step.id not in taken))
-    text = rebase.rewritten(found, upstream, past.tip, version, taken)
+    steps = {each.fix.id: each.fix for each in fixes}
+    stay = tuple(steps.get(step.id, step) for step in found.fix if step.id not in taken)
+    counts = {step.id: step.count for step in stay}
+    kept = dataclasses.replace(new, fix=stay)
+    text = rebase.rewritten(found, upstream, past.tip, version, taken, counts)
     tree = Path(f"{found.name}-rebase").absolute()
     files: list[str] = []
     patches = _patches(kept, [each.fix.id for each in conflicts], offline)
@@ -83,8 +87,12 @@ def _start(found: Recipe, called: str, to: str, name: str, offline: bool) -> int
     return 1
 
 
+def _said(each: Moved, before: int) -> str:
+    counted = f"{each.fix.count} places, {before} before" if each.fix.count != before else ""
+    return _SAID.get(each.state, counted)
+
+
 _SAID = {
-    "kept": "",
     "taken": "upstream has it now: dropped from the series",
     "conflict": "resolve it by hand, or mend the fix",
 }
