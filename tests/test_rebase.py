@@ -70,7 +70,7 @@ def test_the_pin_moves(root: Root, kit: Kit, path: Path) -> None:
         "  kept  weights-pop",
         "  kept  progress-print",
         "next:",
-        f"  kit prepare {path} --device cpu && kit verify --smoke",
+        f"  kit prepare {path} --device cpu && kit env {path} --device cpu --lock && kit verify --smoke",
         f"  kit rebase {path} --continue   # it is right; or --abort: as it was",
     ]
     assert path.read_text() == before.replace(root.pin, pin).replace("1.0, 2023-01-01", "2023-11-14")

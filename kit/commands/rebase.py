@@ -72,7 +72,10 @@ def _start(found: Recipe, called: str, to: str, name: str, offline: bool) -> int
     rebase.write(found, text, patches)
     if not conflicts:
         output.line("next:")
-        output.line(f"  kit prepare {called} --device {found.devices[0]} && kit verify --smoke")
+        device = found.devices[0]
+        output.line(
+            f"  kit prepare {called} --device {device} && kit env {called} --device {device} --lock && kit verify --smoke"
+        )
         output.line(f"  kit rebase {called} --continue   # it is right; or --abort: as it was")
         return 0
     for each in conflicts:

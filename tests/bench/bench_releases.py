@@ -2,8 +2,9 @@
 
 python tests/bench/bench_releases.py [RECIPE@TAG…]
 
-For each: `kit rebase` of a copy of the recipe, `kit prepare` for the CPU, `kit verify --smoke` with its first step, a
-training run on a tiny model in the recipe's own reference environment, the pin's. The exit status is 1 if one failed.
+For each: `kit rebase` of a copy of the recipe (its first upstream), `kit prepare` for the CPU, `kit env --lock`, as the
+release may ask for other packages, and `kit verify --smoke` with its first step, a training run on a tiny model in the
+recipe's own reference environment. The exit status is 1 if one failed.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from pathlib import Path
 from kit import recipe
 
 RELEASES = (
-    *(f"hidream@{tag}" for tag in ("v0.34.0", "v0.35.0", "v0.36.0")),
-    *(f"sd3@{tag}" for tag in ("v0.31.0", "v0.32.0", "v0.33.0")),
+    *(f"hidream@{tag}" for tag in ("v0.34.0", "v0.35.0", "v0.36.0", "v0.38.0")),
+    *(f"sd3@{tag}" for tag in ("v0.31.0", "v0.32.0", "v0.33.0", "v0.35.0")),
+    *(f"sd-lora@{tag}" for tag in ("v0.19.0", "v0.21.0")),
+    *(f"sdxl@{tag}" for tag in ("v0.8.8", "v0.9.1")),
+    *(f"hidream-lokr@{tag}" for tag in ("v4.0.5", "v4.3.5", "v4.8.0")),
 )
 
 
@@ -47,15 +51,17 @@ def trained_at(name: str, tag: str) -> str:
         path, tree = place / "recipes" / f"{name}.toml", place / "tree"
         lines = []
         for argv in (
-            ["rebase", path, "--to", tag],
+            ["rebase", path, "--to", tag, "--upstream", found.upstream[0].name],
             ["prepare", path, "--device", "cpu", tree],
+            ["env", path, tree, "--lock"],
             ["verify", tree, "--smoke", "--step", step],
         ):
             command = [Path(sys.executable).with_name("kit"), *argv]
             done = subprocess.run(command, cwd=place, capture_output=True, encoding="utf-8")
-            lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
+            lines = [line.strip() for line in done.stdout.splitlines()]
             if done.returncode:
-                return f"{argv[0]} failed: " + "; ".join(line for line in lines if "FAIL" in line or "error" in line)
+                said = [line for line in [*lines, *done.stderr.splitlines()] if "FAIL" in line or "error" in line]
+                return f"{argv[0]} failed: {'; '.join(said)}"
     return "trained: " + lines[-1]
 
 
