@@ -72,10 +72,8 @@ def _start(found: Recipe, called: str, to: str, name: str, offline: bool) -> int
     rebase.write(found, text, patches)
     if not conflicts:
         output.line("next:")
-        device = found.devices[0]
-        output.line(
-            f"  kit prepare {called} --device {device} && kit env {called} --device {device} --lock && kit verify --smoke"
-        )
+        on = f"{called} --device {found.devices[0]}"
+        output.line(f"  kit prepare {on} && kit env {on} --lock && kit verify --smoke")
         output.line(f"  kit rebase {called} --continue   # it is right; or --abort: as it was")
         return 0
     for each in conflicts:

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kit import recipe
+from kit import environment, recipe
 
 RELEASES = (
     *(f"hidream@{tag}" for tag in ("v0.34.0", "v0.35.0", "v0.36.0", "v0.38.0")),
@@ -61,8 +61,11 @@ def trained_at(name: str, tag: str) -> str:
             lines = [line.strip() for line in done.stdout.splitlines()]
             if done.returncode:
                 said = [line for line in [*lines, *done.stderr.splitlines()] if "FAIL" in line or "error" in line]
-                return f"{argv[0]} failed: {'; '.join(said)}"
-    return "trained: " + lines[-1]
+                break
+        for made in environment.installed():
+            if made.workspace == str(tree):
+                environment.remove(made)
+    return f"{argv[0]} failed: {'; '.join(said)}" if done.returncode else f"trained: {lines[-1]}"
 
 
 if __name__ == "__main__":
