@@ -53,7 +53,7 @@ def trained_at(name: str, tag: str) -> str:
         for argv in (
             ["rebase", path, "--to", tag, "--upstream", found.upstream[0].name],
             ["prepare", path, "--device", "cpu", tree],
-            ["env", path, tree, "--lock"],
+            ["env", path, tree, "--device", "cpu", "--lock"],
             ["verify", tree, "--smoke", "--step", step],
         ):
             command = [Path(sys.executable).with_name("kit"), *argv]
