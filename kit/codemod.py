@@ -57,7 +57,7 @@ def run(fix: Fix, content: bytes, name: str, count: int | None = 1, options: Opt
         return Result(Outcome.conflict, content, reason, todo[0].line)
 
     try:
-        module, lost = _parse(content)
+        module, lost = (_written[content], 0) if content in _written else _parse(content)
     except cst.ParserSyntaxError as error:
         raise KitError(f"{name}:{error.raw_line}: libcst cannot read this: {error.message}", "update libcst") from None
     except UnicodeDecodeError as error:  # in a comment, where Python itself lets it pass
@@ -93,11 +93,9 @@ def run(fix: Fix, content: bytes, name: str, count: int | None = 1, options: Opt
 _written: dict[bytes, cst.Module] = {}
 
 
-@lru_cache(maxsize=1)  # often several fixes are tried on one file
+@lru_cache(maxsize=1)  # often several fixes, or the series of several recipes, are tried on one file
 def _parse(content: bytes) -> tuple[cst.Module, int]:
     """The module, and the first line (from 1) that libcst would write otherwise, or 0."""
-    if content in _written:
-        return _written[content], 0
     module = cst.parse_module(content)
     if written(module) == content:
         return module, 0

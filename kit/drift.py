@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from kit.recipe import NOWHERE, FixStep, Recipe, Upstream
 ABSENT = "absent"  # beside the outcomes of a fix: the file is not there
 Result = tuple[str, str, int]  # outcome, reason, line (from 1; 0: none)
 Found = dict[str, dict[str, Result]]  # by path, then by fix
+Link = tuple[Version, str, bool]  # a version, the file's blob in it ("": none), and whether it is the pin's
 
 
 @dataclass(frozen=True)
@@ -77,22 +78,44 @@ class Timeline:
         return "rebase" if self.now in (Outcome.applied, Outcome.satisfied) else "mend"
 
 
-def timelines(recipe: Recipe, upstream: Upstream, device: Device, history: History, back: bool) -> list[Timeline]:
-    """Each fix of the series on each of its files, from the pin (with ``back``: from the beginning) to the tip.
+@dataclass(frozen=True)
+class Subject:
+    """One upstream's part of a series, and the history it is tried on: from the pin (with ``back``: from the beginning)
+    to the tip."""
 
-    Raises KitError where a blob cannot be had.
-    """
-    paths = sorted(recipe.sources(upstream.name, device.name))
-    if not paths:
-        return []
-    time, subject = history.date(upstream.pin)
-    pinned = Version(upstream.pin, time, subject, {})
-    earlier = history.versions(paths, until=upstream.pin) if back else []
-    later = history.versions(paths, after=upstream.pin)
-    at_pin = history.blobs_at(upstream.pin, paths)
-    chains = {path: list(_chain(path, earlier, pinned, at_pin.get(path, ""), later)) for path in paths}
-    wanted = {(str(path), blob) for path, chain in chains.items() for _, blob, _ in chain if blob}
-    found = _results(recipe, upstream, device, history, wanted)
+    recipe: Recipe
+    upstream: Upstream
+    device: Device
+    history: History
+    back: bool
+
+    @cached_property
+    def chains(self) -> dict[TreePath, list[Link]]:
+        """The versions of each file that the series reads."""
+        history, pin = self.history, self.upstream.pin
+        paths = sorted(self.recipe.sources(self.upstream.name, self.device.name))
+        if not paths:
+            return {}
+        time, subject = history.date(pin)
+        pinned = Version(pin, time, subject, {})
+        earlier = history.versions(paths, until=pin) if self.back else []
+        later = history.versions(paths, after=pin)
+        at_pin = history.blobs_at(pin, paths)
+        return {path: list(_chain(path, earlier, pinned, at_pin.get(path, ""), later)) for path in paths}
+
+    @cached_property
+    def keys(self) -> dict[tuple[str, str], str]:
+        """Where the results are kept, by file and blob."""
+        wanted = {(str(path), blob) for path, chain in self.chains.items() for _, blob, _ in chain if blob}
+        return {pair: _key(self.recipe, self.upstream, self.device, *pair) for pair in sorted(wanted)}
+
+
+def timelines(about: Subject) -> list[Timeline]:
+    """Each fix of the series on each of its files. Raises KitError where a blob cannot be had."""
+    work_out([about])
+    recipe, upstream, device, chains = about.recipe, about.upstream, about.device, about.chains
+    with closing(_base()) as base:
+        found = {pair: _known(base, key) for pair, key in about.keys.items()}
     roots = _roots(recipe, upstream, device)
     lines = []
     for _, step in recipe.series(upstream.name, device.name):
@@ -112,9 +135,6 @@ def _roots(recipe: Recipe, upstream: Upstream, device: Device) -> dict[TreePath,
             source = step.derive_from or path
             roots.setdefault(path, roots.get(source, source))
     return roots
-
-
-Link = tuple[Version, str, bool]  # a version, the file's blob in it ("": none), and whether it is the pin's
 
 
 def _chain(
@@ -151,49 +171,60 @@ def _kind(reason: str) -> str:
     return re.sub(r"\d+", "", reason)
 
 
-def _results(
-    recipe: Recipe, upstream: Upstream, device: Device, history: History, wanted: set[tuple[str, str]]
-) -> dict[tuple[str, str], Found]:
-    """By upstream's path and blob: what comes of the series; from the disk, or else worked out and kept there."""
-    keys = {pair: _key(recipe, upstream, device, *pair) for pair in sorted(wanted)}
+def work_out(subjects: Sequence[Subject]) -> None:
+    """Work out what is not known yet of all of them, and keep it on the disk. Raises KitError where a blob cannot be
+    had."""
+    jobs: dict[str, Job] = {}
+    with closing(_base()) as base:
+        for about in subjects:
+            todo = {pair: key for pair, key in about.keys.items() if not _known(base, key)}
+            contents = about.history.contents([blob for _, blob in todo])
+            for (path, blob), key in todo.items():
+                jobs[key] = (about.recipe, about.upstream, about.device, path, contents[blob])
+        # one file for several recipes: it is parsed once where they come to it one after another
+        ordered = sorted(jobs, key=lambda key: hash(jobs[key][-1]))
+        with output.progress(f"{len(jobs)} versions") as update:
+            for done, (key, result) in enumerate(zip(ordered, _map([jobs[key] for key in ordered]), strict=True), 1):
+                base.execute("INSERT OR REPLACE INTO result VALUES (?, ?)", (key, json.dumps(result)))
+                base.commit()
+                update(done, len(jobs))
+
+
+def _base() -> sqlite3.Connection:
     place = cache_dir() / "drift.sqlite"
     place.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(place, timeout=60)) as base:
-        base.execute("CREATE TABLE IF NOT EXISTS result (key TEXT PRIMARY KEY, found TEXT)")
-        known = {}
-        for pair, key in keys.items():
-            if row := base.execute("SELECT found FROM result WHERE key = ?", (key,)).fetchone():
-                known[pair] = json.loads(row[0])
-        todo = [pair for pair in keys if pair not in known]
-        contents = history.contents([blob for _, blob in todo])
-        jobs = [(path, contents[blob]) for path, blob in todo]
-        title = f"{recipe.name}: {len(todo)} versions"
-        with output.progress(title) as update:
-            for done, (pair, result) in enumerate(zip(todo, _map(recipe, upstream, device, jobs), strict=True), 1):
-                known[pair] = result
-                base.execute("INSERT OR REPLACE INTO result VALUES (?, ?)", (keys[pair], json.dumps(result)))
-                base.commit()
-                update(done, len(todo))
-    return known
+    base = sqlite3.connect(place, timeout=60)
+    base.execute("CREATE TABLE IF NOT EXISTS result (key TEXT PRIMARY KEY, found TEXT)")
+    return base
 
 
-def _map(recipe: Recipe, upstream: Upstream, device: Device, jobs: Sequence[tuple[str, bytes]]) -> Iterator[Found]:
-    work = partial(outcomes, recipe, upstream, device)
+def _known(base: sqlite3.Connection, key: str) -> Found:
+    """The result under a key; none where it is not known."""
+    row = base.execute("SELECT found FROM result WHERE key = ?", (key,)).fetchone()
+    found: Found = json.loads(row[0]) if row else {}
+    return found
+
+
+Job = tuple[Recipe, Upstream, Device, str, bytes]  # the last two: a file's path and content
+
+
+def _map(jobs: Sequence[Job]) -> Iterator[Found]:
     if len(jobs) < 4:  # not worth the processes
-        yield from map(work, jobs)
+        yield from map(outcomes, jobs)
         return
     # libcst's trees are a million small objects each: collected when one is done, not thrice while it is made
-    with ProcessPoolExecutor(os.cpu_count(), initializer=gc.set_threshold, initargs=(1_000_000,)) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), initializer=gc.set_threshold, initargs=(10_000_000,)) as pool:
         try:
-            yield from pool.map(work, jobs, chunksize=4)
+            yield from pool.map(outcomes, jobs, chunksize=4)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def outcomes(recipe: Recipe, upstream: Upstream, device: Device, job: tuple[str, bytes]) -> Found:
+def outcomes(job: Job) -> Found:
     """What comes of the series on one file of upstream's (its path and its content) and on those derived from it, by
     path and fix. Where the file cannot be read, it is a conflict of all."""
-    root, content = TreePath(job[0]), job[1]
+    recipe, upstream, device, path, content = job
+    root = TreePath(path)
     alone = alone_on(recipe, upstream, device, root)
     names = [(path, step.id) for _, step in alone.series(upstream.name, device.name) for path in step.files]
     found: Found = {}

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from kit import drift, history, output, recipe
-from kit.devices import Device
-from kit.drift import Segment, Timeline
-from kit.recipe import Recipe, Upstream
+from kit.drift import Segment, Subject, Timeline
+from kit.recipe import Recipe
 
 REBASE, MEND = 4, 5  # exit statuses: what the newest version asks for
 
@@ -23,7 +22,7 @@ def run(
     report: str,
     as_json: bool,
 ) -> int:
-    reports = []
+    subjects = []
     for name in recipe_names or recipe.names():
         found = recipe.load(name).whole
         profile = found.device(device or found.devices[0])
@@ -31,7 +30,10 @@ def run(
             if lacks := history.why_none(upstream):
                 output.note(f"{found.name}: {upstream.name} {lacks}")
                 continue
-            reports.append(_drift(found, upstream, profile, to, back, offline, quiet=as_json))
+            past = history.fetch(upstream, to, offline)
+            subjects.append(drift.Subject(found, upstream, profile, past, back))
+    drift.work_out(subjects)
+    reports = [_drift(about, quiet=as_json) for about in subjects]
     if as_json:
         output.as_json(reports)
     if report:
@@ -43,15 +45,13 @@ def run(
     return MEND if "mend" in verdicts else REBASE if "rebase" in verdicts else 0
 
 
-def _drift(
-    found: Recipe, upstream: Upstream, device: Device, to: str, back: bool, offline: bool, quiet: bool
-) -> dict[str, Any]:
-    """Try one upstream's part of a series, printing as it goes unless ``quiet``. Returns the report of --json."""
-    past = history.fetch(upstream, to, offline)
-    lines = drift.timelines(found, upstream, device, past, back)
+def _drift(about: Subject, quiet: bool) -> dict[str, Any]:
+    """Print what became of one upstream's part of a series, unless ``quiet``. Returns the report of --json."""
+    found, upstream, device, past = about.recipe, about.upstream, about.device, about.history
+    lines = drift.timelines(about)
     tip, _ = past.date(past.tip)
     if not quiet:
-        start = "the beginning" if back else "the pin"
+        start = "the beginning" if about.back else "the pin"
         output.line(
             f"{found.name} for {device.title}: {upstream.name} from {start} to {past.tip[:12]} ({output.day(tip)})"
         )
