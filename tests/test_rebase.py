@@ -132,6 +132,19 @@ def test_files_with_different_numbers_of_places(root: Root, kit: Kit, path: Path
     assert recipe.parse(path).fix[0].count == 1
 
 
+def test_a_fix_that_makes_a_file_must_be_mended_first(root: Root, kit: Kit) -> None:
+    made = {"files": ["examples/mine.py"], "derive_from": "examples/train.py"}
+    root.recipe(fix=[{"id": "progress-print", **made}, {"id": "weights-pop", "files": made["files"]}])
+    path = root.place / "recipes/tiny.toml"
+    assert kit("refresh", path).status == 0
+    commit(root, REWRITTEN)
+    before = snapshot(root.place)
+    done = kit("rebase", path)
+    assert done.status == 1 and "tiny: fix progress-print: examples/mine.py:1: gone" in done.err
+    assert "mend the fix first: the ones after it are about the file it makes of examples/train.py" in done.err
+    assert snapshot(root.place) == before and kit("rebase", path, "--abort").status == 1
+
+
 def test_reds_go_with_their_fix(root: Root, kit: Kit, path: Path) -> None:
     smoke = '[smoke]\ntiny = "hidream"\nfolder = "up"\n\n[[smoke.step]]\nname = "train"\nrun = ["true"]\n'
     red = '\n[[smoke.red]]\nfix = "{}"\nsteps = ["train"]\nshows = "x"\n'

@@ -56,6 +56,10 @@ def _start(found: Recipe, called: str, to: str, name: str, offline: bool) -> int
     output.table([(each.state, each.fix.id, _said(each, before[each.fix.id])) for each in fixes])
     taken = [each.fix.id for each in fixes if each.state == "taken"]
     conflicts = [each for each in fixes if each.state == "conflict"]
+    for each in conflicts:
+        if each.fix.derive_from:
+            hint = f"mend the fix first: the ones after it are about the file it makes of {each.fix.derive_from}"
+            raise KitError(f"{found.name}: fix {each.fix.id}: {next(iter(each.why.values()))}", hint)
     steps = {each.fix.id: each.fix for each in fixes}
     stay = tuple(steps.get(step.id, step) for step in found.fix if step.id not in taken)
     counts = {step.id: step.count for step in stay}
