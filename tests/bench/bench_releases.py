@@ -18,8 +18,8 @@ from pathlib import Path
 
 from kit import environment, recipe
 
-# Those the recipes' pinned packages are new enough for. sd-lora's three upstreams move only together; at sd-scripts' releases
-# a fix of sdxl needs mending first, as `kit rebase` says.
+# Those the recipes' pinned packages are new enough for. sd-lora's three upstreams move only together; at releases of
+# sd-scripts a fix of sdxl needs mending first, as `kit rebase` says.
 RELEASES = (
     *(f"hidream@{tag}" for tag in ("v0.34.0", "v0.35.0", "v0.36.0")),
     *(f"sd3@{tag}" for tag in ("v0.31.0", "v0.33.0")),
