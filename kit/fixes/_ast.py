@@ -7,7 +7,7 @@ import builtins
 import symtable
 import warnings
 from collections.abc import Iterator
-from functools import cache, lru_cache
+from functools import lru_cache
 
 from kit.errors import KitError
 
@@ -53,11 +53,12 @@ def _statements(tree: ast.AST, above: Ancestors) -> Iterator[tuple[ast.stmt, Anc
 
 def same(node: ast.AST | None, text: str) -> bool:
     """Whether an expression is ``text``, whatever its spacing and quotes."""
-    return _alike(node, _expression(text))
+    return _alike(node, expression(text))
 
 
-@cache
-def _expression(text: str) -> ast.expr:
+@lru_cache(maxsize=1024)
+def expression(text: str) -> ast.expr:
+    """An expression parsed; the tree is everybody's."""
     return ast.parse(text, mode="eval").body
 
 

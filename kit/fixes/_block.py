@@ -12,7 +12,7 @@ import libcst as cst
 from libcst.helpers import get_full_name_for_node
 
 from kit.fixes import Splice
-from kit.fixes._ast import requires
+from kit.fixes._ast import expression, requires
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Block:
 
     def requires(self, statement: cst.CSTNode, condition: str) -> bool:
         """Whether a statement is an `if` that is only taken where ``condition`` holds."""
-        return isinstance(statement, cst.If) and requires(_expression(self.code(statement.test)), condition)
+        return isinstance(statement, cst.If) and requires(expression(self.code(statement.test)), condition)
 
     def narrowed(self, statement: cst.BaseStatement, condition: str, apart: bool = False) -> cst.BaseStatement:
         """An `if` with `and condition` added to its test; ``apart``: the condition on a line of its own, all of it in
@@ -269,7 +269,7 @@ class Block:
             if isinstance(node, cst.FunctionDef):
                 return False
             taken = isinstance(node, (cst.If, cst.While)) and (inner is None or node.orelse is not inner)
-            if taken and requires(_expression(self.code(node.test)), condition):  # type: ignore[attr-defined]
+            if taken and requires(expression(self.code(node.test)), condition):  # type: ignore[attr-defined]
                 return True
             inner = node
         return False
@@ -351,10 +351,6 @@ def _code(node: cst.CSTNode) -> str:
 def written(module: cst.Module) -> bytes:
     """A module as a file: it takes as long as all else that a fix does."""
     return module.bytes
-
-
-def _expression(code: str) -> ast.expr:
-    return ast.parse(code, mode="eval").body
 
 
 class _Expressions(cst.CSTTransformer):

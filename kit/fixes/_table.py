@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import Ancestors, statements, text
+from kit.fixes._ast import Ancestors, expression, statements, text
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -100,17 +100,16 @@ def _code(code: str) -> tuple[str, ...]:
     return tuple(ast.unparse(node) for node in ast.parse(textwrap.dedent(code)).body)
 
 
-@cache
 def _same(code: str) -> str:
     """An expression as `ast` writes it."""
-    return ast.unparse(ast.parse(code, mode="eval"))
+    return text(expression(code))
 
 
 def _put(block: Block, row: Put) -> Iterator[Splice]:
     texts = block.texts
     wanted = _code(row.code)
-    for index, start in enumerate(texts):
-        if not start.startswith(row.at) or (row.top and not block.owner()):
+    for index, code in enumerate(texts):
+        if not code.startswith(row.at) or (row.top and not block.owner()):
             continue
         new = [_unindented(block, each) for each in block.parse(textwrap.dedent(row.code).strip("\n") + "\n")]
         if row.how == "after":
@@ -143,9 +142,9 @@ def _unindented(block: Block, statement: cst.BaseStatement) -> cst.BaseStatement
 def _swap(block: Block, row: Swap) -> Iterator[Splice]:
     import libcst as cst
 
-    for index, start in enumerate(block.texts):
+    for index, code in enumerate(block.texts):
         statement = block.statements[index]
-        if not isinstance(statement, cst.SimpleStatementLine) or not start.startswith(row.at):
+        if not isinstance(statement, cst.SimpleStatementLine) or not code.startswith(row.at):
             continue
         places: list[cst.CSTNode] = []
         pending: list[cst.CSTNode] = [statement]
