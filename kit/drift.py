@@ -110,20 +110,18 @@ class Subject:
         return {pair: _key(self.recipe, self.upstream, self.device, *pair) for pair in sorted(wanted)}
 
 
-def timelines(about: Subject) -> list[Timeline]:
-    """Each fix of the series on each of its files. Raises KitError where a blob cannot be had."""
-    work_out([about])
+def timelines(about: Subject, results: Mapping[str, Found]) -> list[Timeline]:
+    """Each fix of the series on each of its files, from what `work_out` found."""
     recipe, upstream, device, chains = about.recipe, about.upstream, about.device, about.chains
-    with closing(_base()) as base:
-        found = {pair: _known(base, key) for pair, key in about.keys.items()}
+    found = {pair: results[key] for pair, key in about.keys.items()}
     roots = _roots(recipe, upstream, device)
     lines = []
     for _, step in recipe.series(upstream.name, device.name):
         for path in step.files:
             chain = chains[roots[path]]
-            results = {blob: each[path][step.id] for (root, blob), each in found.items() if root == roots[path]}
+            by_blob = {blob: each[path][step.id] for (root, blob), each in found.items() if root == roots[path]}
             before = next(index for index, (_, _, pin) in enumerate(chain) if pin)
-            lines.append(Timeline(step.id, path, tuple(_segments(chain, results)), before))
+            lines.append(Timeline(step.id, path, tuple(_segments(chain, by_blob)), before))
     return lines
 
 
@@ -171,13 +169,20 @@ def _kind(reason: str) -> str:
     return re.sub(r"\d+", "", reason)
 
 
-def work_out(subjects: Sequence[Subject]) -> None:
-    """Work out what is not known yet of all of them, and keep it on the disk. Raises KitError where a blob cannot be
-    had."""
+def work_out(subjects: Sequence[Subject]) -> dict[str, Found]:
+    """What comes of the series of all of them, by key: from the disk, or else worked out and kept there. Raises
+    KitError where a blob cannot be had."""
+    place = cache_dir() / "drift.sqlite"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    known: dict[str, Found] = {}
     jobs: dict[str, Job] = {}
-    with closing(_base()) as base:
+    with closing(sqlite3.connect(place, timeout=60)) as base:
+        base.execute("CREATE TABLE IF NOT EXISTS result (key TEXT PRIMARY KEY, found TEXT)")
         for about in subjects:
-            todo = {pair: key for pair, key in about.keys.items() if not _known(base, key)}
+            for key in about.keys.values():
+                if row := base.execute("SELECT found FROM result WHERE key = ?", (key,)).fetchone():
+                    known[key] = json.loads(row[0])
+            todo = {pair: key for pair, key in about.keys.items() if key not in known}
             contents = about.history.contents([blob for _, blob in todo])
             for (path, blob), key in todo.items():
                 jobs[key] = (about.recipe, about.upstream, about.device, path, contents[blob])
@@ -185,24 +190,11 @@ def work_out(subjects: Sequence[Subject]) -> None:
         ordered = sorted(jobs, key=lambda key: hash(jobs[key][-1]))
         with output.progress(f"{len(jobs)} versions") as update:
             for done, (key, result) in enumerate(zip(ordered, _map([jobs[key] for key in ordered]), strict=True), 1):
+                known[key] = result
                 base.execute("INSERT OR REPLACE INTO result VALUES (?, ?)", (key, json.dumps(result)))
                 base.commit()
                 update(done, len(jobs))
-
-
-def _base() -> sqlite3.Connection:
-    place = cache_dir() / "drift.sqlite"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    base = sqlite3.connect(place, timeout=60)
-    base.execute("CREATE TABLE IF NOT EXISTS result (key TEXT PRIMARY KEY, found TEXT)")
-    return base
-
-
-def _known(base: sqlite3.Connection, key: str) -> Found:
-    """The result under a key; none where it is not known."""
-    row = base.execute("SELECT found FROM result WHERE key = ?", (key,)).fetchone()
-    found: Found = json.loads(row[0]) if row else {}
-    return found
+    return known
 
 
 Job = tuple[Recipe, Upstream, Device, str, bytes]  # the last two: a file's path and content

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import GUARDED, PRINTED, TRAIN, Done, Root, git, make_upstream
 
-from kit import drift, history, recipe
+from kit import drift, fixes, history, recipe
 from kit.errors import KitError
 
 Kit = Callable[..., Done]
@@ -61,6 +61,15 @@ def test_a_general_fix_has_as_many_places_as_there_are(root: Root, kit: Kit, tin
     commit(root, TRAIN.replace("            weights.pop()\n", "            weights.pop()\n            weights.pop()\n"))
     done = kit("drift", tiny)
     assert done.status == 0 and "    weights-pop: applied throughout\n" in done.out
+
+
+def test_a_fix_that_is_not_general_has_its_count_everywhere(
+    root: Root, kit: Kit, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fixes.load("weights-pop"), "GENERAL", False)
+    commit(root, TRAIN + TRAIN.partition("def main")[2].join(["def other", ""]))
+    done = kit("drift", tiny)
+    assert done.status == 5 and "expected 1 place to fix, found 2" in done.out
 
 
 @pytest.mark.parametrize(

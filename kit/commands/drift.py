@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kit import drift, history, output, recipe
-from kit.drift import Segment, Subject, Timeline
+from kit.drift import Found, Segment, Subject, Timeline
 from kit.recipe import Recipe
 
 REBASE, MEND = 4, 5  # exit statuses: what the newest version asks for
@@ -32,8 +33,8 @@ def run(
                 continue
             past = history.fetch(upstream, to, offline)
             subjects.append(drift.Subject(found, upstream, profile, past, back))
-    drift.work_out(subjects)
-    reports = [_drift(about, quiet=as_json) for about in subjects]
+    results = drift.work_out(subjects)
+    reports = [_drift(about, results, quiet=as_json) for about in subjects]
     if as_json:
         output.as_json(reports)
     if report:
@@ -45,10 +46,10 @@ def run(
     return MEND if "mend" in verdicts else REBASE if "rebase" in verdicts else 0
 
 
-def _drift(about: Subject, quiet: bool) -> dict[str, Any]:
+def _drift(about: Subject, results: Mapping[str, Found], quiet: bool) -> dict[str, Any]:
     """Print what became of one upstream's part of a series, unless ``quiet``. Returns the report of --json."""
     found, upstream, device, past = about.recipe, about.upstream, about.device, about.history
-    lines = drift.timelines(about)
+    lines = drift.timelines(about, results)
     tip, _ = past.date(past.tip)
     if not quiet:
         start = "the beginning" if about.back else "the pin"
