@@ -213,6 +213,12 @@ def test_refused(root: Root, kit: Kit, tiny: str, arguments: tuple[str, ...], sa
     assert (done.status, done.out) == (1, "") and said in done.err
 
 
+def test_a_released_package_has_no_history() -> None:
+    up = recipe.Upstream("up", "https://files.example/up-1.0.tar.gz", "0" * 40, sha256="0" * 64)
+    with pytest.raises(KitError, match="^up is a released package: it has no history"):
+        history.fetch(up)
+
+
 def test_a_carried_upstream_has_no_history(kit: Kit) -> None:
     done = kit("drift", "demo")
     assert done == Done(0, "", "demo: demo is carried with the recipe: it has no history\n")
