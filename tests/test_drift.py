@@ -215,7 +215,7 @@ def test_refused(root: Root, kit: Kit, tiny: str, arguments: tuple[str, ...], sa
 
 def test_a_released_package_has_no_history() -> None:
     up = recipe.Upstream("up", "https://files.example/up-1.0.tar.gz", "0" * 40, sha256="0" * 64)
-    with pytest.raises(KitError, match="^up is a released package: it has no history"):
+    with pytest.raises(KitError, match=r"^up is a released package: it has no history"):
         history.fetch(up)
 
 
