@@ -177,8 +177,10 @@ def diff(**options: Any) -> int:
 @cli.command()
 @click.argument("workspaces", nargs=-1, metavar="[WORKSPACE]...", type=folder)
 @click.option("--smoke", is_flag=True, help="Run the launch script on a tiny model, in the reference environment.")
+@click.option("--parity", is_flag=True, help="Also compare: upstream's training, several processes', a resumed run's.")
 @click.option("--red", is_flag=True, help="Also leave each fix out in turn: the failure it is for must appear.")
 @click.option("--step", "steps", multiple=True, metavar="STEP", help="Of the smoke run, only this step (repeatable).")
+@click.option("--case", "cases", multiple=True, metavar="CASE", help="With --parity, only this case (repeatable).")
 @click.option("--fix", "fixes", multiple=True, metavar="FIX", help="With --red, leave out only this fix (repeatable).")
 @click.option("--report", default="", metavar="FILE.html", type=folder, help="Write the report as one HTML page.")
 @json_option

@@ -14,9 +14,10 @@ from pathlib import Path
 from string import Formatter
 
 from kit import devices as profiles
-from kit import fixes, lock
+from kit import fixes, lock, proof
 from kit.errors import KitError
 from kit.paths import TreePath, tree_path
+from kit.proof import Smoke
 from kit.schema import Source, load_toml, nearest, read
 
 PIN = re.compile(r"[0-9a-f]{40}")
@@ -66,6 +67,11 @@ class FixStep:
     def module(self) -> fixes.Fix | None:
         """The fix it applies; None for a hand-written patch."""
         return None if self.use == "patch" else fixes.load(self.use or self.id)
+
+    @property
+    def changes(self) -> str:
+        """What it means to change in what one process trains; nothing where a run is equal to the last bit."""
+        return str(getattr(self.module, "CHANGES", ""))
 
     @property
     def elsewhere(self) -> FixStep:
@@ -159,82 +165,6 @@ class Cluster:
     main_ip: str = "localhost"
     main_port: int = 6000
     processes: int = 0  # in all machines together; 0: the device's usual number a machine
-
-
-@dataclass(frozen=True)
-class SmokeStep:
-    """A command of the smoke run and what it must show. In its strings `{tiny}` is the folder of the tiny model and
-    data, `{out}` an empty folder of this smoke run, `{device}` the torch device."""
-
-    name: str
-    run: tuple[str, ...]  # a word `@name` stands for those of the smoke run's `words`
-    environment: dict[str, str] = field(default_factory=dict)  # variables of this command
-    copy: dict[str, str] = field(default_factory=dict)  # from, to: before the command
-    losses: int = 0  # steps whose loss is logged, each finite
-    like: str = ""  # an earlier step: the losses of the same steps are equal
-    like_within: float = 0.0  # relative: by so much they may differ, where sums are taken in another order
-    like_on: tuple[str, ...] = ()  # the devices where they can be; none: on all
-    events: str = ""  # the folder whose tensorboard logs hold them
-    moved: str = ""  # a LoRA file: all its tensors that start at zero have moved
-    moved_from: str = ""  # not a LoRA: the file `moved` was trained from, whose tensors have all moved
-    idle: str = ""  # a regular expression: tensors of these names get no gradient, or are none of a model's weights
-    images: str = ""  # a folder: it holds images, none of one colour
-    files: tuple[str, ...] = ()  # are there afterwards
-    absent: tuple[str, ...] = ()  # are not
-    prints: tuple[str, ...] = ()  # regular expressions found in the output
-    requests: tuple[str, ...] = ()  # regular expressions of the hub requests that are allowed
-    calls: tuple[str, ...] = ()  # functions of the device package that are called, where there is one
-    limit: int = 240  # seconds
-    devices: tuple[str, ...] = ()  # only on these; none: on all
-    extra: str = ""  # only in a workspace with this extra fix
-
-
-@dataclass(frozen=True)
-class Undo:
-    """Text that takes out what upstream has already, to show the failure it prevents."""
-
-    file: str
-    old: str
-    new: str
-
-
-@dataclass(frozen=True)
-class Red:
-    """Without ``fix`` these smoke steps fail, and ``shows`` (a regular expression) is found in the failure."""
-
-    fix: str
-    steps: tuple[str, ...]
-    shows: str
-    devices: tuple[str, ...] = ()  # where the failure can be shown; none: everywhere
-    undo: tuple[Undo, ...] = ()
-    attempts: int = 1  # for a race
-    limit: int = 0  # seconds for each step, where less will do than in the smoke run
-
-
-@dataclass(frozen=True)
-class Smoke:
-    """How the port is proven by running it: a tiny model family (kit/smoke/tiny) and the steps, in order."""
-
-    tiny: str
-    folder: str  # where the commands run, in the workspace
-    step: tuple[SmokeStep, ...]
-    red: tuple[Red, ...] = ()
-    words: dict[str, tuple[str, ...]] = field(default_factory=dict)  # what several commands have in common
-    words_on: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)  # by device, instead of those
-    modules: str = ""  # a folder of Python modules all commands see, as on PYTHONPATH
-
-    def command(self, step: SmokeStep, device: str) -> list[str]:
-        """A step's command, with the words its `@name` stands for on ``device``."""
-        words = {**self.words, **self.words_on.get(device, {})}
-        return [word for each in step.run for word in (words[each[1:]] if each.startswith("@") else (each,))]
-
-    def steps(self, device: str, extras: tuple[str, ...] = ()) -> tuple[SmokeStep, ...]:
-        """The steps for one device, and a workspace with these extra fixes."""
-        return tuple(
-            step
-            for step in self.step
-            if (not step.devices or device in step.devices) and (not step.extra or step.extra in extras)
-        )
 
 
 @dataclass(frozen=True)
@@ -482,7 +412,7 @@ def _check(recipe: Recipe, source: Source) -> None:
     _check_settings(recipe, source)
     _check_words(recipe, source)
     if recipe.smoke:
-        _check_smoke(recipe.smoke, recipe, source)
+        proof.check(recipe.smoke, recipe.devices, [step.id for step in recipe.fix], source)
     cluster = recipe.cluster
     need(cluster.machines >= 1, ("cluster", "machines"), "machines must be at least 1", "")
     rank = ("cluster", "machine_rank")
@@ -524,43 +454,6 @@ def _check_words(recipe: Recipe, source: Source) -> None:
             if name is not None and name not in places:
                 what = f"check: {word!r}: nothing is called {name!r}{nearest(name, places)}"
                 raise source.complain(("check",), what, f"there are: {', '.join(sorted(places))}")
-
-
-def _check_smoke(smoke: Smoke, recipe: Recipe, source: Source) -> None:
-    """The words its commands stand for, the steps and fixes its reds name, and the devices of both are there."""
-    steps = [step.name for step in smoke.step]
-    for device, words in smoke.words_on.items():
-        if device not in recipe.devices:
-            what, hint = f"device {device!r} is not one of the recipe's", f"supported: {', '.join(recipe.devices)}"
-            raise source.complain(("smoke", "words_on", device), what, hint)
-        for name in words:
-            if name not in smoke.words:
-                what = f"no words {name!r} on other devices{nearest(name, smoke.words)}"
-                raise source.complain(("smoke", "words_on", device, name), what, f"there are: {', '.join(smoke.words)}")
-    for index, step in enumerate(smoke.step):
-        for word in step.run:
-            if word.startswith("@") and word[1:] not in smoke.words:
-                what = f"step {step.name}: no words {word!r}{nearest(word[1:], smoke.words)}"
-                raise source.complain(("smoke", "step", index, "run"), what, f"there are: {', '.join(smoke.words)}")
-        if step.like and step.like not in steps[:index]:
-            what = f"step {step.name}: no step {step.like!r} before it{nearest(step.like, steps[:index])}"
-            raise source.complain(("smoke", "step", index, "like"), what, f"its steps: {', '.join(steps)}")
-    for kind, entries in (("step", smoke.step), ("red", smoke.red)):
-        for index, entry in enumerate(entries):
-            for device in entry.devices:  # type: ignore[attr-defined]
-                if device not in recipe.devices:
-                    what = f"device {device!r} is not one of the recipe's"
-                    hint = f"supported: {', '.join(recipe.devices)}"
-                    raise source.complain(("smoke", kind, index, "devices"), what, hint)
-    for index, red in enumerate(smoke.red):
-        fixes_here = [step.id for step in recipe.fix]
-        if red.fix not in fixes_here:
-            what = f"red for {red.fix!r}, which is no fix of the recipe{nearest(red.fix, fixes_here)}"
-            raise source.complain(("smoke", "red", index, "fix"), what, f"its fixes: {', '.join(fixes_here)}")
-        for name in red.steps:
-            if name not in steps:
-                what = f"red for {red.fix}: no step {name!r}{nearest(name, steps)}"
-                raise source.complain(("smoke", "red", index, "steps"), what, f"its steps: {', '.join(steps)}")
 
 
 def _check_upstream(upstream: Upstream, at: tuple[str, int], folders: list[str], source: Source) -> None:

@@ -1,41 +1,76 @@
-"""`kit verify [WORKSPACE…] [--smoke] [--red]`."""
+"""`kit verify [WORKSPACE…] [--smoke] [--parity] [--red]`."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kit import __version__, git, lock, output, recipe, series, store, verify, workspace
 from kit.cache import cache_dir
 from kit.errors import KitError
 from kit.lock import Lock
 from kit.paths import TreePath
+from kit.proof import COMPARISONS
 from kit.recipe import Recipe
 from kit.schema import nearest
 from kit.verify import Check
 
-LEVELS = {"tree": "contents", "static": "nothing was run", "smoke": "run on a tiny model", "red": "each fix left out"}
+if TYPE_CHECKING:
+    from kit.smoke.parity import Row
+
+LEVELS = {
+    "tree": "contents",
+    "static": "nothing was run",
+    "smoke": "run on a tiny model",
+    "parity": "it trains the same",
+    "red": "each fix left out",
+}
+MARKS = {True: "ok  ", False: "FAIL", None: "skip"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Proof:
+    """What is to be run: the levels above static, and of each the steps, cases and fixes (none: all)."""
+
+    smoke: bool = False
+    parity: bool = False
+    red: bool = False
+    steps: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
+    fixes: tuple[str, ...] = ()
+
+    @property
+    def only(self) -> str:
+        """What the verdict must say of what was left out."""
+        parts = {"smoke": self.steps, "parity": self.cases if self.parity else (), "red": self.fixes}
+        return "".join(f", of {level} only {', '.join(names)}" for level, names in parts.items() if names)
 
 
 def run(
     workspaces: tuple[str, ...],
     smoke: bool,
+    parity: bool,
     red: bool,
     steps: tuple[str, ...],
+    cases: tuple[str, ...],
     fixes: tuple[str, ...],
     report: str,
     as_json: bool,
 ) -> int:
     if fixes and not red:
         raise KitError("--fix is for --red, which is not given", f"kit verify --red --fix {fixes[0]}")
+    if cases and not parity:
+        raise KitError("--case is for --parity, which is not given", f"kit verify --parity --case {cases[0]!r}")
+    proof = Proof(smoke or parity or red, parity, red, steps, cases, fixes)
     places = [place for start in workspaces or (".",) for place in workspace.find(Path(start))]
     if report and len(places) != 1:
         raise KitError(f"--report is for one workspace, these are {len(places)}", "name one")
-    reports = [_verify(place, smoke or red, red, steps, fixes, quiet=as_json) for place in places]
+    reports = [_verify(place, proof, quiet=as_json) for place in places]
     if as_json:
         output.as_json(reports)
     if report:
@@ -46,18 +81,17 @@ def run(
     return 0 if all(each["verified"] for each in reports) else 1
 
 
-def _verify(
-    place: Path, smoke: bool, red: bool, steps: tuple[str, ...], fixes: tuple[str, ...], quiet: bool
-) -> dict[str, Any]:
+def _verify(place: Path, proof: Proof, quiet: bool) -> dict[str, Any]:
     """Prove one workspace, printing as it goes unless ``quiet``. Returns the report that --json prints."""
     locked = lock.read(place)
     found = recipe.load(locked.recipe).having(locked.extras)
     device = found.device(locked.device)
     known = [step.id for step in found.fix if found.chosen(step, device.name)]
-    for name in fixes:
+    for name in proof.fixes:
         if name not in known:
             raise KitError(f"{place}: no fix {name!r} here{nearest(name, known)}", f"its fixes: {', '.join(known)}")
     checks: list[Check] = []
+    ran: dict[str, list[Any]] = {"runs": [], "parity": [], "reds": []}
     if not quiet:
         output.line(f"{output.place(place)}: {found.title} for {device.title}")
 
@@ -66,19 +100,26 @@ def _verify(
             if not quiet:
                 if not checks or checks[-1].level != check.level:
                     output.line(f"  {check.level} ({LEVELS[check.level]})")
-                mark = {True: "ok  ", False: "FAIL", None: "skip"}[check.ok]
-                output.line(f"    {mark}  {check.name}{f': {check.detail}' if check.detail else ''}")
+                output.line(f"    {MARKS[check.ok]}  {check.name}{f': {check.detail}' if check.detail else ''}")
             checks.append(check)
+
+    def compare(rows: Iterator[Row]) -> None:
+        """Each comparison of a case as a table, when it is done."""
+        for (case, comparison), group in itertools.groupby(rows, lambda row: (row.case, row.comparison)):
+            table = list(group)
+            ran["parity"] += table
+            if not quiet:
+                if not checks or checks[-1].level != "parity":
+                    output.line(f"  parity ({LEVELS['parity']})")
+                output.line(f"    {case}: {COMPARISONS[comparison]}")
+                output.table([(MARKS[row.ok], row.what, row.seen) for row in table], indent="      ")
+            checks.extend(Check("parity", f"{row.case}: {row.what}", row.ok, row.seen) for row in table)
 
     add(verify.tree(place, locked))
     add(verify.static(place, locked, found))
-    runs: list[Any] = []
-    reds: list[Any] = []
-    through = ""
-    if smoke:
-        through = _run(place, locked, found, red, steps, fixes, add, runs, reds)
+    through = _run(place, locked, found, proof, add, compare, ran) if proof.smoke else ""
     chip = f"{device.title}{', a stand-in' if through else ''}"
-    measured = [{**figure, "chip": chip, "task": each.name} for each in runs for figure in each.measured]
+    measured = [{**figure, "chip": chip, "task": each.name} for each in ran["runs"] for figure in each.measured]
     if measured and not quiet:
         output.line(f"  measured here, on a tiny model (published figures: kit show {found.name})")
         shown = [(f"{each['value']:g} {each['metric']}", each["task"], each["setting"]) for each in measured]
@@ -87,9 +128,7 @@ def _verify(
     levels = list(dict.fromkeys(check.level for check in checks))
     if not quiet:
         verdict = "NOT verified" if counts[False] else "verified"
-        where = f" {through}" if through else ""
-        where += f", of smoke only {', '.join(steps)}" if runs and steps else ""
-        where += f", of red only {', '.join(fixes)}" if fixes else ""
+        where = (f" {through}" if through else "") + proof.only
         output.line(
             f"  {verdict}{where} ({', '.join(levels)}): "
             f"{counts[True]} ok, {counts[False]} failed, {counts[None]} skipped"
@@ -104,34 +143,29 @@ def _verify(
         "through": through,
         "verified": not counts[False],
         "levels": levels,
-        "only_steps": list(steps),  # of the smoke run; empty: all
-        "only_fixes": list(fixes),  # of red; empty: all
+        "only_steps": list(proof.steps),  # of the smoke run; empty: all
+        "only_cases": list(proof.cases),  # of parity; empty: all
+        "only_fixes": list(proof.fixes),  # of red; empty: all
         "upstreams": {
             name: {"url": each.url, "pin": each.pin, "commit": each.commit} for name, each in locked.upstreams.items()
         },
         "checks": [dataclasses.asdict(check) for check in checks],
-        "runs": [{**dataclasses.asdict(each), "ok": each.ok} for each in runs],
+        "runs": [{**dataclasses.asdict(each), "ok": each.ok} for each in ran["runs"]],
+        "parity": [dataclasses.asdict(row) for row in ran["parity"]],
         "figures": {
             "published": [{**dataclasses.asdict(each), "setting": each.setting} for each in found.figure],
             "measured": measured,
         },
-        "reds": [dataclasses.asdict(each) for each in reds],
+        "reds": [dataclasses.asdict(each) for each in ran["reds"]],
         "fixes": [_fix(place, locked, step) for step in found.fix if found.chosen(step, device.name)],
     }
 
 
 def _run(
-    place: Path,
-    locked: Lock,
-    found: Recipe,
-    red: bool,
-    steps: tuple[str, ...],
-    fixes: tuple[str, ...],
-    add: Any,
-    runs: list[Any],
-    reds: list[Any],
+    place: Path, locked: Lock, found: Recipe, proof: Proof, add: Any, compare: Any, ran: dict[str, list[Any]]
 ) -> str:
-    """Levels smoke and red. The working folder is kept where something failed."""
+    """Levels smoke, parity and red. The working folder is kept where something failed."""
+    from kit.smoke import parity, red
     from kit.smoke import run as smoke
 
     device = found.device(locked.device)
@@ -143,20 +177,25 @@ def _run(
         with smoke.begin(found, device, place, work) as running:
 
             def checks() -> Iterator[Check]:
-                for report in smoke.smoke(running, steps):
-                    runs.append(report)
+                for report in smoke.smoke(running, proof.steps):
+                    ran["runs"].append(report)
                     yield _step_check(report)
 
             def red_checks() -> Iterator[Check]:
-                for report in smoke.red(running, locked, _at_pin(found, device.name), fixes):
-                    reds.append(report)
+                for report in red.red(running, locked, _at_pin(found, device.name), proof.fixes):
+                    ran["reds"].append(report)
                     name = f"without {report.fix} the failure it is for appears"
                     yield Check("red", name, report.shown, report.seen)
 
             add(checks())
-            if red:
+            if proof.parity:
+                compare(parity.parity(running, _at_pin(found, device.name), proof.cases))
+            if proof.red:
                 add(red_checks())
-        keep = not all(report.ok for report in runs) or any(report.shown is False for report in reds)
+        keep = not all(report.ok for report in ran["runs"])
+        keep = (
+            keep or any(each.ok is False for each in ran["parity"]) or any(each.shown is False for each in ran["reds"])
+        )
     finally:
         if not keep or not any(work.iterdir()):
             shutil.rmtree(work, ignore_errors=True)

@@ -1,8 +1,8 @@
 """Look at what a training run left, in the reference environment: python look.py JSON
 
-The argument is {"events": [folder], "weights": [file, base or "", idle or ""], "images": [folder]}, each optional;
-prints one JSON object:
-losses (by step), weights ({tensors, moved, largest}), images (a list of {name, size, spread, data}).
+The argument is {"events": [folder], "weights": [file, base or "", idle or ""], "images": [folder], "apart": [file,
+file]}, each optional; prints one JSON object: losses (by step), weights ({tensors, moved, largest}), images (a list of
+{name, size, spread, data}), apart ({tensors, equal, far}).
 """
 
 from __future__ import annotations
@@ -49,6 +49,23 @@ def weights(file: str, base: str = "", idle: str = "") -> dict[str, Any]:
     return {"tensors": len(trains), "moved": moved, "largest": max(largest.values(), default=0.0)}
 
 
+def apart(file: str, other: str) -> dict[str, Any]:
+    """How far the tensors of two files are from each other: how many there are, how many are equal to the last bit, and
+    the largest distance of two of one name, relative to their length. Names that only one file has are not equal, and
+    infinitely far."""
+    import torch
+    from safetensors.torch import load_file
+
+    one, two = load_file(file), load_file(other)
+    equal = sum(torch.equal(one[name], two[name]) for name in one.keys() & two.keys())
+    far = [float("inf")] if one.keys() ^ two.keys() else [0.0]
+    for name in one.keys() & two.keys():
+        first, second = one[name].double(), two[name].double()
+        length = max(float(first.norm()), float(second.norm()))
+        far.append(float((first - second).norm()) / length if length else 0.0)
+    return {"tensors": len(one.keys() | two.keys()), "equal": equal, "far": max(far)}
+
+
 def images(folder: str) -> list[dict[str, Any]]:
     """The pictures below ``folder``: how far their pixels spread (0: one colour), and a thumbnail as base64 PNG."""
     from PIL import Image
@@ -68,5 +85,10 @@ def images(folder: str) -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
-    readers = {"events": ("losses", losses), "weights": ("weights", weights), "images": ("images", images)}
+    readers = {
+        "events": ("losses", losses),
+        "weights": ("weights", weights),
+        "images": ("images", images),
+        "apart": ("apart", apart),
+    }
     print(json.dumps({readers[key][0]: readers[key][1](*values) for key, values in asked.items()}))

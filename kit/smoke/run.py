@@ -1,7 +1,6 @@
-"""The levels smoke and red: the recipe's own launch and inference scripts, run on a tiny model.
+"""The level smoke: the recipe's own launch and inference scripts, run on a tiny model, step by step.
 
-Smoke runs the recipe's steps and holds each against what it must show. Red leaves one fix out, in a scratch copy of the
-folder, runs the steps the fix is for, and wants them to fail, with the failure the recipe names.
+Each step is held against what it must show. Red and parity run on the same ground.
 """
 
 from __future__ import annotations
@@ -14,22 +13,21 @@ import re
 import shlex
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kit import environment, series
+from kit import environment
 from kit.devices import Device
 from kit.environment import Environment
 from kit.errors import KitError
-from kit.lock import Lock
-from kit.paths import TreePath
-from kit.recipe import Recipe, Red, Smoke, SmokeStep
-from kit.smoke import process
+from kit.proof import Smoke, SmokeStep
+from kit.recipe import Recipe
+from kit.smoke import process, watched
 from kit.smoke import standin as standins
 from kit.smoke.endpoint import no_hub
+from kit.smoke.forkserver import Server, serve
 
 HERE = Path(__file__).parent
 
@@ -75,6 +73,7 @@ class Run:
     tiny: Path
     standin: Mapping[str, str]  # variables that bring in the device's stand-in; none on the device itself
     imports: tuple[Path, ...] = ()  # folders whose packages are taken instead of the environment's
+    server: Server | None = None  # what forks the steps; none: each starts its programs anew
 
     @property
     def through(self) -> str:
@@ -93,10 +92,25 @@ def begin(recipe: Recipe, device: Device, workspace: Path, work: Path) -> Iterat
         raise KitError(f"recipe {recipe.name} has no smoke run", "add a [smoke] table to it")
     made = environment.ensure(recipe, device, workspace)
     tiny = work / "tiny"
-    build_tiny(recipe.smoke.tiny, made.python, tiny)
     missing = device.package and not environment.has_device(device)
     standin = standins.variables(device, made.python) if missing else {}
-    yield Run(recipe, recipe.smoke, device, made, workspace / recipe.smoke.folder, work / "out", tiny, standin)
+    run = Run(recipe, recipe.smoke, device, made, workspace / recipe.smoke.folder, work / "out", tiny, standin)
+    with serving(run, work / "forks") as running:
+        build_tiny(recipe.smoke.tiny, made.python, tiny)
+        yield running
+
+
+@contextlib.contextmanager
+def serving(run: Run, folder: Path) -> Iterator[Run]:
+    """The same run, its steps forked from one process. Not on a device itself, which a fork cannot share; nor where the
+    recipe names no imports."""
+    if not run.smoke.imports or not (run.device.name == "cpu" or run.standin):
+        yield replace(run, server=None)
+        return
+    variables = {each.name: each.value for each in run.device.environment if "$" not in each.value}
+    environment = {**variables, **_variables(run, "http://localhost", offline=True)}
+    with serve(run.environment.path / "bin", run.smoke.imports, environment, folder) as server:
+        yield replace(run, server=server)
 
 
 def families() -> list[str]:
@@ -114,36 +128,47 @@ def build_tiny(family: str, python: Path, folder: Path) -> None:
 
 
 def smoke(run: Run, names: tuple[str, ...] = ()) -> Iterator[StepReport]:
-    """Run the steps (those named, or all) one after the other; the ones after a failed step are run as well."""
+    """Run the steps (those named, or all) one after the other; the ones after a failed step are run as well. The first
+    starts its programs as a user does, before a hub that has nothing; all others run under HF_HUB_OFFLINE=1, and are
+    forked where that can be done."""
     steps = run.smoke.steps(run.device.name, run.recipe.extras)
     known = [step.name for step in steps]
     for name in names:
         if name not in known:
             what = f"recipe {run.recipe.name} has no smoke step {name!r} on {run.device.name}"
             raise KitError(what, f"its steps: {', '.join(known)}")
+    chosen = [step for step in steps if not names or step.name in names]
+    yield from in_turn(run, chosen, [step.name for step in steps[:1]])
+
+
+def in_turn(run: Run, steps: Sequence[SmokeStep], online: Collection[str]) -> Iterator[StepReport]:
+    """Run steps one after the other, those named in ``online`` in processes of their own and not offline."""
     losses: dict[str, Mapping[str, float]] = {}
     for step in steps:
-        if not names or step.name in names:
-            report = _step(run, step, losses)
-            losses[step.name] = report.losses
-            yield report
+        report = _step(run, step, losses, step.name in online)
+        losses[step.name] = report.losses
+        yield report
 
 
-def _step(run: Run, step: SmokeStep, before: Mapping[str, Mapping[str, float]]) -> StepReport:
+def _step(run: Run, step: SmokeStep, before: Mapping[str, Mapping[str, float]], online: bool) -> StepReport:
     run.out.mkdir(parents=True, exist_ok=True)
     for source, target in step.copy.items():
         if Path(run.fill(source)).exists():
             shutil.copytree(run.fill(source), run.fill(target), dirs_exist_ok=True)
+    events = run.out / "watched" / step.name
+    watching = instrument(events) if step.engine else {}
     with no_hub() as (url, requests):
         log = run.out / "logs" / f"{step.name}.log"
-        command = [run.fill(word) for word in run.smoke.command(step, run.device.name)]
-        variables = {**_variables(run, url), **step.environment}
-        done = process.run(command, run.folder, variables, log, step.limit)
-    looked = _look(run, step)
+        command = [run.fill(word) for word in run.smoke.command(step.run, run.device.name)]
+        done = start(run, command, {**step.environment, **watching}, log, step.limit, online, url)
+    looked = _look_at(run, step)
     losses = looked.get("losses", {})
+    findings = [*_findings(run, step, done, looked, requests, before)]
+    if step.engine:
+        findings.append(Finding(f"trained by {step.engine}", *watched.engine(watched.read(events), step.engine)))
     return StepReport(
         step.name,
-        tuple(_findings(run, step, done, looked, requests, before)),
+        tuple(findings),
         shlex.join(command),
         done.seconds,
         str(log),
@@ -152,6 +177,32 @@ def _step(run: Run, step: SmokeStep, before: Mapping[str, Mapping[str, float]]) 
         tuple(looked.get("images", ())),
         tuple(measured(done.text())),
     )
+
+
+def start(
+    run: Run,
+    command: Sequence[str],
+    variables: Mapping[str, str],
+    log: Path,
+    limit: float,
+    online: bool = False,
+    hub: str = "http://localhost",
+) -> process.Done:
+    """Run a command in the environment of this run, forked where that can be done; ``online``: in processes of its own,
+    and not under HF_HUB_OFFLINE=1."""
+    given = {**_variables(run, hub, offline=not online), **variables}
+    launch = run.server.run if run.server and not online else process.run
+    return launch(command, run.folder, given, log, limit)
+
+
+def instrument(events: Path, by_image: bool = False) -> dict[str, str]:
+    """The variables that have each process of a run watched, which writes what it sees to ``events``.<rank>. Nothing of
+    an earlier run is left there."""
+    events.parent.mkdir(parents=True, exist_ok=True)
+    for stale in events.parent.glob(f"{events.name}.*"):
+        stale.unlink()
+    draws = {"KIT_WATCH_DRAWS": "image"} if by_image else {}
+    return {"KIT_INSTRUMENT": str(HERE / "instrument" / "kit_watch.py"), "KIT_WATCH": str(events), **draws}
 
 
 _FIGURES = {
@@ -200,6 +251,11 @@ def _findings(
         wrong = [number for number, value in common.items() if not _near(value, losses[number], step.like_within)]
         seen = f"steps {', '.join(wrong)} differ" if wrong else f"{len(common)} equal"
         yield Finding(f"the losses of step {step.like}, continued", bool(common) and not wrong, seen)
+    if step.unlike:
+        common = {number: before.get(step.unlike, {}).get(number) for number in losses}
+        differ = [number for number, value in common.items() if value is not None and value != losses[number]]
+        seen = f"{len(differ)} of {len(common)} losses differ"
+        yield Finding(f"other losses than step {step.unlike}", bool(differ), seen)
     if step.moved:
         found = looked.get("weights", {"tensors": 0, "moved": 0, "largest": 0.0})
         seen = f"{found['moved']} of {found['tensors']} moved, by up to {found['largest']:.2g}"
@@ -226,17 +282,22 @@ def _near(expected: float | None, value: float, within: float) -> bool:
     return expected is not None and math.isclose(expected, value, rel_tol=within)
 
 
-def _look(run: Run, step: SmokeStep) -> dict[str, Any]:
-    """What the step left, read in its own environment; nothing where there is nothing to read."""
+def _look_at(run: Run, step: SmokeStep) -> dict[str, Any]:
+    """What the step left; nothing where there is nothing to read."""
     asked = {"events": [step.events], "weights": [step.moved, step.moved_from, step.idle], "images": [step.images]}
     filled = {key: [run.fill(value) for value in values] for key, values in asked.items() if values[0]}
     wanted = {key: values for key, values in filled.items() if Path(values[0]).exists()}
-    if not wanted:
-        return {}
-    command = [str(run.environment.python), str(HERE / "look.py"), json.dumps(wanted)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment.variables())
+    return look(run, wanted) if wanted else {}
+
+
+def look(run: Run, wanted: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """What `look.py` reads in the run's own environment. Raises KitError with its last line."""
+    python = run.server.python if run.server else run.environment.python
+    command = [str(python), str(HERE / "look.py"), json.dumps(wanted)]
+    given = _variables(run, "http://localhost", offline=True) if run.server else environment.variables()
+    done = subprocess.run(command, capture_output=True, text=True, env=given)
     if done.returncode:
-        raise KitError(f"{step.name}: its results cannot be read: {done.stderr.strip().splitlines()[-1]}")
+        raise KitError(f"the results of a run cannot be read: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
     looked: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return looked
 
@@ -251,8 +312,9 @@ def _calls(run: Run) -> dict[str, int]:
     return counted
 
 
-def _variables(run: Run, hub: str) -> dict[str, str]:
-    """The environment of a step: the reference environment first on PATH, no network but the hub that has nothing."""
+def _variables(run: Run, hub: str, offline: bool) -> dict[str, str]:
+    """The environment of a step: the reference environment first on PATH, no network but the hub that has nothing, and
+    ``offline`` not that."""
     dropped = re.compile(r"HF_|HUGGING|TRANSFORMERS_|DIFFUSERS_|WANDB|.*_proxy$", re.I)
     kept = {key: value for key, value in environment.variables().items() if not dropped.match(key)}
     calls = run.out / "calls.jsonl"
@@ -265,6 +327,7 @@ def _variables(run: Run, hub: str) -> dict[str, str]:
         **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {}),
         "PATH": f"{run.environment.path / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "HF_ENDPOINT": hub,
+        **({"HF_HUB_OFFLINE": "1"} if offline else {}),
         "HF_HOME": str(run.out / "huggingface"),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "http_proxy": hub,
@@ -273,93 +336,3 @@ def _variables(run: Run, hub: str) -> dict[str, str]:
         "KIT_STANDIN_CALLS": str(calls),
         "TORCH_EXTENSIONS_DIR": str(run.environment.extensions),
     }
-
-
-@dataclass(frozen=True)
-class RedReport:
-    """A fix left out: whether the failure it is for appeared (None: it cannot be shown here, and why)."""
-
-    fix: str
-    shown: bool | None
-    seen: str
-    steps: tuple[StepReport, ...] = ()
-
-
-def red(
-    run: Run, locked: Lock, files: Mapping[str, Mapping[TreePath, bytes]], names: tuple[str, ...] = ()
-) -> Iterator[RedReport]:
-    """Leave each fix (those named, or all) out in turn. ``files``: for each upstream, the fixed files as they are at
-    the pin."""
-    plans = {plan.fix: plan for plan in run.smoke.red}
-    for step in run.recipe.fix:
-        if not run.recipe.chosen(step, run.device.name) or (names and step.id not in names):
-            continue
-        plan = plans.get(step.id)
-        if plan is None:
-            yield RedReport(step.id, None, "unproven: the recipe names no run that fails without it")
-        elif plan.devices and run.device.name not in plan.devices:
-            yield RedReport(step.id, None, f"unproven on {run.device.name}: it shows on {', '.join(plan.devices)}")
-        elif step.id in locked.without:
-            yield RedReport(step.id, None, "not in this workspace: left out with --without")
-        else:
-            yield _red(run, plan, files)
-
-
-def _red(run: Run, plan: Red, files: Mapping[str, Mapping[TreePath, bytes]]) -> RedReport:
-    reports: list[StepReport] = []
-    for attempt in range(plan.attempts):
-        with tempfile.TemporaryDirectory(prefix=f"red-{plan.fix}-", dir=run.out.parent) as name:
-            scratch = Path(name)
-            imports = _copy(run, plan, scratch / "tree")
-            _undo(run, plan, files, scratch / "tree")
-            steps = tuple(
-                replace(step, limit=plan.limit or step.limit) for step in run.smoke.step if step.name in plan.steps
-            )
-            folder, out = scratch / "tree" / run.smoke.folder, scratch / "out"
-            without = replace(run, folder=folder, out=out, imports=imports, smoke=replace(run.smoke, step=steps))
-            reports = list(smoke(without))
-            logs = {report.name: Path(report.log).read_text("utf-8", "replace") for report in reports}
-        for report in reports:
-            for finding in report.findings:
-                evidence = f"{finding.what}: {finding.seen}"
-                if not finding.ok and (found := re.search(plan.shows, f"{evidence}\n{logs[report.name]}")):
-                    evidence += "" if found[0] in evidence else f" ({found[0]})"
-                    tries = f" (attempt {attempt + 1} of {plan.attempts})" if plan.attempts > 1 else ""
-                    return RedReport(plan.fix, True, f"{report.name}: {evidence}{tries}", tuple(reports))
-    failed = [
-        f"{report.name}: {finding.what}: {finding.seen}"
-        for report in reports
-        for finding in report.findings
-        if not finding.ok
-    ]
-    return RedReport(plan.fix, False, "; ".join(failed) or "everything passed without it", tuple(reports))
-
-
-def _copy(run: Run, plan: Red, tree: Path) -> tuple[Path, ...]:
-    """Copy to ``tree`` the folder the commands run in, and the whole of an upstream where the fix changes files outside
-    of that. Returns where the packages of such an upstream are in the copy."""
-    fixed = next(step for step in run.recipe.fix if step.id == plan.fix)
-    changed = [f"{fixed.upstream}/{path}" for path in fixed.files] + [undo.file for undo in plan.undo]
-    whole = {path.split("/")[0] for path in changed if not path.startswith(f"{run.smoke.folder}/")}
-    for place in whole if run.smoke.folder.split("/")[0] in whole else {run.smoke.folder, *whole}:
-        source = Path(run.environment.workspace) / place
-        shutil.copytree(source, tree / place, symlinks=True, ignore=shutil.ignore_patterns(".git"))
-    return tuple(next(at for at in (tree / name / "src", tree / name) if at.is_dir()) for name in sorted(whole))
-
-
-def _undo(run: Run, plan: Red, files: Mapping[str, Mapping[TreePath, bytes]], tree: Path) -> None:
-    """Take the fix out of the copy: the series again without it, or what upstream has already by the recipe's text."""
-    for upstream, at_pin in files.items():
-        _, content = series.apply(
-            run.recipe, upstream, run.device, at_pin, series.load_patches(run.recipe, upstream), (plan.fix,)
-        )
-        for path, data in content.items():
-            if (tree / upstream / path).is_file():
-                (tree / upstream / path).write_bytes(data)
-    for undo in plan.undo:
-        place = tree / undo.file
-        text = place.read_text("utf-8")
-        if text.count(undo.old) != 1:
-            what = f"red for {plan.fix}: its text is {text.count(undo.old)} times in {undo.file}, not once"
-            raise KitError(f"{run.recipe.path}: {what}", "mend `undo` of this [[smoke.red]]")
-        place.write_text(text.replace(undo.old, undo.new), encoding="utf-8")
