@@ -209,6 +209,7 @@ class Red:
     undo: tuple[Undo, ...] = ()
     attempts: int = 1  # for a race
     limit: int = 0  # seconds for each step, where less will do than in the smoke run
+    online: bool = False  # what fails asks the hub: not under HF_HUB_OFFLINE=1, and so in processes of its own
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,7 @@ class Smoke:
     words: dict[str, tuple[str, ...]] = field(default_factory=dict)  # what several commands have in common
     words_on: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)  # by device, instead of those
     modules: str = ""  # a folder of Python modules all commands see, as on PYTHONPATH
+    imports: tuple[str, ...] = ()  # what the steps import, modules or names in them: once for all; none: each anew
 
     def command(self, step: SmokeStep, device: str) -> list[str]:
         """A step's command, with the words its `@name` stands for on ``device``."""
@@ -529,6 +531,10 @@ def _check_words(recipe: Recipe, source: Source) -> None:
 def _check_smoke(smoke: Smoke, recipe: Recipe, source: Source) -> None:
     """The words its commands stand for, the steps and fixes its reds name, and the devices of both are there."""
     steps = [step.name for step in smoke.step]
+    for name in smoke.imports:
+        if not all(part.isidentifier() for part in name.split(".")):
+            what = f"imports: {name!r} is no module's name"
+            raise source.complain(("smoke", "imports"), what, 'write `imports = ["torch", "diffusers"]`')
     for device, words in smoke.words_on.items():
         if device not in recipe.devices:
             what, hint = f"device {device!r} is not one of the recipe's", f"supported: {', '.join(recipe.devices)}"

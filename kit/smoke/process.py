@@ -35,11 +35,7 @@ class Done:
         """The last line of the log that names an error; the last line where none does."""
         lines = [line.strip() for line in self.text().replace("\r", "\n").splitlines() if line.strip()]
         raised = [line for line in lines if re.match(r"(\[rank\d+\]: ?)?[\w.]*(Error|Exception)\b", line)]
-        raised = [
-            line
-            for line in raised
-            if not re.search(r"ChildFailedError|CalledProcessError|Connection closed by peer", line)
-        ]
+        raised = [line for line in raised if not re.search(_CONSEQUENCE, line)]
         errors = [line for line in lines if "error:" in line]
         return (raised or errors or lines or ["it printed nothing"])[-1]
 
@@ -48,15 +44,14 @@ def run(command: Sequence[str], cwd: Path, environment: Mapping[str, str], log: 
     """Run ``command``, its output going to ``log``; at ``limit`` seconds, and however this call ends, its whole
     process group and every process that carries its mark are killed."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    mark = f"KIT_SMOKE={os.getpid()}.{time.monotonic_ns()}"
-    key, _, value = mark.partition("=")
+    marked = mark()
     start = time.monotonic()
     status: int | None = None
     with log.open("wb") as output:
         process = subprocess.Popen(
             list(command),
             cwd=cwd,
-            env={**environment, key: value},
+            env={**environment, **marked},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -67,9 +62,15 @@ def run(command: Sequence[str], cwd: Path, environment: Mapping[str, str], log: 
         except subprocess.TimeoutExpired:
             pass
         finally:
-            _kill(process.pid, mark)
+            _kill(process.pid, *(f"{key}={value}" for key, value in marked.items()))
             process.wait()
     return Done(tuple(command), status, time.monotonic() - start, log)
+
+
+def mark() -> dict[str, str]:
+    """An environment variable by which a run's processes are known. Its length is always the same: zygote.py puts it in
+    the place of its own."""
+    return {"KIT_SMOKE": f"{os.getpid():010}.{time.monotonic_ns():020}"}
 
 
 def _kill(group: int, mark: str) -> None:

@@ -15,7 +15,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from kit.recipe import Recipe, Red, Smoke, SmokeStep
 from kit.smoke import process
 from kit.smoke import standin as standins
 from kit.smoke.endpoint import no_hub
+from kit.smoke.forkserver import Server, serve
 
 HERE = Path(__file__).parent
 
@@ -75,6 +76,7 @@ class Run:
     tiny: Path
     standin: Mapping[str, str]  # variables that bring in the device's stand-in; none on the device itself
     imports: tuple[Path, ...] = ()  # folders whose packages are taken instead of the environment's
+    server: Server | None = None  # what forks the steps; none: each starts its programs anew
 
     @property
     def through(self) -> str:
@@ -93,10 +95,25 @@ def begin(recipe: Recipe, device: Device, workspace: Path, work: Path) -> Iterat
         raise KitError(f"recipe {recipe.name} has no smoke run", "add a [smoke] table to it")
     made = environment.ensure(recipe, device, workspace)
     tiny = work / "tiny"
-    build_tiny(recipe.smoke.tiny, made.python, tiny)
     missing = device.package and not environment.has_device(device)
     standin = standins.variables(device, made.python) if missing else {}
-    yield Run(recipe, recipe.smoke, device, made, workspace / recipe.smoke.folder, work / "out", tiny, standin)
+    run = Run(recipe, recipe.smoke, device, made, workspace / recipe.smoke.folder, work / "out", tiny, standin)
+    with serving(run, work / "forks") as running:
+        build_tiny(recipe.smoke.tiny, made.python, tiny)
+        yield running
+
+
+@contextlib.contextmanager
+def serving(run: Run, folder: Path) -> Iterator[Run]:
+    """The same run, its steps forked from one process. Not on a device itself, which a fork cannot share; nor where the
+    recipe names no imports."""
+    if not run.smoke.imports or not (run.device.name == "cpu" or run.standin):
+        yield replace(run, server=None)
+        return
+    variables = {each.name: each.value for each in run.device.environment if "$" not in each.value}
+    environment = {**variables, **_variables(run, "http://localhost", offline=True)}
+    with serve(run.environment.path / "bin", run.smoke.imports, environment, folder) as server:
+        yield replace(run, server=server)
 
 
 def families() -> list[str]:
@@ -114,22 +131,29 @@ def build_tiny(family: str, python: Path, folder: Path) -> None:
 
 
 def smoke(run: Run, names: tuple[str, ...] = ()) -> Iterator[StepReport]:
-    """Run the steps (those named, or all) one after the other; the ones after a failed step are run as well."""
+    """Run the steps (those named, or all) one after the other; the ones after a failed step are run as well. The first
+    starts its programs as a user does, before a hub that has nothing; all others run under HF_HUB_OFFLINE=1, and are
+    forked where that can be done."""
     steps = run.smoke.steps(run.device.name, run.recipe.extras)
     known = [step.name for step in steps]
     for name in names:
         if name not in known:
             what = f"recipe {run.recipe.name} has no smoke step {name!r} on {run.device.name}"
             raise KitError(what, f"its steps: {', '.join(known)}")
+    chosen = [step for step in steps if not names or step.name in names]
+    yield from _steps(run, chosen, [step.name for step in steps[:1]])
+
+
+def _steps(run: Run, steps: Sequence[SmokeStep], online: Collection[str]) -> Iterator[StepReport]:
+    """Run steps one after the other, those named in ``online`` in processes of their own and not offline."""
     losses: dict[str, Mapping[str, float]] = {}
     for step in steps:
-        if not names or step.name in names:
-            report = _step(run, step, losses)
-            losses[step.name] = report.losses
-            yield report
+        report = _step(run, step, losses, step.name in online)
+        losses[step.name] = report.losses
+        yield report
 
 
-def _step(run: Run, step: SmokeStep, before: Mapping[str, Mapping[str, float]]) -> StepReport:
+def _step(run: Run, step: SmokeStep, before: Mapping[str, Mapping[str, float]], online: bool) -> StepReport:
     run.out.mkdir(parents=True, exist_ok=True)
     for source, target in step.copy.items():
         if Path(run.fill(source)).exists():
@@ -137,8 +161,9 @@ def _step(run: Run, step: SmokeStep, before: Mapping[str, Mapping[str, float]]) 
     with no_hub() as (url, requests):
         log = run.out / "logs" / f"{step.name}.log"
         command = [run.fill(word) for word in run.smoke.command(step, run.device.name)]
-        variables = {**_variables(run, url), **step.environment}
-        done = process.run(command, run.folder, variables, log, step.limit)
+        variables = {**_variables(run, url, offline=not online), **step.environment}
+        start = run.server.run if run.server and not online else process.run
+        done = start(command, run.folder, variables, log, step.limit)
     looked = _look(run, step)
     losses = looked.get("losses", {})
     return StepReport(
@@ -251,8 +276,9 @@ def _calls(run: Run) -> dict[str, int]:
     return counted
 
 
-def _variables(run: Run, hub: str) -> dict[str, str]:
-    """The environment of a step: the reference environment first on PATH, no network but the hub that has nothing."""
+def _variables(run: Run, hub: str, offline: bool) -> dict[str, str]:
+    """The environment of a step: the reference environment first on PATH, no network but the hub that has nothing, and
+    ``offline`` not that."""
     dropped = re.compile(r"HF_|HUGGING|TRANSFORMERS_|DIFFUSERS_|WANDB|.*_proxy$", re.I)
     kept = {key: value for key, value in environment.variables().items() if not dropped.match(key)}
     calls = run.out / "calls.jsonl"
@@ -265,6 +291,7 @@ def _variables(run: Run, hub: str) -> dict[str, str]:
         **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {}),
         "PATH": f"{run.environment.path / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "HF_ENDPOINT": hub,
+        **({"HF_HUB_OFFLINE": "1"} if offline else {}),
         "HF_HOME": str(run.out / "huggingface"),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "http_proxy": hub,
@@ -317,7 +344,11 @@ def _red(run: Run, plan: Red, files: Mapping[str, Mapping[TreePath, bytes]]) -> 
             )
             folder, out = scratch / "tree" / run.smoke.folder, scratch / "out"
             without = replace(run, folder=folder, out=out, imports=imports, smoke=replace(run.smoke, step=steps))
-            reports = list(smoke(without))
+            with contextlib.ExitStack() as stack:
+                if imports:  # what is imported already cannot be replaced
+                    without = stack.enter_context(serving(without, scratch / "forks"))
+                chosen = without.smoke.steps(run.device.name, run.recipe.extras)
+                reports = list(_steps(without, chosen, plan.steps if plan.online else ()))
             logs = {report.name: Path(report.log).read_text("utf-8", "replace") for report in reports}
         for report in reports:
             for finding in report.findings:
