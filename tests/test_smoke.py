@@ -203,5 +203,5 @@ def test_a_fix_is_taken_out_of_the_packages_too(
     assert [path.relative_to(tree).as_posix() for path in packages] == imports
     assert set(support.snapshot(tree)) == there
     standin = {"PYTHONPATH": "/standin"}
-    variables = smoke._variables(replace(where, standin=standin, imports=packages), "http://hub")
+    variables = smoke._variables(replace(where, standin=standin, imports=packages), "http://hub", offline=True)
     assert variables["PYTHONPATH"] == os.pathsep.join([*map(str, packages), "/standin"])

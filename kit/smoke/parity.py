@@ -60,8 +60,8 @@ class Trained:
 
 @dataclass(frozen=True)
 class Shape:
-    """How a case is trained: images a process takes at once (``batch``), batches before a step (``accumulation``), steps
-    in all, steps between checkpoints (``every``)."""
+    """How a case is trained: images a process takes at once (``batch``), batches before a step (``accumulation``),
+    steps in all, steps between checkpoints (``every``)."""
 
     processes: int
     batch: int
@@ -124,7 +124,7 @@ def _upstream(run: Run, case: ParityCase, files: Files) -> Iterator[Row]:
         yield _same(case, "upstream", f"port{less_what} = upstream", theirs, plain, run)
     if meant:
         far = _loss_distance(theirs, ours)
-        allowed: list[float] = [step.module.WITHIN for step in meant if hasattr(step.module, "WITHIN")]
+        allowed = [float(bound) for step in meant if (bound := getattr(step.module, "WITHIN", None)) is not None]
         reasons = "; ".join(f"{step.id}: {step.changes}" for step in meant)
         free = len(allowed) < len(meant)
         good = free or far <= sum(allowed)
