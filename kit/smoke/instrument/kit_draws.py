@@ -36,22 +36,28 @@ def _shape(name: str, args: tuple[Any, ...], kwargs: Any) -> list[int] | None:
     return list(sizes[0]) if sizes else None
 
 
-def _randint(row: Any, generator: Any, *args: Any, low: int = 0, high: int = 0, **_: Any) -> Any:
+# How one row is drawn, of its shape, from its own generator, with the arguments of the whole.
+
+
+def _randint(shape: Any, own: Any, *args: Any, low: int = 0, high: int = 0, **_: Any) -> Any:
     bounds = [each for each in args if isinstance(each, int)] or [low, high]
-    return torch.randint(*(bounds if len(bounds) == 2 else [0, *bounds]), row, generator=generator)
+    return torch.randint(*(bounds if len(bounds) == 2 else [0, *bounds]), shape, generator=own)
 
 
-def _normal(row: Any, generator: Any, mean: float, std: float, size: Any = None, **_: Any) -> Any:
-    return torch.normal(float(mean), float(std), row, generator=generator)
+def _normal(shape: Any, own: Any, mean: float, std: float, *_: Any, **__: Any) -> Any:
+    return torch.normal(float(mean), float(std), shape, generator=own)
 
 
-_ROW: dict[str, Callable[..., Any]] = {
-    "randn": lambda row, generator, *_, **__: torch.randn(row, generator=generator),
-    "rand": lambda row, generator, *_, **__: torch.rand(row, generator=generator),
-    "randint": _randint,
-    "normal": _normal,
-}
-_ROW.update(randn_like=_ROW["randn"], rand_like=_ROW["rand"])
+def _randn(shape: Any, own: Any, *_: Any, **__: Any) -> Any:
+    return torch.randn(shape, generator=own)
+
+
+def _rand(shape: Any, own: Any, *_: Any, **__: Any) -> Any:
+    return torch.rand(shape, generator=own)
+
+
+_ROW: dict[str, Callable[..., Any]] = {"randint": _randint, "normal": _normal}
+_ROW.update(randn=_randn, randn_like=_randn, rand=_rand, rand_like=_rand)
 
 
 def by_image(batch: Batch | None, name: str, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:

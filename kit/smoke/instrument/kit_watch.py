@@ -195,7 +195,8 @@ def called(method: Any) -> Any:
 
     @functools.wraps(method)
     def run(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if not State.depth and torch.is_grad_enabled() and any(each.requires_grad for each in self.parameters()):
+        outermost = not State.depth and not State.sending  # what is computed again while sending backward is no call
+        if outermost and torch.is_grad_enabled() and any(each.requires_grad for each in self.parameters()):
             forward(args, kwargs)
         State.depth += 1
         try:
