@@ -534,7 +534,7 @@ def _check_smoke(smoke: Smoke, recipe: Recipe, source: Source) -> None:
     for name in smoke.imports:
         if not all(part.isidentifier() for part in name.split(".")):
             what = f"imports: {name!r} is no module's name"
-            raise source.complain(("smoke", "imports"), what, 'write `imports = ["torch", "diffusers"]`')
+            raise source.complain(("smoke", "imports"), what, 'write `imports = ["torch", "diffusers.UNet2DModel"]`')
     for device, words in smoke.words_on.items():
         if device not in recipe.devices:
             what, hint = f"device {device!r} is not one of the recipe's", f"supported: {', '.join(recipe.devices)}"
