@@ -145,7 +145,7 @@ def check(smoke: Smoke, devices: tuple[str, ...], fixes: list[str], source: Sour
     for name in smoke.imports:
         if not all(part.isidentifier() for part in name.split(".")):
             what = f"imports: {name!r} is no module's name"
-            raise source.complain(("smoke", "imports"), what, 'write `imports = ["torch", "diffusers"]`')
+            raise source.complain(("smoke", "imports"), what, 'write `imports = ["torch", "diffusers.UNet2DModel"]`')
     for device, words in smoke.words_on.items():
         need(device, devices, "not one of the recipe's: device", "words_on", device)
         for name in words:

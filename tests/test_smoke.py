@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -162,6 +163,69 @@ def test_an_allowed_request(tmp_path: Path) -> None:
 def test_a_step_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(KitError, match="has no smoke step 'trian'"):
         steps(tmp_path, step("pass"), names=("trian",))
+
+
+def forking(tmp_path: Path, *names: str, imports: tuple[str, ...] = ("xml.dom",)) -> smoke.Run:
+    """A run in an environment of this Python alone. Its steps print whether they are forked, and offline, and from a
+    process that took a package from a red's copy of the tree."""
+    (tmp_path / "env" / "bin").mkdir(parents=True)
+    (tmp_path / "env" / "bin" / "python").symlink_to(sys.executable)
+    code = """
+import os, sys
+print("forked" if "xml.dom" in sys.modules else "new", end=" ")
+print("offline" if os.environ.get("HF_HUB_OFFLINE") else "online", end="")
+print(" copied" if "/tree/" in str(sys.modules.get("xml")) else "")
+"""
+    support.write(tmp_path, {"script.py": code, "up/examples/script.py": code})
+    some = tuple(SmokeStep(name, ("python", "script.py"), prints=("never",)) for name in names)
+    made = Environment(tmp_path / "env", "demo", "cpu", str(tmp_path))
+    plan = Smoke("none", ".", some, imports=imports)
+    return smoke.Run(recipe.load("demo"), plan, devices.load("cpu"), made, tmp_path, tmp_path / "out", tmp_path, {})
+
+
+def tails(reports: Iterable[smoke.StepReport]) -> list[str]:
+    return [report.tail for report in reports]
+
+
+def test_the_first_step_runs_as_a_user_runs_it_and_the_others_offline_in_forks(tmp_path: Path) -> None:
+    with smoke.serving(forking(tmp_path, "one", "two", "three"), tmp_path / "forks") as run:
+        assert tails(smoke.smoke(run)) == ["new online", "forked offline", "forked offline"]
+        assert tails(smoke.smoke(run, ("two",))) == ["forked offline"]
+
+
+def test_without_imports_no_step_is_forked(tmp_path: Path) -> None:
+    with smoke.serving(forking(tmp_path, "one", "two", imports=()), tmp_path / "forks") as run:
+        assert tails(smoke.smoke(run)) == ["new online", "new offline"]
+
+
+def test_on_a_device_no_step_is_forked_and_through_its_stand_in_each_is(tmp_path: Path) -> None:
+    here = replace(forking(tmp_path, "one", "two"), device=devices.load("npu"))
+    with smoke.serving(here, tmp_path / "forks") as run:
+        assert run.server is None
+    with smoke.serving(replace(here, standin={"PYTHONPATH": "/standin"}), tmp_path / "forks") as run:
+        assert run.server
+
+
+@pytest.mark.parametrize(
+    ("file", "online", "ran"),
+    [
+        ("examples/train.py", False, "forked offline"),
+        ("examples/train.py", True, "new online"),
+        ("src/xml/dom/__init__.py", False, "forked offline copied"),
+    ],
+    ids=["what is run", "what asks the hub", "what is imported already"],
+)
+def test_a_red_is_forked_from_what_has_not_the_fix(tmp_path: Path, file: str, online: bool, ran: str) -> None:
+    given = forking(tmp_path, "one")
+    support.write(
+        tmp_path / "up", dict.fromkeys(("examples/train.py", "src/xml/__init__.py", "src/xml/dom/__init__.py"), "")
+    )
+    fixed = replace(given.recipe, fix=(FixStep("weights-pop", (TreePath(file),), "up"),))
+    folder = replace(given.smoke, folder="up/examples")
+    given.out.mkdir()
+    with smoke.serving(replace(given, recipe=fixed, smoke=folder), tmp_path / "forks") as run:
+        report = smoke._red(run, Red("weights-pop", ("one",), "never", online=online), {})
+    assert report.shown and tails(report.steps) == [ran]
 
 
 def test_measured_in_the_words_of_the_published_figures() -> None:

@@ -1,8 +1,8 @@
 """Import once, fork every run: python zygote.py FOLDER NAME...
 
 It imports what the names say, listens on FOLDER/socket, and forks for each program that `client.py` stands for: most of
-a short run is importing torch, twice. It runs in a recipe's reference environment, on Python 3.8 or newer, and ends when
-its standard input does.
+a short run is importing torch, twice. It runs in a recipe's reference environment, on Python 3.8 or newer, and ends
+when its standard input does.
 
 `accelerate launch` and `torchrun` are the installed ones, run in a fork of this process: they read their options and
 configs, and make the environment. Only what would start Python scripts on this machine is replaced by forks; anything
