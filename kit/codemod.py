@@ -49,8 +49,8 @@ def run(fix: Fix, content: bytes, name: str, count: int | None = 1, options: Opt
         return Result(Outcome.gone, content, "the construct it is about is not in this file")
     if not todo:
         return Result(Outcome.satisfied, content)
-    if missing := _unbound(fix, tree, todo):
-        return Result(Outcome.conflict, content, *missing)
+    if refusal := _refusal(fix, tree, todo):
+        return Result(Outcome.conflict, content, *refusal)
     if len(todo) != (count or len(todo)):
         places = ", ".join(str(site.line) for site in todo)
         reason = f"expected {count} place{'s' * (count != 1)} to fix, found {len(todo)} (lines {places})"
@@ -103,8 +103,10 @@ def _parse(content: bytes) -> tuple[cst.Module, int]:
     return module, next(line for line, (ours, theirs) in enumerate(pairs, 1) if ours != theirs)
 
 
-def _unbound(fix: Fix, tree: ast.Module, sites: Sequence[Site]) -> tuple[str, int] | None:
+def _refusal(fix: Fix, tree: ast.Module, sites: Sequence[Site]) -> tuple[str, int] | None:
     for site in sites:
+        if site.refuses:
+            return site.refuses, site.line
         for name in (*fix.NEEDS, *site.needs):
             if name not in bound_names(tree, site.line):
                 return f"`{name}` is not bound there", site.line

@@ -11,6 +11,9 @@ A fix is a module with
 
 A fix that puts statements beside statements is a table (`kit.fixes._table`), which gives both functions.
 
+- ``CHANGES``, in a fix that means to change which images, noise or arithmetic a run of one process sees: one sentence,
+  what differs from upstream there, and when. Without it nothing differs, to the last bit.
+
 What a fix may have besides, for `kit fix`, which tries it on any file:
 
 - ``GENERAL = True``: it is right for any training script, not only for the files a recipe names;
@@ -54,12 +57,13 @@ class Outcome(str, Enum):
 
 @dataclass(frozen=True)
 class Site:
-    """One place a fix is about: its line (from 1), whether what the fix wants is so there, and which names must be
-    bound there besides those every place needs."""
+    """One place a fix is about: its line (from 1), whether what the fix wants is so there, which names must be bound
+    there besides those every place needs, and why the fix refuses there ("": it does not)."""
 
     line: int
     done: bool
     needs: tuple[str, ...] = ()
+    refuses: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,12 @@ def brings(name: str) -> tuple[str, ...]:
     """The fixes that the one called ``name`` makes necessary."""
     found: tuple[str, ...] = getattr(load(name), "BRINGS", ())
     return found
+
+
+def changes(name: str) -> str:
+    """What the fix called ``name`` means to change in a run of one process; "" where that trains as upstream does."""
+    sentence: str = getattr(load(name), "CHANGES", "")
+    return sentence
 
 
 def oldest_torch(name: str) -> str:

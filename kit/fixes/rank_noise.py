@@ -1,0 +1,132 @@
+"""Give every process but the first random numbers of its own once all that must be equal on them is made."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kit.fixes import Options, Site, Splice
+from kit.fixes._ast import same, statements, text
+
+if TYPE_CHECKING:
+    from kit.fixes._block import Block
+
+TITLE = "draw other noise on each process"
+WHY = """\
+`set_seed(args.seed)` gives every process the same random numbers. With a seed, all of them train their own images with
+the same noise at the same timesteps: a batch of P processes has one P-th of the noise it should have. Seeding them
+apart at once would give them other LoRA weights, which FSDP does not make equal (`sync_module_states: false`). So the
+others go their own way right after `accelerator.prepare`, which has by then broadcast or sharded the models, and before
+a checkpoint brings each process its own random state. What must stay equal later does not use these numbers: accelerate
+gives the sampler a generator of its own there, and sends the first process's state to all at each epoch. Python's own
+`random`, by which some scripts order their batches, is left alone. The first process draws what it would alone."""
+LINKS = ("https://github.com/huggingface/accelerate/issues/236",)
+NEEDS = ("torch",)
+GENERAL = True
+
+_ABOVE = "# Other noise and timesteps on each process; the first one draws what it would draw alone."
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a function prepares what it trains with: the position among its statements, the seed, the accelerator."""
+
+    at: int
+    seed: str
+    accelerator: str
+
+
+def sites(tree: ast.Module, options: Options) -> list[Site]:
+    """The functions that seed all processes alike and train; in order where the others are seeded anew once all is
+    prepared. Seeded apart at once (`device_specific=True`) they are in order, too."""
+    found = []
+    for function, _ in statements(tree) if _imports(tree) else ():
+        if not isinstance(function, ast.FunctionDef) or not (seeds := _seeds(function)) or not _trained(function):
+            continue
+        apart = any("process_index" in text(call) or "device_specific" in text(call) for call in seeds)
+        place = None if apart else _place(function)
+        if apart:
+            found.append(Site(seeds[0].lineno, True))
+        elif place:
+            found.append(_site(function, place))
+        elif any(isinstance(node, ast.Attribute) and node.attr == "prepare" for node in ast.walk(function)):
+            reason = "it does not prepare what it trains with among the function's own statements"
+            found.append(Site(seeds[0].lineno, False, refuses=reason))
+    return found
+
+
+def _site(function: ast.FunctionDef, place: Place) -> Site:
+    line = function.body[place.at].lineno
+    done = text(function.body[place.at + 1]) == text(ast.parse(_code(place)).body[0])
+    return Site(line, done, (place.accelerator, place.seed.partition(".")[0]))
+
+
+def _imports(tree: ast.Module) -> bool:
+    """Whether `set_seed` is accelerate's."""
+    lines = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    return any(
+        alias.name == "set_seed" and (line.module or "").startswith("accelerate")
+        for line in lines
+        for alias in line.names
+    )
+
+
+def _seeds(function: ast.FunctionDef) -> list[ast.Call]:
+    calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
+    return [call for call in calls if same(call.func, "set_seed") and call.args]
+
+
+def _trained(function: ast.FunctionDef) -> set[str]:
+    """What the loops that train go over."""
+    return {
+        node.id
+        for loop in ast.walk(function)
+        if isinstance(loop, ast.For) and any(_method(part) == "backward" for part in ast.walk(loop))
+        for node in ast.walk(loop.iter)
+        if isinstance(node, ast.Name)
+    }
+
+
+def _method(node: ast.AST) -> str:
+    return node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
+
+
+def _place(function: ast.FunctionDef) -> Place | None:
+    """The last statement of a function that prepares the loader it trains with, below where it sets the seed."""
+    seeds, loaders = _seeds(function), _trained(function)
+    for at in range(len(function.body) - 2, -1, -1):
+        if isinstance(function.body[at], (ast.For, ast.While, ast.FunctionDef)):
+            continue
+        for node in ast.walk(function.body[at]):
+            if isinstance(node, ast.Call) and _method(node) == "prepare" and seeds[0].lineno < node.lineno:
+                owner = node.func.value  # type: ignore[attr-defined]
+                if isinstance(owner, ast.Name) and any(_trains(text(each), loaders) for each in node.args):
+                    return Place(at, text(seeds[0].args[0]), owner.id)
+    return None
+
+
+def _trains(name: str, loaders: set[str]) -> bool:
+    """Whether what is prepared is for training: a loader it goes over, or, where that shards itself, an optimizer."""
+    return name in loaders or name.rpartition("_")[2] == "optimizer"
+
+
+def _code(place: Place) -> str:
+    index = f"{place.accelerator}.process_index"
+    return f"{_ABOVE}\nif {place.seed} is not None and {index} > 0:\n    torch.manual_seed({place.seed} + {index})\n"
+
+
+def edits(block: Block, options: Options) -> Iterator[Splice]:
+    name = block.owner()
+    function = block.function(name) if name else None
+    if not function or not _trained(function):
+        return
+    seeds = _seeds(function)
+    apart = any("process_index" in text(call) or "device_specific" in text(call) for call in seeds)
+    place = _place(function) if seeds and not apart else None
+    if place and len(function.body) == len(block.statements) and not _site(function, place).done:
+        new = block.parse(f"pass\n{_code(place)}")[1]  # a comment at the top would be the module's
+        blank = block.leading(block.statements[place.at + 1])[0][:1]
+        lines = [*blank, *new.leading_lines]  # type: ignore[attr-defined]
+        yield Splice(place.at + 1, place.at + 1, [new.with_changes(leading_lines=lines)])

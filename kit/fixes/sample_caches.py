@@ -1,0 +1,178 @@
+"""Keep what is encoded before training by sample, not by batch: every image with its own latents and captions."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from kit.fixes import Options, Site, Splice
+from kit.fixes import _caches as caches
+from kit.fixes._ast import imports, text
+from kit.fixes._caches import Cache, Plan
+
+if TYPE_CHECKING:
+    import libcst as cst
+
+    from kit.fixes._block import Block
+
+TITLE = "cache latents and captions by sample"
+WHY = """\
+The caches of latents and captions are filled with the batches of a loader and read by the number of the batch in
+training. By then the loader has shuffled again, and on several processes it is sharded: each process reads the first
+1/P of its own cache, the same batches every epoch. Two processes train on 6 or 7 of 8 images, with --seed on 4, both
+on the same ones. Where only captions or only latents are cached, images are trained with the captions of others, on
+one process too. Upstream mended some scripts so (#13353, #13712): a sample carries its index, and the caches are read
+by that. The batches are then those of a run without caches."""
+LINKS = (
+    "https://github.com/huggingface/diffusers/pull/13353",
+    "https://github.com/huggingface/diffusers/pull/13712",
+)
+NEEDS = ("torch",)
+GENERAL = True
+CHANGES = (
+    "With --cache_latents or captions of their own, images come in the order of a run without caches, new each epoch."
+)
+
+_GAUSSIAN = "DiagonalGaussianDistribution"
+_MODULE = "diffusers.models.autoencoders.vae"
+_FUNCTIONS = f'''\
+def {caches.FILL}(cache, indices, values, dim=0):
+    """Keep what a batch was encoded to apart by sample: its row and, if there is one, that of its class image."""
+    shares = values.unflatten(dim, (-1, len(indices))).unbind(dim + 1)
+    cache.update(zip(indices, shares))
+
+
+def {caches.READ}(cache, indices, dim=0):
+    """Put together for a batch of samples what `{caches.FILL}` took apart."""
+    return torch.stack([cache[index] for index in indices], dim + 1).flatten(dim, dim + 1)
+'''
+_INDICES = 'batch["indices"]'
+_WIDTH = 119  # of a line in diffusers
+
+
+def sites(tree: ast.Module, options: Options) -> list[Site]:
+    """The statements of a training loop that take a batch from a cache; in order where they do so by the samples."""
+    done = [Site(line, True) for line in caches.by_sample(tree)]
+    try:
+        plan = caches.read(tree)
+    except caches.Unknown as error:
+        return [*done, Site(caches.by_step(tree)[0][0].lineno, False, refuses=str(error))]
+    return [*done, *(Site(line, False) for line in plan.lines)] if plan else done
+
+
+@lru_cache(maxsize=1)  # asked for each block of a module
+def _plan(module: cst.Module) -> tuple[Plan | None, bool]:
+    """What to do to a module, and whether it has the class of latent distributions."""
+    from kit.fixes._block import written
+
+    tree = ast.parse(written(module))
+    return caches.read(tree), imports(tree, _GAUSSIAN)
+
+
+def edits(block: Block, options: Options) -> Iterator[Splice]:
+    plan, imported = _plan(block.module)
+    if not plan:
+        return
+    if not block.enclosing:
+        yield from _functions(block, plan, imported)
+    owner = block.owner()
+    method = owner == "__getitem__" and getattr(block.enclosing[-2], "name", None)
+    if method and method.value == plan.dataset:
+        yield from _below(block, plan.container, f'{plan.container}["index"] = {plan.index}')
+    if owner == plan.collate:
+        indices = f'[example["index"] for example in {plan.examples}]'
+        yield from _below(block, plan.batch, f'{plan.batch}["indices"] = {indices}')
+    for index, statement in enumerate(block.statements):
+        if type(statement).__name__ == "SimpleStatementLine":
+            code = block.module.code_for_node(statement)
+            for cache in plan.caches:
+                if cache.name in code and (new := _rewritten(block.read(statement), cache, len(block.enclosing))):
+                    yield from _instead(block, index, *new)
+
+
+def _functions(block: Block, plan: Plan, imported: bool) -> Iterator[Splice]:
+    lines = [block.imports(statement)[0] for statement in block.statements]
+    if any(cache.kind == caches.LATENTS for cache in plan.caches) and not imported:
+        later = [at for at, module in enumerate(lines) if module.startswith("diffusers.") and module > _MODULE]
+        first = [at + 1 for at, module in enumerate(lines) if module == "diffusers"]
+        place = (later or first or [at + 1 for at, line in enumerate(lines) if line])[0]
+        yield Splice(place, place, block.parse(f"from {_MODULE} import {_GAUSSIAN}\n"), counted=False)
+    for index, statement in enumerate(block.statements):
+        if block.name(statement) == plan.function:
+            one, other = block.parse(_FUNCTIONS)
+            above = statement.with_changes(leading_lines=[*block.blank_lines(2), *block.leading(statement)[1]])
+            one = one.with_changes(leading_lines=block.leading(statement)[0])
+            yield Splice(index, index + 1, [one, other, above], counted=False)
+
+
+def _below(block: Block, name: str, line: str) -> Iterator[Splice]:
+    """``line`` below the one that gives ``name`` its dictionary, unless there is one that does the same."""
+    for index, statement in enumerate(block.statements):
+        if block.assigns(statement, name) and text(ast.parse(line).body[0]) not in block.texts:
+            yield Splice(index + 1, index + 1, block.parse(f"{line}\n"), counted=False)
+
+
+def _instead(block: Block, index: int, code: str, counted: bool) -> Iterator[Splice]:
+    first, *rest = block.parse(f"{code}\n")
+    above = block.statements[index].leading_lines  # type: ignore[attr-defined]
+    yield Splice(index, index + 1, [first.with_changes(leading_lines=above), *rest], counted)
+
+
+def _rewritten(node: ast.stmt, cache: Cache, depth: int) -> tuple[str, bool] | None:
+    """What stands instead of a statement about ``cache``, and whether it was one that read it."""
+    several = cache.kind == caches.SEVERAL
+    if isinstance(node, ast.Assign) and text(node) == f"{cache.name} = []":
+        return f"{cache.name} = " + (f"({', '.join(['{}'] * len(cache.dims))})" if several else "{}"), False
+    if caches.appended(node) == cache.name:
+        return _fill(node.value.args[0], cache, depth), False  # type: ignore[attr-defined]
+    if isinstance(node, ast.Assign) and caches.reads(node, cache.name):
+        return _read(node, cache, depth), True
+    return None
+
+
+def _fill(value: ast.expr, cache: Cache, depth: int) -> str:
+    given = text(value).replace("'", '"')
+    if cache.kind == caches.LIST:
+        share = f"(index, {given}[i :: len({_INDICES})])"
+        return f"{cache.name}.update(\n    {share} for i, index in enumerate({_INDICES})\n)"
+    if cache.kind == caches.SEVERAL:
+        parts = value.elts if isinstance(value, ast.Tuple) else []
+        shared = [_shared(part, dim) for part, dim in zip(parts, cache.dims, strict=True)] if parts else []
+        given = f"({', '.join(shared)})" if shared else given
+        loop = _call("for cache, values in ", "zip", [cache.name, given], ":", depth)
+        return f"{loop}\n    {caches.FILL}(cache, {_INDICES}, values)"
+    rest = ".parameters" if cache.kind == caches.LATENTS else ""
+    return _call("", caches.FILL, [cache.name, _INDICES, given + rest, *_dim(cache)], "", depth)
+
+
+def _shared(part: ast.expr, dim: int | None) -> str:
+    return f"{text(part)}.expand(len({_INDICES}), -1, -1)" if dim is None else text(part)
+
+
+def _read(node: ast.Assign, cache: Cache, depth: int) -> str:
+    target = text(node.targets[0]).strip("()")
+    if cache.kind == caches.LIST:
+        shares = f"{target} = [{cache.name}[index] for index in {_INDICES}]"
+        return f"{shares}\n{target} = [row for rows in zip(*{target}) for row in rows]"
+    if cache.kind == caches.SEVERAL:
+        gathered = f"{target} = (\n    {caches.READ}(cache, {_INDICES}) for cache in {cache.name}\n)"
+        alike = [name for name, dim in zip(target.split(", "), cache.dims, strict=True) if dim is None]
+        return "\n".join([gathered, *(f"{name} = {name}[0]" for name in alike)])
+    if cache.kind == caches.LATENTS:
+        gathered = f"{caches.READ}({cache.name}, {_INDICES})"
+        method: str = node.value.func.attr  # type: ignore[attr-defined]
+        return _call(f"{target} = ", _GAUSSIAN, [gathered], f".{method}()", depth)
+    return _call(f"{target} = ", caches.READ, [cache.name, _INDICES, *_dim(cache)], "", depth)
+
+
+def _dim(cache: Cache) -> list[str]:
+    return [f"dim={cache.dims[0]}"] if cache.dims[0] else []
+
+
+def _call(before: str, name: str, arguments: Sequence[str], after: str, depth: int) -> str:
+    """A line with a call, over three lines where it would be too wide ``depth`` blocks deep."""
+    inside = ", ".join(arguments)
+    line = f"{before}{name}({inside}){after}"
+    return line if 4 * depth + len(line) <= _WIDTH else f"{before}{name}(\n    {inside}\n){after}"

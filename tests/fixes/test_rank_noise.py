@@ -1,0 +1,109 @@
+"""rank-noise: draw other noise on each process."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, run, satisfied
+
+NAME = "rank-noise"
+
+SCRIPT = """\
+import torch
+from accelerate.utils import ProjectConfiguration, set_seed
+
+
+def main(args):
+    accelerator = Accelerator()
+    if args.seed is not None:
+        set_seed(args.seed)
+    samples = accelerator.prepare(samples)
+    for example in samples:
+        draw(example)
+    unet = load()
+
+    # Prepare everything.
+    {prepare}
+{new}
+    # We need to recalculate.
+    steps = 1
+    accelerator.load_state(args.path)
+    for epoch in range(9):
+        for step, batch in enumerate({over}):
+            accelerator.backward(loss(unet, batch))
+"""
+NEW = """
+    # Other noise and timesteps on each process; the first one draws what it would draw alone.
+    if args.seed is not None and accelerator.process_index > 0:
+        torch.manual_seed(args.seed + accelerator.process_index)
+"""
+PREPARE = "unet, loader = accelerator.prepare(unet, loader)"
+EITHER = (
+    "if args.text:\n        unet, loader = accelerator.prepare(unet, loader)\n    else:\n        loader = f(loader)"
+)
+
+
+def script(prepare: str = PREPARE, new: str = "", over: str = "loader") -> str:
+    return SCRIPT.format(prepare=prepare, new=new, over=over)
+
+
+def before_and_after(id: str, prepare: str = PREPARE, over: str = "loader") -> object:
+    return case(id, script(prepare, over=over), script(prepare, NEW, over))
+
+
+APPLIED = [
+    before_and_after("below what prepares the loader"),
+    before_and_after("below both ways to do so", EITHER),
+    before_and_after("with a progress bar", over="tqdm(loader)"),
+    before_and_after("a loader that shards itself", "unet, optimizer = accelerator.prepare(unet, optimizer)"),
+    case(
+        "another name, no test around it",
+        "import torch\nfrom accelerate import set_seed\ndef f(options, runner):\n    set_seed(options.seed)\n"
+        "    data = runner.prepare(data)\n    for x in data:\n        runner.backward(x)\n",
+        "import torch\nfrom accelerate import set_seed\ndef f(options, runner):\n    set_seed(options.seed)\n"
+        "    data = runner.prepare(data)\n"
+        "    # Other noise and timesteps on each process; the first one draws what it would draw alone.\n"
+        "    if options.seed is not None and runner.process_index > 0:\n"
+        "        torch.manual_seed(options.seed + runner.process_index)\n"
+        "    for x in data:\n        runner.backward(x)\n",
+    ),
+]
+
+REFUSED = [
+    satisfied("there", script(new=NEW)),
+    satisfied("apart at once", script().replace("set_seed(args.seed)", "set_seed(args.seed, device_specific=True)")),
+    satisfied("by hand", script().replace("set_seed(args.seed)", "set_seed(args.seed + accelerator.process_index)")),
+    gone("no seed", script().replace("set_seed(args.seed)", "pass")),
+    gone("another's set_seed", script().replace("accelerate.utils", "transformers")),
+    gone("no training", script().replace("accelerator.backward", "print")),
+    gone("nothing prepared", script().replace("accelerator.prepare", "accelerator.unwrap")),
+    conflict(
+        "prepared where it cannot be seen",
+        "does not prepare what it trains with among the function's own statements",
+        8,
+        script("unet, loader = prepare_all(accelerator, unet, loader)"),
+    ),
+    conflict("no torch", "`torch` is not bound", 15, script().replace("import torch\n", "import os\n")),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+def test_only_the_processes_above_the_first_are_seeded_anew(seed: int | None) -> None:
+    for process, wanted in ((0, []), (1, [8]), (3, [10])):
+        seeded: list[int] = []
+        torch = SimpleNamespace(manual_seed=seeded.append)
+        accelerator = SimpleNamespace(process_index=process)
+        text = "def f(args, accelerator):\n    pass\n" + NEW
+        run(text, torch=torch)["f"](SimpleNamespace(seed=seed), accelerator)
+        assert seeded == (wanted if seed is not None else [])
