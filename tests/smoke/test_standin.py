@@ -172,6 +172,31 @@ a = x.clone().requires_grad_()
 out = checkpoint(lambda a: torch.dropout(a, 0.5, True) * a, a, use_reentrant=False)
 out.sum().backward()
 assert torch.equal(a.grad, 2 * out)""",
+    "the scaler goes by torch_npu's own flag": """
+parameter = nn.Parameter(x[0].clone())
+optimizer = torch.optim.SGD([parameter], 1.0)
+
+def step(scaler, factor):
+    scaler.scale((parameter * factor).sum()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad()
+    return scaler.get_scale(), round(parameter.sum().item())
+
+scaler = torch.npu.amp.GradScaler(4.0, growth_interval=2)
+assert [step(scaler, f) for f in (1, float("inf"), 1, 1)] == [(4, 0), (2, 0), (2, -4), (4, -8)]
+scaler.scale(parameter.sum()).backward()
+scaler.unscale_(optimizer)
+for found in scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"].values():
+    found.fill_(1)
+scaler.step(optimizer)
+scaler.update()
+assert scaler.get_scale() == 4 and round(parameter.sum().item()) == -8  # skipped, and the scale does not know
+static = torch.npu.amp.GradScaler(4.0, dynamic=False)
+optimizer.zero_grad()
+assert step(static, 1) == (4, -12)
+scaler.load_state_dict(static.state_dict())
+assert scaler.state_dict()["dynamic"] is False""",
     "fused attention": """
 q, k, v = (torch.randn(2, 5, 4, 8, device="npu", requires_grad=True) for _ in range(3))
 out = torch_npu.npu_fusion_attention(q, k, v, 4, "BSND", scale=8**-0.5)[0]
@@ -327,6 +352,7 @@ RED_NPU = {
         "group_list=torch.tensor([1, 2], device='npu'), group_list_type=1)",
         "it has no backward",
     ),
+    "a loss on the CPU": ("torch.npu.amp.GradScaler().scale(cpu.sum())", "Device type of outputs should be npu"),
     "unknown setting": ("torch.npu.config.no_such_thing = 1", "AttributeError"),
 }
 

@@ -65,13 +65,20 @@ def prepare_sharded(accelerator: Any, objects: Sequence[Any], placement: Sequenc
 
 def share_overflow(scaler: Any) -> None:
     """Let a loss scaler skip a step on every process where one of them meets inf or NaN in its shard: otherwise their
-    scales drift apart, and those that step wait for the others' parameters for ever."""
+    scales drift apart, and those that step wait for the others' parameters for ever.
+
+    torch's scaler goes by `found_inf_per_device`, the sum of which is over all processes then. torch_npu's updates the
+    scale by a flag of its own, which it exchanges only where the chip has no inf and NaN, before Atlas A2
+    (npu/amp/grad_scaler.py of torch_npu 2.1.0.post17, 2.7.1).
+    """
 
     class Sharded(type(scaler)):
         def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
             super().unscale_(optimizer)
             for found in self._per_optimizer_states[id(optimizer)]["found_inf_per_device"].values():
                 dist.all_reduce(found)
+                if hasattr(self, "_has_overflow"):
+                    self._has_overflow = bool(found)
 
     if not hasattr(type(scaler), "shares_overflow"):
         Sharded.shares_overflow = True

@@ -2,7 +2,7 @@
 
 from kit_standin.device import *  # noqa: F403
 
-from . import amp, random  # noqa: F401
+from . import amp, random, utils  # noqa: F401
 
 
 class _Config:
