@@ -46,6 +46,9 @@ recipe_argument = click.argument("recipe_name", metavar="RECIPE", shell_complete
 device_option = click.option(
     "--device", metavar="DEVICE", shell_complete=_complete_device, help="The device to prepare for."
 )
+settings_option = click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set an option of the recipe."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 folder = click.Path(path_type=str)
 
@@ -122,7 +125,7 @@ def show(**options: Any) -> int:
 @cluster_options
 @click.option("--without", multiple=True, metavar="FIX", shell_complete=_complete_fix, help="Leave a fix out.")
 @click.option("--with", "extras", multiple=True, metavar="FIX", help="Apply an extra fix, too.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set an option of the recipe.")
+@settings_option
 @click.option("--profile", default="", metavar="NAME", help="Take the recipe's values under this name.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing but the cache.")
 @click.option("--offline", is_flag=True, help="Use the cache alone.")
@@ -140,7 +143,7 @@ def prepare(**options: Any) -> int:
 @device_option
 @click.argument("dest", required=False, type=folder)
 @cluster_options
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set an option of the recipe.")
+@settings_option
 @click.option("--profile", default="", metavar="NAME", help="Take the recipe's values under this name.")
 @click.option("--yes", is_flag=True, help="Ask nothing: what is not given stays at its default.")
 @click.option("--offline", is_flag=True, help="Use the cache alone.")
@@ -322,10 +325,12 @@ def tiny(**options: Any) -> int:
 
 
 @cli.command()
+@click.argument("recipe_name", metavar="[RECIPE]", required=False, shell_complete=_complete_recipe)
 @device_option
+@settings_option
 @json_option
 def doctor(**options: Any) -> int:
-    """Look for what kit and a device need: found, missing, what to do."""
+    """Look for what kit, a device and a recipe need: found, missing, what to do."""
     from kit.commands import doctor as command
 
     return command.run(**options)

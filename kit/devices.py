@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,10 +38,18 @@ class Device:
     toolkit: tuple[str, ...] = ()  # set-up scripts to source, the first that exists
     probe: tuple[str, ...] = ()  # paths (globs) or commands one of which a machine with the device has
     environment: tuple[Variable, ...] = ()
-    packages: dict[str, str] = field(default_factory=dict)  # pip pins the device adds
+    packages: dict[str, str] = field(default_factory=dict)  # pip pins the device adds, or has instead of the recipe's
+    toolkit_name: str = ""  # what the toolkit is called
+    toolkit_imports: tuple[str, ...] = ()  # pip packages that the toolkit's own Python imports
+    toolkit_releases: dict[str, str] = field(default_factory=dict)  # by version of the device's package: its toolkit
     # By what `kit doctor` finds missing (driver, toolkit, torch, a package): the commands that install it, in the words
     # of its documentation.
     install: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def requirements(self) -> dict[str, str]:
+        """What pip installs for the device beside the recipe's packages, each with its version, or with none."""
+        return {**dict(sorted(self.packages.items())), **dict.fromkeys(self.toolkit_imports, "")}
 
 
 def names() -> list[str]:
@@ -55,6 +64,18 @@ def load(name: str) -> Device:
         raise KitError(f"unknown device {name!r}{nearest(name, names())}", f"known devices: {', '.join(names())}")
     source, table = load_toml(path)
     return read(Device, table, source)
+
+
+def toolkit_release(script: Path | None) -> str:
+    """The release of the toolkit whose set-up script this is, as its installer noted it (`version=8.3.RC1` in
+    <machine>-linux/ascend_toolkit_install.info, below `latest` up to CANN 8.3); "" where there is none."""
+    folders = [script.parent, script.parent / "latest"] if script else []
+    for folder in folders:
+        for note in sorted(folder.glob("*-linux/ascend_toolkit_install.info")):
+            found = re.search(r"(?m)^version=(\S+)", note.read_text("utf-8", "replace"))
+            if found:
+                return found[1]
+    return ""
 
 
 def present(probe: str) -> list[str]:

@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -52,15 +51,15 @@ def root() -> Path:
     return cache_dir() / "environments"
 
 
-def lock_path(recipe: Recipe, standin: bool = False) -> Path:
-    """Where the recipe's lock is; the one for a device's stand-in, where that needs versions of its own."""
-    name = "requirements-standin.txt" if standin and recipe.environment.standin else "requirements.txt"
-    return recipe.path.with_suffix("") / name
+def lock_path(recipe: Recipe) -> Path:
+    """Where the lock of the recipe's environment is."""
+    other = recipe.environment.torch
+    return recipe.path.with_suffix("") / f"requirements{f'-torch-{other}' if other else ''}.txt"
 
 
-def locked(recipe: Recipe, standin: bool = False) -> str:
+def locked(recipe: Recipe) -> str:
     """The recipe's requirements lock. Raises KitError where it has none."""
-    place = lock_path(recipe, standin)
+    place = lock_path(recipe)
     try:
         return place.read_text(encoding="utf-8")
     except OSError:
@@ -77,9 +76,8 @@ def ensure(recipe: Recipe, device: Device, workspace: Path, python: str = "") ->
     """The environment for ``workspace``, built if there is none. Raises KitError with uv's own words if uv refuses."""
     from filelock import FileLock
 
-    standin = bool(device.package) and not has_device(device)
-    requirements = locked(recipe, standin)
-    wheels = device.packages if device.package and not standin else {}
+    requirements = locked(recipe)
+    wheels = device.requirements if has_device(device) else {}
     key = json.dumps([requirements, recipe.environment.python, device.name, wheels, str(workspace), python])
     place = root() / f"{recipe.name}-{device.name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
     packages = re.findall(r"(?m)^[A-Za-z0-9][\w.-]*==", requirements)
@@ -100,9 +98,11 @@ def ensure(recipe: Recipe, device: Device, workspace: Path, python: str = "") ->
             raise KitError(f"{place.parent}: {free:.0f} GB free, {needed:g} GB needed", "free some, or set KIT_CACHE")
         shutil.rmtree(place, ignore_errors=True)
         uv("venv", "--quiet", "--python", python or find_python(recipe.environment.python), place)
-        extra = [f"{name}=={version}" for name, version in wheels.items()]
+        extra = [f"{name}=={version}" if version else name for name, version in wheels.items()]
         target = ("--quiet", "--python", place / "bin" / "python")
-        uv("pip", "install", *target, "-r", lock_path(recipe, standin), *extra)
+        uv("pip", "install", *target, "-r", lock_path(recipe))
+        if extra:
+            uv("pip", "install", *target, *extra)
         trees = [workspace / upstream.name for upstream in recipe.upstream]
         uv("pip", "install", *target, "--no-deps", *[part for tree in trees for part in ("--editable", tree)])
         (place / STAMP).write_text(json.dumps({**asdict(made), "path": str(place)}, indent=2), encoding="utf-8")
@@ -125,16 +125,11 @@ def remove(environment: Environment) -> None:
 
 
 def write_lock(recipe: Recipe, workspace: Path) -> None:
-    """Resolve the recipe's pins together with its trees for its Python, on any Linux machine: one lock, and one more
-    for the stand-in where that needs versions of its own. The trees take part in the resolution, so that what they ask
-    of each other holds, and are left out of the lock: they are installed as they are (:func:`ensure`)."""
+    """Resolve the recipe's pins together with its trees for its Python, on any Linux machine. The trees take part in
+    the resolution, so that what they ask of each other holds, and are left out of the lock: they are installed as they
+    are (:func:`ensure`)."""
+    target = lock_path(recipe)
     pins = recipe.environment.packages
-    _write_lock(recipe, workspace, lock_path(recipe), pins)
-    if recipe.environment.standin:
-        _write_lock(recipe, workspace, lock_path(recipe, standin=True), {**pins, **recipe.environment.standin})
-
-
-def _write_lock(recipe: Recipe, workspace: Path, target: Path, pins: Mapping[str, str]) -> None:
     target.parent.mkdir(exist_ok=True)
     trees = [workspace / upstream.name for upstream in recipe.upstream]
     wanted = [f"{name}=={version}" if version else name for name, version in pins.items()]

@@ -97,6 +97,16 @@ class Overlay:
 
 
 @dataclass(frozen=True)
+class Other:
+    """What another torch than the default one needs otherwise; what is empty stays as it is."""
+
+    python: str = ""
+    packages: dict[str, str] = field(default_factory=dict)  # these versions instead, or besides
+    device_packages: dict[str, dict[str, str]] = field(default_factory=dict)
+    wheels: str = ""
+
+
+@dataclass(frozen=True)
 class Environment:
     """The reference environment: what the recipe is known to work with."""
 
@@ -104,10 +114,27 @@ class Environment:
     packages: dict[str, str] = field(default_factory=dict)
     newest: str = ""  # the day (YYYY-MM-DD) by which a package must have been published to be chosen
     device_packages: dict[str, dict[str, str]] = field(default_factory=dict)  # by device, instead of its profile's
-    standin: dict[str, str] = field(default_factory=dict)  # other versions, where the device is a stand-in
+    wheels: str = ""  # where wheels are that no registry has: the first lines of the requirements say so
+    other: dict[str, Other] = field(default_factory=dict)  # by the value of the recipe's option `torch`
+    torch: str = field(default="", metadata={"key": False})  # which of those this is; "": the default one
+
+    def at(self, torch: str) -> Environment:
+        """The environment with another torch; with the default one, or one it does not know, as it is."""
+        if torch not in self.other:
+            return self
+        other = self.other[torch]
+        return dataclasses.replace(
+            self,
+            torch=torch,
+            python=other.python or self.python,
+            packages={**self.packages, "torch": torch, **other.packages},
+            device_packages={**self.device_packages, **other.device_packages},
+            wheels=other.wheels,
+        )
 
 
 Scalar = str | int | float | bool
+TORCH = "torch"  # the option that chooses among environments
 
 
 @dataclass(frozen=True)
@@ -119,9 +146,14 @@ class Option:
     meaning: str  # in one line
     group: str = ""  # what it is shown under
     choices: tuple[str, ...] = ()
+    default_on: dict[str, Scalar] = field(default_factory=dict)  # by device, instead of `default`
     only_on: dict[str, tuple[str, ...]] = field(default_factory=dict)  # choices that not every device has: devices
     ask: str = ""  # the question `kit configure` asks; none: it does not ask
     path: bool = False  # may be a path, which counts from where `kit configure` is called
+
+    def on(self, device: str) -> Scalar:
+        """Its default on a device."""
+        return self.default_on.get(device, self.default)
 
     def read(self, text: str) -> Scalar:
         """``text`` as a value of this option. Raises KitError."""
@@ -231,6 +263,15 @@ class Recipe:
                 raise KitError(what, f"its extra fixes: {', '.join(known) or 'none'}")
         return dataclasses.replace(self, extras=tuple(sorted(extras)))
 
+    def at(self, device: str, options: Mapping[str, Scalar] | None = None) -> Recipe:
+        """The recipe with the environment that its option `torch` asks for: as it is in ``options``, else its default
+        on the device."""
+        option = next((each for each in self.option if each.name == TORCH), None)
+        if not option:
+            return self
+        torch = (options or {}).get(TORCH, option.on(device))
+        return dataclasses.replace(self, environment=self.environment.at(str(torch)))
+
     @property
     def whole(self) -> Recipe:
         """The recipe with all its extra fixes."""
@@ -270,7 +311,7 @@ class Recipe:
         device does not have.
         """
         known = {option.name: option for option in self.option}
-        values = {name: option.default for name, option in known.items()}
+        values = {name: option.on(device) for name, option in known.items()}
         presets = [preset for preset in self.profile if preset.name == profile]
         if profile and not presets:
             names = list(dict.fromkeys(preset.name for preset in self.profile))
@@ -405,10 +446,7 @@ def _check(recipe: Recipe, source: Source) -> None:
     need(
         re.fullmatch(r"3\.\d+", python), ("environment", "python"), f"bad Python {python!r}", 'write `python = "3.10"`'
     )
-    for device in recipe.environment.device_packages:
-        table = ("environment", "device_packages", device)
-        what = f"device {device!r} is not one of the recipe's"
-        need(device in recipe.devices, table, what, f"supported: {', '.join(recipe.devices)}")
+    _check_environments(recipe, source)
     _check_settings(recipe, source)
     _check_words(recipe, source)
     if recipe.smoke:
@@ -417,6 +455,25 @@ def _check(recipe: Recipe, source: Source) -> None:
     need(cluster.machines >= 1, ("cluster", "machines"), "machines must be at least 1", "")
     rank = ("cluster", "machine_rank")
     need(0 <= cluster.machine_rank < cluster.machines, rank, "machine_rank must be below machines", "")
+
+
+def _check_environments(recipe: Recipe, source: Source) -> None:
+    """Packages are for devices of the recipe; another torch is a choice of the option `torch`, whose default is the
+    environment's own."""
+    environment = recipe.environment
+    tables: dict[tuple[str, ...], dict[str, dict[str, str]]] = {(): environment.device_packages}
+    tables |= {("other", torch): each.device_packages for torch, each in environment.other.items()}
+    for keys, table in tables.items():
+        for device in table:
+            if device not in recipe.devices:
+                what, hint = f"device {device!r} is not one of the recipe's", f"supported: {', '.join(recipe.devices)}"
+                raise source.complain(("environment", *keys, "device_packages", device), what, hint)
+    option = next((each for each in recipe.option if each.name == TORCH), None)
+    choices = {environment.packages.get("torch", ""), *environment.other}
+    if environment.other and (not option or set(option.choices) != choices or option.default in environment.other):
+        what = f"environment.other: there is no option `torch` that offers {', '.join(sorted(choices))}"
+        hint = f"add an [[option]] `torch` with these choices and the default {environment.packages.get('torch', '')!r}"
+        raise source.complain(("environment", "other"), what, hint)
 
 
 def _check_settings(recipe: Recipe, source: Source) -> None:
@@ -431,6 +488,11 @@ def _check_settings(recipe: Recipe, source: Source) -> None:
         if option.choices and option.default not in option.choices:
             what = f"option {option.name}: the default {option.default!r} is not among its choices"
             raise source.complain(("option", index, "default"), what, f"choices: {', '.join(option.choices)}")
+        for device, value in option.default_on.items():
+            wrong = type(value) is not type(option.default) or (option.choices and value not in option.choices)
+            if wrong or device not in recipe.devices:
+                what = f"option {option.name}: default_on {device!r} is no device of the recipe, or {value!r} no choice"
+                raise source.complain(("option", index, "default_on"), what)
         for choice, devices in option.only_on.items():
             if choice not in option.choices or not set(devices) <= set(recipe.devices):
                 what = f"option {option.name}: only_on {choice!r} is not a choice for devices of the recipe"

@@ -53,7 +53,7 @@ class Plan:
     @property
     def changed(self) -> dict[str, Scalar]:
         """The options that are not at their defaults."""
-        defaults = {option.name: option.default for option in self.recipe.option}
+        defaults = {option.name: option.on(self.device.name) for option in self.recipe.option}
         return {name: value for name, value in self.options.items() if value != defaults[name]}
 
 
@@ -75,6 +75,8 @@ def plan(
         if name not in known:
             raise KitError(f"recipe {recipe.name} has no fix {name!r}", f"its fixes: {', '.join(known)}")
     values = recipe.options(device.name) if options is None else options
+    recipe = recipe.at(device.name, values)
+    device = recipe.device(device.name)
     names = context(recipe, device, cluster, values)
     upstreams = tuple(_plan_upstream(recipe, each, device, without, offline, names) for each in recipe.upstream)
     return Plan(recipe, device, cluster, tuple(sorted(without)), upstreams, values)
@@ -134,6 +136,7 @@ def context(
             "title": recipe.title,
             "python": recipe.environment.python,
             "packages": recipe.environment.packages,
+            "wheels": recipe.environment.wheels,
         },
         "device": dataclasses.asdict(device),
         "cluster": dataclasses.asdict(cluster),

@@ -177,7 +177,7 @@ def test_doctor(kit: Kit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert done.status == 0 and "found    git: " in done.out
     assert "kit doctor --device {cpu,cuda,mps,npu,tpu}" in done.out
     npu = kit("doctor", "--device", "npu")
-    assert npu.status == 1 and "MISSING  torch_npu package" in npu.out and "pip install 'torch_npu==2.7.1.*'" in npu.out
+    assert npu.status == 1 and "MISSING  torch_npu package" in npu.out and "pip install 'torch_npu==2.7.1'" in npu.out
     tpu = kit("doctor", "--device", "tpu")
     for command in ("sudo dpkg -i sophon-*.deb", "pip install torch_tpu-2.1.0.post1-cp39-cp39-linux_x86_64.whl"):
         assert tpu.status == 1 and f"\n           {command}" in tpu.out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import REPOSITORY, Root, write
@@ -15,13 +16,20 @@ RECIPES = Path(__file__).parent / "recipes"
 
 
 # What grows with kit is not repeated in each file.
+
+
+def keys(table: Any) -> list[str]:
+    """The keys of a table of a recipe."""
+    return [field.name for field in dataclasses.fields(table) if field.metadata.get("key", True)]
+
+
 LISTS = {
     "<devices>": devices.names(),
     "<fixes>": ["patch", *fixes.names()],
-    "<recipe keys>": [field.name for field in dataclasses.fields(recipe.Recipe) if field.metadata.get("key", True)],
-    "<upstream keys>": [field.name for field in dataclasses.fields(recipe.Upstream)],
-    "<fix keys>": [field.name for field in dataclasses.fields(recipe.FixStep)],
-    "<environment keys>": [field.name for field in dataclasses.fields(recipe.Environment)],
+    "<recipe keys>": keys(recipe.Recipe),
+    "<upstream keys>": keys(recipe.Upstream),
+    "<fix keys>": keys(recipe.FixStep),
+    "<environment keys>": keys(recipe.Environment),
 }
 
 

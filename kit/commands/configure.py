@@ -41,7 +41,7 @@ def run(
             profile = _ask("memory", tuple(reversed(profiles)), next(reversed(profiles)))
         for option in found.option:
             if option.ask and option.name not in given:
-                given[option.name] = _ask(option.ask, option.choices, shown(option.default), option.read)
+                given[option.name] = _ask(option.ask, option.choices, shown(option.on(device)), option.read)
     for option in found.option:
         if option.path and given.get(option.name):
             given[option.name] = _from_here(given[option.name], str(option.default))

@@ -1,26 +1,43 @@
-"""`kit doctor [--device DEVICE]`: what kit and a device need: found, missing, what to do."""
+"""`kit doctor [RECIPE] [--device DEVICE]`: what kit, a device and a recipe need: found, missing, what to do."""
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from packaging.specifiers import SpecifierSet
+
 from kit import devices, git, output, overlay, recipe
 from kit.cache import cache_dir
+from kit.commands import prepare
 from kit.devices import Device
+from kit.errors import KitError
+from kit.recipe import Recipe
 
 CHECK = "shared/check_device.py.j2"
 CHECK_SECONDS = 120  # a device may be slow to wake, and torch to import
+INSTALLED = """
+import importlib.metadata as m, importlib.util as u, json, sys
+def version(name):
+    try:
+        return m.version(name)
+    except m.PackageNotFoundError:
+        return None
+spec = {name: u.find_spec(name) for name in ("torch", sys.argv[1]) if name}
+print(json.dumps([sys.version.split()[0], {name: version(name) for name in sys.argv[2:]},
+                  {name: found.origin for name, found in spec.items() if found}]))
+"""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked for. ``needed_for`` says what does not work without it; "" where it is only good to have."""
+    """One thing looked for. ``needed``: something does not work without it; else it is only good to have."""
 
     name: str
     found: bool
@@ -29,8 +46,20 @@ class Finding:
     needed: bool = True
 
 
-def run(device: str | None, as_json: bool) -> int:
-    findings = [*_kit(), *(_device(devices.load(device)) if device else [])]
+@dataclass(frozen=True)
+class Python:
+    """The Python on PATH, the one the launch scripts use: its version, by package the version it has (None: not
+    there), and where it finds torch and the device's package."""
+
+    path: str
+    version: str
+    packages: Mapping[str, str | None]
+    origins: Mapping[str, str]
+
+
+def run(recipe_name: str | None, device: str | None, settings: tuple[str, ...], as_json: bool) -> int:
+    """Raises KitError for an unknown recipe, device or option, and for a recipe without a device."""
+    findings = [*_kit(), *_asked(recipe_name, device, settings)]
     lacking = [finding for finding in findings if finding.needed and not finding.found]
     if as_json:
         output.as_json({"ok": not lacking, "findings": [asdict(finding) for finding in findings]})
@@ -43,7 +72,24 @@ def run(device: str | None, as_json: bool) -> int:
                 output.line(f"         {line}")
     if not device:
         output.line(f"for a device's packages and toolkit: kit doctor --device {{{','.join(devices.names())}}}")
+    elif not recipe_name:
+        output.line(f"for what a recipe needs there, too: kit doctor RECIPE --device {device}")
     return 1 if lacking else 0
+
+
+def _asked(recipe_name: str | None, device: str | None, settings: tuple[str, ...]) -> list[Finding]:
+    """What the device needs, for the recipe if one is named."""
+    if not recipe_name:
+        if settings:
+            raise KitError("--set is for a recipe, and none is named", "kit doctor RECIPE --device DEVICE --set …")
+        return _device(devices.load(device), None) if device else []
+    found = recipe.load(recipe_name)
+    if not device:
+        hint = f"kit doctor {recipe_name} --device {found.devices[0]}"
+        raise KitError(f"which device? {found.name} supports {', '.join(found.devices)}", hint)
+    found.device(device)
+    found = found.at(device, found.options(device, given=prepare.given(settings)))
+    return _device(found.device(device), found)
 
 
 def _kit() -> list[Finding]:
@@ -70,7 +116,36 @@ def _program(name: str, advice: str, needed: bool = True) -> Finding:
     return Finding(name, bool(path), path or "not on PATH", advice, needed)
 
 
-def _device(device: Device) -> list[Finding]:
+def _device(device: Device, found: Recipe | None) -> list[Finding]:
+    wanted = found.environment.packages if found else {}
+    python = _python([*device.requirements, *wanted, "torch"], device.package)
+    findings = _hardware(device)
+    if found:
+        version, whose = found.environment.python, f"{found.name}'s is {found.environment.python}"
+        advice = f"conda create -n {found.name} python={version} && conda activate {found.name}  # or another way"
+        good = python.version.startswith(f"{version}.")
+        findings.append(
+            Finding("Python of the recipe", good, f"{python.version}, {python.path}; {whose}", f"make one: {advice}")
+        )
+    wheels = {device.package: found.environment.wheels} if found else {}
+    for name in filter(None, ("torch", device.package)):
+        findings.append(_package(name, wanted.get(name, ""), device, python, wheels.get(name, "")))
+    if device.toolkit_releases:
+        findings.append(_pairing(device, python))
+    if device.toolkit_imports:
+        needs = dict.fromkeys(device.toolkit_imports, "")
+        findings.append(_packages(f"what {device.toolkit_name} imports", needs, python))
+    if found:
+        needs = {**wanted, **device.packages}
+        for name in ("torch", device.package):
+            needs.pop(name, None)
+        findings.append(_packages(f"packages of {found.name}", needs, python))
+    there = all(name in python.origins for name in ("torch", device.package) if name)
+    return findings + ([_computes(device)] if there else [])
+
+
+def _hardware(device: Device) -> list[Finding]:
+    """The device itself, the variable that chooses among several, its toolkit."""
     findings = []
     if device.probe:
         matches = [match for probe in device.probe for match in devices.present(probe)]
@@ -83,11 +158,68 @@ def _device(device: Device) -> list[Finding]:
         findings.append(Finding(variable, value is not None, value or "not set: all devices are used", needed=False))
     if device.toolkit:
         places = [path for path in map(os.path.expandvars, device.toolkit) if "$" not in path]
-        found = [path for path in places if Path(path).is_file()]
+        found = _toolkit(device)
         advice = _with_commands(f"install the toolkit, then: source {places[0]}", device, "toolkit")
-        findings.append(Finding("toolkit", bool(found), found[0] if found else f"no {places[0]}", advice))
-    packages = [_package(name, device) for name in filter(None, ["torch", device.package])]
-    return findings + packages + ([_computes(device)] if all(package.found for package in packages) else [])
+        missing = f"no {' or '.join(places)}"
+        findings.append(Finding("toolkit", bool(found), str(found or missing), advice))
+    return findings
+
+
+def _toolkit(device: Device) -> Path | None:
+    """The toolkit's set-up script, the first of the profile's that is there."""
+    places = [Path(path) for path in map(os.path.expandvars, device.toolkit) if "$" not in path]
+    return next((place for place in places if place.is_file()), None)
+
+
+def _pairing(device: Device, python: Python) -> Finding:
+    """Whether the release of the toolkit is the one that the device's package is made for."""
+    package = device.package
+    wanted = device.packages.get(package, "")
+    release = device.toolkit_releases.get(wanted, "")
+    there = devices.toolkit_release(_toolkit(device))
+    name = f"{package} and {device.toolkit_name}"
+    pair = f"{package} {wanted}, as the requirements have it, is for {device.toolkit_name} {release or '(not known)'}"
+    if not there:
+        return Finding(name, False, f"{pair}; which {device.toolkit_name} is here cannot be told", needed=False)
+    torch = wanted.partition(".post")[0]
+    fitting = [each for each, its in device.toolkit_releases.items() if its == there]
+    same = [each for each in fitting if each.partition(".post")[0] == torch]
+    has = python.packages.get(package) or wanted
+    good = device.toolkit_releases.get(has, "") == there
+    advice = f"install {device.toolkit_name} {release}" if release else ""
+    if same:
+        advice += f", or with the one that is here: pip install '{package}=={same[0]}'"
+    elif fitting:
+        advice += f" (for {there} there is no {package} {torch}, but {', '.join(fitting)})"
+    return Finding(name, good, f"{pair}; here: {package} {has}, {device.toolkit_name} {there}", advice)
+
+
+def _package(name: str, wanted: str, device: Device, python: Python, wheels: str) -> Finding:
+    """Whether the Python on PATH has a package, in the version that is ``wanted``; it is not imported. ``wheels``:
+    where it is to be had, if not from a registry."""
+    wanted = wanted or device.packages.get(name, "")
+    pin = f"'{name}=={wanted}'" if wanted else name
+    command = "" if name in device.install else f" pip install {pin}"
+    advice = wheels or _with_commands(f"in the recipe's environment:{command}", device, name)
+    origin, version = python.origins.get(name, ""), python.packages.get(name) or ""
+    other = f", version {version}, not {wanted}" if version and not _is(version, wanted) else ""
+    if origin and other and name == device.package and version in device.toolkit_releases:
+        other = ""  # another release, which fits another toolkit: the pairing says whether this one
+    return Finding(f"{name} package", bool(origin) and not other, origin + other or f"not in {python.path}", advice)
+
+
+def _packages(name: str, wanted: Mapping[str, str], python: Python) -> Finding:
+    """Whether the Python on PATH has all of ``wanted`` (package to version; "": any)."""
+    has = python.packages
+    wrong = [each for each, version in wanted.items() if not _is(has.get(each), version)]
+    detail = ", ".join(f"{each} {has.get(each) or 'not there'}" for each in wrong) or f"all {len(wanted)} are there"
+    pins = " ".join(f"'{each}=={wanted[each]}'" if wanted[each] else each for each in wrong)
+    return Finding(name, not wrong, detail, f"in the recipe's environment: pip install {pins}")
+
+
+def _is(version: str | None, wanted: str) -> bool:
+    """Whether an installed version is the one that is wanted ("": any); 2.7.1+cpu is 2.7.1."""
+    return version is not None and (not wanted or SpecifierSet(f"=={wanted}").contains(version, prereleases=True))
 
 
 def _with_commands(advice: str, device: Device, name: str) -> str:
@@ -101,7 +233,7 @@ def _computes(device: Device) -> Finding:
     script = overlay.render_file(base, base / CHECK, {"device": asdict(device)}).decode()
     name = "a layer on the device"
     try:
-        done = subprocess.run([_python(), "-c", script], capture_output=True, text=True, timeout=CHECK_SECONDS)
+        done = subprocess.run([_interpreter(), "-c", script], capture_output=True, text=True, timeout=CHECK_SECONDS)
     except subprocess.TimeoutExpired:
         return Finding(name, False, f"no result in {CHECK_SECONDS} s", "look whether another process holds the device")
     good = done.returncode == 0
@@ -110,21 +242,16 @@ def _computes(device: Device) -> Finding:
     return Finding(name, good, said[-1], advice)
 
 
-def _python() -> str:
-    """The Python on PATH, the one the launch scripts use."""
+def _interpreter() -> str:
     return shutil.which("python3") or sys.executable
 
 
-def _package(name: str, device: Device) -> Finding:
-    """Whether the Python on PATH has a package; it is not imported."""
-    python = _python()
-    pin = f"'{name}=={device.packages[name]}'" if name in device.packages else name
-    command = "" if name in device.install else f" pip install {pin}"
-    advice = _with_commands(f"in the recipe's environment:{command}", device, name)
-    code = f"import importlib.util as u; s = u.find_spec({name!r}); print(s.origin if s else '')"
-    if Path(python).resolve() == Path(sys.executable).resolve():
-        spec = importlib.util.find_spec(name)
-        origin = spec.origin or "" if spec else ""
-    else:
-        origin = subprocess.run([python, "-c", code], capture_output=True, text=True).stdout.strip()
-    return Finding(f"{name} package", bool(origin), origin or f"not in {python}", advice)
+def _python(packages: list[str], device_package: str) -> Python:
+    """The Python on PATH, asked for these packages and where it finds torch and the device's; one that cannot be asked
+    has none."""
+    path = _interpreter()
+    command = [path, "-c", INSTALLED, device_package, *packages]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        return Python(path, "does not run", {}, {})
+    return Python(path, *json.loads(done.stdout))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from kit import environment, output, recipe, workspace
+from kit import environment, lock, output, recipe, workspace
 from kit.errors import KitError
 
 
@@ -37,6 +37,7 @@ def run(
         hint = f"kit env {recipe_name} --device {found.devices[0]}"
         raise KitError(f"which device? {found.name} supports {', '.join(found.devices)}", hint)
     place = workspace.find(Path(workspace_path or f"{found.name}-{device}"))[0]
+    found = found.at(device, lock.read(place).options)
     if write_lock:
         environment.write_lock(found, place)
         output.line(f"wrote {environment.lock_path(found)}")

@@ -82,7 +82,8 @@ def _show_options(found: Recipe) -> None:
 
 
 def _meaning(option: Option) -> str:
-    only = [f"{choice} on {', '.join(devices)} only" for choice, devices in option.only_on.items()]
+    only = [f"on {device} {shown(value)} unless told" for device, value in option.default_on.items()]
+    only += [f"{choice} on {', '.join(devices)} only" for choice, devices in option.only_on.items()]
     notes = "; ".join([f"one of {', '.join(option.choices)}"] * bool(option.choices) + only)
     return f"{option.meaning} ({notes})" if notes else option.meaning
 

@@ -84,7 +84,7 @@ def run(
 def _verify(place: Path, proof: Proof, quiet: bool) -> dict[str, Any]:
     """Prove one workspace, printing as it goes unless ``quiet``. Returns the report that --json prints."""
     locked = lock.read(place)
-    found = recipe.load(locked.recipe).having(locked.extras)
+    found = recipe.load(locked.recipe).having(locked.extras).at(locked.device, locked.options)
     device = found.device(locked.device)
     known = [step.id for step in found.fix if found.chosen(step, device.name)]
     for name in proof.fixes:
