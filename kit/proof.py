@@ -130,53 +130,60 @@ def check(smoke: Smoke, devices: tuple[str, ...], fixes: list[str], source: Sour
     """What the steps, parity cases and reds name is there: words, steps before them, cases, fixes, devices, engines,
     comparisons. Raises KitError with the line."""
 
-    def need(name: str, known: Iterable[str], what: str, *at: str | int) -> None:
+    def need(name: str, known: Iterable[str], what: str, hint: str, *at: str | int) -> None:
+        """``name`` is one of ``known``; ``what`` says that it is not, after the name in quotes."""
         if name not in known:
-            hint = f"there are: {', '.join(known)}"
-            raise source.complain(("smoke", *at), f"{what} {name!r}{nearest(name, known)}", hint)
+            said = what.format(f"{name!r}") + nearest(name, known)
+            raise source.complain(("smoke", *at), said, f"{hint}: {', '.join(known) or 'none before it'}")
 
-    def need_words(run: tuple[str, ...], who: str, *at: str | int) -> None:
+    def need_words(run: tuple[str, ...], known: Iterable[str], who: str, *at: str | int) -> None:
         for word in run:
             if word.startswith("@"):
-                need(word[1:], smoke.words, f"{who}: no words", *at)
+                need(word[1:], known, f"{who}: no words {{}}", "there are", *at)
 
     steps = [step.name for step in smoke.step]
     cases = [case.name for case in smoke.parity]
+    names = list(smoke.words)
     for name in smoke.imports:
         if not all(part.isidentifier() for part in name.split(".")):
             what = f"imports: {name!r} is no module's name"
             raise source.complain(("smoke", "imports"), what, 'write `imports = ["torch", "diffusers.UNet2DModel"]`')
-    for device, words in smoke.words_on.items():
-        need(device, devices, "not one of the recipe's: device", "words_on", device)
-        for name in words:
-            need(name, smoke.words, "no words", "words_on", device, name)
-            need_words(words[name], name, "words_on", device, name)
-    for number, (name, words_of) in enumerate(smoke.words.items()):
-        for word in words_of:
-            if word.startswith("@"):
-                need(word[1:], list(smoke.words)[:number], f"words {name}: none above them called", "words", name)
+    for number, (name, words) in enumerate(smoke.words.items()):
+        need_words(words, names[:number], f"words {name}, above them", "words", name)
+    for device, tables in smoke.words_on.items():
+        need(device, devices, "device {} is not one of the recipe's", "supported", "words_on", device)
+        for name, words in tables.items():
+            need(name, names, "no words {} on other devices", "there are", "words_on", device, name)
+            need_words(words, names[: names.index(name)], f"words {name}, above them", "words_on", device, name)
     for index, step in enumerate(smoke.step):
-        need_words(step.run, f"step {step.name}", "step", index, "run")
+        need_words(step.run, names, f"step {step.name}", "step", index, "run")
         for key in ("like", "unlike"):
-            if name := getattr(step, key):
-                need(name, steps[:index], f"step {step.name}: no step before it", "step", index, key)
-        if step.engine:
-            need(step.engine, ENGINES, f"step {step.name}: no engine", "step", index, "engine")
+            if before := getattr(step, key):
+                need(
+                    before, steps[:index], f"step {step.name}: no step {{}} before it", "its steps", "step", index, key
+                )
     for index, case in enumerate(smoke.parity):
         for key in ("run", "upstream", "resume"):
-            need_words(getattr(case, key), f"parity {case.name}", "parity", index, key)
+            need_words(getattr(case, key), names, f"parity {case.name}", "parity", index, key)
         for name in case.without:
-            need(name, COMPARISONS, f"parity {case.name}: no comparison", "parity", index, "without")
-        if case.engine:
-            need(case.engine, ENGINES, f"parity {case.name}: no engine", "parity", index, "engine")
+            need(name, COMPARISONS, f"parity {case.name}: no comparison {{}}", "there are", "parity", index, "without")
+    for kind in ("step", "parity"):
+        for index, entry in enumerate(getattr(smoke, kind)):
+            if entry.engine:
+                need(entry.engine, ENGINES, f"{kind} {entry.name}: no engine {{}}", "there are", kind, index, "engine")
     for index, red in enumerate(smoke.red):
-        need(red.fix, fixes, "a red for no fix of the recipe:", "red", index, "fix")
-        for key, known in (("steps", steps), ("parity", cases), ("compare", COMPARISONS)):
+        need(red.fix, fixes, "red for {}, which is no fix of the recipe", "its fixes", "red", index, "fix")
+        for key, known, word in (
+            ("steps", steps, "step"),
+            ("parity", cases, "parity case"),
+            ("compare", COMPARISONS, "comparison"),
+        ):
             for name in getattr(red, key):
-                need(name, known, f"red for {red.fix}: nothing called", "red", index, key)
+                hint = "there are" if key == "compare" else f"its {word}s"
+                need(name, known, f"red for {red.fix}: no {word} {{}}", hint, "red", index, key)
         if not red.steps and not red.parity:
             raise source.complain(("smoke", "red", index), f"red for {red.fix} runs nothing", "add `steps` or `parity`")
     for kind in ("step", "parity", "red"):
         for index, entry in enumerate(getattr(smoke, kind)):
             for device in entry.devices:
-                need(device, devices, "not one of the recipe's: device", kind, index, "devices")
+                need(device, devices, "device {} is not one of the recipe's", "supported", kind, index, "devices")

@@ -13,6 +13,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from kit import output
+from kit.proof import COMPARISONS
 
 FRAME = {"left": 50.0, "right": 348.0, "top": 14.0, "bottom": 150.0}  # where a curve is drawn, of 360 x 190
 
@@ -34,7 +35,7 @@ def html(report: Mapping[str, Any], template: str = "report.html.j2") -> str:
         lstrip_blocks=True,
     )
     templates.filters.update(code=_code, curve=curve, day=output.day, diff=_diff)
-    page = templates.get_template(template).render(report)
+    page = templates.get_template(template).render(report, comparisons=COMPARISONS)
     page = re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]", "", page.replace("\r\n", "\n").replace("\r", "\n"))
     page = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", page)
     return page.encode("utf-8", "replace").decode("utf-8")

@@ -58,7 +58,8 @@ def test_worked_example(example, tmp_path, capsys):
         "as_json": False,
     }
     assert prepare.run(name, "abacus", None, **options) == 0
-    assert verify.run(("hello-abacus",), smoke=False, red=False, steps=(), fixes=(), report="", as_json=False) == 0
+    nothing = {"smoke": False, "parity": False, "red": False, "steps": (), "cases": (), "fixes": ()}
+    assert verify.run(("hello-abacus",), **nothing, report="", as_json=False) == 0  # type: ignore[arg-type]
     script = Path("hello-abacus/hello/scripts/run.sh")
     assert 'export ABACUS_BEADS="${ABACUS_BEADS:-10}" # beads on a rod' in script.read_text("utf-8")
     done = subprocess.run(["bash", str(script)], capture_output=True, text=True, check=True)

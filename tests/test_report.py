@@ -51,6 +51,10 @@ def step(name: str = "train", ok: bool = True, **values: Any) -> dict[str, Any]:
     }
 
 
+def compared(comparison: str, what: str, ok: bool | None, seen: str) -> dict[str, Any]:
+    return {"case": "captions", "comparison": comparison, "what": what, "ok": ok, "seen": seen}
+
+
 def made(**values: Any) -> dict[str, Any]:
     """A report as `kit verify --smoke --json` prints it."""
     levels = values.pop("levels", ["tree", "static", "smoke"])
@@ -68,6 +72,7 @@ def made(**values: Any) -> dict[str, Any]:
         },
         "checks": [check(level, f"a {level} check") for level in levels],
         "runs": [step()] if "smoke" in levels else [],
+        "parity": [],
         "figures": {"published": [], "measured": []},
         "reds": [],
         "fixes": [],
@@ -147,8 +152,13 @@ def everything() -> dict[str, Any]:
     images = [{"name": "lora.png", "size": [2, 2], "spread": 0, "data": png(200, 90, 30)}]
     return made(
         through="through the stand-in",
-        levels=["tree", "static", "smoke", "red"],
+        levels=["tree", "static", "smoke", "parity", "red"],
         runs=[step(), step("lora", False, images=images, losses={})],
+        parity=[
+            compared("upstream", "port = upstream", True, "4 losses: equal to the last bit"),
+            compared("processes", "2 processes: each image once an epoch", False, "4 of 8 images used"),
+            compared("resumed", "resumed against uninterrupted", None, "the recipe names no checkpoint"),
+        ],
         figures={"published": [PUBLISHED], "measured": [MEASURED]},
         reds=[
             {"fix": "weights-pop", "shown": True, "seen": "train: exit 1: IndexError", "steps": [step("train", False)]},
@@ -198,7 +208,7 @@ def test_a_failed_check_is_named_under_the_verdict() -> None:
 def test_levels_that_were_not_run_are_said() -> None:
     text = Page(report.html(made(levels=["tree", "static"]))).text
     assert "smoke" in text and "red" in text
-    assert text.count("not run") == 2
+    assert text.count("not run") == 3
 
 
 def test_every_part_is_on_the_page() -> None:

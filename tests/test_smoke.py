@@ -18,8 +18,9 @@ from kit import devices, recipe
 from kit.environment import Environment
 from kit.errors import KitError
 from kit.paths import TreePath
-from kit.recipe import FixStep, Red, Smoke, SmokeStep
-from kit.smoke import process
+from kit.proof import Red, Smoke, SmokeStep
+from kit.recipe import FixStep
+from kit.smoke import process, red, scratch
 from kit.smoke import run as smoke
 from kit.smoke.endpoint import no_hub
 
@@ -128,6 +129,8 @@ def step(code: str, **expected: object) -> SmokeStep:
         (step("pass", moved="{out}/none"), ["the trained weights moved"]),
         (step("pass", images="{out}/none"), ["images, none of one colour"]),
         (step("pass", like="before"), ["the losses of step before, continued"]),
+        (step("pass", unlike="before"), ["other losses than step before"]),
+        (step("pass", engine="deepspeed"), ["trained by deepspeed"]),
     ],
 )
 def test_what_a_step_must_show(tmp_path: Path, given: SmokeStep, wrong: list[str]) -> None:
@@ -224,7 +227,7 @@ def test_a_red_is_forked_from_what_has_not_the_fix(tmp_path: Path, file: str, on
     folder = replace(given.smoke, folder="up/examples")
     given.out.mkdir()
     with smoke.serving(replace(given, recipe=fixed, smoke=folder), tmp_path / "forks") as run:
-        report = smoke._red(run, Red("weights-pop", ("one",), "never", online=online), {})
+        report = red._red(run, Red("weights-pop", "never", ("one",), online=online), {})
     assert report.shown and tails(report.steps) == [ran]
 
 
@@ -263,7 +266,7 @@ def test_a_fix_is_taken_out_of_the_packages_too(
     plan = Smoke("hidream", "up/examples", (SmokeStep("train", ("true",)),))
     found = replace(recipe.load("demo"), fix=(fix,))
     where = smoke.Run(found, plan, devices.load("cpu"), made, workspace / "up/examples", tmp_path, tmp_path, {})
-    packages = smoke._copy(where, Red("weights-pop", ("train",), "x"), tree)
+    packages = scratch._copy(where, ("weights-pop",), (), tree)
     assert [path.relative_to(tree).as_posix() for path in packages] == imports
     assert set(support.snapshot(tree)) == there
     standin = {"PYTHONPATH": "/standin"}

@@ -86,7 +86,7 @@ def coverage(ranks: Sequence[Rank], images: int) -> tuple[bool, str]:
     if not counted or any(not key for counter in counted.values() for key in counter):
         return (
             False,
-            "no image reached the trained model" if not counted else "some rows come from no image that is known",
+            "no image reached the trained model" if not counted else "some rows come from no known image",
         )
     known = {key for rank in ranks for key in rank.handed_out}
     said, good = [], len(known) == images

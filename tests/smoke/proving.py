@@ -13,7 +13,8 @@ from kit.commands import verify
 
 def prove(place: Path, capsys: pytest.CaptureFixture[str], **options: Any) -> tuple[int, dict[str, Any]]:
     """`kit verify PLACE --json` with options; its exit status and report."""
-    given = {"smoke": False, "red": False, "steps": (), "fixes": (), "report": "", "as_json": True, **options}
+    given = {"smoke": False, "parity": False, "red": False, "steps": (), "cases": (), "fixes": ()}
+    given |= {"report": "", "as_json": True, **options}
     status = verify.run((str(place),), **given)
     return status, json.loads(capsys.readouterr().out)[0]
 
