@@ -1,152 +1,106 @@
-"""checkpoint-rotation: remove old checkpoints on the main process only."""
+"""checkpoint-rotation: remove old checkpoints once the new one is whole, on the main process only."""
 
 from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, run, satisfied
 
 NAME = "checkpoint-rotation"
 
+BEFORE = """\
+def save(args, accelerator, step):
+    {outer}
+        # _before_ saving state, check if this save would set us over the `checkpoints_total_limit`
+        if {test}:  # a limit
+            checkpoints = os.listdir(args.output_dir)
+            checkpoints = [d for d in checkpoints if d.startswith("checkpoint")]
+            checkpoints = sorted(checkpoints, key=lambda x: int(x.split("-")[1]))
+
+            # before we save the new checkpoint, we need to have at _most_ `checkpoints_total_limit - 1` checkpoints
+            if len(checkpoints) >= args.checkpoints_total_limit:
+                for removed in checkpoints[: len(checkpoints) - args.checkpoints_total_limit + 1]:
+                    shutil.rmtree(os.path.join(args.output_dir, removed))
+
+        save_path = os.path.join(args.output_dir, f"checkpoint-{{step}}")
+        accelerator.save_state(save_path)
+        print(f"Saved state to {{save_path}}")
+        log(step)
+"""
+AFTER = """\
+def save(args, accelerator, step):
+    {outer}
+        save_path = os.path.join(args.output_dir, f"checkpoint-{{step}}")
+        accelerator.save_state(save_path)
+        print(f"Saved state to {{save_path}}")
+
+        # _after_ saving state, check if this save has set us over the `checkpoints_total_limit`
+        if {test}:  # a limit
+            checkpoints = os.listdir(args.output_dir)
+            checkpoints = [d for d in checkpoints if d.startswith("checkpoint") and d != os.path.basename(save_path)]
+            checkpoints = sorted(checkpoints, key=lambda x: int(x.split("-")[1]))
+
+            # beside the new checkpoint, we need to have at _most_ `checkpoints_total_limit - 1` checkpoints
+            if len(checkpoints) >= args.checkpoints_total_limit:
+                for removed in checkpoints[: len(checkpoints) - args.checkpoints_total_limit + 1]:
+                    shutil.rmtree(os.path.join(args.output_dir, removed))
+        log(step)
+"""
+IMPORTS = "import os\nimport shutil\n"
+MAIN = "accelerator.is_main_process"
+LIMIT = "args.checkpoints_total_limit is not None"
+EVERY, ALONE = f"if {MAIN} or accelerator.deepspeed:", f"if {MAIN}:"
+
+
+def before(test: str = LIMIT, outer: str = EVERY) -> str:
+    return IMPORTS + BEFORE.format(test=test, outer=outer)
+
+
+def after(test: str = f"{LIMIT} and {MAIN}", outer: str = EVERY) -> str:
+    return IMPORTS + AFTER.format(test=test, outer=outer)
+
+
 APPLIED = [
+    case("every process comes there", before(), after()),
+    case("only the main process comes there", before(outer=ALONE), after(LIMIT, ALONE)),
+    case("the main process is asked for", before(f"{MAIN} and {LIMIT}"), after(f"{MAIN} and {LIMIT}")),
     case(
-        "as in the script",
-        """
-        def main(args, accelerator):
-            if accelerator.is_main_process or accelerator.distributed_type == DistributedType.DEEPSPEED:
-                # _before_ saving state, check
-                if args.checkpoints_total_limit is not None:  # a limit
-                    rotate()
-
-                accelerator.save_state("x")
-        """,
-        """
-        def main(args, accelerator):
-            if accelerator.is_main_process or accelerator.distributed_type == DistributedType.DEEPSPEED:
-                # _before_ saving state, check
-                if args.checkpoints_total_limit is not None and accelerator.is_main_process:  # a limit
-                    rotate()
-
-                accelerator.save_state("x")
-        """,
+        "asked for its truth", before("args.checkpoints_total_limit"), after(f"args.checkpoints_total_limit and {MAIN}")
     ),
-    case(
-        "with another condition",
-        "def f(args, accelerator, due):\n    if due and args.checkpoints_total_limit  is  not None:\n"
-        "        rotate()\n",
-        "def f(args, accelerator, due):\n"
-        "    if due and args.checkpoints_total_limit  is  not None and accelerator.is_main_process:\n"
-        "        rotate()\n",
-    ),
-    case(
-        "with another condition over several lines",
-        """
-        def f(args, accelerator, due):
-            if (
-                due  # now
-                and args.checkpoints_total_limit is not None
-            ):
-                rotate()
-        """,
-        """
-        def f(args, accelerator, due):
-            if (
-                due  # now
-                and args.checkpoints_total_limit is not None
-            ) and accelerator.is_main_process:
-                rotate()
-        """,
-    ),
-    case(
-        "on one line",
-        "def f(args, accelerator):\n    if args.checkpoints_total_limit is not None: rotate()\n",
-        "def f(args, accelerator):\n"
-        "    if args.checkpoints_total_limit is not None and accelerator.is_main_process: rotate()\n",
-    ),
-    case(
-        "asked for its truth, in a helper function",
-        "async def f(args, accelerator):\n    while True:\n        if args.checkpoints_total_limit:\n"
-        "            rotate()\n",
-        "async def f(args, accelerator):\n    while True:\n"
-        "        if args.checkpoints_total_limit and accelerator.is_main_process:\n            rotate()\n",
-    ),
-    case(
-        "in the else branch of the main process's block",
-        """
-        def f(args, accelerator):
-            if accelerator.is_main_process:
-                pass
-            else:
-                if args.checkpoints_total_limit is not None:
-                    rotate()
-        """,
-        """
-        def f(args, accelerator):
-            if accelerator.is_main_process:
-                pass
-            else:
-                if args.checkpoints_total_limit is not None and accelerator.is_main_process:
-                    rotate()
-        """,
-    ),
-    case(
-        "a walrus beside it",
-        "def f(args, accelerator):\n    if (found := scan()) and args.checkpoints_total_limit is not None:\n"
-        "        rotate(found)\n",
-        "def f(args, accelerator):\n"
-        "    if (found := scan()) and args.checkpoints_total_limit is not None and accelerator.is_main_process:\n"
-        "        rotate(found)\n",
-    ),
+    case("a walrus beside it", before(f"(n := 1) and {LIMIT}"), after(f"(n := 1) and {LIMIT} and {MAIN}")),
+    case("in an else", before(outer=f"if {MAIN}: pass\n    else:"), after(outer=f"if {MAIN}: pass\n    else:")),
+    case("below the save for all", after(LIMIT), after()),
 ]
 
+
+def refused(id: str, reason: str, text: str) -> object:
+    lines = text.splitlines()
+    return conflict(id, reason, 1 + next(at for at, line in enumerate(lines) if "total_limit is not" in line), text)
+
+
 REFUSED = [
-    satisfied(
-        "asked beside it", "if accelerator.is_main_process and args.checkpoints_total_limit is not None:\n    pass\n"
-    ),
-    satisfied(
-        "asked around it",
-        "if accelerator.is_main_process and x:\n    for _ in y:\n"
-        "        if args.checkpoints_total_limit is not None:\n            pass\n",
-    ),
-    satisfied(
-        "asked in an elif around it",
-        "if a:\n    b()\nelif accelerator.is_main_process:\n    if args.checkpoints_total_limit:\n        pass\n",
-    ),
+    satisfied("below the save", after()),
+    satisfied("below the save, the main process alone", after(LIMIT, ALONE)),
     gone("handed to accelerate", "config = Configuration(total_limit=args.checkpoints_total_limit)\n"),
     gone("the inner comparison", "if len(checkpoints) >= args.checkpoints_total_limit:\n    pass\n"),
     gone("the other way round", "if args.checkpoints_total_limit is None:\n    pass\n"),
-    conflict(
+    refused("no save beside it", "stands beside it", before().replace("accelerator.save_state", "keep")),
+    refused(
+        "what is saved has no name", "stands beside it", before().replace("state(save_path)", "state(f(save_path))")
+    ),
+    refused("listed otherwise", "does not list", before().replace('startswith("checkpoint")', "isdir()")),
+    refused("counts the new one", "may count the one", after().replace(" and d != os.path.basename(save_path)", "")),
+    refused(
         "the other processes would go to the else branch",
-        "made 0: the code is not",
-        2,
-        "def f(args, accelerator):\n    if args.checkpoints_total_limit is not None:\n        a()\n    else:\n"
-        "        b()\n",
+        "its `else` would be taken",
+        before().replace("\n        save_path", "        else:\n            pass\n        save_path"),
     ),
-    conflict(
-        "an elif",
-        "made 0: the code is not",
-        4,
-        "def f(args, accelerator):\n    if a():\n        pass\n"
-        "    elif args.checkpoints_total_limit is not None:\n        b()\n",
-    ),
-    conflict(
-        "no accelerator",
-        "`accelerator` is not bound",
-        2,
-        "def f(args):\n    if args.checkpoints_total_limit is not None:\n        a()\n",
-    ),
-    conflict(
-        "no args",
-        "`args` is not bound",
-        2,
-        "def f(accelerator):\n    if args.checkpoints_total_limit is not None:\n        a()\n",
-    ),
-    conflict(
-        "two places",
-        "expected 1 place to fix, found 2 (lines 2, 4)",
-        2,
-        "def f(args, accelerator):\n    if args.checkpoints_total_limit is not None:\n        a()\n"
-        "    if args.checkpoints_total_limit is not None:\n        b()\n",
-    ),
+    refused("no os", "`os` is not bound", before().replace("import os\n", "")),
+    refused("no accelerator", "`accelerator` is not bound", before().replace("args, accelerator", "args")),
 ]
 
 
@@ -160,14 +114,36 @@ def test_refused(given: Refusal) -> None:
     check_refused(NAME, given)
 
 
-@pytest.mark.parametrize("limit", [None, 2])
-@pytest.mark.parametrize("main", [True, False])
-def test_only_the_main_process_rotates(main: bool, limit: int | None) -> None:
-    from types import SimpleNamespace
+@pytest.mark.parametrize("limit", [None, 1, 2])
+def test_there_are_never_fewer_whole_ones_than_asked_for(limit: int | None, tmp_path: Path) -> None:
+    """Two processes save in turn; the second one's new folder is there before the first one counts."""
+    for name, text, wanted in (("old", before(), False), ("new", after(), True)):
+        folder = tmp_path / f"{name}-{limit}"
+        folder.mkdir()
+        args = SimpleNamespace(output_dir=folder, checkpoints_total_limit=limit)
+        left: list[int] = []
 
-    given = APPLIED[1].values[0]
-    for text, wanted in ((given.before, limit is not None), (given.after, limit is not None and main)):
-        rotated: list[bool] = []
-        function = run(text, rotate=lambda to=rotated: to.append(True))["f"]
-        function(SimpleNamespace(checkpoints_total_limit=limit), SimpleNamespace(is_main_process=main), True)
-        assert bool(rotated) == wanted
+        def save_state(path: str, folder: Path = folder, left: list[int] = left) -> None:
+            left.append(sum((each / "whole").exists() for each in folder.iterdir()))
+            Path(path).mkdir(exist_ok=True)
+            Path(path, "whole").touch()
+
+        for step in range(1, 7):
+            (folder / f"checkpoint-{step}").mkdir()
+            main = SimpleNamespace(is_main_process=True, deepspeed=True, save_state=save_state)
+            run(text, os=os, shutil=shutil, log=print)["save"](args, main, step)
+        kept = sorted(each.name for each in folder.iterdir())
+        if limit is None or wanted:
+            assert left == [min(step, limit or step) for step in range(6)]
+            assert kept == [f"checkpoint-{step}" for step in range(7 - (limit or 6), 7)]
+        else:
+            assert min(left[limit:]) < limit
+
+
+def test_other_processes_remove_nothing(tmp_path: Path) -> None:
+    for name in ("checkpoint-1", "checkpoint-2"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+    args = SimpleNamespace(output_dir=tmp_path / "out", checkpoints_total_limit=1)
+    other = SimpleNamespace(is_main_process=False, deepspeed=True, save_state=print)
+    run(after(), log=print)["save"](args, other, 2)
+    assert len(list((tmp_path / "out").iterdir())) == 2
