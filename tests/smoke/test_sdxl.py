@@ -157,6 +157,16 @@ def test_fused_attention_on_the_stand_in(prepared: Callable[[str, str], Path]) -
     assert done.stdout.count("attention of 1 of 1 layers: npu_fusion_attention") == 6
 
 
+def test_sharded_gradients_are_adamws(place: Path, python: Path) -> None:
+    """In buckets and alone, with and without accumulation."""
+    start = [str(python), "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
+    command = [*start, str(HERE / "buckets.py")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment.variables(), timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = re.findall(r"\d passes: equal, \d+ operations a step for 14 gradients", done.stdout)
+    assert len(said) == 2, done.stdout
+
+
 def test_an_overflow_on_one_process_is_skipped_on_all(prepared: Callable[[str, str], Path], tmp_path: Path) -> None:
     """And the scheduler does not advance by it, which is why it needs no fix; the loss scale starts at 2^7."""
     from kit.smoke import standin

@@ -88,12 +88,13 @@ def npu_fusion_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Te
     _, tokens, heads, dim = query.shape
     others = key.shape[1]
     wide = next(size for size in HEADS if size >= dim)
-    padded = [_pad(each, wide - dim, -each.shape[1] % TOKENS) for each in (query, key, value)]
+    query, key, value = (_pad(each, wide - dim, -each.shape[1] % TOKENS) for each in (query, key, value))
     hidden = None
     if others % TOKENS:
-        hidden = torch.zeros(padded[0].shape[1], padded[1].shape[1], dtype=torch.bool, device=query.device)
+        hidden = torch.zeros(query.shape[1], key.shape[1], dtype=torch.bool, device=query.device)
         hidden[:, others:] = True
-    out = torch_npu.npu_fusion_attention(*padded, heads, "BSND", atten_mask=hidden, scale=dim**-0.5)[0]
+    scale = dim**-0.5
+    out = torch_npu.npu_fusion_attention(query, key, value, heads, "BSND", atten_mask=hidden, scale=scale)[0]
     return out[:, :tokens, :, :dim]
 
 
