@@ -6,10 +6,10 @@ from kit.fixes._table import Put, Swap, table
 
 TITLE = "go on from the epoch, the batch and the step of the state"
 WHY = """\
---resume loads weights, optimizer and schedule, and then starts at step 0 of epoch 1: what is done is trained again, with
-the rates that come after it, and the run ends with as many steps more. Here the state has epoch, batch, step and every
-process's random states (library/progress.py, overlay); what is done is passed by, and the run goes on as if it had never
-stopped, with the same batches, noise and losses."""
+--resume loads weights, optimizer and schedule, and then starts at step 0 of epoch 1: what is done is trained again, at
+the rates that come after it, and the run takes as many steps more. Here the state has epoch, batch, step and every
+process's random states (library/progress.py, overlay). What is done is passed by, and the run goes on as if it had
+never stopped, with the same batches, noise and losses."""
 LINKS = (
     "https://github.com/kohya-ss/sd-scripts/issues/14",
     "https://github.com/kohya-ss/sd-scripts/pull/1359",

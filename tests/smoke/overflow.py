@@ -29,8 +29,9 @@ def main() -> None:
     for overflows in (False, True, False):
         loss = model(torch.ones(2, 4, device=accelerator.device)).float().square().mean()
         accelerator.backward(loss)
-        mine = [parameter for parameter in model.parameters() if parameter.grad is not None]
-        assert 0 < len(mine) < 4, "gradients are not sharded"
+        shards = optimizer.optimizer.partition_parameters()[accelerator.process_index]
+        mine = [parameter for group in shards for parameter in group["params"]]
+        assert 0 < len(mine) < 4, "parameters are not sharded"
         if overflows and accelerator.process_index == accelerator.num_processes - 1:
             mine[0].grad.fill_(float("inf"))
         accelerator.clip_grad_norm_(model.parameters(), 1.0)

@@ -136,6 +136,10 @@ def test_fused_attention_is_plain_attention(place: Path, python: Path) -> None:
     command = [str(python), str(script), str(place / "sd-scripts"), "cpu"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment.variables())
     assert done.returncode == 0, done.stdout + done.stderr
+    query = "import torch; print(hasattr(torch.nn.functional, 'scaled_dot_product_attention'))"
+    has = subprocess.run([str(python), "-c", query], capture_output=True, text=True, check=True).stdout.strip()
+    means = "scaled_dot_product_attention" if has == "True" else "plain_attention"
+    assert f"attention of 1 of 1 layers: {means} (2304 to 2304 tokens)" in done.stdout
 
 
 def test_fused_attention_on_the_stand_in(prepared: Callable[[str, str], Path]) -> None:
@@ -150,6 +154,17 @@ def test_fused_attention_on_the_stand_in(prepared: Callable[[str, str], Path]) -
         command, capture_output=True, text=True, env={**environment.variables(), **extra}, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("attention of 1 of 1 layers: npu_fusion_attention") == 6
+
+
+def test_sharded_gradients_are_adamws(place: Path, python: Path) -> None:
+    """In buckets and alone, with and without accumulation."""
+    start = [str(python), "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
+    command = [*start, str(HERE / "buckets.py")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment.variables(), timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = re.findall(r"\d passes: equal, \d+ operations a step for 14 gradients", done.stdout)
+    assert len(said) == 2, done.stdout
 
 
 def test_an_overflow_on_one_process_is_skipped_on_all(prepared: Callable[[str, str], Path], tmp_path: Path) -> None:

@@ -95,6 +95,16 @@ there(data.npu()).sum().backward()
 for p, q in zip(here.parameters(), there.parameters()):
     assert q.grad.is_npu
     torch.testing.assert_close(p.grad, q.grad.cpu())""",
+    "group norm of channels-last input": """
+here, there = nn.GroupNorm(2, 4), nn.GroupNorm(2, 4).npu()
+a = torch.randn(2, 4, 3, 5).to(memory_format=torch.channels_last).requires_grad_()
+b = a.detach().npu().requires_grad_()
+assert b.is_contiguous(memory_format=torch.channels_last)
+here(a).square().sum().backward()
+there(b).square().sum().backward()
+torch.testing.assert_close(b.grad.cpu(), a.grad)
+torch.testing.assert_close(there.weight.grad.cpu(), here.weight.grad)
+assert there.half()(b.half()).dtype == torch.float16""",
     "autocast": """
 for dtype in torch.bfloat16, torch.float16:
     with torch.autocast("npu", dtype=dtype):
@@ -211,6 +221,18 @@ flat = [t.detach().flatten(2) for t in (q, k, v)]
 out = torch_npu.npu_fusion_attention(*flat, 4, "BSH", atten_mask=mask.npu(), scale=8**-0.5)[0]
 want = nn.functional.scaled_dot_product_attention(*heads, is_causal=True).transpose(1, 2).flatten(2)
 torch.testing.assert_close(out.cpu(), want)""",
+    "kernels under autocast": """
+for dtype in torch.bfloat16, torch.float16:
+    q, k, v = (torch.randn(2, 6, 4, 8, device="npu", dtype=dtype, requires_grad=True) for _ in range(3))
+    mask = torch.zeros(6, 6, dtype=torch.bool, device="npu")
+    mask[:, 5:] = True
+    want = torch_npu.npu_fusion_attention(q, k[:, :5], v[:, :5], 4, "BSND", scale=8**-0.5)[0]
+    with torch.npu.amp.autocast(dtype=dtype):
+        out = torch_npu.npu_fusion_attention(q, k, v, 4, "BSND", atten_mask=mask, scale=8**-0.5)[0]
+        assert out.dtype == dtype and torch_npu.npu_rms_norm(q, q.detach()[0, 0, 0])[0].dtype == dtype
+    assert torch.equal(out, want)
+    out.float().sum().backward()
+    assert q.grad.dtype == dtype and q.grad.isfinite().all()""",
     "rms norm": """
 a, w = torch.randn(2, 3, 8), torch.randn(8)
 out, rstd = torch_npu.npu_rms_norm(a.npu(), w.npu(), epsilon=1e-5)

@@ -16,6 +16,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+# Elements of gradients that a process gathers in buckets, one for each process that owns some, before it sends them: in
+# float32 256 MiB. For SDXL's U-Net on 8 processes that is 695 collective operations a step, in place of 1,680.
+BUCKETS = 2**26
+
 
 def find_oss(objects: Iterable[Any]) -> Any:
     """The first OSS among some objects, bare or inside accelerate's wrapper; None where there is none."""
@@ -31,8 +35,7 @@ def prepare_sharded(accelerator: Any, objects: Sequence[Any], placement: Sequenc
     """`accelerator.prepare` for a model and its OSS: what it returns for each object.
 
     The model goes to the device first and then into ShardedDataParallel, which hands each gradient to the process that
-    owns its parameter and frees it everywhere else. No reduction buckets: a bucket is the `.grad` of its parameters,
-    and `zero_grad(set_to_none=True)` would leave it behind, never to be filled again. The optimizer's state is not
+    owns its parameter; small ones in buckets, larger ones alone, freed everywhere else. The optimizer's state is not
     moved: it is made where the parameters are, and an OSS cannot show it before it was collected from all processes.
 
     Raises ValueError unless there is one model: without it no gradient would be exchanged, and one of several would
@@ -49,7 +52,8 @@ def prepare_sharded(accelerator: Any, objects: Sequence[Any], placement: Sequenc
     for each, place in zip(objects, placement):  # noqa: B905 - Python 3.8 has no `strict`
         if isinstance(each, torch.nn.Module):
             inner = accelerator.prepare_model(each, device_placement=place, evaluation_mode=True)
-            each = ShardedDataParallel(inner, oss, reduce_buffer_size=0)
+            each = ShardedDataParallel(inner, oss, reduce_buffer_size=BUCKETS // accelerator.num_processes)
+            keep_buckets(oss, each)
             accelerator._models[-1] = each
         elif isinstance(each, torch.optim.Optimizer):
             each = accelerator.prepare_optimizer(each, device_placement=False)
@@ -61,6 +65,21 @@ def prepare_sharded(accelerator: Any, objects: Sequence[Any], placement: Sequenc
     for each in result:
         each._is_accelerate_prepared = True
     return result if len(result) > 1 else result[0]
+
+
+def keep_buckets(oss: Any, model: Any) -> None:
+    """Let an OSS's `zero_grad` empty the buckets of its ShardedDataParallel. The gradients in them are views: set to
+    None, as trainers do, they would be made anew elsewhere, and the buckets never be filled again."""
+
+    def zero_grad(set_to_none: bool = True) -> None:
+        bucketed = model._should_bucket_grad or [False] * len(model._trainable_params)  # none before the first step
+        for parameter, stays in zip(model._trainable_params, bucketed):  # noqa: B905
+            if not stays:
+                parameter.grad = None
+        for bucket in model._bucket_list:
+            bucket.zero()
+
+    oss.zero_grad = zero_grad
 
 
 def share_overflow(scaler: Any) -> None:

@@ -8,11 +8,24 @@ backward.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from kit_standin import counted
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def _kernel(operator):
+    """Decorator: an operator of the package, counted. What it is made of is not autocast: a kernel is one operation."""
+
+    @functools.wraps(operator)
+    def call(*args, **kwargs):
+        with torch.autocast("npu", enabled=False):
+            return operator(*args, **kwargs)
+
+    return counted(call)
 
 
 def _need(condition: bool, name: str, what: str) -> None:
@@ -54,7 +67,7 @@ _HEADS_APART = {"BSND": "bsnd->bnsd", "BNSD": "bnsd->bnsd"}
 _HEADS_TOGETHER = {"BSH": "bsnd->bnsd", "SBH": "sbnd->bnsd"}
 
 
-@counted
+@_kernel
 def npu_fusion_attention(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -128,7 +141,7 @@ def npu_fusion_attention(
     return (out.to(query.dtype), *stats, query.new_empty(0), 0, 0, 0)
 
 
-@counted
+@_kernel
 def npu_rms_norm(self: torch.Tensor, gamma: torch.Tensor, epsilon: float = 1e-06) -> tuple[torch.Tensor, torch.Tensor]:
     """(self / rms(self) * gamma, 1 / rms), the mean over gamma's axes, which are self's last; 2 to 8 axes."""
     name = "npu_rms_norm"
@@ -143,7 +156,7 @@ def npu_rms_norm(self: torch.Tensor, gamma: torch.Tensor, epsilon: float = 1e-06
     return (wide * rstd * gamma.float()).to(self.dtype), rstd
 
 
-@counted
+@_kernel
 def npu_rotary_mul(input: torch.Tensor, r1: torch.Tensor, r2: torch.Tensor, rotary_mode: str = "half") -> torch.Tensor:
     """r1 * input + r2 * turned(input), where half mode turns (a, b), the halves of the last axis, to (-b, a), and
     interleave mode so each pair of neighbours.
@@ -175,7 +188,7 @@ def npu_rotary_mul(input: torch.Tensor, r1: torch.Tensor, r2: torch.Tensor, rota
     return (r1.float() * input.float() + r2.float() * turned.float()).to(input.dtype)
 
 
-@counted
+@_kernel
 def npu_geglu(self: torch.Tensor, dim: int = -1, approximate: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """(left * gelu(right), gelu(right)) of the two halves of `dim`; approximate 1 is the tanh form, 0 the exact one.
 
@@ -191,7 +204,7 @@ def npu_geglu(self: torch.Tensor, dim: int = -1, approximate: int = 1) -> tuple[
     return (left * gate).to(self.dtype), gate.to(self.dtype)
 
 
-@counted
+@_kernel
 def npu_grouped_matmul(
     x: list[torch.Tensor],
     weight: list[torch.Tensor],

@@ -23,32 +23,35 @@ class Progress:
     """The epochs, batches and steps that are done. Accelerate's save_state and load_state keep it in ``FILE``.
 
     A run that goes on reads the batches of its epoch anew and passes by those that are done, with the random states
-    that epoch began with: so shuffles, augmentations and noise are those of a run that was never interrupted.
+    that epoch began with: so shuffles, augmentations and noise are those of a run that was never interrupted. Where
+    workers live on from epoch to epoch (--persistent_data_loader_workers), the order of the images is another.
     """
 
     def __init__(self, args: Any, accelerator: Any, loader: Any, dataset: Any):
         self.args, self.accelerator, self.loader, self.dataset = args, accelerator, loader, dataset
         self.epoch = self.batch = self.step = 0  # whole epochs that are done, batches of the next one, steps
-        self.saved: dict[str, Any] = {}
+        self.random: dict[str, Any] = {}  # to go on with: as the epoch began, and as the state was saved
+        self.losses: list[float] = []
         accelerator.register_save_state_pre_hook(lambda models, weights, folder: self._save(Path(folder, FILE)))
         accelerator.register_load_state_pre_hook(lambda models, folder: self._load(Path(folder, FILE)))
 
     def begin(self, epoch: int, recorder: Any) -> None:
         """An epoch begins: at the state the run goes on from, if that is in it. ``recorder`` has the losses."""
         self.epoch, self.recorder = epoch, recorder
-        if self.saved:
-            recorder.loss_list, recorder.loss_total = self.saved["losses"], math.fsum(self.saved["losses"])
-            self._set_random("began" if self.batch else "now")
+        if self.losses:
+            recorder.loss_list, recorder.loss_total = self.losses, math.fsum(self.losses)
+            self.losses = []
+        self._set_random("began" if self.batch else "now")
         self.began = self._random()
 
     def passes_by(self, number: int) -> bool:
         """Whether the batch of this number, from 0, was done before the state was saved."""
         self.number = number
-        if number + 1 == self.batch and self.saved:
+        if number + 1 == self.batch:
             self._set_random("now")
         if number < self.batch:
             return True
-        self.batch, self.saved = 0, {}
+        self.batch, self.random = 0, {}
         return False
 
     def collect(self, step: int, loss: torch.Tensor) -> None:
@@ -80,7 +83,8 @@ class Progress:
             file.write_text(json.dumps(self.collected))
 
     def _load(self, file: Path) -> None:
-        """Raises ValueError where nothing is left to train."""
+        """Raises ValueError where nothing is left to train, and where one process would go on for several or several
+        for one: the names of the weights differ then."""
         if not file.is_file():
             self.accelerator.print(f"no {file}: the weights are trained on, from step 0")
             return
@@ -89,13 +93,19 @@ class Progress:
         if self.step >= self.args.max_train_steps:
             what = f"{file.parent} is at step {self.step} of {self.args.max_train_steps}: nothing is left to train"
             raise ValueError(f"{what}; give more epochs or steps")
+        before, now = saved["of"]["processes"], self.accelerator.num_processes
+        if before != now and 1 in (before, now):
+            raise ValueError(f"{file.parent} was saved with {before} processes, this run has {now}: take as many")
         if saved["of"] == self._of():
-            self.saved = saved
+            self.random, self.losses = saved["random"][self.accelerator.process_index], saved["losses"]
         else:
-            steps = math.ceil(len(self.loader) / self.args.gradient_accumulation_steps)
-            self.epoch, self.batch = self.step // steps, self.step % steps * self.args.gradient_accumulation_steps
-            self.accelerator.print(f"{file}: of {saved['of']}, now {self._of()}: other batches than they would have been")
-        if self.loader.num_workers == 0 or self.loader.persistent_workers:  # else the workers of each epoch start anew
+            of, batches = self._of(), len(self.loader)
+            self.accelerator.print(f"{file}: saved with {saved['of']}, now {of}: the batches to come are others")
+            steps = math.ceil(batches / of["batches a step"])
+            self.epoch, self.batch = self.step // steps, self.step % steps * of["batches a step"]
+            mean = math.fsum(saved["losses"]) / len(saved["losses"])
+            self.losses = [mean] * (batches if self.epoch else self.batch)
+        if self.loader.num_workers == 0:  # workers start with a new copy of the data set each epoch
             for epoch in range(1, self.epoch + 1):
                 self.dataset.set_current_epoch(epoch)
         self.accelerator.print(f"going on after step {self.step}: in epoch {self.epoch + 1}, after batch {self.batch}")
@@ -116,7 +126,9 @@ class Progress:
         return {"python": random.getstate(), "numpy": [name, words.tolist(), *rest], **states}
 
     def _set_random(self, when: str) -> None:
-        states = self.saved["random"][self.accelerator.process_index][when]
+        if not self.random:
+            return
+        states = self.random[when]
         version, words, rest = states["python"]
         random.setstate((version, tuple(words), rest))
         np.random.set_state(tuple(states["numpy"]))

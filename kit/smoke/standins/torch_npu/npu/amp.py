@@ -20,8 +20,8 @@ class GradScaler(kit_standin.amp.GradScaler):
     """torch's scaler but for what decides: a flag of this process, `_has_overflow`, and not torch's `found_inf`.
 
     unscale_() sets the flag, a step is skipped by either, update() goes by the flag alone and clears it. Processes
-    exchange it only where the chip has no inf and NaN (npu/amp/grad_scaler.py of the wheel, `_sync_dist_overflow_count`).
-    With `dynamic=False` gradients are unscaled, nothing is checked and the scale stays.
+    exchange it only where the chip has no inf and NaN (`_sync_dist_overflow_count` in the wheel's grad_scaler.py). With
+    `dynamic=False` gradients are unscaled, nothing is checked and the scale stays.
     """
 
     def __init__(
