@@ -179,8 +179,23 @@ def choose_device(name: str) -> str:
     return name
 
 
+class Dtypes:
+    """Stands for torch among a script's constants: `torch.float16` there is "torch.float16"."""
+
+    def __getattr__(self, name: str) -> str:
+        return f"torch.{name}"
+
+
+dtypes = Dtypes()
+
+
 def check_dtype(device: str, name: str) -> None:
-    """Raises Mistake for float16 on a CPU where this PyTorch cannot (2.1 has no convolution in it)."""
+    """Raises Mistake for what is no dtype to compute in, and for float16 on a CPU where this PyTorch cannot (2.1 has no
+    convolution in it)."""
+    if name not in OPTIONS["dtype"]["choices"]:
+        raise Mistake(
+            f"DTYPE: {name}: give one of {', '.join(OPTIONS['dtype']['choices'])}, as --dtype or in the script"
+        )
     if device == "cpu" and name == "float16":
         import torch
 
@@ -223,6 +238,8 @@ def parse_options(
         description=description,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    if "dtype" in defaults:  # a dtype of torch, or its name
+        defaults = {**defaults, "dtype": str(defaults["dtype"]).rpartition(".")[2]}
     for name, keywords in {**OPTIONS, **more}.items():
         if name in defaults:
             parser.add_argument(f"--{name}", default=defaults[name], **keywords)

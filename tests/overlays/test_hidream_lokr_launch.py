@@ -328,6 +328,24 @@ def test_it_checks_trains_and_keeps_a_log(launch: Any, tree: Path) -> None:
     assert launch("--check").stdout == "the settings are good\n"
 
 
+def test_it_reports_the_speed_as_the_others_do(launch: Any, tree: Path) -> None:
+    """From the bar that SimpleTuner draws, and with what the run's own configuration says."""
+    bar = "Epoch 1/3, Steps:  {}%|###   | {}/3 [00:0{}<00:02,  2.00s/it, lr=4e-5, step_loss=0.{}]"
+    bars = "\\r".join(bar.format(33 * step, step, 2 * step, step) for step in (1, 2, 3))
+    write(tree, {"simpletuner/train.sh": f"printf '{bars}\\n'\n".replace("%|", "%%|")})
+    done = launch("--gradient_accumulation_steps=2", "--data.resolution=512", "--resolution=512")
+    assert (done.returncode, done.stderr) == (0, "")
+    said = done.stdout.splitlines()[-4:]
+    assert said[:3] == [
+        "Final Performance images/sec : 1",
+        "Final Train Loss : 0.3",
+        "Settings : 1 card, batch 1, bf16, 512 px, gradient checkpointing",
+    ]
+    assert said[3].startswith("E2E Training Duration sec : ")
+    (log,) = (tree / "out").glob("train_*.log")
+    assert log.read_text("utf-8").splitlines()[-4:] == said
+
+
 def test_it_fails_where_training_fails(launch: Any) -> None:
     done = launch(FAKE_STATUS="3")
     assert done.returncode == 3 and "error: training failed with exit status 3" in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import re
 import subprocess
 import sys
 from argparse import Namespace
@@ -81,7 +82,9 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
 def constants(path: Path) -> dict[str, object]:
     body = ast.parse(path.read_text("utf-8")).body
-    return {node.targets[0].id: node.value.value for node in body if isinstance(node, ast.Assign)}
+    values = {node.targets[0].id: node.value for node in body if isinstance(node, ast.Assign)}
+    plain = {name: value.value for name, value in values.items() if isinstance(value, ast.Constant)}
+    return {**{name: ast.unparse(value) for name, value in values.items()}, **plain}
 
 
 @pytest.mark.parametrize("device", ["npu", "cuda", "cpu"])
@@ -91,13 +94,32 @@ def test_constants_are_the_seeds(device, tmp_path):
         "MODEL_PATH": "stabilityai/stable-diffusion-3.5-large",
         "OUTPUT_PATH": "./infer_result",
         "DEVICE": device,
-        "DTYPE": "bfloat16" if device == "cpu" else "float16",
+        "DTYPE": "torch.bfloat16" if device == "cpu" else "torch.float16",
     }
     assert constants(tree / TEXT) == common
     assert constants(tree / IMAGE) == {**common, "IMAGE_PATH": "cat.png"}
     assert constants(tree / LORA) == {**common, "LORA_WEIGHTS": "./output/pytorch_lora_weights.safetensors"}
     small = {name.lower(): value for name, value in common.items()}
     assert constants(tree / DISTRIB) == {**small, "lora_weights": ""}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("torch.float16", "loading"),  # as the seed shows
+        ('"float16"', "loading"),
+        ("torch.float61", "DTYPE: float61: give one of bfloat16, float16, float32"),
+        ('"half"', "DTYPE: half: give one of bfloat16, float16, float32"),
+    ],
+)
+def test_dtype_may_be_torchs_or_its_name(script: str, written: str, said: str, infer, tmp_path: Path) -> None:
+    path = tmp_path / "tree" / script
+    text, edited = re.subn(r"(?m)^(DTYPE|dtype) = .*$", rf"\1 = {written}", path.read_text())
+    assert edited == 1
+    path.write_text(text)
+    done = infer(script, *(["--lora", "lora"] if script == EVALUATE else []))
+    assert said in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("device", ["npu", "cuda", "cpu"])

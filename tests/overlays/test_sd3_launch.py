@@ -265,6 +265,7 @@ def test_deepspeeds_own_settings_follow_the_launch_script():
     assert settings["zero_optimization"]["stage"] == 2
     assert settings["fp16"]["enabled"] == settings["bf16"]["enabled"] == "auto"
     assert settings["fp16"]["initial_scale_power"] == 16  # left out it is 32, and the first steps are skipped
+    assert settings["zero_allow_untested_optimizer"] is True  # --optimizer=prodigy is none that ZeRO knows
     for name in ("gradient_accumulation_steps", "gradient_clipping", "train_batch_size"):
         assert settings[name] == "auto"
 
