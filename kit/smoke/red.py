@@ -34,18 +34,19 @@ def red(
 ) -> Iterator[RedReport]:
     """Leave each fix (those named, or all) out in turn. ``files``: for each upstream, the fixed files as they are at
     the pin."""
-    plans = {plan.fix: plan for plan in run.smoke.red}
     for step in run.recipe.fix:
         if not run.recipe.chosen(step, run.device.name) or (names and step.id not in names):
             continue
-        plan = plans.get(step.id)
-        if plan is None:
-            yield RedReport(step.id, None, "unproven: the recipe names no run that fails without it")
-        elif plan.devices and run.device.name not in plan.devices:
-            yield RedReport(step.id, None, f"unproven on {run.device.name}: it shows on {', '.join(plan.devices)}")
-        elif step.id in locked.without:
+        plans = [plan for plan in run.smoke.red if plan.fix == step.id]
+        here = [plan for plan in plans if not plan.devices or run.device.name in plan.devices]
+        if step.id in locked.without:
             yield RedReport(step.id, None, "not in this workspace: left out with --without")
-        else:
+        elif not plans:
+            yield RedReport(step.id, None, "unproven: the recipe names no run that fails without it")
+        elif not here:
+            shown = ", ".join(dict.fromkeys(device for plan in plans for device in plan.devices))
+            yield RedReport(step.id, None, f"unproven on {run.device.name}: it shows on {shown}")
+        for plan in here if step.id not in locked.without else ():
             yield _red(run, plan, files)
 
 
