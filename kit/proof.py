@@ -83,6 +83,7 @@ class ParityCase:
     upstream: tuple[str, ...] = ()  # the command in the tree without any fix, where it is another
     images: int = 8  # of its data set
     batch: int = 2  # images a process takes at once, where there are several
+    one: tuple[str, ...] = ("batch", "accumulation")  # what one process takes more of, to equal several
     within: float = 1e-4  # relative: how far weights may be that were summed in another order
     engine: str = ""  # what several processes train with: one of ENGINES
     checkpoint: str = ""  # the folder of the checkpoint of `{step}`

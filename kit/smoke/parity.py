@@ -145,14 +145,14 @@ def _processes(run: Run, case: ParityCase, files: Files) -> Iterator[Row]:
     if case.engine:
         yield row(f"trained by {case.engine}", watched.engine(natural.ranks, case.engine))
     several = _train(run, case, "several", Shape.of(case, PROCESSES), by_image=True)
-    words = " ".join(run.smoke.command(case.run, run.device.name))
-    for key, what, shape in (
-        ("{batch}", f"one with {PROCESSES} times the batch", Shape.of(case)),
-        ("{accumulation}", f"one that accumulates {PROCESSES} batches", Shape.of(case, accumulation=PROCESSES)),
-    ):
-        if key in words:
-            one = _train(run, case, key.strip("{}"), shape, by_image=True)
-            yield _near(case, f"{PROCESSES} processes = {what}", several, one, run)
+    ones = {
+        "batch": (f"one with {PROCESSES} times the batch", Shape.of(case)),
+        "accumulation": (f"one that accumulates {PROCESSES} batches", Shape.of(case, accumulation=PROCESSES)),
+    }
+    for name in case.one:
+        what, shape = ones[name]
+        one = _train(run, case, name, shape, by_image=True)
+        yield _near(case, f"{PROCESSES} processes = {what}", several, one, run)
 
 
 def _resumed(run: Run, case: ParityCase, files: Files) -> Iterator[Row]:

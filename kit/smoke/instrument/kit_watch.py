@@ -207,16 +207,30 @@ def called(method: Any) -> Any:
     return run
 
 
+def parts_of(value: Any) -> Iterator[list[Any]]:
+    """The sources row by row of each tensor that a call is given; a list with a tensor a sample is one, too."""
+    if isinstance(value, torch.Tensor):
+        rows = kit_rows.of(value)
+        if rows is not None:
+            yield list(rows.sources)
+    elif isinstance(value, (list, tuple)):
+        known = [kit_rows.of(each) if isinstance(each, torch.Tensor) else None for each in value]
+        if known and all(rows is not None and len(rows.sources) == 1 for rows in known):
+            yield [rows.sources[0] for rows in known]
+        else:
+            for each in value:
+                yield from parts_of(each)
+    elif isinstance(value, dict):
+        yield from parts_of(list(value.values()))
+
+
 def forward(args: Any, kwargs: Any) -> None:
-    """Say from what each row of the trained model's input was made."""
-    count = len(State.batch.images) if State.batch else 0
-    rows: list[Any] = [NOTHING] * count
-    for tensor in (*kit_rows._tensors(args), *kit_rows._tensors(kwargs)):
-        known = kit_rows.of(tensor)
-        size = len(known.sources) if known else 0
-        if size > count and not any(rows):
-            count, rows = size, [NOTHING] * size
-        rows = [old | new for old, new in zip(rows, kit_rows.sources(tensor, count))]
+    """Say from what each row of the trained model's input was made; what has one row is for all of them."""
+    parts = list(parts_of([list(args), kwargs]))
+    rows: list[Any] = [NOTHING] * max(map(len, parts), default=1)
+    for part in parts:
+        for number in range(len(rows) if len(part) == 1 else len(part)):
+            rows[number] = rows[number] | part[number % len(part)]
     kinds = {"images": "image", "captions": "caption", "noise": "noise"}
     split = [{kind: sorted(of_kind(row, word)) for kind, word in kinds.items()} for row in rows]
     say("forward", loader=State.loader, epoch=State.epoch, rows=split)
