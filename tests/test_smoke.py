@@ -225,7 +225,6 @@ def test_a_red_is_forked_from_what_has_not_the_fix(tmp_path: Path, file: str, on
     )
     fixed = replace(given.recipe, fix=(FixStep("weights-pop", (TreePath(file),), "up"),))
     folder = replace(given.smoke, folder="up/examples")
-    given.out.mkdir()
     with smoke.serving(replace(given, recipe=fixed, smoke=folder), tmp_path / "forks") as run:
         report = red._red(run, Red("weights-pop", "never", ("one",), online=online), {})
     assert report.shown and tails(report.steps) == [ran]

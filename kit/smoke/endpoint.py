@@ -33,7 +33,7 @@ def no_hub() -> Iterator[tuple[str, list[str]]]:
             """Not on the terminal."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)  # seconds until it sees the end
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}", requests

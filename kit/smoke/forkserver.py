@@ -52,7 +52,8 @@ class Server:
         self, command: Sequence[str], cwd: Path, environment: Mapping[str, str], log: Path, limit: float
     ) -> process.Done:
         """Run a command as `process.run` does, with the clients first on its PATH. A file that the variable
-        KIT_INSTRUMENT names is executed in each rank before its script. Raises KitError where the zygote has ended."""
+        KIT_INSTRUMENT names is executed before every script that is forked: in each rank, and in a launch script's own
+        `python check.py`, whose output the launch script may read. Raises KitError where the zygote has ended."""
         self.wait()
         path = f"{self.folder / 'bin'}{os.pathsep}{environment.get('PATH', os.defpath)}"
         return process.run(command, cwd, {**environment, "PATH": path}, log, limit)

@@ -80,6 +80,11 @@ class Run:
         """How a verdict reached here must be qualified: through a stand-in, or not at all."""
         return "through the stand-in" if self.standin else ""
 
+    @property
+    def calls(self) -> Path:
+        """Where the processes of a step say how often they called what of the stand-in: kit_standin, report."""
+        return self.out / "calls.jsonl"
+
     def fill(self, text: str) -> str:
         places = {"tiny": str(self.tiny), "out": str(self.out), "device": self.device.device}
         return re.sub(r"\{(\w+)\}", lambda match: places.get(match[1], match[0]), text)
@@ -96,7 +101,8 @@ def begin(recipe: Recipe, device: Device, workspace: Path, work: Path) -> Iterat
     standin = standins.variables(device, made.python) if missing else {}
     run = Run(recipe, recipe.smoke, device, made, workspace / recipe.smoke.folder, work / "out", tiny, standin)
     with serving(run, work / "forks") as running:
-        build_tiny(recipe.smoke.tiny, made.python, tiny)
+        python, variables = _python(running)
+        build_tiny(recipe.smoke.tiny, python, tiny, variables)
         yield running
 
 
@@ -107,10 +113,19 @@ def serving(run: Run, folder: Path) -> Iterator[Run]:
     if not run.smoke.imports or not (run.device.name == "cpu" or run.standin):
         yield replace(run, server=None)
         return
+    run.out.mkdir(parents=True, exist_ok=True)
     variables = {each.name: each.value for each in run.device.environment if "$" not in each.value}
     environment = {**variables, **_variables(run, "http://localhost", offline=True)}
     with serve(run.environment.path / "bin", run.smoke.imports, environment, folder) as server:
         yield replace(run, server=server)
+
+
+def _python(run: Run) -> tuple[Path, dict[str, str]]:
+    """What runs kit's own scripts in the reference environment, in forks if there is a server, and its variables."""
+    if not run.server:
+        return run.environment.python, environment.variables()
+    run.server.wait()
+    return run.server.python, _variables(run, "http://localhost", offline=True)
 
 
 def families() -> list[str]:
@@ -118,10 +133,10 @@ def families() -> list[str]:
     return sorted(path.stem for path in (HERE / "tiny").glob("*.py") if path.stem != "parts")
 
 
-def build_tiny(family: str, python: Path, folder: Path) -> None:
+def build_tiny(family: str, python: Path, folder: Path, variables: Mapping[str, str] | None = None) -> None:
     """Write the tiny model of ``family`` to ``folder``. Raises KitError with the builder's own last line."""
     command = [str(python), str(HERE / "tiny" / f"{family}.py"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment.variables())
+    done = subprocess.run(command, capture_output=True, text=True, env=variables or environment.variables())
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise KitError(f"the tiny {family} could not be built: {last}", " ".join(command))
@@ -152,6 +167,7 @@ def in_turn(run: Run, steps: Sequence[SmokeStep], online: Collection[str]) -> It
 
 def _step(run: Run, step: SmokeStep, before: Mapping[str, Mapping[str, float]], online: bool) -> StepReport:
     run.out.mkdir(parents=True, exist_ok=True)
+    run.calls.unlink(missing_ok=True)
     for source, target in step.copy.items():
         if Path(run.fill(source)).exists():
             shutil.copytree(run.fill(source), run.fill(target), dirs_exist_ok=True)
@@ -292,10 +308,9 @@ def _look_at(run: Run, step: SmokeStep) -> dict[str, Any]:
 
 def look(run: Run, wanted: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """What `look.py` reads in the run's own environment. Raises KitError with its last line."""
-    python = run.server.python if run.server else run.environment.python
+    python, variables = _python(run)
     command = [str(python), str(HERE / "look.py"), json.dumps(wanted)]
-    given = _variables(run, "http://localhost", offline=True) if run.server else environment.variables()
-    done = subprocess.run(command, capture_output=True, text=True, env=given)
+    done = subprocess.run(command, capture_output=True, text=True, env=variables)
     if done.returncode:
         raise KitError(f"the results of a run cannot be read: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
     looked: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -305,8 +320,7 @@ def look(run: Run, wanted: Mapping[str, Sequence[str]]) -> dict[str, Any]:
 def _calls(run: Run) -> dict[str, int]:
     """How often each function of the stand-in was called in this step, over all its processes."""
     counted: dict[str, int] = {}
-    file = run.out / "calls.jsonl"
-    for line in file.read_text("utf-8").splitlines() if file.exists() else ():
+    for line in run.calls.read_text("utf-8").splitlines() if run.calls.exists() else ():
         for name, count in json.loads(line)["calls"].items():
             counted[name] = counted.get(name, 0) + count
     return counted
@@ -317,8 +331,6 @@ def _variables(run: Run, hub: str, offline: bool) -> dict[str, str]:
     ``offline`` not that."""
     dropped = re.compile(r"HF_|HUGGING|TRANSFORMERS_|DIFFUSERS_|WANDB|.*_proxy$", re.I)
     kept = {key: value for key, value in environment.variables().items() if not dropped.match(key)}
-    calls = run.out / "calls.jsonl"
-    calls.unlink(missing_ok=True)
     modules = [run.fill(run.smoke.modules), run.standin.get("PYTHONPATH", "")]
     paths = [*map(str, run.imports), *filter(None, modules)]
     return {
@@ -333,6 +345,6 @@ def _variables(run: Run, hub: str, offline: bool) -> dict[str, str]:
         "http_proxy": hub,
         "https_proxy": hub,
         "no_proxy": "127.0.0.1,localhost",
-        "KIT_STANDIN_CALLS": str(calls),
+        "KIT_STANDIN_CALLS": str(run.calls),
         "TORCH_EXTENSIONS_DIR": str(run.environment.extensions),
     }
