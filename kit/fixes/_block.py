@@ -274,6 +274,14 @@ class Block:
             inner = node
         return False
 
+    def loop_of_backward(self, node: cst.CSTNode) -> bool:
+        """Whether a node is a loop that trains."""
+        return isinstance(node, cst.For) and ".backward(" in self.module.code_for_node(node)
+
+    def line(self, statement: cst.CSTNode) -> str:
+        """A statement's code, without what stands above it."""
+        return self.module.code_for_node(statement.with_changes(leading_lines=())).strip()
+
     def name(self, statement: cst.CSTNode) -> str:
         """The name of the function that a statement defines; "" for other statements."""
         return statement.name.value if isinstance(statement, cst.FunctionDef) else ""

@@ -192,7 +192,8 @@ def pop_stripped(tree: ast.Module) -> ast.Module:
     return tree
 
 
-# checkpoint-rotation: what looks at the limit also looks who it is, unless only the main process comes there.
+# checkpoint-rotation: what looks at the limit also looks who it is, unless only the main process comes there; it stands
+# below the save, and looks at all folders but the one just saved.
 
 
 def rotation_lacking(tree: ast.Module) -> list[int]:
@@ -214,9 +215,15 @@ def rotation_lacking(tree: ast.Module) -> list[int]:
                 visit(child, alone)
 
     visit(tree, False)
-    return found
+    for _, block, index in places(tree):
+        node = block[index]
+        if isinstance(node, ast.If) and LIMITS & set(terms(node.test)):
+            saved = "accelerator.save_state" in [called(other) for other in block[:index]]
+            found += [node.lineno] * (not saved or OTHERS not in ast.unparse(node))
+    return sorted(set(found))
 
 
+OTHERS = " and d != os.path.basename(save_path)"
 LIMITS = {"args.checkpoints_total_limit is not None", "args.checkpoints_total_limit"}
 
 
@@ -230,6 +237,12 @@ def is_and(test: ast.expr) -> bool:
 
 
 def rotation_stripped(tree: ast.Module) -> ast.Module:
+    """Nobody is asked who they are, all folders are listed, and this before the folder to save to has its name."""
+    for _, block, index in list(places(tree)):
+        node = block[index]
+        if isinstance(node, ast.If) and LIMITS & set(terms(node.test)) and OTHERS in ast.unparse(node):
+            named = next((at for at, each in enumerate(block) if ast.unparse(each).startswith("save_path = ")), index)
+            block.insert(named, parse(ast.unparse(block.pop(index)).replace(OTHERS, "").encode()).body[0])
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and is_and(node.test) and LIMITS & set(terms(node.test)):
             node.test.values = [each for each in node.test.values if ast.unparse(each) != MAIN]

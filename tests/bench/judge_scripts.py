@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 
 import judge
+import judge_data
 
 ANY = "torch.accelerator.is_available()"
 CUDA = "torch.cuda.is_available()"
@@ -362,6 +363,7 @@ def dtype_stripped(tree: ast.Module) -> ast.Module:
 
 
 LACKING: dict[str, Callable[[ast.Module], list[int]]] = {
+    **judge_data.LACKING,
     "accelerator-cache": cache_lacking,
     "deepspeed-resume": resume_lacking,
     "device-package": package_lacking,
@@ -376,6 +378,7 @@ LACKING: dict[str, Callable[[ast.Module], list[int]]] = {
     "validation-dtype": dtype_lacking,
 }
 STRIPPED: dict[str, Callable[[ast.Module], ast.Module]] = {
+    **judge_data.STRIPPED,
     "accelerator-cache": cache_stripped,
     "deepspeed-resume": resume_stripped,
     "device-package": package_stripped,

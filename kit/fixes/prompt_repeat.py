@@ -1,0 +1,116 @@
+"""Repeat the one prompt of all images from what it was before training, not from the last batch's."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kit.fixes import Options, Site, Splice
+from kit.fixes._ast import text
+
+if TYPE_CHECKING:
+    from kit.fixes._block import Block
+
+TITLE = "repeat the one prompt as it was before training"
+WHY = """\
+Without captions of their own all images share one prompt, encoded before training and repeated for each batch:
+`prompt_embeds = prompt_embeds.repeat(len(prompts), 1, 1)` gives the name its own repetition, and the next batch repeats
+that. With a batch of two the second step has four prompts and dies: `The size of tensor a (2) must match the size of
+tensor b (4)`. Kept as a list (Z-Image) it grows as fast without a word, until memory ends. Upstream mended FLUX.2 and
+Klein so (#13712): what is repeated has a name of its own."""
+LINKS = ("https://github.com/huggingface/diffusers/pull/13712",)
+NEEDS = ()
+GENERAL = True
+
+_OWN = "static_"  # upstream's prefix
+_COMMENT = "# Repeated for each batch, which must not find what the last one made of them."
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A statement in the `else` of ``test`` that gives ``name`` a repetition of ``source``."""
+
+    line: int
+    name: str
+    source: str
+    test: str
+    refuses: str
+
+
+def sites(tree: ast.Module, options: Options) -> list[Site]:
+    """Where a loop that trains repeats the prompts for a batch, in the `else` of an `if` that takes them from a cache;
+    in order where it repeats something that it does not change."""
+    return [
+        Site(each.line, each.source != each.name, (each.name,), each.refuses if each.source == each.name else "")
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for loop in function.body
+        for each in _repeats(loop)
+    ]
+
+
+def _repeats(loop: ast.stmt) -> list[Repeat]:
+    """Those in a loop among a function's own statements."""
+    if not isinstance(loop, ast.For) or ".backward(" not in text(loop):
+        return []
+    found = []
+    changed = _given(loop.body)
+    for choice in ast.walk(loop):
+        names = _given(choice.body) if isinstance(choice, ast.If) else set()
+        for statement in choice.orelse if isinstance(choice, ast.If) else ():
+            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+                name, source = statement.targets[0].id, _source(statement.value)
+                if source and name in names:
+                    asked = {node.id for node in ast.walk(choice.test) if isinstance(node, ast.Name)}  # type: ignore
+                    refuses = "what the `if` around it asks changes in the loop" if asked & changed else ""
+                    found.append(Repeat(statement.lineno, name, source, text(choice.test), refuses))  # type: ignore
+    return found
+
+
+def _given(body: list[ast.stmt]) -> set[str]:
+    assigned = [node for statement in body for node in ast.walk(statement) if isinstance(node, ast.Name)]
+    return {node.id for node in assigned if isinstance(node.ctx, ast.Store)}
+
+
+def _source(value: ast.expr) -> str:
+    """What an expression repeats: `x.repeat(…)`, or each of `x` several times in a list; "" for others."""
+    node: ast.expr | None = None
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr.startswith("repeat"):
+        node = value.func.value
+    elif isinstance(value, ast.ListComp) and len(value.generators) == 2:
+        node = value.generators[0].iter
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def edits(block: Block, options: Options) -> Iterator[Splice]:
+    """The repetitions, and above the loop (which is gone through after what is in it) what they repeat."""
+    if block.in_else() and any(block.loop_of_backward(node) for node in block.enclosing):
+        given = _given([block.read(each) for each in block.body(block.enclosing[-2])])
+        for index, statement in enumerate(block.statements):
+            node = block.read(statement) if block.named(statement) else None
+            if (
+                isinstance(node, ast.Assign)
+                and (name := text(node.targets[0])) in given
+                and _source(node.value) == name
+            ):
+                code = re.sub(rf"(= |in ){name}\b", rf"\g<1>{_OWN}{name}", block.line(statement), count=1)
+                above = statement.leading_lines  # type: ignore[attr-defined]
+                yield Splice(index, index + 1, [block.parse(f"{code}\n")[0].with_changes(leading_lines=above)])
+    for index, statement in enumerate(block.statements if block.owner() else ()):
+        if not block.loop_of_backward(statement):
+            continue
+        kept: dict[str, list[str]] = {}
+        earlier = "".join(map(block.line, block.statements[:index]))
+        for each in _repeats(block.read(statement)):
+            line = f"{each.source} = {each.name}"
+            if each.source == _OWN + each.name and line not in earlier:
+                kept.setdefault(each.test, []).append(f"    {line}")
+        for test, lines in kept.items():
+            code = "\n".join(["pass", _COMMENT, f"if not ({test}):" if " " in test else f"if not {test}:", *lines])
+            blank, _ = block.leading(statement)
+            new = block.parse(f"{code}\n")[1]
+            lines = [*blank, *new.leading_lines]  # type: ignore
+            yield Splice(index, index, [new.with_changes(leading_lines=lines)], counted=False)

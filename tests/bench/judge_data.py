@@ -1,0 +1,131 @@
+"""The judge of the fixes about what is trained on: as `judge_scripts.py`, whose words and rules hold.
+
+A fix that moves or rewrites statements is taken out by writing them as they were, by text: upstream's is known.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+
+import judge
+
+# sample-caches: nothing that a loop over batches reads is indexed by the number of the batch.
+
+BATCH = r"batch\['indices'\]"
+UNDONE = [  # in lines as `ast` writes them
+    (rf"cache_samples\((\w+), {BATCH}, (.*\.latent_dist)\.parameters\)", r"\1.append(\2)"),
+    (rf"cache_samples\((\w+), {BATCH}, (.*?)(?:, dim=\d)?\)$", r"\1.append(\2)"),
+    (
+        rf"(\w+)\.update\(\(\(index, (\w+)\[i::len\({BATCH}\)\]\) for i, index in enumerate\({BATCH}\)\)\)",
+        r"\1.append(\2)",
+    ),
+    (r"for cache, values in zip\((\w+), (.*)\):\n +cache\.append\(values\)", r"\1.append(\2)"),
+    (rf"DiagonalGaussianDistribution\(cached_batch\((\w+), {BATCH}\)\)", r"\1[step]"),
+    (rf"cached_batch\((\w+), {BATCH}(?:, dim=\d)?\)", r"\1[step]"),
+    (r"\(cache\[step\] for cache in (\w+)\)", r"\1[step]"),
+    (
+        rf"(\w+) = \[(\w+)\[index\] for index in {BATCH}\]\n +\1 = \[row for rows in zip\(\*\1\) for row in rows\]",
+        r"\1 = \2[step]",
+    ),
+    (rf"(\w+)\.expand\(len\({BATCH}\), -1, -1\)", r"\1"),
+    (r"\n +text_ids = text_ids\[0\]", ""),
+    (r"\n +\w+\['indices'\] = \[example\['index'\] for example in \w+\]", ""),
+    (r"\n +\w+\['index'\] = index", ""),
+    (r"(\w*cache\w*) = (?:\{\}|\(\{\}(?:, \{\})*\))$", r"\1 = []"),
+    (r"from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution\n", ""),
+]
+HELPERS = ("cache_samples", "cached_batch")
+
+
+def caches_lacking(tree: ast.Module) -> list[int]:
+    lines = []
+    for loop in ast.walk(tree):
+        found = (
+            re.match(r"for \(?(\w+), batch\)? in enumerate\(\w*loader\w*\):", judge.short(ast.unparse(loop)))
+            if isinstance(loop, ast.For)
+            else None
+        )
+        for node in ast.walk(loop) if found else ():
+            if (
+                isinstance(node, ast.Subscript)
+                and ast.unparse(node.slice) == found[1]
+                and "cache" in ast.unparse(node.value)
+            ):
+                lines.append(node.lineno)
+    return sorted(set(lines))
+
+
+def caches_stripped(tree: ast.Module) -> ast.Module:
+    tree.body = [node for node in tree.body if getattr(node, "name", "") not in HELPERS]
+    text = ast.unparse(tree)
+    for pattern, put in UNDONE:
+        text = re.sub(pattern, put, text, flags=re.MULTILINE)
+    return ast.parse(text)
+
+
+# rank-noise: below the last `accelerator.prepare` above the loop that trains, of a script that seeds all alike.
+
+APART = re.compile(
+    r"\n +if [\w.]+ is not None and \w+\.process_index > 0:\n +torch\.manual_seed\([\w.]+ \+ \w+\.process_index\)"
+)
+
+
+def noise_lacking(tree: ast.Module) -> list[int]:
+    imported = any(
+        "set_seed" in ast.unparse(n) and "accelerate" in ast.unparse(n)
+        for n in tree.body
+        if isinstance(n, ast.ImportFrom)
+    )
+    lines = []
+    for function in tree.body if imported else ():
+        text = ast.unparse(function) if isinstance(function, ast.FunctionDef) else ""
+        if "set_seed(args.seed)" in text and ".prepare(" in text and "accelerator.backward(" in text:
+            prepared = [at for at, node in enumerate(function.body) if prepares(node)]
+            if not prepared or not APART.search(
+                "\n " + ast.unparse(function.body[prepared[-1] + 1]).replace("\n", "\n ")
+            ):
+                lines.append(function.lineno)
+    return lines
+
+
+def prepares(node: ast.stmt) -> bool:
+    return (
+        not isinstance(node, (ast.For, ast.FunctionDef))
+        and re.search(r"accelerator\.prepare\(.*(loader|optimizer)", ast.unparse(node)) is not None
+    )
+
+
+def noise_stripped(tree: ast.Module) -> ast.Module:
+    return ast.parse(APART.sub("", ast.unparse(tree)))
+
+
+# prompt-repeat: no branch of a loop that trains repeats what it gave the same name for the last batch.
+
+GROWS = re.compile(r"(\w+) = (?:\1\.repeat\w*\(|\[(\w+) for \2 in \1 for )")
+KEPT = re.compile(r"\n +if not [\w.]+:(?:\n +static_(\w+) = \1(?=\n))+")
+
+
+def repeat_lacking(tree: ast.Module) -> list[int]:
+    loops = [node for node in ast.walk(tree) if isinstance(node, ast.For) and ".backward(" in ast.unparse(node)]
+    branches = [node.orelse for loop in loops for node in ast.walk(loop) if isinstance(node, ast.If)]
+    return sorted({node.lineno for block in branches for node in block if GROWS.match(ast.unparse(node))})
+
+
+def repeat_stripped(tree: ast.Module) -> ast.Module:
+    """Where all that a function keeps is what it repeats; upstream's own is kept elsewhere."""
+    text = ast.unparse(tree)
+    return ast.parse(KEPT.sub("", text).replace(" static_", " ") if KEPT.search(text) else text)
+
+
+LACKING: dict[str, Callable[[ast.Module], list[int]]] = {
+    "prompt-repeat": repeat_lacking,
+    "rank-noise": noise_lacking,
+    "sample-caches": caches_lacking,
+}
+STRIPPED: dict[str, Callable[[ast.Module], ast.Module]] = {
+    "prompt-repeat": repeat_stripped,
+    "rank-noise": noise_stripped,
+    "sample-caches": caches_stripped,
+}

@@ -1,0 +1,75 @@
+"""prompt-repeat: repeat the one prompt as it was before training."""
+
+from __future__ import annotations
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, run, satisfied
+
+NAME = "prompt-repeat"
+
+SCRIPT = """\
+def main(loader, captions, embeds, backward):
+    cache = list(loader)
+{kept}
+    # train
+    for epoch in range(2):
+        for step, prompts in enumerate(loader):
+            if {test}:
+                embeds = cache[step]
+            else:
+                embeds = {repeated}  # for the batch
+            accelerator.backward(embeds)
+"""
+KEPT = """
+    # Repeated for each batch, which must not find what the last one made of them.
+    if not {test}:
+        static_embeds = embeds
+"""
+
+
+def script(repeated: str, test: str = "captions", kept: str = "") -> str:
+    return SCRIPT.format(repeated=repeated, test=test, kept=kept)
+
+
+def repeated(id: str, text: str, test: str = "captions", negated: str = "captions") -> object:
+    after = text.replace("embeds.", "static_embeds.").replace("in embeds", "in static_embeds")
+    return case(id, script(text, test), script(after, test, KEPT.format(test=negated)))
+
+
+APPLIED = [
+    repeated("a tensor", "embeds.repeat(len(prompts), 1, 1)"),
+    repeated("another dimension, another test", "embeds.repeat(1, len(prompts))", "data.captions", "data.captions"),
+    repeated("each entry in turn", "embeds.repeat_interleave(len(prompts), dim=0)"),
+    repeated("a list", "[each for each in embeds for _ in prompts]", "captions is not None", "(captions is not None)"),
+]
+
+GROWING = script("embeds.repeat(len(prompts), 1, 1)")
+
+REFUSED = [
+    satisfied("there", script("static_embeds.repeat(len(prompts), 1, 1)", kept=KEPT.format(test="captions"))),
+    satisfied("as upstream does", script("static.repeat_interleave(len(prompts), dim=0)", kept="    static = embeds")),
+    gone("encoded for the batch", script("encode(prompts)")),
+    gone("no training", GROWING.replace("accelerator.backward", "print")),
+    gone("what the batch brought", "for batch in loader:\n    x = batch.x\n    x = x.repeat(2)\n    a.backward(x)\n"),
+    conflict("the test changes in the loop", "changes in the loop", 10, GROWING.replace("captions:", "step:")),
+    gone("a list of each once", script("[each for each in embeds]")),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)
+
+
+def test_it_does_not_grow() -> None:
+    given = APPLIED[3].values[0]
+    for text, wanted in ((given.before, [2, 4, 8, 16]), (given.after, [2, 2, 2, 2])):
+        sizes: list[int] = []
+        accelerator = type("Accelerator", (), {"backward": lambda self, embeds, to=sizes: to.append(len(embeds))})()
+        run(text, accelerator=accelerator)["main"]([["a", "b"]] * 2, None, ["one"], None)
+        assert sizes == wanted
