@@ -113,6 +113,23 @@ def test_the_trees_are_resolved_together_and_are_not_in_the_lock(place: Path, uv
     assert "-e" not in environment.lock_path(recipe.load(str(place))).read_text()
 
 
+def test_another_torch_is_another_python_and_lock(root: Root, uv: Path, kit: object) -> None:
+    """As the workspace was prepared: by an option, or by the default on its device."""
+    options = {"name": "torch", "default": "2.7.1", "choices": ["2.7.1", "2.1.0"], "meaning": "torch"}
+    other = {"python": "3.9", "packages": {"numpy": "1.26.4"}}
+    environment_ = {"python": "3.10", "packages": {"torch": "2.7.1", "peft": "0.17.1"}, "other": {'"2.1.0"': other}}
+    path = root.recipe(environment=environment_, option=[options])
+    assert kit("prepare", path, "--device", "cpu", "plain").status == 0  # type: ignore[operator]
+    assert kit("prepare", path, "--device", "cpu", "made", "--set", "torch=2.1.0").status == 0  # type: ignore[operator]
+    assert env(kit, path, "--device", "cpu", "plain", "--lock").status == 0
+    done = env(kit, path, "--device", "cpu", "made", "--lock")
+    assert done.out == f"wrote {path.with_suffix('')}/requirements-torch-2.1.0.txt\n"
+    calls = uv.read_text().splitlines()
+    assert "--python-version 3.9" in calls[-4] and calls[-3:] == ["torch==2.1.0", "peft==0.17.1", "numpy==1.26.4"]
+    assert env(kit, path, "--device", "cpu", "made").status == 0
+    assert "requirements-torch-2.1.0.txt" in uv.read_text().splitlines()[-2]
+
+
 def test_uv_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))

@@ -159,3 +159,15 @@ def test_extra_fixes(tmp_path: Path) -> None:
     with pytest.raises(KitError, match="has no extra fix 'mor'; did you mean 'more'") as refused:
         found.having(["mor"])
     assert refused.value.hint == "its extra fixes: more"
+
+
+def test_a_default_may_differ_by_device_and_brings_its_environment(root: Root) -> None:
+    option = {"name": "torch", "default": "2.1.0", "choices": ["2.7.1", "2.1.0"], "meaning": "torch"}
+    environment = {"python": "3.10", "packages": {"torch": "2.1.0"}, "other": {'"2.7.1"': {"python": "3.12"}}}
+    found = recipe.load(str(root.recipe(environment=environment, option=[{**option, "default_on": {"npu": "2.7.1"}}])))
+    assert (found.options("cpu"), found.options("npu")) == ({"torch": "2.1.0"}, {"torch": "2.7.1"})
+    at = {device: found.at(device).environment for device in ("cpu", "npu")}
+    assert (at["cpu"].python, at["cpu"].torch, at["cpu"].packages) == ("3.10", "", {"torch": "2.1.0"})
+    assert (at["npu"].python, at["npu"].torch, at["npu"].packages) == ("3.12", "2.7.1", {"torch": "2.7.1"})
+    assert found.at("npu", {"torch": "2.1.0"}).environment == at["cpu"]
+    assert found.options("npu", given={"torch": "2.1.0"}) == {"torch": "2.1.0"}

@@ -103,6 +103,8 @@ def main(device: str, cache: Path) -> Path:
         import torch
     except ImportError as error:
         fail(f"{sys.executable} has no torch ({error}): run this with the Python of the recipe's environment")
+    if not hasattr(torch._C, "_rename_privateuse1_backend"):
+        fail(f"PyTorch {torch.__version__} knows no device of a package: the stand-in needs 2.1 or newer")
     version = torch.__version__.split("+")[0] + "+kit.standin"
     source = (HERE / "backend.cpp").read_bytes()
     abi = sysconfig.get_config_var("SOABI") or sys.implementation.cache_tag
