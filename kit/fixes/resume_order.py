@@ -1,0 +1,256 @@
+"""Go on with the batch that comes next, in the order of the epoch that was interrupted, when a run is resumed."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from kit.fixes import Options, Site, Splice
+from kit.fixes._ast import text
+
+if TYPE_CHECKING:
+    import libcst as cst
+
+    from kit.fixes._block import Block
+
+TITLE = "resume with the batch that comes next"
+WHY = """\
+A resumed run starts the interrupted epoch over, in another order: some images are trained twice in it, others not at
+all. On several processes it does so at an epoch's end, too: there accelerate draws the order from a generator of its
+own, whose state no checkpoint has, and the order of the first epoch comes again. Older scripts pass by as many batches
+as are done, but of another order. Here each process saves, beside its random states, the states that the order was
+drawn from and how many batches it has had. Resumed, the order is drawn again and what is done is passed by; a run that
+is not interrupted stays as it was."""
+LINKS = (
+    "https://github.com/huggingface/accelerate/issues/2016",
+    "https://github.com/huggingface/accelerate/issues/3996",
+)
+NEEDS = ("torch", "os")
+GENERAL = True
+
+_CLASS, _NAME = "ResumableBatches", "train_batches"
+_CODE = f'''\
+class {_CLASS}:
+    """Hand out the batches of each epoch with their numbers; a resumed run goes on with the one that comes next."""
+
+    # An epoch's order is drawn as it starts, from torch's and Python's random numbers and, on several processes, from a
+    # generator of accelerate's. Those states are saved with each checkpoint. A loader of accelerate's reads one batch
+    # ahead: the states before it last did so are saved, too, and a random crop comes again as it was. Not so one that
+    # numpy's random numbers choose.
+
+    def __init__(self, accelerator, loader):
+        self.accelerator, self.loader = accelerator, loader
+        sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
+        self.generator = getattr(loader, "synchronized_generator", None) or getattr(sampler, "generator", None)
+        self.done, self.loaded = 0, None
+        self.start = self.ahead = self.states()
+        accelerator.register_save_state_pre_hook(self.save)
+        accelerator.register_load_state_pre_hook(self.load)
+
+    def states(self):
+        return torch.get_rng_state(), random.getstate(), self.generator and self.generator.get_state()
+
+    def restore(self, torch_state, python_state, generator_state):
+        torch.set_rng_state(torch_state)
+        random.setstate(python_state)
+        if self.generator:
+            self.generator.set_state(generator_state)
+
+    def __iter__(self):
+        loaded, self.loaded = self.loaded, None
+        restored, passed = self.states(), 0
+        if loaded:
+            passed = loaded["done"] % len(self.loader)  # none where the epoch was at its end
+            restored = restored[0], *loaded["now"][1:]
+            self.restore(*(loaded["start"] if passed else restored))
+            self.loader.iteration = loaded["iteration"] + (not passed)
+        self.start = self.ahead = self.states()
+        for step, batch in enumerate(self.loader):
+            self.done = step + 1
+            if self.done > passed:
+                yield step, batch
+            elif self.done == passed:
+                self.restore(*restored)
+            elif self.done == passed - 1:
+                self.restore(*loaded["ahead"])
+            self.ahead = self.states()
+
+    def shape(self):
+        return self.accelerator.num_processes, len(self.loader)
+
+    def save(self, models, weights, folder):
+        state = {{"start": self.start, "ahead": self.ahead, "now": self.states(), "done": self.done}}
+        state.update(iteration=getattr(self.loader, "iteration", 0), shape=self.shape())
+        torch.save(state, os.path.join(folder, f"batch_order_{{self.accelerator.process_index}}.pt"))
+
+    def load(self, models, folder):
+        paths = [os.path.join(folder, f"batch_order_{{i}}.pt") for i in (self.accelerator.process_index, 0)]
+        path = next(filter(os.path.isfile, paths), None)  # the first process's where it alone saves
+        self.loaded = torch.load(path) if path else None
+        if not self.loaded or tuple(self.loaded["shape"]) != self.shape():
+            self.loaded = None
+            self.accelerator.print(f"No order of as many batches is saved in {{folder}}: its epoch starts over.")
+'''
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a module's function trains: the loop over batches, as `ast` writes what it is over, on which line; the loader
+    and the accelerator; the position of the statement that loads a checkpoint; whether batches done are passed by."""
+
+    function: str
+    line: int
+    over: str
+    loader: str
+    accelerator: str
+    at: int
+    passes_by: bool
+
+
+class _Unknown(Exception):
+    """A script this fix does not serve, and why."""
+
+
+def sites(tree: ast.Module, options: Options) -> list[Site]:
+    """The loops over batches of the functions that load a checkpoint; in order where a class hands out the batches."""
+    return [
+        Site(line, False, (found.accelerator,)) if isinstance(found, Plan) else Site(line, not found, refuses=found)
+        for line, found in _read(tree)
+    ]
+
+
+def _read(tree: ast.Module) -> Iterator[tuple[int, Plan | str]]:
+    """For each loop over batches, its line and what to do to it, why that is not known, or "" where it is in order."""
+    for function in tree.body:
+        if isinstance(function, ast.FunctionDef) and _loads(function) is not None and (loops := _loops(function)):
+            try:
+                done = text(loops[0].iter) == _NAME and _CLASS in _bound(tree)
+                yield loops[0].lineno, "" if done else _plan(tree, function, loops)
+            except _Unknown as reason:
+                yield loops[0].lineno, str(reason)
+
+
+def _plan(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> Plan:
+    """What to do to a function. Raises _Unknown."""
+    loop, at = loops[0], _loads(function)
+    if len(loops) > 1:
+        raise _Unknown(f"`{function.name}` trains in {len(loops)} loops: which of them was interrupted?")
+    over = loop.iter.args[0] if _numbered(loop) else loop.iter  # type: ignore[attr-defined]
+    if not isinstance(over, ast.Name):
+        raise _Unknown(f"it goes over `{text(loop.iter)}`: make that `enumerate(…)` of a loader")
+    preparing = [(call, place) for place, each in enumerate(function.body) for call in _calls(each, "prepare")]
+    places = [
+        (text(call.func.value), place)  # type: ignore[attr-defined]
+        for call, place in preparing
+        if over.id in map(text, call.args)
+    ]
+    if not places:
+        raise _Unknown(f"`{over.id}` is not prepared by accelerate: what it hands out next, it alone knows")
+    accelerator, prepared = places[-1]
+    if at is None or not prepared < at or not function.body[at].lineno < loop.lineno:
+        raise _Unknown(f"`{function.name}` does not load its checkpoint between preparing and training")
+    if any("skip_first_batches" in text(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)):
+        raise _Unknown("it passes by what is done with `skip_first_batches`: take that out first")
+    given = [
+        node.value for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "persistent_workers"
+    ]
+    if any(text(value) != "False" for value in given):
+        raise _Unknown("its workers are persistent: an epoch draws its order otherwise after the first one")
+    if taken := {_CLASS, _NAME} & _bound(tree):
+        raise _Unknown(f"`{taken.pop()}` is something else there")
+    passes_by = [node for node in loop.body if _passes_by(node)]
+    skips = any(isinstance(node, ast.Name) and node.id == "resume_step" for node in ast.walk(loop))
+    if skips and len(passes_by) != 1:
+        raise _Unknown("it passes by what is done in its own way: take that out first")
+    return Plan(function.name, loop.lineno, text(loop.iter), over.id, accelerator, at, bool(passes_by))
+
+
+def _calls(node: ast.AST, method: str) -> list[ast.Call]:
+    """The calls of a method inside a statement."""
+    calls = [each for each in ast.walk(node) if isinstance(each, ast.Call)]
+    return [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == method]
+
+
+def _loads(function: ast.FunctionDef) -> int | None:
+    """The position of the statement of a function that loads a checkpoint."""
+    own = [(at, each) for at, each in enumerate(function.body) if not isinstance(each, ast.FunctionDef)]
+    return next((at for at, each in own if _calls(each, "load_state")), None)
+
+
+def _loops(function: ast.FunctionDef) -> list[ast.For]:
+    """The innermost loops that train."""
+    loops = [node for node in ast.walk(function) if isinstance(node, ast.For) and _calls(node, "backward")]
+    return [loop for loop in loops if not any(other in ast.walk(loop) for other in loops if other is not loop)]
+
+
+def _numbered(loop: ast.For) -> bool:
+    """Whether a loop is `for number, batch in enumerate(loader)`."""
+    over = loop.iter
+    plain = isinstance(over, ast.Call) and text(over.func) == "enumerate" and len(over.args) == 1 and not over.keywords
+    return plain and isinstance(loop.target, ast.Tuple)
+
+
+def _passes_by(node: ast.stmt) -> bool:
+    """Whether a statement of the loop passes by the batches that are done: what a class does from now on."""
+    done = isinstance(node, ast.If) and "step < resume_step" in text(node.test)
+    return done and not node.orelse and isinstance(node.body[-1], ast.Continue)  # type: ignore[attr-defined]
+
+
+def _bound(tree: ast.Module) -> set[str]:
+    """The classes there are, and the names that are given a value."""
+    classes = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    return classes | {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and type(node.ctx) is ast.Store}
+
+
+@lru_cache(maxsize=1)  # asked for each block of a module
+def _plans(module: cst.Module) -> dict[str, Plan]:
+    """What to do to which function."""
+    from kit.fixes._block import written
+
+    plans = [found for _, found in _read(ast.parse(written(module))) if isinstance(found, Plan)]
+    return {plan.function: plan for plan in plans}
+
+
+def edits(block: Block, options: Options) -> Iterator[Splice]:
+    plans = _plans(block.module)
+    if plans and not block.enclosing:
+        yield from block.importing_module("random")
+        yield from _class(block, next(iter(plans)))
+    plan = block.enclosing and plans.get(getattr(getattr(block.enclosing[0], "name", None), "value", ""))
+    if not plan:
+        return
+    if len(block.enclosing) == 1:
+        line = f"{_NAME} = {_CLASS}({plan.accelerator}, {plan.loader})\n"
+        yield Splice(plan.at, plan.at, block.parse(line), counted=False)
+    for index, statement in enumerate(block.statements):
+        if block.loops_over(statement, plan.over) and ".backward(" in block.module.code_for_node(statement):
+            yield Splice(index, index + 1, [_handed_out(block, statement)])
+    loop = block.loop()
+    if plan.passes_by and loop and block.loops_over(loop, plan.over):
+        at = next((at for at, each in enumerate(block.statements) if _passes_by(block.read(each))), None)
+        if at is not None:
+            below = block.statements[at + 1]
+            kept = below.with_changes(leading_lines=block.leading(below)[1])
+            yield Splice(at, at + 2, [kept], counted=False)
+
+
+def _class(block: Block, function: str) -> Iterator[Splice]:
+    """The class, above the first function that trains."""
+    for index, statement in enumerate(block.statements):
+        if block.name(statement) == function:
+            blank, above = block.leading(statement)
+            new = block.parse(_CODE)[0].with_changes(leading_lines=blank)
+            below = statement.with_changes(leading_lines=[*block.blank_lines(2), *above])
+            yield Splice(index, index + 1, [new, below], counted=False)
+
+
+def _handed_out(block: Block, loop: cst.BaseStatement) -> cst.BaseStatement:
+    """The loop over batches, with the class in place of the loader."""
+    numbered = "enumerate" in block.code(loop.iter)  # type: ignore[attr-defined]
+    target = "" if numbered else f"_, {block.code(loop.target)}"  # type: ignore[attr-defined]
+    head = block.parse(f"for {target or '_'} in {_NAME}:\n    pass\n")[0]
+    over = loop.with_changes(iter=head.iter)  # type: ignore[attr-defined]
+    return over.with_changes(target=head.target) if target else over  # type: ignore[attr-defined]
