@@ -172,7 +172,7 @@ def _step(run: Run, step: SmokeStep, before: Mapping[str, Mapping[str, float]], 
         if Path(run.fill(source)).exists():
             shutil.copytree(run.fill(source), run.fill(target), dirs_exist_ok=True)
     events = run.out / "watched" / step.name
-    watching = instrument(events) if step.engine else {}
+    watching = instrument(events, "engine") if step.engine else {}
     with no_hub() as (url, requests):
         log = run.out / "logs" / f"{step.name}.log"
         command = [run.fill(word) for word in run.smoke.command(step.run, run.device.name)]
@@ -211,14 +211,15 @@ def start(
     return launch(command, run.folder, given, log, limit)
 
 
-def instrument(events: Path, by_image: bool = False) -> dict[str, str]:
-    """The variables that have each process of a run watched, which writes what it sees to ``events``.<rank>. Nothing of
-    an earlier run is left there."""
+def instrument(events: Path, mode: str = "") -> dict[str, str]:
+    """The variables that have each process of a run watched, which writes what it sees to ``events``.<rank>; modes:
+    `image` (noise and order depend on the image alone) and `engine` (only what trains is looked at). Nothing of an
+    earlier run is left there."""
     events.parent.mkdir(parents=True, exist_ok=True)
     for stale in events.parent.glob(f"{events.name}.*"):
         stale.unlink()
-    draws = {"KIT_WATCH_DRAWS": "image"} if by_image else {}
-    return {"KIT_INSTRUMENT": str(HERE / "instrument" / "kit_watch.py"), "KIT_WATCH": str(events), **draws}
+    watch = str(HERE / "instrument" / "kit_watch.py")
+    return {"KIT_INSTRUMENT": watch, "KIT_WATCH": str(events), "KIT_WATCH_MODE": mode}
 
 
 _FIGURES = {

@@ -67,7 +67,7 @@ def main() -> None:
         latents.append(batch["pixel_values"] * 2)
         captions.append(encode(batch["prompts"]))
     model = Model()
-    model, optimizer, loader = accelerator.prepare(model, torch.optim.SGD(model.parameters(), 0.1), loader)
+    model, optimizer, loader = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), 0.1), loader)
     for _ in range(3):
         for step, batch in enumerate(loader):
             images = latents[step] if fault == "caches" else batch["pixel_values"] * 2

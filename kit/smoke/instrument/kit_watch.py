@@ -1,8 +1,9 @@
 """Watches a training script from outside: which image trains with which caption and noise, where, to which loss.
 
 Run in each process before the script (`runpy.run_path`). $KIT_WATCH names a file; the process writes JSON lines to
-`<file>.<rank>`. $KIT_WATCH_DRAWS=image also makes random numbers and the order of images depend on the image and the
-epoch alone (see kit_draws). It hooks what torch, accelerate and transformers hand out, and knows no script. Events:
+`<file>.<rank>`. $KIT_WATCH_MODE=image also makes random numbers and the order of images depend on the image and the
+epoch alone (see kit_draws); with $KIT_WATCH_MODE=engine only the first event is looked for. It hooks what torch,
+accelerate, transformers and diffusers' posterior hand out, and knows no script. Events:
 
     {"event": "engine", "type": …, "models": [class, …], "optimizers": [class, …]}   what accelerate prepared
     {"event": "epoch", "loader": k, "epoch": n}                                      the nth start of a loader
@@ -29,7 +30,7 @@ import kit_rows
 import torch
 from kit_rows import NOTHING, Rows
 
-BY_IMAGE = os.environ.get("KIT_WATCH_DRAWS") == "image"
+MODE = os.environ.get("KIT_WATCH_MODE", "")
 OUT = Path("{}.{}".format(os.environ["KIT_WATCH"], os.environ.get("RANK", "0"))).open("w", 1, "utf-8")  # noqa: SIM115
 atexit.register(OUT.close)
 
@@ -167,7 +168,7 @@ def ordered(sampler: Any) -> Iterator[int]:
 def call(name: str, func: Any, args: Any, kwargs: Any) -> Any:
     if name not in kit_draws.RANDOM:
         return func(*args, **kwargs)
-    result = kit_draws.by_image(State.batch, name, func, args, kwargs) if BY_IMAGE else func(*args, **kwargs)
+    result = kit_draws.by_image(State.batch, name, func, args, kwargs) if MODE == "image" else func(*args, **kwargs)
     rows = len(State.batch.images) if State.batch else 0
     if isinstance(result, torch.Tensor) and result.is_floating_point() and result.dim() >= 3 and result.size(0) == rows:
         kit_rows.mark(result, Rows(0, tuple(frozenset({"noise " + digest(row)}) for row in result)))
@@ -275,7 +276,7 @@ def hook_accelerate() -> None:
         from accelerate import Accelerator, data_loader
     except ImportError:
         return
-    for name in ("DataLoaderShard", "DataLoaderDispatcher"):
+    for name in ("DataLoaderShard", "DataLoaderDispatcher") if MODE != "engine" else ():
         loader = getattr(data_loader, name)
         loader.__iter__ = watched(loader.__iter__)
     prepare = Accelerator.prepare
@@ -305,11 +306,13 @@ def hook_posterior() -> None:
 
 
 def hook() -> None:
+    hook_accelerate()
+    if MODE == "engine":
+        return
     loader = torch.utils.data.DataLoader
     loader.__init__ = alone(loader.__init__)
     loader.__iter__ = watched(loader.__iter__)
-    hook_accelerate()
-    if BY_IMAGE:
+    if MODE == "image":
         torch.utils.data.RandomSampler.__iter__ = ordered
     try:
         from transformers import PreTrainedTokenizerBase
