@@ -20,6 +20,7 @@ class Variable:
     name: str
     value: str
     meaning: str
+    torch: str = ""  # the oldest torch that knows it, as 2.1; older ones end with an error where it is set
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@
 #   Steps:  40%|████      | 2/5 [00:03<00:04,  1.50s/it, loss=0.1, lr=0.0002]
 # whose figure (s/it or it/s) is smoothed: after k steps it is z(k) / (1 - 0.7^k) with z(k) = 0.3 x(k) + 0.7 z(k-1)
 # (tqdm/std.py, class EMA). Undone here, so that a slow first step does not weigh on the ones that count. A bar with
-# smoothing=0 shows the mean since its start instead: with mean=1 a step is what the whole time has grown by.
+# smoothing=0 shows the mean since its start instead: with mean=1 a step is what the whole time has grown by. A bar that
+# starts at a later step, in a run that goes on, is first drawn there, without a figure.
 BEGIN { last = -1 }
 
 {
@@ -25,12 +26,12 @@ BEGIN { last = -1 }
   else if (match(bar, /[0-9.]+it\/s/) && substr(bar, RSTART) + 0 > 0) shown = 1 / (substr(bar, RSTART) + 0)
 
   if (step < last) { last = -1; steps = 0 }                     # a second bar: the run started anew
-  if (last < 0) { last = shown > 0 ? step - 1 : step; fade = 1; smooth = 0; whole = 0 }
+  if (last < 0) { last = shown > 0 ? step - 1 : step; first = shown > 0 ? 0 : step; fade = 1; smooth = 0; whole = 0 }
   if (step == last || shown <= 0) next
 
   if (mean) {
-    seconds = (shown * step - whole) / (step - last)
-    whole = shown * step
+    seconds = (shown * (step - first) - whole) / (step - last)
+    whole = shown * (step - first)
     while (last < step) { last++; took[++steps] = seconds }
     next
   }

@@ -159,6 +159,39 @@ def test_more_processes_than_cards(tree: Path) -> None:
     assert "--nproc_per_node is 8, but ASCEND_RT_VISIBLE_DEVICES=2,3 shows 2 devices\n" in err
 
 
+def test_speed_of_a_run_that_goes_on(tree: Path) -> None:
+    """From step 10: a slow first step, then one a second."""
+    means = ["?it/s", "10.00s/it", "5.50s/it", "4.00s/it", "3.25s/it"]
+    bars = "\r".join(f"steps:  50%|##  | {10 + step}/14 [00:01<00:01, {mean}]" for step, mean in enumerate(means))
+    (tree / "output").write_text(bars + "\n")
+    _, out, _, _ = launch(tree, "pretrain_full_1m_1p_sdxl.sh")
+    assert "Final Performance images/sec : 4\n" in out
+
+
+@pytest.mark.parametrize(
+    ("device", "variable"), [("npu", "PYTORCH_NPU_ALLOC_CONF"), ("cuda", "PYTORCH_CUDA_ALLOC_CONF")]
+)
+@pytest.mark.parametrize(("torch", "sets"), [("1.11.0", False), ("2.1.0", True), ("2.10.0+cu130", True)])
+def test_a_variable_is_set_where_torch_knows_it(
+    device: str, variable: str, torch: str, sets: bool, tmp_path: Path
+) -> None:
+    render(device, tmp_path, name="sdxl")
+    site = tmp_path / "site" / f"torch-{torch}.dist-info"
+    site.mkdir(parents=True)
+    (site / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {torch}\n")
+    shown = f'"${{{variable}:-none}} $OMP_NUM_THREADS"'
+    command = f"set -euo pipefail; python={sys.executable}; source test/env_npu.sh; echo {shown}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(site.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{'expandable_segments:True' if sets else 'none'} 1\n"
+
+
 def test_it_fails_when_training_fails(tree: Path) -> None:
     status, _, err, _ = launch(tree, "pretrain_full_1m_1p_sdxl.sh", FAKE_STATUS="7")
     assert status == 7
