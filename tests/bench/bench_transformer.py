@@ -1,14 +1,16 @@
-"""Time transformer_patches.py beside upstream's HiDream modules, in one process, and print a table of ratios.
+"""Time transformer_patches.py beside upstream's HiDream modules, in one process, and print a table in markdown.
 
     python bench_transformer.py [--device cpu|cuda] [--dtype bfloat16|float32] [--heads 10] [--image 512] [--repeats 7]
                                 [--threads N] [--clock wall|cpu]
 
 Runs in an environment with torch and the prepared diffusers (the one `kit verify` builds). Per row: upstream's median,
-the patched median and the median of their ratios, over repeats that take turns. On a machine that does other work at
-the same time, `--threads 1 --clock cpu` counts only the seconds that this process computed. Rows: the rotary table,
-RMSNorm with rotation (queries and keys of one stream), attention, the mixture of experts and whole blocks, single and
-double stream; forward without gradients, and forward plus backward to every input and weight. `force` is the state in
-which the training script runs: force_inference_output=True, so routed experts run without gradients.
+the patched median and the median of their ratios, over repeats that take turns, and on a GPU the most memory that
+forward and backward take beyond weights, inputs and earlier gradients. On a machine that does other work at the same
+time, `--threads 1 --clock cpu` counts only the seconds that this process computed. Rows: RMSNorm with rotation (queries
+and keys of one stream), attention, the mixture of experts and whole blocks, single and double stream; forward without
+gradients, and forward plus backward to every input and weight. `force` is the state in which the training script runs:
+force_inference_output=True, so routed experts run without gradients. `apart` is the root-mean-square difference of the
+two outputs over that of upstream's.
 
 Token count and head size are those of HiDream-I1 at 512 pixels (1024 image and 384 text tokens, 128 a head, 4 experts
 of which 2 a token). Only the width is less, unless --heads 20 is given: 10 heads rather than 20, so 1280 rather than
@@ -56,6 +58,23 @@ def timed(run: Run, device: str, clock: Callable[[], float]) -> float:
     return clock() - start
 
 
+def peak(run: Run) -> int:
+    """The most bytes of GPU memory that one call takes beyond those in use."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def apart(runs: tuple[Run, Run]) -> float:
+    """Root-mean-square difference of what two calls return, over that of the first."""
+    first, second = (
+        [out.double() for out in (found if isinstance(found, tuple) else (found,))] for found in (r() for r in runs)
+    )
+    differ = sum((a - b).square().sum() for a, b in zip(first, second, strict=True))
+    return float((differ / sum(a.square().sum() for a in first)).sqrt())
+
+
 def compare(runs: tuple[Run, Run], arguments: argparse.Namespace) -> tuple[float, float, float]:
     """Median seconds of two calls, and the median of their ratios, turn by turn after one turn that is not counted."""
     clock = time.process_time if arguments.clock == "cpu" else time.perf_counter
@@ -85,7 +104,8 @@ def rows(
     def make(build: Callable[[Any], nn.Module]) -> list[nn.Module]:
         """The same random module in both versions, training."""
         torch.manual_seed(0)
-        modules = [build(module).to(device, dtype).train() for module in pair]
+        with torch.device(device):
+            modules = [build(module).to(dtype).train() for module in pair]
         modules[1].load_state_dict(modules[0].state_dict())
         return modules
 
@@ -104,10 +124,6 @@ def rows(
     x, text, temb = tensor(1, image, width), tensor(1, TEXT, width), tensor(1, width)
     joint = tensor(1, image + TEXT, width)
 
-    embed = make(lambda m: m.HiDreamImageEmbedND(10000, AXES))
-    quiet, _ = both(embed, [{"ids": ids}] * 2)
-    yield "rotary table", quiet, ()
-
     norm = nn.RMSNorm(width, 1e-5).to(device, dtype)
     upstream, patches = pair[0], sys.modules["transformer_patches"]
     yield (
@@ -118,7 +134,7 @@ def rows(
                 norm(joint).to(dtype).view(1, -1, heads, HEAD),
                 tables[0],
             ),
-            lambda: tuple(patches.norm_rotate(joint, norm, tables[1], heads, dtype) for _ in range(2)),
+            lambda: tuple(patches.norm_rotate([(joint, norm)], tables[1], heads, dtype) for _ in range(2)),
         ),
     )
 
@@ -166,17 +182,21 @@ def main() -> int:
     load("transformer_patches", arguments.patches).apply_patches()
     print(
         f"torch {torch.__version__}, {arguments.device}, {arguments.dtype}, {arguments.threads} threads; "
-        f"{(arguments.image // 16) ** 2} image + {TEXT} text tokens, width {arguments.heads * HEAD}"
+        f"{(arguments.image // 16) ** 2:,} image + {TEXT} text tokens, width {arguments.heads * HEAD:,}\n"
     )
-    print(f"{'':28}{'forward, ms':>30}{'forward + backward, ms':>32}")
-    print(f"{'':28}{'upstream':>11}{'patched':>10}{'ratio':>9}{'upstream':>14}{'patched':>10}{'ratio':>8}")
+    memory = arguments.device == "cuda"
+    print(
+        f"| | forward, ms | patched | | forward + backward, ms | patched | |{' peak, MB | patched |' * memory} apart |"
+    )
+    print(f"|---|---|---|---|---|---|---|{'---|---|' * memory}---|")
     for what, quiet, loud in rows((upstream, patched), arguments):
-        line = f"{what:28}"
+        cells = [what]
         for runs in (quiet, loud):
-            if runs:
-                before, after, ratio = compare(runs, arguments)
-                line += f"{before * 1e3:11.1f}{after * 1e3:10.1f}{ratio:8.2f}x  "
-        print(line, flush=True)
+            before, after, ratio = compare(runs, arguments)
+            cells += [f"{before * 1e3:.2f}", f"{after * 1e3:.2f}", f"{ratio:.2f}×"]
+        if memory:
+            cells += [f"{peak(run) / 1e6:.0f}" for run in loud]
+        print(f"| {' | '.join(cells)} | {apart(quiet):.1e} |", flush=True)
     return 0
 
 

@@ -1,6 +1,6 @@
 """Compare transformer_patches.py with diffusers' own HiDream modules, number by number, and print one JSON object.
 
-    python compare_transformer.py path/to/transformer_patches.py [--npu] [--mutants]
+    python compare_transformer.py path/to/transformer_patches.py [--branch cpu|npu|grouped] [--mutants]
 
 Runs in an environment with torch, peft and the prepared diffusers. Upstream's source is imported a second time under
 another name before anything is patched, so patched and upstream modules run side by side, on the same weights, inputs
@@ -13,8 +13,9 @@ and routing. Errors of a tensor a against b:
   case's tensors and at most 1.5 for each of them. (2e-4, a twentieth of bfloat16's unit 2^-8, is added to both errors,
   for tensors that come out all but exact.)
 
---npu takes the NPU branch on CPU tensors, with the kernels of kit's stand-in. --mutants also breaks the file in small
-ways, one at a time, and lists the first checks that notice.
+--branch npu takes the NPU branch on CPU tensors, with the kernels of kit's stand-in; --branch grouped the experts'
+grouped product, PyTorch's own where it has the public one, else one that asks for what PyTorch's asks for. --mutants
+also breaks the file in small ways, one at a time, and lists the first checks that notice.
 """
 
 from __future__ import annotations
@@ -49,34 +50,47 @@ KERNELS = Path(__file__).resolve().parents[2] / "kit" / "smoke" / "standins" / "
 
 # what to break -> (text in transformer_patches.py, text in its place)
 MUTANTS = {
-    "rotation turned backwards": ("torch.stack([cos, sin], dim=-1)", "torch.stack([cos, -sin], dim=-1)"),
-    "gradient rotated forwards": ("_turn_(grad, spin.conj())", "_turn_(grad, spin)"),
+    "rotation turned backwards": ("torch.complex(cos, sin)", "torch.complex(cos, -sin)"),
+    "gradient rotated forwards": ("_spin_(grad, spin.conj())", "_spin_(grad, spin)"),
+    "gradient rotated forwards, behind a hook": ("(table.mT if back else table)", "table"),
+    "rotation keeps its input": ("else _Rotate.apply(joined, table)", "else _turn(joined, table)"),
+    "angles made for each layer": ('if not hasattr(table, "_angles")', "if True"),
     "no epsilon in the norm": (".add_(eps).rsqrt_()", ".rsqrt_()"),
     "norm gradient without its projection": (".addcmul_(wide, slope)", ""),
     "norm weight gradient unscaled": ("(grad * wide).mul_(scale).sum((0, 1))", "(grad * wide).sum((0, 1))"),
-    "key mask dropped": ("key = key * hidden_states_masks[:, :, None, None]", "key = key"),
-    "text before image": ("torch.cat([key, key_t], 1)", "torch.cat([key_t, key], 1)"),
-    "tokens left sorted": ("_TakeRows.apply(out, place, order, 1)", "_TakeRows.apply(out, order, place, 1)"),
-    "token gradient not summed": (
-        "_TakeRows.apply(x, order // k, place, k)",
-        "_TakeRows.apply(x, order // k, order, k)",
-    ),
+    "key mask dropped": ("key = key * F.pad(hidden_states_masks, (0, text), value=1)[:, :, None, None]", "key = key"),
+    "text masked": ("(0, text), value=1)", "(0, text), value=0)"),
+    "text before image": ("_join(values)", "_join(values[::-1])"),
+    "tokens left sorted": ("out.index_select(0, place)", "out.index_select(0, order)"),
     "routing weight ignored": ("chosen * weight.unsqueeze(-1)", "chosen * weight.unsqueeze(-1).detach()"),
     "shared experts left out": ("y.view(x.shape) + self.shared_experts(x)", "y.view(x.shape)"),
-    "silu gradient swapped": ("silu_backward(grad * up, gate)", "silu_backward(grad * gate, up)"),
     "norm rounded once more": ("(x * scale)", "(x * scale.to(x.dtype).to(scale.dtype))"),
     "weighted sum in the experts' dtype": (".unflatten(0, (tokens, k)).to(dtype)", ".unflatten(0, (tokens, k))"),
-    "gradients in inference": ("@torch.no_grad()\ndef moe_infer", "def moe_infer"),
+    "gradients in inference": ("set_grad_enabled(training and torch.is_grad_enabled())", "enable_grad()"),
     "idle expert without gradient": ("if training or part.shape[0]", "if part.shape[0]"),
 }
 NPU_MUTANTS = {
     "attention unscaled": ("scale=dim**-0.5, ", ""),
     "another epsilon": (", epsilon=norm.eps", ""),
-    "sine negated": ("table[..., 1, 0]", "table[..., 0, 1]"),
-    "gate and up exchanged": ('product(rows, "w1"), product(rows, "w3")', 'product(rows, "w3"), product(rows, "w1")'),
-    "groups where gradients are recorded": ("or torch.is_grad_enabled() or rows.dtype", "or rows.dtype"),
-    "groups around LoRA layers": ("_is_plain(linear, nn.Linear) and linear.weight", "linear.weight"),
+    "sine negated": ("table._angles = cos, sin, -sin", "table._angles = cos, -sin, sin"),
+    "gradient rotated forwards": ("sines[back]", "sines[0]"),
+    "groups where gradients are recorded": ("if torch.is_grad_enabled() or rows.dtype", "if rows.dtype"),
 }
+GROUPED_MUTANTS = {
+    "gate and up exchanged": (
+        'product(rows, "w1")).mul_(product(rows, "w3")',
+        'product(rows, "w3")).mul_(product(rows, "w1")',
+    ),
+    "groups around LoRA layers": ("_is_plain(x, nn.Linear) and x.weight", "x.weight"),
+    "sizes for ends": ("sizes.cumsum(0, dtype=torch.int32)", "sizes.int()"),
+    "neighbours taken for granted": ("if len(places) == 1 and all(", "if all("),
+    "weights copied at each call": ("            weight.data = part", "            pass"),
+    "slices of another tensor moved": (
+        "if all(weight.untyped_storage().nbytes() == weight.nbytes for weight in weights)",
+        "if True",
+    ),
+}
+BRANCHES = {"cpu": MUTANTS, "npu": NPU_MUTANTS, "grouped": GROUPED_MUTANTS}
 
 
 def load(name: str, source: str, origin: str, package: str = "") -> types.ModuleType:
@@ -103,6 +117,29 @@ def stand_in(kernels: Counter[str]) -> None:
     sys.modules["kit_standin"] = package
     module = load("torch_npu", KERNELS.read_text(), str(KERNELS))
     module._on_one_device = lambda name, **tensors: None
+
+
+def grouped_mm(kernels: Counter[str]) -> Callable[..., torch.Tensor]:
+    """torch.nn.functional.grouped_mm for CPU tensors, which counts its calls: PyTorch's own, or, in a version that has
+    none, rows [tokens, k] of all groups by weights [groups, k, n], the form that is used, with what PyTorch 2.13 asks
+    of dtypes and strides (_meta_registrations.py, _meta_grouped_mm_common)."""
+    own = getattr(F, "grouped_mm", None)
+
+    def call(rows: torch.Tensor, weights: torch.Tensor, *, offs: torch.Tensor) -> torch.Tensor:
+        kernels["grouped_mm"] += 1
+        if own is not None:
+            return own(rows, weights, offs=offs)
+        strides = rows.stride(0), *sorted(weights.stride())[1:]
+        if rows.dtype != torch.bfloat16 or weights.dtype != torch.bfloat16 or offs.dtype != torch.int32:
+            raise RuntimeError("grouped_mm: bfloat16 operands and int32 offsets")
+        if rows.stride(1) != 1 or min(weights.stride()) != 1 or any(stride % 8 for stride in strides):
+            raise RuntimeError(
+                f"grouped_mm: strides {rows.stride()} and {weights.stride()} are no multiples of 16 bytes"
+            )
+        parts = rows.tensor_split(offs.tolist()[:-1])
+        return torch.cat([part @ weight for part, weight in zip(parts, weights, strict=True)])
+
+    return call
 
 
 def max_error(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -280,14 +317,17 @@ def lora(module: nn.Module, targets: list[str]) -> nn.Module:
 
 
 def check_rotary(suite: Suite) -> None:
-    axes = (8, 4, 4)
-    ours, theirs = (m.HiDreamImageEmbedND(10000, axes)(ids()) for m in (suite.patched, suite.reference))
-    suite.note("rotary table: bits", torch.equal(ours, theirs) and ours.dtype == theirs.dtype)
+    table = suite.reference.HiDreamImageEmbedND(10000, (8, 4, 4))(ids())
+    suite.note("angles are made once a table", suite.patches._angles(table)[0] is suite.patches._angles(table)[0])
     query, key = torch.randn(2, BATCH, IMAGE + TEXT, HEADS, 16)
-    for got, want in zip(
-        suite.patched.apply_rope(query, key, ours), suite.reference.apply_rope(query, key, theirs), strict=True
-    ):
-        suite.note("apply_rope", max_error(got, want) <= FLOAT32_LIMIT, error=max_error(got, want))
+    for x, want in zip((query, key), suite.reference.apply_rope(query, key, table), strict=True):
+        error = max_error(suite.patches._turn(x, table), want)
+        suite.note("rotation", error <= FLOAT32_LIMIT, error=error)
+    kept: list[torch.Tensor] = []
+    x = leaf(BATCH, IMAGE + TEXT, WIDTH).bfloat16()
+    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda tensor: tensor):
+        suite.patches.norm_rotate([(x, nn.Identity())], table, HEADS, torch.bfloat16)
+    suite.note("rotation keeps no input for backward", not kept, kept=[str(tensor.dtype) for tensor in kept])
 
 
 def check_attention(suite: Suite) -> None:
@@ -295,7 +335,6 @@ def check_attention(suite: Suite) -> None:
         ours, theirs = suite.pair(_attention(single))
         tokens = IMAGE + TEXT if single else IMAGE
         table = suite.reference.HiDreamImageEmbedND(10000, (4, 2, 2) if half else (8, 4, 4))
-        own_table = suite.patched.HiDreamImageEmbedND(10000, (4, 2, 2) if half else (8, 4, 4))
         inputs = {"norm_hidden_states": leaf(BATCH, tokens, WIDTH), "image_rotary_emb": table(ids())}
         if not single:
             inputs["norm_encoder_hidden_states"] = leaf(BATCH, TEXT, WIDTH)
@@ -303,14 +342,12 @@ def check_attention(suite: Suite) -> None:
             inputs["hidden_states_masks"] = (torch.arange(tokens) < tokens - 7).float().repeat(BATCH, 1)
         name = f"attention, {'single' if single else 'double'}{', mask' * masked}{', half table' * half}"
         suite.compare(name, ours, theirs, inputs)
-        inputs["image_rotary_emb"] = own_table(ids())
-        suite.float32(f"{name}, own table", ours, theirs, inputs)
 
     ours, theirs = suite.pair(lambda m: lora(_attention(False)(m), ["to_q", "to_k", "to_v", "to_out", "to_q_t"]))
     inputs = {
         "norm_hidden_states": leaf(BATCH, IMAGE, WIDTH),
         "norm_encoder_hidden_states": leaf(BATCH, TEXT, WIDTH),
-        "image_rotary_emb": suite.patched.HiDreamImageEmbedND(10000, (8, 4, 4))(ids()),
+        "image_rotary_emb": suite.reference.HiDreamImageEmbedND(10000, (8, 4, 4))(ids()),
     }
     suite.compare("attention, LoRA", ours, theirs, inputs)
     ours, theirs = suite.pair(_attention(False))
@@ -319,7 +356,7 @@ def check_attention(suite: Suite) -> None:
     ):
         parameter.data *= 1e-3
     suite.float32("attention, epsilon matters", ours, theirs, inputs)
-    inputs["image_rotary_emb"] = inputs["image_rotary_emb"].contiguous().requires_grad_()
+    inputs["image_rotary_emb"] = inputs["image_rotary_emb"].requires_grad_()
     ours, theirs = suite.pair(_attention(False))
     suite.float32("attention, gradient of the table", ours, theirs, inputs)
     inputs["image_rotary_emb"] = inputs["image_rotary_emb"].detach()
@@ -334,9 +371,6 @@ def _attention(single: bool) -> Callable[[Any], nn.Module]:
 
 
 def check_experts(suite: Suite) -> None:
-    ours, theirs = suite.pair(lambda m: m.HiDreamImageFeedForwardSwiGLU(WIDTH, 2 * WIDTH))
-    suite.compare("feed forward", ours, theirs, {"x": leaf(BATCH, IMAGE, WIDTH)})
-
     def moe(m: Any, k: int = 2, force: bool = False) -> nn.Module:
         return m.MOEFeedForwardSwiGLU(WIDTH, 2 * WIDTH, EXPERTS, k, _force_inference_output=force)
 
@@ -370,6 +404,30 @@ def check_experts(suite: Suite) -> None:
         suite.compare(f"experts, LoRA{', force_inference_output' * force}", ours, theirs, {"x": x})
     one = x[:, :1].detach().requires_grad_()
     suite.float32("experts, one token an image", *suite.pair(moe), {"x": one})
+    check_neighbours(suite, moe)
+
+
+def check_neighbours(suite: Suite, moe: Callable[..., nn.Module]) -> None:
+    """Weights that lie side by side are the same parameters with the same values, and are copied once."""
+    experts = moe(suite.patched).experts
+    before, weights = copy.deepcopy(experts.state_dict()), [expert.w1.weight for expert in experts]
+    whole = suite.patches._stacked(weights)
+    suite.note("neighbours: values", all(torch.equal(a, b) for a, b in zip(whole, weights, strict=True)))
+    after = experts.state_dict()
+    suite.note("neighbours: state dict", all(torch.equal(before[name], after[name]) for name in before))
+    same = all(expert.w1.weight is weight for expert, weight in zip(experts, weights, strict=True))
+    suite.note("neighbours: parameters", same)
+    again = suite.patches._stacked(weights)
+    suite.note("neighbours: no second copy", again.data_ptr() == weights[0].data_ptr() and torch.equal(again, whole))
+    loaded = {name: torch.randn_like(value) for name, value in after.items()}
+    experts.load_state_dict(loaded)
+    stacked = torch.stack([loaded[f"{i}.w1.weight"] for i in range(EXPERTS)])
+    suite.note("neighbours: loaded values", torch.equal(suite.patches._stacked(weights), stacked))
+    flat = torch.randn(2, 3, 8, 8)
+    parts = [nn.Parameter(part) for part in flat[:, 0]]
+    places = [part.data_ptr() for part in parts]
+    kept = torch.equal(suite.patches._stacked(parts), flat[:, 0]) and places == [part.data_ptr() for part in parts]
+    suite.note("neighbours: slices of another tensor stay", kept)
 
 
 CONFIG: dict[str, Any] = {
@@ -458,15 +516,18 @@ def check_patching(suite: Suite, early: nn.Module) -> None:
     for name, function in before.items():
         suite.note(f"in place: {name}", function.__module__ == suite.patches.__name__)
         suite.note(f"upstream: {name}", _lookup(suite.reference, name).__module__ == suite.reference.__name__)
-    theirs = suite.reference.HiDreamImageFeedForwardSwiGLU(WIDTH, WIDTH)
+    theirs = _attention(True)(suite.reference)
     theirs.load_state_dict(early.state_dict())
-    x = leaf(3, WIDTH)
-    suite.float32("instance older than the patches", early, theirs, {"x": x})
-    suite.note("instance older than the patches is patched", "_SwiGLU" in _graph(early(x)))
+    inputs = {
+        "norm_hidden_states": leaf(BATCH, IMAGE + TEXT, WIDTH),
+        "image_rotary_emb": suite.reference.HiDreamImageEmbedND(10000, (8, 4, 4))(ids()),
+    }
+    suite.float32("instance older than the patches", early, theirs, inputs)
+    suite.note("instance older than the patches is patched", "Rotate" in _graph(early(**inputs)))
 
     for what, change in {
-        "missing": lambda cls: delattr(cls, "moe_infer"),
-        "other signature": lambda cls: setattr(cls, "moe_infer", lambda self, x: x),
+        "missing": lambda cls: delattr(cls, "forward"),
+        "other signature": lambda cls: setattr(cls, "forward", lambda self, x, y: x),
         "other attributes": lambda cls: setattr(cls, "forward", lambda self, x: x),
     }.items():
         foreign = load(f"{NAME}_foreign", Path(suite.patched.__file__).read_text(), suite.patched.__file__, PACKAGE)
@@ -532,7 +593,9 @@ def mutants(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("patches", type=Path, help="the transformer_patches.py to test")
-    parser.add_argument("--npu", action="store_true", help="take the NPU branch, through the stand-in kernels")
+    parser.add_argument(
+        "--branch", choices=list(BRANCHES), default="cpu", help="what runs, on CPU tensors in each case"
+    )
     parser.add_argument("--mutants", action="store_true", help="also break the file in small ways and see who notices")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # the tensors are tiny, and threads wait for each other on a busy machine
@@ -541,24 +604,25 @@ def main() -> int:
     source = Path(patched.__file__).read_text()
     reference = load(f"{NAME}_reference", source, patched.__file__, PACKAGE)
     torch.manual_seed(1)
-    early = patched.HiDreamImageFeedForwardSwiGLU(WIDTH, WIDTH)
+    early = _attention(True)(patched)
 
     text, origin = arguments.patches.read_text(), str(arguments.patches)
     kernels: Counter[str] = Counter()
-    if arguments.npu:
+    if arguments.branch == "npu":
         stand_in(kernels)
         text = text.replace('return tensor.device.type == "npu"', "return True")
+    elif arguments.branch == "grouped":
+        F.grouped_mm = grouped_mm(kernels)
+        text = text.replace("return _GROUPED is not None and tensor.is_cuda and ", "return True or ")
     patches = load("transformer_patches", text, origin)
     patches.apply_patches()
     suite = Suite(reference, patched, patches)
     check_patching(suite, early)
     for check in CHECKS:
         check(suite)
-    report: dict[str, Any] = {"torch": torch.__version__, "checks": suite.checks}
-    if arguments.npu:
-        report["kernels"] = dict(kernels)
+    report: dict[str, Any] = {"torch": torch.__version__, "checks": suite.checks, "kernels": dict(kernels)}
     if arguments.mutants:
-        report["mutants"] = dict(mutants(suite, NPU_MUTANTS if arguments.npu else MUTANTS, text, origin))
+        report["mutants"] = dict(mutants(suite, BRANCHES[arguments.branch], text, origin))
     print(json.dumps(report, indent=1))
     return 0 if all(check["ok"] for check in suite.checks) and all(report.get("mutants", {}).values()) else 1
 

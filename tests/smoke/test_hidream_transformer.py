@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
-KERNELS = ["npu_fusion_attention", "npu_grouped_matmul", "npu_rms_norm", "npu_rotary_mul"]
+KERNELS = {
+    "cpu": [],
+    "npu": ["npu_fusion_attention", "npu_grouped_matmul", "npu_rms_norm", "npu_rotary_mul"],
+    "grouped": ["grouped_mm"],
+}
 
 
 def compare(python: Path, tree: Path, *flags: str) -> dict[str, Any]:
@@ -21,11 +25,11 @@ def compare(python: Path, tree: Path, *flags: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-@pytest.fixture(scope="module", params=["cpu", "npu"])
+@pytest.fixture(scope="module", params=KERNELS)
 def report(request: pytest.FixtureRequest, hidream_env: Path, hidream_tree: Path) -> dict[str, Any]:
-    """The comparison on the CPU branch, and on the NPU branch through the stand-in kernels."""
-    npu = ["--npu"] if request.param == "npu" else []
-    return {"device": request.param, **compare(hidream_env, hidream_tree, "--mutants", *npu)}
+    """The comparison on the CPU branch, and, through stand-in kernels, on those of an NPU and of a grouped product."""
+    flags = ["--mutants", f"--branch={request.param}"]
+    return {"branch": request.param, **compare(hidream_env, hidream_tree, *flags)}
 
 
 def test_every_output_and_gradient_agrees_with_upstream(report: dict[str, Any]) -> None:
@@ -40,10 +44,8 @@ def test_every_output_and_gradient_agrees_with_upstream(report: dict[str, Any]) 
 
 def test_the_patches_are_what_is_compared(report: dict[str, Any]) -> None:
     replaced = {check["name"] for check in report["checks"] if check["name"].startswith("in place: ")}
-    assert "in place: HiDreamAttnProcessor.__call__" in replaced
-    assert len(replaced) == 6
-    if report["device"] == "npu":
-        assert sorted(report["kernels"]) == KERNELS
+    assert replaced == {"in place: HiDreamAttnProcessor.__call__", "in place: MOEFeedForwardSwiGLU.forward"}
+    assert sorted(report["kernels"]) == KERNELS[report["branch"]]
 
 
 def test_a_broken_file_is_noticed(report: dict[str, Any]) -> None:
