@@ -74,6 +74,11 @@ class FixStep:
         return str(getattr(self.module, "CHANGES", ""))
 
     @property
+    def within(self) -> float:
+        """By how much, relative, losses may differ for it in float32; 0 where what it changes is not arithmetic."""
+        return float(getattr(self.module, "WITHIN", 0.0))
+
+    @property
     def elsewhere(self) -> FixStep:
         """The step at other commits than the pin: a fix for any script is right at as many places as there are."""
         general = self.module and getattr(self.module, "GENERAL", False)
