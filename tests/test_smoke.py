@@ -270,4 +270,5 @@ def test_a_fix_is_taken_out_of_the_packages_too(
     assert set(support.snapshot(tree)) == there
     standin = {"PYTHONPATH": "/standin"}
     variables = smoke._variables(replace(where, standin=standin, imports=packages), "http://hub", offline=True)
+    assert variables["OMP_NUM_THREADS"] == "1"
     assert variables["PYTHONPATH"] == os.pathsep.join([*map(str, packages), "/standin"])

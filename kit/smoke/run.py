@@ -347,5 +347,6 @@ def _variables(run: Run, hub: str, offline: bool) -> dict[str, str]:
         "https_proxy": hub,
         "no_proxy": "127.0.0.1,localhost",
         "KIT_STANDIN_CALLS": str(run.calls),
+        "OMP_NUM_THREADS": "1",  # a tiny model keeps no second thread busy; those that wait, spin
         "TORCH_EXTENSIONS_DIR": str(run.environment.extensions),
     }
