@@ -49,6 +49,7 @@ def {caches.READ}(cache, indices, dim=0):
     return torch.stack([cache[index] for index in indices], dim + 1).flatten(dim, dim + 1)
 '''
 _INDICES = 'batch["indices"]'
+_FIXED = "has_step_indexed_caches"  # why a sampler of upstream's does not shuffle anew each epoch (#13353)
 _WIDTH = 119  # of a line in diffusers
 
 
@@ -86,7 +87,11 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         yield from _below(block, plan.batch, f'{plan.batch}["indices"] = {indices}')
     for index, statement in enumerate(block.statements):
         if type(statement).__name__ == "SimpleStatementLine":
-            code = block.module.code_for_node(statement)
+            code = block.line(statement)
+            if _FIXED in code:
+                yield from _instead(
+                    block, index, code.replace(f"{_FIXED} = ", "").replace(f"not {_FIXED}", "True"), False
+                )
             for cache in plan.caches:
                 if cache.name in code and (new := _rewritten(block.read(statement), cache, len(block.enclosing))):
                     yield from _instead(block, index, *new)

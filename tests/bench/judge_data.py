@@ -59,7 +59,8 @@ def caches_lacking(tree: ast.Module) -> list[int]:
 
 def caches_stripped(tree: ast.Module) -> ast.Module:
     tree.body = [node for node in tree.body if getattr(node, "name", "") not in HELPERS]
-    text = ast.unparse(tree)
+    text = ast.unparse(tree).replace("has_step_indexed_caches = ", "")
+    text = text.replace("shuffle_batches_each_epoch=not has_step_indexed_caches", "shuffle_batches_each_epoch=True")
     for pattern, put in UNDONE:
         text = re.sub(pattern, put, text, flags=re.MULTILINE)
     return ast.parse(text)
@@ -81,7 +82,7 @@ def noise_lacking(tree: ast.Module) -> list[int]:
     lines = []
     for function in tree.body if imported else ():
         text = ast.unparse(function) if isinstance(function, ast.FunctionDef) else ""
-        if "set_seed(args.seed)" in text and ".prepare(" in text and "accelerator.backward(" in text:
+        if re.search(r"set_seed\([\w.]+\)", text) and ".prepare(" in text and "accelerator.backward(" in text:
             prepared = [at for at, node in enumerate(function.body) if prepares(node)]
             if not prepared or not APART.search(
                 "\n " + ast.unparse(function.body[prepared[-1] + 1]).replace("\n", "\n ")
@@ -119,12 +120,29 @@ def repeat_stripped(tree: ast.Module) -> ast.Module:
     return ast.parse(KEPT.sub("", text).replace(" static_", " ") if KEPT.search(text) else text)
 
 
+# batch-order: what a batch sampler that shuffles yields is the first process's.
+
+SENT = re.compile(r"(\n +)broadcast_object_list\(([\w.]+)\)(?=\1for batch in \2:\1    yield batch)")
+
+
+def order_lacking(tree: ast.Module) -> list[int]:
+    samplers = [node for node in tree.body if isinstance(node, ast.ClassDef) and "BatchSampler)" in ast.unparse(node)]
+    shuffling = [node for node in samplers if ".shuffle(" in ast.unparse(node) and "yield batch" in ast.unparse(node)]
+    return [node.lineno for node in shuffling if not SENT.search(ast.unparse(node))]
+
+
+def order_stripped(tree: ast.Module) -> ast.Module:
+    return ast.parse(SENT.sub("", ast.unparse(tree)).replace("broadcast_object_list, ", ""))
+
+
 LACKING: dict[str, Callable[[ast.Module], list[int]]] = {
+    "batch-order": order_lacking,
     "prompt-repeat": repeat_lacking,
     "rank-noise": noise_lacking,
     "sample-caches": caches_lacking,
 }
 STRIPPED: dict[str, Callable[[ast.Module], ast.Module]] = {
+    "batch-order": order_stripped,
     "prompt-repeat": repeat_stripped,
     "rank-noise": noise_stripped,
     "sample-caches": caches_stripped,

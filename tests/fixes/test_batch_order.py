@@ -1,0 +1,82 @@
+"""batch-order: let the first process say in which order a batch sampler goes through its batches."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, run, satisfied
+
+NAME = "batch-order"
+
+SCRIPT = """\
+from accelerate.utils import {imported}set_seed
+
+
+class Buckets(torch.utils.data.BatchSampler):
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        # each epoch
+        {shuffle}
+{new}        for batch in self.batches:
+            yield batch
+"""
+NEW = "        broadcast_object_list(self.batches)  # the first process's order\n"
+IMPORTED = "broadcast_object_list, "
+
+
+def script(shuffle: str = "random.shuffle(self.batches)", imported: str = "", new: str = "") -> str:
+    return SCRIPT.format(shuffle=shuffle, imported=imported, new=new)
+
+
+def ordered(id: str, shuffle: str) -> object:
+    return case(id, script(shuffle), script(shuffle, IMPORTED, NEW))
+
+
+APPLIED = [
+    ordered("each time", "random.shuffle(self.batches)"),
+    ordered("as it is asked", "if self.shuffle:\n            random.shuffle(self.batches)"),
+    ordered("by its own generator, which may be Python's", "self.generator.shuffle(self.batches)"),
+]
+
+REFUSED = [
+    satisfied("there", script(imported=IMPORTED, new=NEW)),
+    gone("it does not shuffle", script("pass")),
+    gone("no batch sampler", script().replace("BatchSampler", "Dataset")),
+    gone("it makes them as it goes", script().replace("yield batch", "yield self.made(batch)")),
+    conflict("no set_seed", "does not import set_seed", 11, script().replace("set_seed", "DistributedType")),
+    conflict("another's set_seed", "does not import set_seed", 11, script().replace("accelerate", "transformers")),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)
+
+
+def test_two_processes_share_the_batches_out() -> None:
+    """Each takes every second batch, as with accelerate's BatchSamplerShard, of what it shuffled for itself."""
+    given = APPLIED[0].values[0]
+    for text, wanted in ((given.before, False), (given.after, True)):
+        fair = []
+        for epoch in range(4):
+            first: list[list[int]] = []
+            seen = []
+            for process in range(2):
+
+                def broadcast(batches: list[int], process: int = process, first: list[list[int]] = first) -> None:
+                    batches[:] = first[0] if process else first.append(list(batches)) or batches  # type: ignore
+
+                source = random.Random(10 * epoch + process)
+                body = text.partition("\n")[2].replace("torch.utils.data.BatchSampler", "object")
+                sampler = run(body, random=source, broadcast_object_list=broadcast)["Buckets"](list(range(8)))
+                seen += list(sampler)[process::2]
+            fair.append(sorted(seen) == list(range(8)))
+        assert all(fair) == wanted
