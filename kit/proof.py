@@ -82,7 +82,8 @@ class ParityCase:
     trained: str  # the safetensors file that holds what was trained
     upstream: tuple[str, ...] = ()  # the command in the tree without any fix, where it is another
     images: int = 8  # of its data set
-    batch: int = 2  # images a process takes at once, where there are several
+    processes: int = 2  # how many are compared with one
+    batch: int = 2  # images each of them takes at once
     one: tuple[str, ...] = ("batch", "accumulation")  # what one process takes more of, to equal several
     within: float = 1e-4  # relative: how far weights may be that were summed in another order
     engine: str = ""  # what several processes train with: one of ENGINES

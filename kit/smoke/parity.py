@@ -29,7 +29,6 @@ from kit.smoke import scratch, watched
 from kit.smoke.run import Run
 from kit.smoke.watched import Rank
 
-PROCESSES = 2
 Files = Mapping[str, Mapping[TreePath, bytes]]
 
 
@@ -72,12 +71,12 @@ class Shape:
     def of(case: ParityCase, processes: int = 1, accumulation: int = 1, epochs: int = 2, every: int = 1000) -> Shape:
         """Whatever the shape, a step takes as many images: what all processes together take."""
         share = processes * accumulation
-        return Shape(processes, case.batch * PROCESSES // share, accumulation, epochs * _epoch(case), every)
+        return Shape(processes, case.batch * case.processes // share, accumulation, epochs * _epoch(case), every)
 
 
 def _epoch(case: ParityCase) -> int:
     """The steps of an epoch."""
-    return -(-case.images // (case.batch * PROCESSES))
+    return -(-case.images // (case.batch * case.processes))
 
 
 class Failed(Exception):
@@ -143,23 +142,26 @@ def _but(fixes: Sequence[str]) -> str:
 
 def _processes(run: Run, case: ParityCase, files: Files) -> Iterator[Row]:
     def row(what: str, found: tuple[bool, str]) -> Row:
-        return Row(case.name, "processes", f"{PROCESSES} processes: {what}", *found)
+        return Row(case.name, "processes", f"{case.processes} processes: {what}", *found)
 
-    natural = _train(run, case, "natural", Shape.of(case, PROCESSES))
+    if case.processes == 1:
+        yield Row(case.name, "processes", COMPARISONS["processes"], None, "the case is of one process")
+        return
+    natural = _train(run, case, "natural", Shape.of(case, case.processes))
     yield row("each image once an epoch", watched.coverage(natural.ranks, case.images))
     yield row("its own caption", watched.captions(natural.ranks))
     yield row("noise of their own", watched.noise(natural.ranks))
     if case.engine:
         yield row(f"trained by {case.engine}", watched.engine(natural.ranks, case.engine))
-    several = _train(run, case, "several", Shape.of(case, PROCESSES), by_image=True)
+    several = _train(run, case, "several", Shape.of(case, case.processes), by_image=True)
     ones = {
-        "batch": (f"one with {PROCESSES} times the batch", Shape.of(case)),
-        "accumulation": (f"one that accumulates {PROCESSES} batches", Shape.of(case, accumulation=PROCESSES)),
+        "batch": (f"one with {case.processes} times the batch", Shape.of(case)),
+        "accumulation": (f"one that accumulates {case.processes} batches", Shape.of(case, accumulation=case.processes)),
     }
     for name in case.one:
         what, shape = ones[name]
         one = _train(run, case, name, shape, by_image=True)
-        yield _near(case, f"{PROCESSES} processes = {what}", several, one, run)
+        yield _near(case, f"{case.processes} processes = {what}", several, one, run)
 
 
 def _resumed(run: Run, case: ParityCase, files: Files) -> Iterator[Row]:
@@ -167,7 +169,7 @@ def _resumed(run: Run, case: ParityCase, files: Files) -> Iterator[Row]:
         yield Row(case.name, "resumed", COMPARISONS["resumed"], None, "the recipe names no checkpoint")
         return
     epoch = _epoch(case)
-    for processes in (1, PROCESSES):
+    for processes in dict.fromkeys((1, case.processes)):
         shape = Shape.of(case, processes, epochs=3, every=1)
         whole = _train(run, case, f"whole-{processes}", shape)
         for at, where in ((epoch, "an epoch's end"), (epoch + 1, "mid-epoch")):
