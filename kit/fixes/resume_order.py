@@ -28,7 +28,7 @@ LINKS = (
     "https://github.com/huggingface/accelerate/issues/2016",
     "https://github.com/huggingface/accelerate/issues/3996",
 )
-NEEDS = ("torch", "os")
+NEEDS = ("torch",)
 GENERAL = True
 
 _CLASS, _NAME = "ResumableBatches", "train_batches"
@@ -218,6 +218,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     plans = _plans(block.module)
     if plans and not block.enclosing:
         yield from block.importing_module("random")
+        yield from block.importing_module("os")
         yield from _class(block, next(iter(plans)))
     plan = block.enclosing and plans.get(getattr(getattr(block.enclosing[0], "name", None), "value", ""))
     if not plan:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable
+from typing import TypeGuard
 
 import judge
 import judge_data
@@ -18,6 +19,7 @@ CUDA = "torch.cuda.is_available()"
 EMPTY = "torch.cuda.empty_cache()"
 PACKAGE = "torch_npu"  # of the device that the bench fixes scripts for
 UNDER_DEEPSPEED = f"if {judge.DEEPSPEED}:\n    return"
+HANDED_OUT, HANDING_OUT = "train_batches", "ResumableBatches"
 NAME = "'pytorch_lora_weights.safetensors'"
 
 
@@ -362,6 +364,51 @@ def dtype_stripped(tree: ast.Module) -> ast.Module:
     return without_names(tree)
 
 
+# resume-order: what trains goes over the batches that a class hands out, made above where the checkpoint is loaded.
+
+
+def order_lacking(tree: ast.Module) -> list[int]:
+    resumed = [each for each in functions(tree, "") if ".load_state(" in text(each)]
+    loops = [node for each in resumed for node in ast.walk(each) if trains(node)]
+    classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    return sorted({each.lineno for each in loops if text(each.iter) != HANDED_OUT or HANDING_OUT not in classes})
+
+
+def trains(node: ast.AST) -> TypeGuard[ast.For]:
+    """Whether a node is the innermost loop that trains."""
+    if not isinstance(node, ast.For) or ".backward(" not in text(node):
+        return False
+    return not any(
+        isinstance(each, ast.For) and ".backward(" in text(each) for part in node.body for each in ast.walk(part)
+    )
+
+
+def order_stripped(tree: ast.Module) -> ast.Module:
+    made = [
+        block[index]
+        for _, block, index in judge.places(tree)
+        if text(block[index]).startswith(f"{HANDED_OUT} = {HANDING_OUT}(")
+        and any(".load_state(" in text(below) for below in block[index + 1 : index + 2])
+    ]
+    loaders = [call.args[1] for each in made for call in calls(each)]
+
+    def change(node: ast.AST) -> ast.AST | None:
+        if node in made or (isinstance(node, ast.ClassDef) and node.name == HANDING_OUT):
+            return None
+        if isinstance(node, ast.If) and "resume_step" in text(node.test) and isinstance(node.body[-1], ast.Continue):
+            return None
+        if isinstance(node, ast.Import):
+            node.names = [alias for alias in node.names if alias.name not in ("os", "random")]
+            return node if node.names else None
+        if trains(node):
+            over = node.iter.args[0] if text(node.iter).startswith("enumerate(") else node.iter  # type: ignore[attr-defined]
+            node.iter = loaders[0] if loaders and text(over) == HANDED_OUT else over
+            node.target = node.target.elts[-1] if isinstance(node.target, ast.Tuple) else node.target
+        return node
+
+    return rewritten(tree, change)
+
+
 LACKING: dict[str, Callable[[ast.Module], list[int]]] = {
     **judge_data.LACKING,
     "accelerator-cache": cache_lacking,
@@ -373,6 +420,7 @@ LACKING: dict[str, Callable[[ast.Module], list[int]]] = {
     "lora-layers-device": layers_lacking,
     "offline-lora": lora_lacking,
     "pin-memory-guard": pin_lacking,
+    "resume-order": order_lacking,
     "unwrap-save-hook": hook_lacking,
     "validation-cast": cast_lacking,
     "validation-dtype": dtype_lacking,
@@ -388,6 +436,7 @@ STRIPPED: dict[str, Callable[[ast.Module], ast.Module]] = {
     "lora-layers-device": layers_stripped,
     "offline-lora": lora_stripped,
     "pin-memory-guard": pin_stripped,
+    "resume-order": order_stripped,
     "unwrap-save-hook": hook_stripped,
     "validation-cast": cast_stripped,
     "validation-dtype": dtype_stripped,

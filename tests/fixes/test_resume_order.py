@@ -66,6 +66,7 @@ APPLIED = [
     case("batches alone", script(batch="batch", over="loader"), fixed(batch="_, batch")),
     case("what it passed by itself", script(skip=SKIP), fixed()),
     case("without random", script(imports="").replace("os\n\n", "os\n"), fixed()),
+    case("without os", script().replace("import os\n", ""), fixed().replace("os\nimport random", "random\nimport os")),
     case(
         "several ways to prepare",
         script(f"if args.text:\n        {PREPARE}\n    else:\n        {PREPARE}"),
