@@ -20,7 +20,7 @@ from kit.errors import KitError
 from kit.paths import TreePath
 from kit.proof import Red, Smoke, SmokeStep
 from kit.recipe import FixStep
-from kit.smoke import process, red, scratch
+from kit.smoke import extensions, process, red, scratch
 from kit.smoke import run as smoke
 from kit.smoke.endpoint import no_hub
 
@@ -272,3 +272,14 @@ def test_a_fix_is_taken_out_of_the_packages_too(
     variables = smoke._variables(replace(where, standin=standin, imports=packages), "http://hub", offline=True)
     assert variables["OMP_NUM_THREADS"] == "1"
     assert variables["PYTHONPATH"] == os.pathsep.join([*map(str, packages), "/standin"])
+
+
+def test_a_lock_that_a_killed_build_left_is_taken_away(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    extensions.unlock(lock, 0)
+    lock.touch()
+    extensions.unlock(lock, 60)
+    assert lock.exists()
+    os.utime(lock, (time.time() - 61,) * 2)
+    extensions.unlock(lock, 60)
+    assert not lock.exists()

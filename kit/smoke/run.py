@@ -24,7 +24,7 @@ from kit.environment import Environment
 from kit.errors import KitError
 from kit.proof import Smoke, SmokeStep
 from kit.recipe import Recipe
-from kit.smoke import process, watched
+from kit.smoke import extensions, process, watched
 from kit.smoke import standin as standins
 from kit.smoke.endpoint import no_hub
 from kit.smoke.forkserver import Server, serve
@@ -96,6 +96,7 @@ def begin(recipe: Recipe, device: Device, workspace: Path, work: Path) -> Iterat
     if recipe.smoke is None:
         raise KitError(f"recipe {recipe.name} has no smoke run", "add a [smoke] table to it")
     made = environment.ensure(recipe, device, workspace)
+    extensions.build(recipe, made)
     tiny = work / "tiny"
     missing = device.package and not environment.has_device(device)
     standin = standins.variables(device, made.python) if missing else {}
