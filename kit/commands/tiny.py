@@ -8,11 +8,11 @@ from kit import output
 from kit.environment import installed
 from kit.errors import KitError
 from kit.schema import nearest
-from kit.smoke import run as smoke
+from kit.smoke import models
 
 
 def run(family: str, folder: str, python: str) -> int:
-    known = smoke.families()
+    known = models.families()
     if family not in known:
         raise KitError(f"no tiny model of {family!r}{nearest(family, known)}", f"there are: {', '.join(known)}")
     place = Path(folder)
@@ -24,6 +24,6 @@ def run(family: str, folder: str, python: str) -> int:
             hint = f"kit prepare {family} --device cpu && kit env {family} --device cpu, or --python PATH"
             raise KitError(f"no reference environment to build {family} in", hint)
         python = str(fitting[-1].python)
-    smoke.build_tiny(family, Path(python), place)
+    models.build(family, Path(python), place)
     output.line(f"{place}: {', '.join(sorted(path.name for path in place.iterdir()))}")
     return 0

@@ -39,9 +39,7 @@ def build(recipe: Recipe, made: environment.Environment) -> None:
             done = subprocess.run(command, capture_output=True, text=True, env=given)
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-                raise KitError(
-                    f"DeepSpeed's {NAME} could not be built: {last}", "install a C++ compiler: g++"
-                )
+                raise KitError(f"DeepSpeed's {NAME} could not be built: {last}", "install a C++ compiler: g++")
 
 
 def unlock(lock: Path, age: float) -> None:

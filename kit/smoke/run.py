@@ -24,7 +24,7 @@ from kit.environment import Environment
 from kit.errors import KitError
 from kit.proof import Smoke, SmokeStep
 from kit.recipe import Recipe
-from kit.smoke import extensions, process, watched
+from kit.smoke import extensions, models, process, watched
 from kit.smoke import standin as standins
 from kit.smoke.endpoint import no_hub
 from kit.smoke.forkserver import Server, serve
@@ -103,7 +103,7 @@ def begin(recipe: Recipe, device: Device, workspace: Path, work: Path) -> Iterat
     run = Run(recipe, recipe.smoke, device, made, workspace / recipe.smoke.folder, work / "out", tiny, standin)
     with serving(run, work / "forks") as running:
         python, variables = _python(running)
-        build_tiny(recipe.smoke.tiny, python, tiny, variables)
+        models.build(recipe.smoke.tiny, python, tiny, variables)
         yield running
 
 
@@ -127,20 +127,6 @@ def _python(run: Run) -> tuple[Path, dict[str, str]]:
         return run.environment.python, environment.variables()
     run.server.wait()
     return run.server.python, _variables(run, "http://localhost", offline=True)
-
-
-def families() -> list[str]:
-    """The model families there is a tiny model of."""
-    return sorted(path.stem for path in (HERE / "tiny").glob("*.py") if path.stem != "parts")
-
-
-def build_tiny(family: str, python: Path, folder: Path, variables: Mapping[str, str] | None = None) -> None:
-    """Write the tiny model of ``family`` to ``folder``. Raises KitError with the builder's own last line."""
-    command = [str(python), str(HERE / "tiny" / f"{family}.py"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env=variables or environment.variables())
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise KitError(f"the tiny {family} could not be built: {last}", " ".join(command))
 
 
 def smoke(run: Run, names: tuple[str, ...] = ()) -> Iterator[StepReport]:

@@ -19,8 +19,7 @@ from support import REPOSITORY, kit_process
 from kit import environment, recipe, store
 from kit.paths import TreePath
 from kit.recipe import Upstream
-from kit.smoke import process
-from kit.smoke import run as smoke
+from kit.smoke import models, process
 
 Shown = Callable[[process.Done, Path], bool]
 
@@ -135,7 +134,7 @@ def tiny(hidream_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     variables = {**environment.variables(), "PYTHONPATH": str(REPOSITORY / "kit" / "smoke" / "tiny")}
     done = process.run(command, place.parent, variables, place.with_suffix(".log"), 300)
     assert done.status == 0, done.tail()
-    smoke.build_tiny("sd", hidream_env, place / "sd")
+    models.build("sd", hidream_env, place / "sd")
     return place
 
 

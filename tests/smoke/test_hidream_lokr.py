@@ -13,7 +13,7 @@ import pytest
 from proving import prove
 
 from kit import environment, recipe
-from kit.smoke import run as smoke
+from kit.smoke import models
 
 HERE = Path(__file__).parent
 MODULES = {"attention": 12, "feedforward": 45, "shared-experts": 21}  # of the tiny model: one double, one single block
@@ -27,7 +27,7 @@ def found(
     place, loaded = prepared("hidream-lokr", "cpu"), recipe.load("hidream-lokr")
     python = environment.ensure(loaded, loaded.device("cpu"), place).python
     tiny = tmp_path_factory.mktemp("tiny") / "tiny"
-    smoke.build_tiny("hidream", python, tiny)
+    models.build("hidream", python, tiny)
     configs = sorted((place / "simpletuner" / "config" / "lycoris").glob("*.json"))
     paths = (loaded.root / "overlays" / "hidream-lycoris", place / "simpletuner")
     variables = {"PYTHONPATH": os.pathsep.join(map(str, paths)), "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}

@@ -11,7 +11,7 @@ import pytest
 from proving import failed, prove
 
 from kit import environment, recipe
-from kit.smoke import run as smoke
+from kit.smoke import models
 
 ACCELERATOR = "accelerate/src/accelerate/accelerator.py"
 FOLDER = "diffusers/examples/text_to_image"
@@ -87,7 +87,7 @@ def test_a_lora_changes_the_picture_whatever_its_file_is_called(
     place = prepared("sd-lora", "cpu")
     found = recipe.load("sd-lora")
     python = environment.ensure(found, found.device("cpu"), place).python
-    smoke.build_tiny("sd", python, tmp_path / "tiny")
+    models.build("sd", python, tmp_path / "tiny")
     new, old = tmp_path / "safetensors", tmp_path / "bin"
 
     def run(*command: str | Path) -> None:

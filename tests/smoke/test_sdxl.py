@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from kit import environment, recipe
+from kit.smoke import models
 from kit.smoke import run as smoke
 
 HERE = Path(__file__).parent
@@ -62,7 +63,7 @@ def test_two_machines_train_as_two_processes(
 ) -> None:
     """The same losses, to the bit: it is the same sum of two gradients."""
     tiny = tmp_path / "tiny"
-    smoke.build_tiny("sdxl", python, tiny)
+    models.build("sdxl", python, tiny)
     found = recipe.load("sdxl").smoke
     assert found
     words = [word for name in ("model", "small") for word in found.words[name]]
@@ -102,7 +103,7 @@ def test_two_machines_train_as_two_processes(
 
 def test_token_lengths(place: Path, python: Path, tmp_path: Path) -> None:
     """77 is CLIP's one window, as without the option; of 512 tokens none is lost."""
-    smoke.build_tiny("sdxl", python, tmp_path / "tiny")
+    models.build("sdxl", python, tmp_path / "tiny")
     command = [str(python), str(HERE / "token_lengths.py"), str(place / "sd-scripts"), str(tmp_path / "tiny")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment.variables())
     assert done.returncode == 0, done.stderr
