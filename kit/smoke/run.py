@@ -100,6 +100,8 @@ def begin(recipe: Recipe, device: Device, workspace: Path, work: Path) -> Iterat
         raise KitError(f"recipe {recipe.name} has no smoke run", "add a [smoke] table to it")
     made = environment.ensure(recipe, device, workspace)
     tiny = work / "tiny"
+    for stale in made.extensions.glob("*/lock"):  # of a build that was killed: torch would wait for it for ever
+        stale.unlink()
     missing = device.package and not environment.has_device(device)
     standin = standins.variables(device, made.python) if missing else {}
     run = Run(recipe, recipe.smoke, device, made, workspace / recipe.smoke.folder, work / "out", tiny, standin)
