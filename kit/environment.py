@@ -43,8 +43,9 @@ class Environment:
 
     @property
     def extensions(self) -> Path:
-        """Where programs in it keep what they compile (DeepSpeed's CPU communication takes 80 s, once)."""
-        return cache_dir() / "torch-extensions" / self.lock
+        """Where programs in it keep what they compile (DeepSpeed's CPU communication takes 80 s, once). Its own: the
+        environment's folder is in the compiler's flags, and where they change, it is compiled again."""
+        return cache_dir() / "torch-extensions" / self.path.name
 
 
 def root() -> Path:
@@ -121,6 +122,7 @@ def installed() -> list[Environment]:
 
 def remove(environment: Environment) -> None:
     shutil.rmtree(environment.path)
+    shutil.rmtree(environment.extensions, ignore_errors=True)
     environment.path.with_name(f"{environment.path.name}.lock").unlink(missing_ok=True)
 
 

@@ -60,8 +60,10 @@ def test_it_is_built_once_and_listed_and_removed(place: Path, uv: Path, kit: obj
     again = env(kit, place, "--device", "cpu", "made")
     assert again.status == 0 and again.err == "" and len(uv.read_text().splitlines()) == 3
     assert made["path"] in env(kit, place, "--list").out
+    (compiled,) = [each.extensions for each in environment.installed()]
+    compiled.mkdir(parents=True)
     assert env(kit, place, "--remove").out.startswith("removed ")
-    assert not Path(made["path"]).exists()
+    assert not Path(made["path"]).exists() and not compiled.exists()
     assert "there is no environment" in env(kit, place, "--list").out
 
 
@@ -73,6 +75,14 @@ def test_a_stamp_of_another_kit_is_listed_and_removed(place: Path, uv: Path, kit
     stamp.write_text(json.dumps({**table, "from_another_version": 1}))
     assert made["path"] in env(kit, place, "--list").out
     assert env(kit, place, "--remove").status == 0 and not Path(made["path"]).exists()
+
+
+def test_each_environment_keeps_what_it_compiles_to_itself() -> None:
+    """Its folder is in the compiler's flags: shared, each run of the one would have the other compile again."""
+    one, other = (
+        environment.Environment(Path(name), "tiny", "cpu", name, lock="the same") for name in ("one", "other")
+    )
+    assert one.extensions != other.extensions
 
 
 def test_another_lock_is_another_environment(place: Path, uv: Path, kit: object) -> None:

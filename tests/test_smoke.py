@@ -168,6 +168,20 @@ def test_a_step_that_is_not_there(tmp_path: Path) -> None:
         steps(tmp_path, step("pass"), names=("trian",))
 
 
+def test_a_compilation_that_was_killed_does_not_hold_up_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's extension loader waits for the file `lock` to go, for ever."""
+    monkeypatch.setenv("KIT_CACHE", str(tmp_path / "cache"))
+    made = Environment(tmp_path / "env", "demo", "cpu", str(tmp_path))
+    support.write(made.extensions, {"an_op/lock": "", "an_op/an_op.so": ""})
+    monkeypatch.setattr(smoke.environment, "ensure", lambda *_: made)
+    monkeypatch.setattr(smoke, "build_tiny", lambda *_: None)
+    demo = replace(recipe.load("demo"), smoke=Smoke("none", ".", ()))
+    with smoke.begin(demo, devices.load("cpu"), tmp_path, tmp_path / "work"):
+        assert list(support.snapshot(made.extensions)) == ["an_op/an_op.so"]
+
+
 def forking(tmp_path: Path, *names: str, imports: tuple[str, ...] = ("xml.dom",)) -> smoke.Run:
     """A run in an environment of this Python alone. Its steps print whether they are forked, and offline, and from a
     process that took a package from a red's copy of the tree."""
