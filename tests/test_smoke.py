@@ -20,7 +20,7 @@ from kit.errors import KitError
 from kit.paths import TreePath
 from kit.proof import Red, Smoke, SmokeStep
 from kit.recipe import FixStep
-from kit.smoke import extensions, process, red, scratch
+from kit.smoke import process, red, scratch
 from kit.smoke import run as smoke
 from kit.smoke.endpoint import no_hub
 
@@ -176,7 +176,7 @@ def test_a_compilation_that_was_killed_does_not_hold_up_the_next_run(
     made = Environment(tmp_path / "env", "demo", "cpu", str(tmp_path))
     support.write(made.extensions, {"an_op/lock": "", "an_op/an_op.so": ""})
     monkeypatch.setattr(smoke.environment, "ensure", lambda *_: made)
-    monkeypatch.setattr(smoke, "build_tiny", lambda *_: None)
+    monkeypatch.setattr(smoke.models, "build", lambda *_: None)
     demo = replace(recipe.load("demo"), smoke=Smoke("none", ".", ()))
     with smoke.begin(demo, devices.load("cpu"), tmp_path, tmp_path / "work"):
         assert list(support.snapshot(made.extensions)) == ["an_op/an_op.so"]
@@ -286,14 +286,3 @@ def test_a_fix_is_taken_out_of_the_packages_too(
     variables = smoke._variables(replace(where, standin=standin, imports=packages), "http://hub", offline=True)
     assert variables["OMP_NUM_THREADS"] == "1"
     assert variables["PYTHONPATH"] == os.pathsep.join([*map(str, packages), "/standin"])
-
-
-def test_a_lock_that_a_killed_build_left_is_taken_away(tmp_path: Path) -> None:
-    lock = tmp_path / "lock"
-    extensions.unlock(lock, 0)
-    lock.touch()
-    extensions.unlock(lock, 60)
-    assert lock.exists()
-    os.utime(lock, (time.time() - 61,) * 2)
-    extensions.unlock(lock, 60)
-    assert not lock.exists()

@@ -98,8 +98,6 @@ def begin(recipe: Recipe, device: Device, workspace: Path, work: Path) -> Iterat
     made = environment.ensure(recipe, device, workspace)
     extensions.build(recipe, made)
     tiny = work / "tiny"
-    for stale in made.extensions.glob("*/lock"):  # of a build that was killed: torch would wait for it for ever
-        stale.unlink()
     missing = device.package and not environment.has_device(device)
     standin = standins.variables(device, made.python) if missing else {}
     run = Run(recipe, recipe.smoke, device, made, workspace / recipe.smoke.folder, work / "out", tiny, standin)
