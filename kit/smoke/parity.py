@@ -133,7 +133,7 @@ def _less(run: Run, case: ParityCase, files: Files, fixes: Sequence[str]) -> Tra
     if not fixes:
         return _train(run, case, "port", Shape.of(case))
     with scratch.without(run, fixes, files) as copy:
-        return _train(copy, case, f"less-{len(fixes)}", Shape.of(case))
+        return _train(replace(copy, out=run.out), case, f"less-{len(fixes)}", Shape.of(case))  # the copy goes
 
 
 def _but(fixes: Sequence[str]) -> str:
