@@ -144,6 +144,21 @@ def test_what_upstream_trains_otherwise(here: smoke.Run) -> None:
     assert "rank 0: 8 losses, not" in found["port = upstream"] or "16 losses, not 8" in found["port = upstream"], found
 
 
+def test_fixes_that_mean_to_change_something(here: smoke.Run) -> None:
+    """They are left out of the port; those that only round are held to their bound, the others are named."""
+    steps = tuple(FixStep(name, (TreePath("train.py"),), "up") for name in ("transformer-patches", "sample-caches"))
+    given = replace(here, recipe=replace(here.recipe, fix=steps))
+    rows = list(parity.parity(given, {}, kinds=("upstream",)))
+    assert [(row.ok, row.what) for row in rows] == [
+        (True, "port less transformer-patches, sample-caches = upstream"),
+        (True, "port less sample-caches = upstream, as it rounds"),
+        (None, "transformer-patches, left out above"),
+        (None, "sample-caches, left out above"),
+    ]
+    assert rows[1].seen == "losses differ by 0.0e+00 (within 1e-06: transformer-patches)"
+    assert "new each epoch" in rows[3].seen
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
