@@ -268,7 +268,8 @@ def _near(case: ParityCase, what: str, wanted: Trained, found: Trained, run: Run
 def _loss_distance(wanted: Trained, found: Trained) -> float:
     """The largest relative distance of two losses."""
     pairs = zip(wanted.ranks[0].losses, found.ranks[0].losses, strict=False)
-    return max((abs(float.fromhex(one) / float.fromhex(two) - 1) for one, two in pairs), default=0.0)
+    values = [(float.fromhex(one), float.fromhex(two)) for one, two in pairs]
+    return max((abs(one - two) / (max(abs(one), abs(two)) or 1.0) for one, two in values), default=0.0)
 
 
 def _apart(run: Run, wanted: Trained, found: Trained) -> dict[str, Any]:
