@@ -111,9 +111,9 @@ def test_a_training_that_is_right(here: smoke.Run) -> None:
         ("processes", "2 processes: trained by deepspeed"),
         ("processes", "2 processes = one with 2 times the batch"),
         ("processes", "2 processes = one that accumulates 2 batches"),
-        ("resumed", "1 process, from an epoch's end (step 2 of 6)"),
+        ("resumed", "1 process, from an epoch's end (step 4 of 6)"),
         ("resumed", "1 process, from mid-epoch (step 3 of 6)"),
-        ("resumed", "2 processes, from an epoch's end (step 2 of 6)"),
+        ("resumed", "2 processes, from an epoch's end (step 4 of 6)"),
         ("resumed", "2 processes, from mid-epoch (step 3 of 6)"),
     ]
     assert all(row.ok for row in rows), rows

@@ -179,7 +179,9 @@ def _resumed(run: Run, case: ParityCase, files: Files) -> Iterator[Row]:
             shutil.rmtree(given, ignore_errors=True)
             checkpoint, *resume = (word.replace("{step}", str(at)) for word in (case.checkpoint, *case.resume))
             shutil.copytree(_fill(run, checkpoint, whole.out), _fill(run, checkpoint, given))
-            again = _train(run, case, name, shape, words=(*case.run, *resume), fresh=False)
+            end = case.run.index("--") if "--" in case.run else len(case.run)  # below it are the training script's own
+            words = (*case.run[:end], *resume, *case.run[end:])
+            again = _train(run, case, name, shape, words=words, fresh=False)
             cut = replace(whole, ranks=tuple(_from(rank, len(rank.losses) * at // shape.steps) for rank in whole.ranks))
             what = f"{processes} process{'es' * (processes > 1)}, from {where} (step {at} of {shape.steps})"
             yield _same(case, "resumed", what, cut, again, run)

@@ -140,7 +140,7 @@ def _pairs(drawn: Sequence[Sequence[set[str]]]) -> Iterator[tuple[set[str], set[
             yield one, other
 
 
-_ENGINES = {"deepspeed": "DeepSpeedEngine", "fsdp": "FullyShardedDataParallel|FSDP", "oss": "OSS"}
+_ENGINES = {"deepspeed": "DeepSpeedEngine", "fsdp": "FullyShardedDataParallel|FSDP", "oss": "ShardedDataParallel"}
 
 
 def engine(ranks: Sequence[Rank], name: str) -> tuple[bool, str]:

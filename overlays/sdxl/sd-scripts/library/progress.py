@@ -105,9 +105,8 @@ class Progress:
             self.epoch, self.batch = self.step // steps, self.step % steps * of["batches a step"]
             mean = math.fsum(saved["losses"]) / len(saved["losses"])
             self.losses = [mean] * (batches if self.epoch else self.batch)
-        if self.loader.num_workers == 0:  # workers start with a new copy of the data set each epoch
-            for epoch in range(1, self.epoch + 1):
-                self.dataset.set_current_epoch(epoch)
+        for epoch in range(1, self.epoch + 1):  # an epoch's batches are those of the one before, shuffled
+            self.dataset.set_current_epoch(epoch)
         self.accelerator.print(f"going on after step {self.step}: in epoch {self.epoch + 1}, after batch {self.batch}")
 
     def _from_all(self, text: str) -> list[str]:
