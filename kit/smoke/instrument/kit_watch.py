@@ -192,18 +192,20 @@ def tokenized(method: Any) -> Any:
 
 
 def called(method: Any) -> Any:
-    """Module.__call__ that tells the outermost call of a model that trains."""
+    """Module.__call__ that tells the outermost call of a model that trains: its result has a gradient, be it that of
+    weights that are not the model's own (LyCORIS)."""
 
     @functools.wraps(method)
     def run(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         outermost = not State.depth and not State.sending  # what is computed again while sending backward is no call
-        if outermost and torch.is_grad_enabled() and any(each.requires_grad for each in self.parameters()):
-            forward(args, kwargs)
         State.depth += 1
         try:
-            return method(self, *args, **kwargs)
+            result = method(self, *args, **kwargs)
         finally:
             State.depth -= 1
+        if outermost and any(each.requires_grad for each in kit_rows._tensors(result)):
+            forward(args, kwargs)
+        return result
 
     return run
 
