@@ -94,7 +94,8 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
                 )
             for cache in plan.caches:
                 if cache.name in code and (new := _rewritten(block.read(statement), cache, len(block.enclosing))):
-                    yield from _instead(block, index, *new)
+                    written = new[0].replace("\n    ", f"\n{block.module.default_indent}")  # inside parentheses, too
+                    yield from _instead(block, index, written, new[1])
 
 
 def _functions(block: Block, plan: Plan, imported: bool) -> Iterator[Splice]:

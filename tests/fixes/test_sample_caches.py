@@ -96,9 +96,17 @@ STATIC = "t.repeat_interleave(len(prompts), dim=0) for t in static"
 FLUX_IDS = "text_ids = torch.zeros(prompt_embeds.shape[1], 3)"
 THREE = "a, b, text_ids"
 
+ONE = LATENTS.format(method="sample")
+STOOD = "    {first}cached = args.cache\n    sampler = Buckets(pictures, shuffle_batches_each_epoch={shuffle})\n"
+
 APPLIED = [
     case(
         "sampled anew each time", BEFORE + LATENTS.format(method="sample"), WITH + LATENTS_AFTER.format(method="sample")
+    ),
+    case(
+        "a sampler that stood still for the caches' sake",
+        BEFORE + STOOD.format(first="has_step_indexed_caches = ", shuffle="not has_step_indexed_caches") + ONE,
+        WITH + STOOD.format(first="", shuffle="True") + LATENTS_AFTER.format(method="sample"),
     ),
     case("their mode", BEFORE + LATENTS.format(method="mode"), WITH + LATENTS_AFTER.format(method="mode")),
     captioned(
@@ -161,8 +169,6 @@ APPLIED = [
     ),
 ]
 
-ONE = LATENTS.format(method="sample")
-DONE = "    for {step}batch in {loader}:\n{body}"
 REPEATED = captions(APPEND, "made = embeds[step]", "made = made.repeat(len(prompts), 1)")
 
 
