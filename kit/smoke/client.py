@@ -36,7 +36,8 @@ with socket.socket(socket.AF_UNIX) as zygote:
     streams = array.array("i", [0, 1, 2])
     data = len(request).to_bytes(8, "big") + request
     sent = zygote.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
-    zygote.sendall(data[sent:])
+    if sent < len(data):  # sending nothing fails as well where the zygote has heard all, and has answered
+        zygote.sendall(data[sent:])
     answer = zygote.recv(16)
 if answer == b"no":
     os.execv(real, [real, *words])
