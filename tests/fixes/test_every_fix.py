@@ -61,7 +61,7 @@ FORMS: dict[str, Callable[[str], str]] = {
     "two spaces": _deeper,
     "no newline at the end": lambda text: text.rstrip("\n"),
     "a header and a footer": lambda text: f"#!/usr/bin/env python\n\n{text}\n\n\n# the end\n\n",
-    "a form feed": lambda text: f"import abc\n\f\n{text}",
+    "a form feed": lambda text: f"'words'\n\f\n{text}",
     "other words": lambda text: f"'é 中文'\n{text}",
 }
 
