@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from proving import failed, prove
 
+from kit.proof import COMPARISONS
+
 PROVEN: dict[tuple[str, str], list[str]] = {
     ("hidream", "cpu"): ["transformer-patches"],
     ("hidream", "npu"): [],
@@ -35,6 +37,10 @@ PROVEN: dict[tuple[str, str], list[str]] = {
 }
 
 
+# Where it is also compared: with upstream, one process with several, a resumed run with one that was not interrupted.
+COMPARED = [key for key in PROVEN if key[1] == "cpu"]
+
+
 @pytest.mark.parametrize(("name", "device"), PROVEN)
 def test_it_trains_and_each_fix_is_needed(
     name: str,
@@ -47,9 +53,12 @@ def test_it_trains_and_each_fix_is_needed(
     first = next(each for recipe, each in PROVEN if recipe == name)
     left = () if device == first else tuple(PROVEN[name, first])
     red = device == first or bool(left)
-    status, report = prove(prepared(name, device), capsys, smoke=True, red=red, fixes=left, report=str(page))
+    parity = (name, device) in COMPARED
+    levels = {"smoke": True, "parity": parity, "red": red, "fixes": left}
+    status, report = prove(prepared(name, device), capsys, **levels, report=str(page))
     assert status == 0, failed(report)
-    assert report["levels"] == ["tree", "static", "smoke", *["red"] * red]
+    assert report["levels"] == ["tree", "static", "smoke", *["parity"] * parity, *["red"] * red]
+    assert {row["comparison"] for row in report["parity"]} == (set(COMPARISONS) if parity else set())
     assert report["through"] == ("" if device == "cpu" else "through the stand-in")
     assert all(run["ok"] for run in report["runs"])
     unproven = [each["fix"] for each in report["reds"] if each["shown"] is None]
