@@ -188,10 +188,7 @@ def diff(**options: Any) -> int:
 @click.option("--report", default="", metavar="FILE.html", type=folder, help="Write the report as one HTML page.")
 @json_option
 def verify(**options: Any) -> int:
-    """Prove a workspace: the tree is what the lock says, everything in it holds together, and it trains.
-
-    With no argument: the workspace it stands in, or every workspace below.
-    """
+    """Prove workspaces (default: the one it stands in, or all below): as the lock says, whole, and training."""
     from kit.commands import verify as command
 
     return command.run(**options)
