@@ -89,6 +89,9 @@ class ParityCase:
     engine: str = ""  # what several processes train with: one of ENGINES
     checkpoint: str = ""  # the folder of the checkpoint of `{step}`
     resume: tuple[str, ...] = ()  # words that go on from it
+    resumed_on: tuple[
+        str, ...
+    ] = ()  # devices whose random states a checkpoint holds; elsewhere images alone are compared
     without: dict[str, str] = field(default_factory=dict)  # comparisons that cannot be made: why
     environment: dict[str, str] = field(default_factory=dict)
     devices: tuple[str, ...] = ()  # only on these; none: on all
@@ -169,6 +172,9 @@ def check(smoke: Smoke, devices: tuple[str, ...], fixes: list[str], source: Sour
             need_words(getattr(case, key), names, f"parity {case.name}", "parity", index, key)
         for name in case.without:
             need(name, COMPARISONS, f"parity {case.name}: no comparison {{}}", "there are", "parity", index, "without")
+    for index, case in enumerate(smoke.parity):
+        for device in case.resumed_on:
+            need(device, devices, "device {} is not one of the recipe's", "supported", "parity", index, "resumed_on")
     for kind in ("step", "parity"):
         for index, entry in enumerate(getattr(smoke, kind)):
             if entry.engine:

@@ -184,6 +184,14 @@ def test_what_cannot_be_compared_says_why(here: smoke.Run) -> None:
     assert not list(parity.parity(with_case(here, extra="lycoris"), {}))
 
 
+def test_where_a_checkpoint_has_no_random_state_the_images_are_compared(here: smoke.Run) -> None:
+    """The loss of an image is its number here: equal ones would pass the whole comparison, too."""
+    rows = list(parity.parity(with_case(here, resumed_on=("cuda",)), {}, kinds=("resumed",)))
+    assert all(row.ok and row.seen.startswith("the same images in order") for row in rows)
+    replayed = with_case(here, resumed_on=("cuda",), run=(*CASE.run, "fault=replay"))
+    assert wrong(replayed, "resumed")["1 process, from mid-epoch (step 3 of 6)"] == "other images, or in another order"
+
+
 def test_a_red_by_parity(here: smoke.Run) -> None:
     plan = Red("weights-pop", "of 8 images used", parity=("it",))
     assert red._red(here, plan, {}).shown is False
