@@ -33,34 +33,32 @@ UNDONE = [  # in lines as `ast` writes them
     (r"\n +text_ids = text_ids\[0\]", ""),
     (r"\n +\w+\['indices'\] = \[example\['index'\] for example in \w+\]", ""),
     (r"\n +\w+\['index'\] = index", ""),
-    (r"(\w*cache\w*) = (?:\{\}|\(\{\}(?:, \{\})*\))$", r"\1 = []"),
     (r"from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution\n", ""),
 ]
 HELPERS = ("cache_samples", "cached_batch")
 
 
 def caches_lacking(tree: ast.Module) -> list[int]:
-    lines = []
+    lists = set(re.findall(r"(\w+) = \[\]", ast.unparse(tree))) | set(
+        re.findall(r"(\w*cache\w*) = ", ast.unparse(tree))
+    )
+    lines = set()
     for loop in ast.walk(tree):
-        found = (
-            re.match(r"for \(?(\w+), batch\)? in enumerate\(\w*loader\w*\):", judge.short(ast.unparse(loop)))
-            if isinstance(loop, ast.For)
-            else None
-        )
+        line = judge.short(ast.unparse(loop)) if isinstance(loop, ast.For) else ""
+        found = re.match(r"for \(?(\w+), \w+\)? in enumerate\(\w+\):", line)
         for node in ast.walk(loop) if found else ():
-            if (
-                isinstance(node, ast.Subscript)
-                and ast.unparse(node.slice) == found[1]
-                and "cache" in ast.unparse(node.value)
-            ):
-                lines.append(node.lineno)
-    return sorted(set(lines))
+            if isinstance(node, ast.Subscript) and ast.unparse(node.slice) == found[1]:
+                lines |= {node.lineno} if set(re.findall(r"\w+", ast.unparse(node.value))) & lists else set()
+    return sorted(lines)
 
 
 def caches_stripped(tree: ast.Module) -> ast.Module:
     tree.body = [node for node in tree.body if getattr(node, "name", "") not in HELPERS]
     text = ast.unparse(tree).replace("has_step_indexed_caches = ", "")
     text = text.replace("shuffle_batches_each_epoch=not has_step_indexed_caches", "shuffle_batches_each_epoch=True")
+    lists = set(re.findall(r"cached_batch\((\w+),|zip\((\w+), |(\w+)\[index\] for index|for cache in (\w+)\)", text))
+    names = "|".join({name for found in lists for name in found if name} | {r"\w*cache\w*"})
+    text = re.sub(rf"({names}) = (?:\{{\}}|\(\{{\}}(?:, \{{\}})*\))$", r"\1 = []", text, flags=re.MULTILINE)
     for pattern, put in UNDONE:
         text = re.sub(pattern, put, text, flags=re.MULTILINE)
     return ast.parse(text)
@@ -82,8 +80,10 @@ def noise_lacking(tree: ast.Module) -> list[int]:
     lines = []
     for function in tree.body if imported else ():
         text = ast.unparse(function) if isinstance(function, ast.FunctionDef) else ""
-        if re.search(r"set_seed\([\w.]+\)", text) and ".prepare(" in text and "accelerator.backward(" in text:
-            prepared = [at for at, node in enumerate(function.body) if prepares(node)]
+        if re.search(r"set_seed\([\w.]+\)", text) and ".prepare(" in text and ".backward(" in text:
+            loops = [n for n in ast.walk(function) if isinstance(n, ast.For) and ".backward(" in ast.unparse(n)]
+            over = {word for loop in loops for word in re.findall(r"\w+", ast.unparse(loop.iter))}
+            prepared = [at for at, node in enumerate(function.body) if prepares(node, over)]
             if not prepared or not APART.search(
                 "\n " + ast.unparse(function.body[prepared[-1] + 1]).replace("\n", "\n ")
             ):
@@ -91,11 +91,12 @@ def noise_lacking(tree: ast.Module) -> list[int]:
     return lines
 
 
-def prepares(node: ast.stmt) -> bool:
-    return (
-        not isinstance(node, (ast.For, ast.FunctionDef))
-        and re.search(r"accelerator\.prepare\(.*(loader|optimizer)", ast.unparse(node)) is not None
-    )
+def prepares(node: ast.stmt, over: set[str]) -> bool:
+    """Whether a statement prepares what trains: an optimizer, or what the loop that trains goes over."""
+    given = re.search(r"\.prepare\((.*)", ast.unparse(node).replace("\n", " "))
+    if not given or isinstance(node, (ast.For, ast.FunctionDef)):
+        return False
+    return any(word in over or word.endswith("optimizer") for word in re.findall(r"\w+", given[1]))
 
 
 def noise_stripped(tree: ast.Module) -> ast.Module:
@@ -105,7 +106,7 @@ def noise_stripped(tree: ast.Module) -> ast.Module:
 # prompt-repeat: no branch of a loop that trains repeats what it gave the same name for the last batch.
 
 GROWS = re.compile(r"(\w+) = (?:\1\.repeat\w*\(|\[(\w+) for \2 in \1 for )")
-KEPT = re.compile(r"\n +if not [\w.]+:(?:\n +static_(\w+) = \1(?=\n))+")
+KEPT = re.compile(r"\n +if not [\w. ]+:(?:\n +static_(\w+) = \1(?=\n))+")
 
 
 def repeat_lacking(tree: ast.Module) -> list[int]:
