@@ -76,6 +76,22 @@ def test_each_image_has_its_own_caption(ranks: list[Rank], good: bool, said: str
 
 
 @pytest.mark.parametrize(
+    ("given", "good"),
+    [
+        ("<s>[INST]a dog[/INST]", True),
+        ("<s>[INST]a dog in the rain[/INST]", False),  # which is of another image
+        ("<s>[INST]a cat[/INST]", False),
+        ("<s>[INST][/INST]", False),
+    ],
+)
+def test_a_caption_may_have_a_chat_template_around_it(given: str, good: bool) -> None:
+    images = frozenset({"a"}), frozenset({"b"}), frozenset({"c"})
+    handed = dict(zip(images, map(frozenset, (["a dog"], ["a cat"], ["a dog in the rain"])), strict=True))
+    row = Row(images[0], frozenset({given}), frozenset())
+    assert watched.captions([Rank(handed, (Forward(1, (row,)),), ())])[0] is good
+
+
+@pytest.mark.parametrize(
     ("ranks", "good", "said"),
     [
         ([rank("ab", noise="xy"), rank("cd", noise="zw")], True, "4 draws, no two ranks' the same"),

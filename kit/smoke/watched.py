@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 Images = frozenset[str]  # the digests of what one row was made from: an image, and one it is conditioned on
@@ -107,11 +107,13 @@ def coverage(ranks: Sequence[Rank], images: int) -> tuple[bool, str]:
 
 
 def captions(ranks: Sequence[Rank]) -> tuple[bool, str]:
-    """Whether each row has the captions that were handed out with its images; in words."""
+    """Whether each row has the captions that were handed out with its images; in words. What is tokenized may have a
+    chat template around the caption."""
     given: dict[Images, frozenset[str]] = {}
     for rank in ranks:
         given.update(rank.handed_out)
-    rows = [row for rank in ranks for forward in rank.forwards for row in forward.rows]
+    known = sorted(frozenset[str]().union(*given.values()), key=len, reverse=True)
+    rows = [_captioned(row, known) for rank in ranks for forward in rank.forwards for row in forward.rows]
     if not rows or not all(row.captions for row in rows):
         blind = sum(not row.captions for row in rows)
         return False, f"{blind} of {len(rows)} rows have no caption that is known"
@@ -121,6 +123,12 @@ def captions(ranks: Sequence[Rank]) -> tuple[bool, str]:
         shown = f"{' '.join(sorted(row.captions))!r} where {' '.join(sorted(given.get(row.images, ())))!r} belongs"
         return False, f"{len(wrong)} of {len(rows)} rows have the caption of another image: {shown}"
     return True, f"{len(rows)} rows, each with its own caption"
+
+
+def _captioned(row: Row, known: Sequence[str]) -> Row:
+    """A row with the captions that its texts contain: the first of ``known``, longest first; else the text itself."""
+    texts = row.captions
+    return replace(row, captions=frozenset(next((each for each in known if each in text), text) for text in texts))
 
 
 def noise(ranks: Sequence[Rank]) -> tuple[bool, str]:

@@ -7,7 +7,7 @@ communication another one to compile.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import platformdirs
@@ -43,6 +43,23 @@ def prepared(cache: Path, reach: Callable[[str], None]) -> Callable[..., Path]:
         return place
 
     return prepare
+
+
+@pytest.fixture(scope="package")
+def installed(cache: Path) -> Callable[[str, str, Sequence[str]], Path]:
+    """``installed(name, version, packages)``: the Python, of that version, of an environment with these packages."""
+
+    def install(name: str, version: str, packages: Sequence[str]) -> Path:
+        place = cache / "environments" / name
+        mark, wanted = place / "packages", "\n".join(packages)
+        if not mark.is_file() or mark.read_text() != wanted:
+            shutil.rmtree(place, ignore_errors=True)
+            environment.uv("venv", "--quiet", "--python", environment.find_python(version), place)
+            environment.uv("pip", "install", "--quiet", "--python", place / "bin" / "python", *packages)
+            mark.write_text(wanted)
+        return place / "bin" / "python"
+
+    return install
 
 
 @pytest.fixture(scope="package")

@@ -10,7 +10,6 @@ import functools
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -466,12 +465,18 @@ class Standin:
 
 
 @pytest.fixture(scope="module")
-def standins(cache: Path, hidream_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Platform], Standin]:
+def standins(
+    cache: Path,
+    installed: Callable[..., Path],
+    hidream_env: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[Platform], Standin]:
     """``standins(platform)``: made on first use. Environments and backends are kept in the tests' cache."""
 
     @functools.cache
     def make(platform: Platform) -> Standin:
-        python = _environment(cache, platform) if platform.packages else hidream_env
+        name = f"standin-{platform.device}-torch{platform.torch}-{platform.python}"
+        python = installed(name, platform.python, platform.packages) if platform.packages else hidream_env
         built = _build(python, cache / "standins", platform.device)
         assert built.returncode == 0, built.stderr
         ours = {
@@ -490,18 +495,6 @@ def standins(cache: Path, hidream_env: Path, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="module")
 def standin(standins: Callable[[Platform], Standin]) -> Standin:
     return standins(NEW)
-
-
-def _environment(cache: Path, platform: Platform) -> Path:
-    """The Python of an environment with the platform's packages."""
-    place = cache / "environments" / f"standin-{platform.device}-torch{platform.torch}-{platform.python}"
-    mark, wanted = place / "packages", "\n".join(platform.packages)
-    if not mark.is_file() or mark.read_text() != wanted:
-        shutil.rmtree(place, ignore_errors=True)
-        environment.uv("venv", "--quiet", "--python", environment.find_python(platform.python), place)
-        environment.uv("pip", "install", "--quiet", "--python", place / "bin" / "python", *platform.packages)
-        mark.write_text(wanted)
-    return place / "bin" / "python"
 
 
 def _build(python: Path, cache: Path, device: str = "npu", **variables: str) -> subprocess.CompletedProcess[str]:

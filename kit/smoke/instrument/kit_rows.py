@@ -50,8 +50,11 @@ def of(tensor: Any) -> Rows | None:
 def mark(tensor: torch.Tensor, rows: Rows) -> None:
     """Say where the rows of ``tensor`` come from, beside what is known of them."""
     before = of(tensor)
-    if before is not None and before.dim == rows.dim and len(before.sources) == len(rows.sources):
-        rows = Rows(rows.dim, tuple(old | new for old, new in zip(before.sources, rows.sources)))
+    if before is not None:
+        one, many = sorted((before, rows), key=lambda each: len(each.sources))
+        if len(one.sources) == 1 or (one.dim == many.dim and len(one.sources) == len(many.sources)):
+            shared = one.sources * (len(many.sources) // len(one.sources))
+            rows = Rows(many.dim, tuple(old | new for old, new in zip(shared, many.sources)))
     key = id(tensor)
     _known[key] = (weakref.ref(tensor, lambda _, key=key: _known.pop(key, None)), rows)
 
@@ -87,10 +90,10 @@ class _Numbers:
     def of(self, value: Any, moved: bool = True) -> Any:
         """The numbers of a tensor, or of each in a list. Whole numbers that are not ``moved`` are an index."""
         if isinstance(value, torch.Tensor):
+            if not moved and not value.is_floating_point():
+                return value
             rows = of(value)
             if rows is None:
-                if not moved and not value.is_floating_point():
-                    return value
                 return torch.zeros((1,) * value.dim(), dtype=torch.int64).expand(value.shape)
             numbers = torch.tensor([self.table.setdefault(each, len(self.table)) for each in rows.sources])
             shape = [1] * value.dim()
@@ -135,6 +138,16 @@ def _moved(func: Callable[..., Any], args: Any, kwargs: Any, result: Any) -> Non
             if rows is not None:
                 _known.pop(id(real), None)  # what was written over
                 mark(real, rows)
+
+
+def _joins(name: str, args: Any, kwargs: Any) -> bool:
+    """Whether a call puts tensors together row by row (tokens beside tokens), not rows below rows."""
+    if name not in ("cat", "concat", "concatenate"):
+        return False
+    tensors = list(_tensors(args[:1] or kwargs.get("tensors")))
+    dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
+    dim += tensors[0].dim() if dim < 0 else 0
+    return dim not in (0, *(rows.dim for rows in map(of, tensors) if rows is not None))
 
 
 def _place(rows: Rows, given: torch.Tensor, made: torch.Tensor, name: str) -> int | None:
@@ -197,7 +210,7 @@ class Following(TorchFunctionMode):
         result = self.call(name, func, args, kwargs)
         if not _known:
             return result
-        if name in _MOVES:
+        if name in _MOVES and not _joins(name, args, kwargs):
             if any(of(each) is not None for each in (*_tensors(args), *_tensors(kwargs))):
                 _moved(func, args, kwargs, result)
         else:

@@ -165,9 +165,17 @@ def ordered(sampler: Any) -> Iterator[int]:
 # ---- What the script computes ----
 
 
+TOKENS: dict[tuple[int, ...], str] = {}  # the text of a list of tokens that no tensor was made of yet
+
+
 def call(name: str, func: Any, args: Any, kwargs: Any) -> Any:
     if name not in kit_draws.RANDOM:
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if name == "tensor" and TOKENS and result.dim() == 2 and not result.is_floating_point():
+            texts = [TOKENS.get(tuple(row)) for row in result.tolist()]
+            if all(texts):
+                kit_rows.mark(result, Rows(0, tuple(frozenset({f"caption {text}"}) for text in texts)))
+        return result
     result = kit_draws.by_image(State.batch, name, func, args, kwargs) if MODE == "image" else func(*args, **kwargs)
     rows = len(State.batch.images) if State.batch else 0
     if isinstance(result, torch.Tensor) and result.is_floating_point() and result.dim() >= 3 and result.size(0) == rows:
@@ -183,6 +191,9 @@ def tokenized(method: Any) -> Any:
         made = method(self, text, *args, **kwargs)
         texts = [text] if isinstance(text, str) else list(text) if isinstance(text, (list, tuple)) else []
         if texts and all(isinstance(each, str) for each in texts):
+            tokens = made["input_ids"]
+            if isinstance(tokens, list) and len(tokens) == len(texts):  # a processor makes the tensor
+                TOKENS.update((tuple(row), each) for row, each in zip(tokens, texts) if isinstance(row, list))
             for tensor in kit_rows._tensors(dict(made)):
                 if tensor.dim() and tensor.size(0) == len(texts):
                     kit_rows.mark(tensor, Rows(0, tuple(frozenset({"caption " + each}) for each in texts)))

@@ -29,7 +29,6 @@ from transformers import (
     T5EncoderModel,
     T5Tokenizer,
 )
-from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
 CAPTIONS = (
     "a photo of a small dog",
@@ -46,6 +45,8 @@ CAPTIONS = (
 def clip_tokenizer(folder: Path) -> None:
     """Bytes, bytes that end a word, and the two specials: 514 tokens, no merges, 77 at most."""
     folder.mkdir(parents=True)
+    from transformers.models.clip.tokenization_clip import bytes_to_unicode  # not in transformers 5
+
     characters = list(bytes_to_unicode().values())
     tokens = [*characters, *(f"{each}</w>" for each in characters), "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
