@@ -273,3 +273,8 @@ def test_the_published_hooks_are_commands(script: Path) -> None:
         assert hook["language"] == "python" and hook["types"] == ["python"]
         assert kit_process(*hook["entry"].split()[1:], "train.py").status == 1
         assert (script.read_text() == FIXED) == (hook["id"] == "kit-fix")
+
+
+def test_a_fix_comes_after_those_whose_places_it_would_hide() -> None:
+    known = fixes.general()
+    assert known.index("sample-caches") < known.index("resume-order")

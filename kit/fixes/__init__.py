@@ -18,6 +18,7 @@ What a fix may have besides, for `kit fix`, which tries it on any file:
 
 - ``GENERAL = True``: it is right for any training script, not only for the files a recipe names;
 - ``BRINGS``: the fixes it makes necessary; where one of them refuses, it refuses too;
+- ``AFTER``: fixes that come before it, as it would hide their places;
 - ``OPTIONS``: what its options are there, as a recipe writes them (``{device.package}``); with those it needs a device;
 - ``TORCH``: the oldest torch on which what it writes runs, where that is newer than what such scripts run on.
 
@@ -127,9 +128,12 @@ def oldest_torch(name: str) -> str:
 
 
 def _ordered(wanted: Sequence[str]) -> list[str]:
-    """``wanted`` once each, by name but for this: a fix comes before those it brings."""
+    """``wanted`` once each, by name but for this: a fix comes before those it brings, and after those whose places it
+    would hide (``AFTER``)."""
     found = sorted(set(wanted))
-    return list(TopologicalSorter({name: [by for by in found if name in brings(by)] for name in found}).static_order())
+    later = {name: getattr(load(name), "AFTER", ()) for name in found}
+    first = {name: [by for by in found if name in brings(by) or by in later[name]] for name in found}
+    return list(TopologicalSorter(first).static_order())
 
 
 def load(name: str) -> Fix:

@@ -30,6 +30,7 @@ LINKS = (
 )
 NEEDS = ("torch",)
 GENERAL = True
+AFTER = ("sample-caches",)  # which looks for loops over `enumerate(loader)`
 
 _CLASS, _NAME = "ResumableBatches", "train_batches"
 _CODE = f'''\

@@ -173,21 +173,9 @@ def test_a_fault_is_found_until_it_is_mended(name: str, settings: Callable[[Fami
     assert {key: words for key, (good, words) in found.items() if not good}.keys() == case.wrong.keys(), found
     assert all(words in found[key][1] for key, words in case.wrong.items()), found
 
-    kit_process("fix", "sample-caches", str(script))  # first: see below
     fixed = kit_process("fix", str(script))
     assert fixed.status == 1 and "conflict" not in fixed.out, fixed.out
 
     done, found = train(tmp_path / "after")
     assert done.status == 0, done.tail()
     assert all(good for good, _ in found.values()), f"{found}\n{fixed.out}"
-
-
-@pytest.mark.xfail(
-    strict=True, reason="resume-order comes first, and hides from sample-caches that a loop counts steps"
-)
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.processes > 1])
-def test_all_fixes_at_once_mend_the_caches(name: str, settings: Callable[[Family], Setting], tmp_path: Path) -> None:
-    case = CASES[name]
-    script = tmp_path / case.script
-    script.write_bytes((settings(case.family).tree / DREAMBOOTH / case.script).read_bytes())
-    assert "applied: sample-caches" in kit_process("fix", str(script)).out
