@@ -220,7 +220,8 @@ def test_an_instrument_comes_before_the_script(ask: Ask, tmp_path: Path) -> None
 def test_torchrun_forks_a_rank_each(ask: Ask, by: tuple[str, ...]) -> None:
     names = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR OMP_NUM_THREADS"
     done = ask(
-        f"import os; print(*(os.environ[name] for name in {names!r}.split()), os.environ['MASTER_PORT'].isdigit())",
+        "import os; os.write(1, (' '.join([*(os.environ[name] for name in "
+        f"{names!r}.split()), str(os.environ['MASTER_PORT'].isdigit())]) + chr(10)).encode())",  # two ranks, a line each
         by=by,
     )
     assert sorted(done.text().splitlines()) == ["0 0 2 2 127.0.0.1 1 True", "1 1 2 2 127.0.0.1 1 True"]
