@@ -221,7 +221,7 @@ def test_torchrun_forks_a_rank_each(ask: Ask, by: tuple[str, ...]) -> None:
     names = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR OMP_NUM_THREADS"
     done = ask(
         "import os; os.write(1, (' '.join([*(os.environ[name] for name in "
-        f"{names!r}.split()), str(os.environ['MASTER_PORT'].isdigit())]) + chr(10)).encode())",  # two ranks, a line each
+        f"{names!r}.split()), str(os.environ['MASTER_PORT'].isdigit())]) + chr(10)).encode())",
         by=by,
     )
     assert sorted(done.text().splitlines()) == ["0 0 2 2 127.0.0.1 1 True", "1 1 2 2 127.0.0.1 1 True"]
