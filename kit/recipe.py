@@ -71,7 +71,7 @@ class FixStep:
     @property
     def changes(self) -> str:
         """What it means to change in what one process trains; nothing where a run is equal to the last bit."""
-        return str(getattr(self.module, "CHANGES", ""))
+        return fixes.changes(self.use or self.id) if self.module else ""
 
     @property
     def within(self) -> float:

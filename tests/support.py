@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -228,3 +229,16 @@ RUN = """\
 python3 train.py \\
   --max_train_steps="${steps:-{{ cluster.processes }}}"
 """
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; a killed one takes a moment."""
+    for _ in range(200):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.02)
+    return False

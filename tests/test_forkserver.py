@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -62,19 +61,6 @@ def launch_command(args):
         raise subprocess.CalledProcessError(returncode=process.returncode, cmd=command)
 """,
 }
-
-
-def gone(pid: int) -> bool:
-    """Whether a process has ended; a killed one takes a moment."""
-    for _ in range(200):
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.02)
-    return False
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +236,7 @@ def test_where_one_rank_fails_the_others_are_ended(ask: Ask) -> None:
     done = ask(code, by=("torchrun", "1", "2"))
     assert (done.status, done.last_error()) == (1, "ValueError: no")
     assert "torchrun: error: rank 0 ended with -15, rank 1 ended with 1" in done.text()
-    assert all(gone(int(line)) for line in done.text().splitlines() if line.isdigit())
+    assert all(support.gone(int(line)) for line in done.text().splitlines() if line.isdigit())
 
 
 def test_a_rank_that_does_not_heed_is_killed(ask: Ask) -> None:
@@ -275,7 +261,7 @@ def test_a_hang_is_ended_with_every_process_gone(ask: Ask, session: str, by: tup
     done = ask(code, by=by, limit=2)
     pids = list(map(int, done.text().split()))
     assert done.status is None and len(pids) == (2 if len(by) == 1 else 4)
-    assert all(map(gone, pids))
+    assert all(map(support.gone, pids))
 
 
 def test_a_client_that_is_gone_takes_its_ranks_along(server: Server, tmp_path: Path) -> None:
@@ -285,7 +271,7 @@ def test_a_client_that_is_gone_takes_its_ranks_along(server: Server, tmp_path: P
         assert client.stdout
         pid = int(client.stdout.readline())
         client.send_signal(signal.SIGKILL)
-    assert gone(pid)
+    assert support.gone(pid)
 
 
 def test_nothing_is_left_of_a_server(programs: Path, tmp_path: Path) -> None:
@@ -295,7 +281,7 @@ def test_nothing_is_left_of_a_server(programs: Path, tmp_path: Path) -> None:
         client = subprocess.Popen([str(server.python), "script.py"], cwd=tmp_path, stdout=-1, stderr=-1)
         assert client.stdout
         pid = int(client.stdout.readline())
-    assert gone(pid) and gone(server.zygote.pid)
+    assert support.gone(pid) and support.gone(server.zygote.pid)
     assert client.wait(10) == 1
     client.communicate()
 

@@ -25,19 +25,6 @@ from kit.smoke import run as smoke
 from kit.smoke.endpoint import no_hub
 
 
-def gone(pid: int) -> bool:
-    """Whether a process has ended; a killed one takes a moment."""
-    for _ in range(200):
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.02)
-    return False
-
-
 def run(code: str, tmp_path: Path, limit: float = 20) -> process.Done:
     return process.run([sys.executable, "-c", code], tmp_path, os.environ, tmp_path / "logs" / "run.log", limit)
 
@@ -67,7 +54,7 @@ def test_a_hang_is_ended_with_every_process_gone(tmp_path: Path, session: str) -
     start = time.monotonic()
     done = run(f"import subprocess, sys, time; print({child}.pid, flush=True); time.sleep(600)", tmp_path, limit=1)
     assert done.status is None and time.monotonic() - start < 10
-    assert gone(int(done.text()))
+    assert support.gone(int(done.text()))
 
 
 def test_a_child_that_outlives_its_parent_is_ended(tmp_path: Path) -> None:
@@ -76,7 +63,7 @@ def test_a_child_that_outlives_its_parent_is_ended(tmp_path: Path) -> None:
         "stdout=subprocess.DEVNULL, start_new_session=True).pid)",
         tmp_path,
     )
-    assert done.status == 0 and gone(int(done.text()))
+    assert done.status == 0 and support.gone(int(done.text()))
 
 
 def test_the_hub_has_nothing_and_remembers_who_asked() -> None:

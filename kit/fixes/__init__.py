@@ -12,7 +12,8 @@ A fix is a module with
 A fix that puts statements beside statements is a table (`kit.fixes._table`), which gives both functions.
 
 - ``CHANGES``, in a fix that means to change which images, noise or arithmetic a run of one process sees: one sentence,
-  what differs from upstream there, and when. Without it nothing differs, to the last bit.
+  what differs from upstream there, and when. Without it nothing differs, to the last bit;
+- ``WITHIN``, where that is arithmetic alone: by how much, relative, losses may differ in float32.
 
 What a fix may have besides, for `kit fix`, which tries it on any file:
 

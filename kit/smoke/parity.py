@@ -217,7 +217,7 @@ def _train(
     command = [_fill(run, word, out, counts) for word in run.smoke.command(words or case.run, run.device.name)]
     events = run.out / "watched" / out.name
     log = run.out / "logs" / f"{out.name}.log"
-    variables = {"OMP_NUM_THREADS": "1", **case.environment, **smoke.instrument(events, "image" if by_image else "")}
+    variables = {**case.environment, **smoke.instrument(events, "image" if by_image else "")}
     done = smoke.start(run, command, variables, log, case.limit)
     if done.status is None:
         raise Failed(f"{name}: it hung, and was ended after {case.limit} s (log: {log})")
