@@ -195,7 +195,9 @@ def start(
     and not under HF_HUB_OFFLINE=1."""
     given = {**_variables(run, hub, offline=not online), **variables}
     launch = run.server.run if run.server and not online else process.run
-    return launch(command, run.folder, given, log, limit)
+    done = launch(command, run.folder, given, log, limit)
+    extensions.release()
+    return done
 
 
 def instrument(events: Path, mode: str = "") -> dict[str, str]:
