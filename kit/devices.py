@@ -37,6 +37,7 @@ class Device:
     visible_devices: str = ""  # the variable that chooses among several
     processes: int = 8  # training processes on one machine: one a card
     toolkit: tuple[str, ...] = ()  # set-up scripts to source, the first that exists
+    toolkit_variables: tuple[str, ...] = ()  # any of which is set where it was sourced already
     probe: tuple[str, ...] = ()  # paths (globs) or commands one of which a machine with the device has
     environment: tuple[Variable, ...] = ()
     packages: dict[str, str] = field(default_factory=dict)  # pip pins the device adds, or has instead of the recipe's

@@ -97,7 +97,7 @@ def static(place: Path, locked: Lock, found: Recipe) -> Iterator[Check]:
                 what, reader = kinds[path.suffix]
                 yield _reads(f"{name}: {path.name} {what}", path, reader)
         for path in files:
-            if path.suffix == ".sh":
+            if path.suffix == ".sh" or path.name == "programs.json":
                 yield from _flags(name, path)
         yield from _device_calls(name, files, device)
 
@@ -238,10 +238,14 @@ def _arguments(tree: ast.Module) -> set[str]:
 
 
 def _flags(name: str, path: Path) -> Iterator[Check]:
-    launches = launched(path.read_text("utf-8", "replace"))
-    for target, flags in launches.items():
-        script = path.parent / target
-        title = f"{name}: the {len(flags)} flags {path.name} passes exist in {target}"
+    """The flags that a shell script, or the programs of a launcher's table, pass to Python scripts."""
+    if path.suffix == ".sh":
+        passed = [(path, target, flags) for target, flags in launched(path.read_text("utf-8", "replace")).items()]
+    else:
+        passed = list(_of_programs(path))
+    for launching, target, flags in passed:
+        script = launching.parent / target
+        title = f"{name}: the {len(flags)} flags {launching.name} passes exist in {target}"
         if not script.is_file():
             yield Check("static", title, False, f"{path}: there is no {script}")
             continue
@@ -253,8 +257,24 @@ def _flags(name: str, path: Path) -> Iterator[Check]:
         unknown = {flag: line for flag, line in flags.items() if flag not in known}
         wrong = "; ".join(f"{path}:{line}: {flag} is not an option of {target}" for flag, line in unknown.items())
         yield Check("static", title, not unknown, wrong)
-    if not launches:
-        yield Check("static", f"{name}: flags of {path.name}", None, "it runs no Python script with flags")
+
+
+def _of_programs(table: Path) -> Iterator[tuple[Path, str, dict[str, int]]]:
+    """The launch scripts that launcher/programs.json is about, each with the training script it starts and the flags
+    its settings fill, by their line in the table."""
+    try:
+        text = table.read_text("utf-8")
+        programs = json.loads(text)
+    except ValueError:  # that it is no JSON is a failure of its own
+        return
+    at = 0
+    for name, program in programs.items():
+        at = text.index(json.dumps(name), at)
+        flags = {f"--{flag}": json.dumps(flag) for option in program["options"] for flag in option.get("flags", ())}
+        script = table.parents[1] / name
+        if flags and script.is_file():  # one that is not for this device is not there
+            found = {flag: text.count("\n", 0, text.find(quoted, at)) + 1 for flag, quoted in flags.items()}
+            yield script, program["script"], found
 
 
 def _device_calls(name: str, files: list[Path], device: devices.Device) -> Iterator[Check]:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import SCRIPT, Machine, render
+from launching import OVERLAYS, SCRIPT, Machine, render
+
+sys.path.insert(0, str(OVERLAYS))  # the launcher, for tests that call it
 
 # Records how it was called and its config, prints what a training would have printed, ends with the status asked for.
 ACCELERATE = """#!/usr/bin/env bash
@@ -34,9 +36,12 @@ def machine(tmp_path: Path) -> Machine:
     for program in (accelerate, python):
         program.chmod(0o755)
     (root / "modules/torch_npu/__init__.py").touch()
-    (root / "work/model/model_index.json").write_text("{}")
+    for name in ("PIL", "pyarrow"):  # whether the tests' own environment has them
+        (root / f"modules/{name}.py").write_text("raise ImportError")
+    (root / "work/model/model_index.json").write_text('{"_class_name": "HiDreamImagePipeline"}')
     (root / "work/llama/config.json").write_text("{}")
-    (root / "work/data/00.jpg").touch()
+    (root / "work/llama/pytorch_model.bin").write_text("weights")
+    (root / "work/data/00.jpg").write_text("an image")
     (root / "work/data/metadata.jsonl").write_text('{"file_name": "00.jpg", "prompt": "a llama"}\n')
     (root / "record/output").write_text("no steps\n")
     env = {

@@ -26,7 +26,7 @@ def render(
     context = workspace.context(found, profile, numbers)
     for part in (part for part in found.overlay if not part.devices or device in part.devices):
         for path, (mode, content) in overlay.render(found.root, part, context).items():
-            target = into / (Path(path).name if name == "hidream" else path)
+            target = into / (path.removeprefix("examples/dreambooth/") if name == "hidream" else path)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
             target.chmod(mode & 0o777)

@@ -1,8 +1,10 @@
-"""overlays/shared/check_data.py: what a local data set may look like, and what is said of those that may not."""
+"""overlays/launcher/data.py: what a local data set may look like, and what is said of those that may not."""
 
 from __future__ import annotations
 
 import ast
+import io
+import json
 import os
 import re
 import subprocess
@@ -10,11 +12,26 @@ import sys
 from pathlib import Path
 
 import pytest
+from launcher import data
+from launcher.mistake import Mistake
 from launching import OVERLAYS
 
 LLAMA = '{"file_name": "00.jpg", "prompt": "a llama"}\n'
 
 
+# As the launcher does: one line and exit status 2 for a mistake, else what the data set is.
+CHECK = """
+import sys
+from launcher import data
+from launcher.mistake import Mistake
+folder, *given = sys.argv[1:]
+kind = "images" if not given else "" if given[1:] == ["either"] else "dataset"
+try:
+    found = data.check("x", folder, given[0] if given else "", kind)
+except Mistake as mistake:
+    sys.exit(print(str(mistake).replace("--x: ", "", 1), file=sys.stderr) or 2)
+print("images") if found == "images" else None
+"""
 ALONE = ()  # how it is asked for images alone
 POKEMON = {"dataset_infos.json": '{"default": {"features": {"image": {}, "text": {}}}}', "README.MD": ""}
 MISSING = "raise ImportError"
@@ -31,11 +48,15 @@ class parquet:
 """
 PIL = """
 class Image:
+    mode = "RGB"
     def open(path):
-        file = open(path)
-        if not file.read().startswith("JPEG"):
+        if not open(path).read().startswith("JPEG"):
             raise OSError("cannot identify image file")
-        return file
+        return Image()
+    def draft(self, mode, size): pass
+    def load(self): pass
+    def __enter__(self): return self
+    def __exit__(self, *error): pass
 """
 
 
@@ -54,10 +75,11 @@ def check(
     folder.mkdir()
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
+        is_image = Path(name).suffix in (".jpg", ".png")
+        (folder / name).write_text(text or "JPEG" * is_image, encoding="utf-8")
     return subprocess.run(
-        [sys.executable, OVERLAYS / "shared/check_data.py", folder, *arguments],
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "modules")},
+        [sys.executable, "-c", CHECK, folder, *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path / "modules"), str(OVERLAYS)))},
         capture_output=True,
         text=True,
     )
@@ -182,6 +204,73 @@ def test_strays_are_named(files, pil, arguments, message, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+def picture(kind: str, mode: str = "RGB", part: float = 1.0) -> bytes:
+    """The first part of an image of a format, as PIL writes it."""
+    image = pytest.importorskip("PIL.Image").effect_noise((64, 64), 50).convert(mode)
+    image.save(content := io.BytesIO(), kind)
+    return content.getvalue()[: int(len(content.getvalue()) * part)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "said"),
+    [
+        ("jpg", lambda: picture("JPEG", part=0.6), r"1.jpg cannot be opened: .*truncated"),
+        ("png", lambda: picture("PNG", part=0.6), r"1.png cannot be opened: "),
+        ("jpg", lambda: picture("JPEG", "CMYK"), r"1.jpg is CMYK, .*: convert it to RGB"),
+        ("jpg", lambda: b"<html>not found</html>", r"1.jpg is no image: cannot identify"),
+        ("jpg", lambda: b"", r"1.jpg is empty: remove it, or copy it again"),
+        ("webp", lambda: picture("WEBP", part=0.3), r"1.webp cannot be opened: |1.webp is no image"),
+    ],
+)
+def test_every_image_is_opened(kind, content, said, place):
+    (place / "0.jpg").write_bytes(picture("JPEG"))
+    (place / f"1.{kind}").write_bytes(content())
+    with pytest.raises(Mistake, match=said):
+        data.check("input_dir", str(place), "", "images")
+    rows = "".join(json.dumps({"file_name": name, "text": "x"}) + "\n" for name in ("0.jpg", f"1.{kind}"))
+    (place / "metadata.jsonl").write_text(rows)
+    with pytest.raises(Mistake, match=said):
+        data.check("dataset_name", str(place), "text", "dataset")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "1"])
+def test_what_training_converts_is_good(mode, place):
+    (place / "0.png").write_bytes(picture("PNG", mode))
+    assert data.check("input_dir", str(place), "", "images") == "images"
+
+
+def test_an_image_without_a_row_is_named(place):
+    for name in ("0.jpg", "more/1.jpg"):
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_bytes(picture("JPEG"))
+    (place / "metadata.jsonl").write_text('{"file_name": "0.jpg", "text": "x"}\n')
+    said = r"metadata.jsonl: no row for more/1.jpg \(1 of 2 images have none\): add it, or move the image out"
+    with pytest.raises(Mistake, match=said):
+        data.check("dataset_name", str(place), "text", "dataset")
+
+
+def test_metadata_in_the_wrong_encoding_is_named(place):
+    (place / "metadata.jsonl").write_bytes('{"file_name": "0.jpg"}\n{"text": "café"}\n'.encode("latin-1"))
+    with pytest.raises(Mistake, match=r"metadata.jsonl:2: not UTF-8 \(byte 0xe9\): save it as UTF-8"):
+        data.check("dataset_name", str(place), "text", "dataset")
+
+
+def test_a_very_large_set_is_opened_for_a_while_and_that_is_said(place, capsys, monkeypatch):
+    monkeypatch.setattr(data, "AT_ONCE", 1)
+    paths = [place / f"{number}.jpg" for number in range(3)]
+    for path in paths:
+        path.write_bytes(picture("JPEG"))
+    assert data.open_all(paths, seconds=0) == ""
+    assert capsys.readouterr().out == "Data set : 1 of 3 images opened in 0 s; the rest was not\n"
+
+
 def test_old_pythons_read_it():
     """Launch scripts run it with the Python of the training environment; a seed has 3.8."""
-    ast.parse((OVERLAYS / "shared/check_data.py").read_text(), feature_version=(3, 8))
+    for path in (OVERLAYS / "launcher").rglob("*.py"):
+        ast.parse(path.read_text(), feature_version=(3, 8))

@@ -49,7 +49,7 @@ def prepare(folder: Path, work: Path, extension: str = ".txt") -> tuple[int, lis
 def test_folders(names: list[str], tmp_path: Path) -> None:
     status, out, err = prepare(write(tmp_path / "data", *names), tmp_path / "unpacked")
     assert (status, err) == (0, "")
-    assert out == ["Data set : 1 images", str(tmp_path / "data")]
+    assert out == ["Data set : 1 images", str(tmp_path / "data"), ".txt"]
     assert not (tmp_path / "unpacked").exists()
 
 
@@ -58,7 +58,7 @@ def test_tars_are_unpacked_once(tmp_path: Path) -> None:
     archive(data / "00000.tar", "a/000000000.jpg", "000000000.txt", "000000000.json", "../../out.jpg", "/abs.png")
     status, out, err = prepare(data, work)
     assert (status, err) == (0, "")
-    place = Path(out[-1])
+    place = Path(out[-2])
     assert place.parent == work and place.name.startswith("laion-")
     assert sorted(path.name for path in (place / "00000").iterdir()) == [
         "000000000.jpg",
@@ -83,7 +83,7 @@ def test_other_tars_are_not_taken_for_the_ones_that_were_unpacked(tmp_path: Path
     archive(tmp_path / "one/laion/00001.tar", "01.jpg", "01.txt")
     found.append(prepare(tmp_path / "one/laion", work))
     assert [status for status, _, _ in found] == [0] * 4, found
-    assert len({out[-1] for _, out, _ in found}) == 4
+    assert len({out[-2] for _, out, _ in found}) == 4
     assert [out[0] for _, out, _ in found] == ["Data set : 1 images"] * 3 + ["Data set : 2 images"]
 
 
@@ -123,3 +123,24 @@ def test_a_broken_tar(tmp_path: Path) -> None:
 def test_no_folder(tmp_path: Path) -> None:
     status, _, err = prepare(tmp_path / "none", tmp_path / "unpacked")
     assert (status, "no folder" in err) == (1, True)
+
+
+def test_captions_of_img2dataset_are_read(tmp_path: Path) -> None:
+    """Used as text, the whole file would be the caption: braces, URLs and all."""
+    data, work = write(tmp_path / "data", "00000/0.jpg"), tmp_path / "unpacked"
+    (data / "00000/0.json").write_text('{"caption": "a red fox", "url": "https://x"}')
+    status, out, err = prepare(data, work, ".json")
+    assert (status, err, out[0], out[2]) == (0, "", "Data set : 1 images", ".txt")
+    assert (Path(out[1]) / "00000/0.txt").read_text() == "a red fox"
+    assert (Path(out[1]) / "00000/0.jpg").resolve() == data / "00000/0.jpg"
+    assert prepare(data, work, ".json")[1] == out
+    (data / "00000/0.json").write_text('{"url": "https://x"}')
+    status, _, err = prepare(data, work, ".json")
+    assert (status, "0.json: no caption in it" in err) == (1, True)
+
+
+def test_captions_in_the_wrong_encoding_are_named(tmp_path: Path) -> None:
+    data = write(tmp_path / "data", "00.jpg")
+    (data / "00.txt").write_bytes("café".encode("latin-1"))
+    status, _, err = prepare(data, tmp_path / "unpacked")
+    assert (status, "00.txt: not UTF-8 (byte 0xe9): save it as UTF-8" in err) == (1, True)

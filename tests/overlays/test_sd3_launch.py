@@ -47,9 +47,8 @@ def sd3(machine: Machine, tree: Callable[..., Path]) -> Callable[..., Run]:
     (pokemon / "data/train-001.parquet").write_text("PAR1")
     (pokemon / "dataset_infos.json").write_text(INFOS)
     (machine.root / "work/dog").mkdir()
-    (machine.root / "work/dog/alvan-nee-1.jpeg").touch()
-    for name in ("PIL", "pyarrow"):  # whether the tests' own environment has them
-        (machine.root / f"modules/{name}.py").write_text("raise ImportError")
+    (machine.root / "work/dog/alvan-nee-1.jpeg").write_text("an image")
+    (machine.root / "work/model/model_index.json").write_text('{"_class_name": "StableDiffusion3Pipeline"}')
     machine.good = ("--model_name", "model")
 
     def call(script: str, *arguments: str, device: str = "cpu", **more: Any) -> Run:

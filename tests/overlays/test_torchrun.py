@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from launcher import environment, options
 from launching import render
 
-from kit import devices, overlay, recipe, workspace
 
 # Checks go to the real Python; the training is recorded, and prints what a training would.
 PYTHON = """#!/usr/bin/env bash
 case $1 in
   -c) exit 0 ;;
-  *prepare_data.py) exec "{python}" "$@" ;;
+  */launcher | *prepare_data.py) exec "{python}" "$@" ;;
 esac
 printf '%s\\n' "$@" >"$RECORD"
 cat "$OUTPUT"
@@ -29,19 +31,14 @@ BARS = "\r".join(
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """The rendered launch scripts, a model, data and a Python."""
-    found = recipe.load("sdxl")
-    device = devices.load("cpu")
-    part = next(each for each in found.overlay if each.source == "sdxl/sd-scripts")
-    context = workspace.context(found, device, recipe.Cluster(processes=1))
-    for path, (mode, content) in overlay.render(found.root, part, context).items():
-        target = tmp_path / "tree" / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
-        target.chmod(mode & 0o777)
-    for name in ("bin", "model", "data"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "model/model_index.json").write_text("{}")
-    (tmp_path / "data/00.jpg").touch()
+    render("cpu", tmp_path / "tree", name="sdxl", processes=1)
+    for name in ("bin", "model", "data", "modules/torch", "modules/torch_npu"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("torch", "torch_npu"):
+        (tmp_path / "modules" / name / "__init__.py").touch()
+    (tmp_path / "modules/PIL.py").write_text("raise ImportError")
+    (tmp_path / "model/model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
+    (tmp_path / "data/00.jpg").write_text("an image")
     (tmp_path / "data/00.txt").touch()
     (tmp_path / "output").write_text(BARS + "\n")
     (tmp_path / "bin/python3").write_text(PYTHON.format(python=sys.executable))
@@ -53,6 +50,7 @@ def launch(tree: Path, script: str, *arguments: str, **env: str) -> tuple[int, s
     record = tree / "record"
     record.unlink(missing_ok=True)
     variables = {"PATH": f"{tree}/bin:/usr/bin:/bin", "HOME": str(tree), "RECORD": str(record), "LC_ALL": "C"}
+    variables["PYTHONPATH"] = str(tree / "modules")
     done = subprocess.run(
         ["bash", str(tree / "tree/test" / script), "--model_name=model", "--dataset_name=data", *arguments],
         cwd=tree,
@@ -80,8 +78,7 @@ def test_one_process_is_plain_python(tree: Path) -> None:
     assert f"--train_data_dir={tree}/data" in argv
     assert f"--logging_dir={tree}/test/output/logs" in argv
     assert {"--max_train_epochs=13", "--optimizer_type=OSS", "--enable_npu_flash_attention", "--lowram"} <= set(argv)
-    assert "Final Performance images/sec : 4\nSettings : 1 card, batch 4, no, 1024 px\n" in out
-    assert "Final Train Loss : 0.4\n" in out
+    assert "Final Performance images/sec : 4\nFinal Train Loss : 0.4\nSettings : 1 card, batch 4, no, 1024 px\n" in out
     assert "E2E Training Duration sec : " in out
     assert out.startswith("Data set : 1 images\n")
 
@@ -105,7 +102,11 @@ def test_the_tokenizers_of_the_model(tree: Path) -> None:
 def test_several_processes_by_torchrun(tree: Path) -> None:
     status, _, err, argv = launch(tree, "pretrain_full_1m_8p_sdxl.sh", "--nproc_per_node", "3")
     assert (status, err) == (0, "")
-    assert argv[:4] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3"]
+    assert argv[:5] == ["-m", "torch.distributed.run", "--nnodes=1", "--nproc_per_node=3", "--node_rank=0"]
+    assert argv[5] == "--master_addr=127.0.0.1"
+    other = launch(tree, "pretrain_full_1m_8p_sdxl.sh", "--nproc_per_node=3")[3]
+    ports = {each[6] for each in (argv, other)}  # --standalone's is the same for every run on a machine
+    assert len(ports) == 2 and all(port.startswith("--master_port=") for port in ports)
 
 
 def test_several_machines(tree: Path) -> None:
@@ -156,7 +157,7 @@ def test_more_processes_than_cards(tree: Path) -> None:
     render("npu", tree / "tree", name="sdxl")
     status, _, err, argv = launch(tree, "pretrain_full_1m_8p_sdxl.sh", ASCEND_RT_VISIBLE_DEVICES="2,3")
     assert (status, argv) == (2, [])
-    assert "--nproc_per_node is 8, but ASCEND_RT_VISIBLE_DEVICES=2,3 shows 2 devices\n" in err
+    assert "8 processes on this machine, but ASCEND_RT_VISIBLE_DEVICES=2,3 shows 2 devices: give --nproc_per_node=2\n" in err
 
 
 def test_speed_of_a_run_that_goes_on(tree: Path) -> None:
@@ -173,23 +174,19 @@ def test_speed_of_a_run_that_goes_on(tree: Path) -> None:
 )
 @pytest.mark.parametrize(("torch", "sets"), [("1.11.0", False), ("2.1.0", True), ("2.10.0+cu130", True)])
 def test_a_variable_is_set_where_torch_knows_it(
-    device: str, variable: str, torch: str, sets: bool, tmp_path: Path
+    device: str, variable: str, torch: str, sets: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     render(device, tmp_path, name="sdxl")
     site = tmp_path / "site" / f"torch-{torch}.dist-info"
     site.mkdir(parents=True)
     (site / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {torch}\n")
-    shown = f'"${{{variable}:-none}} $OMP_NUM_THREADS"'
-    command = f"set -euo pipefail; python={sys.executable}; source test/env_npu.sh; echo {shown}"
-    done = subprocess.run(
-        ["bash", "-c", command],
-        cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(site.parent)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{'expandable_segments:True' if sets else 'none'} 1\n"
+    monkeypatch.syspath_prepend(str(site.parent))
+    importlib.invalidate_caches()
+    table = json.loads((tmp_path / "test/launcher/programs.json").read_text())
+    program = options.program(table["pretrain_full_1m_1p_sdxl.sh"])
+    made = environment.variables(program, {"OMP_NUM_THREADS": "3"}, 1, tmp_path)
+    assert made.get(variable) == ("expandable_segments:True" if sets else None)
+    assert made["OMP_NUM_THREADS"] == "3"
 
 
 def test_it_fails_when_training_fails(tree: Path) -> None:

@@ -1,0 +1,16 @@
+"""What every launch script starts: it checks settings, model and data, sets the environment, trains, and reports.
+
+Standard library only, Python 3.8 to 3.13. A launch script is settings and one line; what its settings are is said by
+programs.json in this folder, read by options.py. Modules, in the order a launch goes through them:
+
+    options      the command line and the settings: kinds, defaults, what is nearly right
+    machines     machines, processes and ports; the accelerate config
+    model, data, checkpoints    what is there, and whole, before anything is loaded
+    simpletuner  the same for SimpleTuner, whose settings are files
+    environment  the device's toolkit and variables
+    command      what is started: accelerate launch, torchrun or python
+    training     starting it, following its output, ending it
+    report       what the output says: images a second, loss; picture draws it
+
+To add a check, write a function that raises Mistake (or an entry of a table: options.py), and call it in `run.checked`.
+"""

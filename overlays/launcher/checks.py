@@ -1,0 +1,121 @@
+"""All that can be said of a launch before anything is loaded. To add a check, write a function that raises Mistake and
+call it in `checked`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from launcher import checkpoints, data, environment, machines, model, options
+from launcher.machines import Cluster
+from launcher.mistake import Mistake
+from launcher.options import Option, Program, Settings
+
+
+def checked(program: Program, settings: Settings, here: Path) -> tuple[Cluster, Path | None]:
+    """Check everything, the quick checks first. Paths and defaults are filled in; the cluster and the accelerate config,
+    if there is one, come back. Raises Mistake."""
+    options.fill(program, settings)
+    options.check(program, settings)
+    config = machines.config_file(program, settings, here) if program.starts == "accelerate" else None
+    if config:
+        cluster, option = machines.by_accelerate(settings, config), "num_processors"
+    elif program.starts == "torchrun":
+        cluster, option = machines.by_torchrun(settings), "nproc_per_node"
+    else:
+        cluster, option = Cluster(1), ""
+    machines.check_visible(cluster, program.device, option) if option else None
+    accelerate_is_there(program, here)
+    environment.check(program, here)
+    for each in program.options:
+        value = settings[each.name]
+        if each.kind == "model":
+            model.check(each, value, settings.more)
+        elif each.kind == "encoder":
+            model.check_encoder(each, value)
+        elif each.kind == "part" and value:
+            model.is_local(each.name, value, file=True)
+        elif each.kind == "state" and value:
+            checkpoints.check_state(each.name, value)
+        elif each.kind == "resume":
+            settings[each.name], said = checkpoints.chosen(each.name, value, Path(settings[program.roles["output"]]))
+            for line in said:
+                print(line, flush=True)
+    images(program, settings, here)
+    if program.absolute:
+        whole_paths(program, settings)
+    return cluster, config
+
+
+def images(program: Program, settings: Settings, here: Path) -> None:
+    """The data set, whichever of its settings it is given by; what it turns out to be is said. Raises Mistake."""
+    captions, prompt = program.roles.get("captions", ""), program.roles.get("prompt", "")
+    for option in program.named("captioned"):
+        prepared(option, settings, captions, program, here)
+    dataset = next(iter(program.named("dataset")), None)
+    alone = next(iter(program.named("images")), None)
+    if dataset and not alone:
+        if model.is_local(dataset.name, settings[dataset.name], "datasets"):
+            data.check(dataset.name, settings[dataset.name], settings[captions], "dataset")
+        return
+    if not dataset or not alone:
+        return
+    a, b = dataset.name, alone.name
+    if settings[a] and settings[b]:  # the one that is given takes the place of the other
+        if (a in settings.given) != (b in settings.given):
+            settings[b if a in settings.given else a] = ""
+        else:
+            raise Mistake(f"--{a} and --{b} are both given: one data set at a time")
+    if not settings[a] and not settings[b]:
+        raise Mistake(f"no data set: give --{a} or --{b}")
+    kind = "dataset"
+    if settings[b]:
+        if not os.path.isdir(settings[b]):
+            raise Mistake(f"--{b}: no folder {settings[b]} (from {os.getcwd()})")
+        kind = data.check(b, settings[b], "", "images")
+    elif model.is_local(a, settings[a], "datasets"):
+        kind = data.check(a, settings[a], settings[captions])
+        if kind == "images":
+            settings[a], settings[b] = "", settings[a]
+    settings[prompt] = settings[prompt] or (alone if kind == "images" else dataset).prompt
+    if kind == "images":
+        settings[captions] = ""
+        print(f"Data set : images in {settings[b]}, each with the prompt {settings[prompt]}", flush=True)
+    else:
+        column = settings[captions] or "no column"
+        print(f"Data set : {settings[a]}, captions in {column}, without one the prompt {settings[prompt]}", flush=True)
+
+
+def prepared(option: Option, settings: Settings, captions: str, program: Program, here: Path) -> None:
+    """Images with captions beside them, or in img2dataset's tars: checked, and unpacked once, by prepare_data.py beside
+    the launch script; the folder that it names is trained from. Raises Mistake."""
+    work = Path(settings[program.roles["output"]], "data")
+    words = [sys.executable, str(here / "prepare_data.py"), settings[option.name], settings[captions], str(work)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Mistake(f"--{option.name}: {(done.stderr.strip().splitlines() or ['it could not be read'])[-1]}")
+    *told, place, extension = done.stdout.splitlines()
+    print("\n".join(told), flush=True)
+    settings[option.name], settings[captions] = place, extension
+    files = [path for path in sorted(Path(place).glob("**/*")) if path.suffix.lower() in data.IMAGES]
+    problem = data.open_all(files)
+    if problem:
+        raise Mistake(f"--{option.name}: {problem}")
+
+
+def whole_paths(program: Program, settings: Settings) -> None:
+    """Paths from the root, for a training script that runs in a folder of its own."""
+    for option in program.options:
+        value = settings[option.name]
+        if option.kind in options.PATHS and value and (os.path.exists(value) or option.kind in ("output", "folder")):
+            settings[option.name] = os.path.realpath(value)
+
+
+def accelerate_is_there(program: Program, here: Path) -> None:
+    """What starts the training is on PATH. Raises Mistake."""
+    if program.starts != "torchrun" and not shutil.which("accelerate"):
+        where = f"pip install -r {here / program.requirements}"
+        raise Mistake(f"no accelerate here: activate the environment, or {where}")

@@ -1,0 +1,83 @@
+"""The environment of a training: the device's toolkit, its variables, what the machine lets a process open."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from launcher.mistake import Mistake
+from launcher.options import Program
+
+# Runs a toolkit's script in a shell that is as careless as it is, and prints the variables it leaves.
+SOURCE = 'set +eu; . "$LAUNCHER_TOOLKIT" >&2; unset LAUNCHER_TOOLKIT; env -0'
+
+
+def check(program: Program, here: Path) -> None:
+    """The Python has what the training needs. Raises Mistake."""
+    package, python = program.device["package"], sys.executable
+    where = f"pip install -r {here / program.requirements}"
+    if program.starts == "torchrun" and importlib.util.find_spec("torch") is None:
+        raise Mistake(f"no torch in {python}: activate the environment, or {where}")
+    if package and importlib.util.find_spec(package) is None:
+        raise Mistake(f"no {package} in {python}: training would run on the CPU; {where}")
+
+
+def with_toolkit(device: dict[str, Any], before: dict[str, str]) -> dict[str, str]:
+    """The variables with those of the device's toolkit: as they are where one of its own is set, for then it was
+    sourced already; else as the first of its scripts leaves them that is there. Says so where there is none."""
+    paths = [os.path.expandvars(path) for path in device["toolkit"]]
+    if not paths or any(before.get(name) for name in device["toolkit_variables"]):
+        return before
+    script = next((path for path in paths if os.path.isfile(path)), "")
+    if script:
+        told = {**before, "LAUNCHER_TOOLKIT": script}
+        done = subprocess.run(["bash", "-c", SOURCE], env=told, stdout=subprocess.PIPE, check=False)
+        found = dict(pair.split("=", 1) for pair in os.fsdecode(done.stdout).split("\0") if "=" in pair)
+        if found:
+            return {name: value for name, value in found.items() if name not in ("_", "SHLVL") or name in before}
+        print(f"warning: {script} ended early: source it yourself first", file=sys.stderr)
+        return before
+    places = " or ".join(path for path in paths if not path.startswith("$"))
+    what = f"no {device['title']} toolkit at {places}"
+    print(f"warning: {what}: source its set-up script first if it is elsewhere", file=sys.stderr)
+    return before
+
+
+def variables(program: Program, before: dict[str, str], local: int, here: Path, profile: str = "") -> dict[str, str]:
+    """The variables of a training: what is set already stays as it is; ``local`` processes on this machine. A variable
+    that the installed torch does not know is left out: it would end with an error."""
+    made = dict(before)
+    for each in program.device["environment"]:
+        value = program.variables.get(profile, {}).get(each["name"], each["value"])
+        if each["name"] not in made and (not each["torch"] or _torch_from(each["torch"])):
+            made[each["name"]] = str(local) if value == "$local_processes" else value
+    made.setdefault("PYTHONUNBUFFERED", "1")  # every line is shown as it is written
+    if program.device["device"] == "cpu" and (here / "gloo").is_dir():  # what PyTorch's gloo lacks
+        made["PYTHONPATH"] = os.pathsep.join(filter(None, (str(here / "gloo"), made.get("PYTHONPATH", ""))))
+    return made
+
+
+def _torch_from(oldest: str) -> bool:
+    """Whether the installed torch is of a version, such as 2.1, or later; a torch that is not there is."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        installed = version("torch")
+    except PackageNotFoundError:
+        return True
+    return [int(part) for part in installed.split(".")[:2]] >= [int(part) for part in oldest.split(".")]
+
+
+def open_files(wanted: int) -> None:
+    """Let this process and what it starts open as many files, or as many as the system lets it, and say how many."""
+    if wanted:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        print(f"Open files : {'unlimited' if soft == resource.RLIM_INFINITY else soft}", flush=True)

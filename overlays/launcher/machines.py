@@ -1,0 +1,133 @@
+"""Machines, processes and ports: what the settings and the accelerate config say, checked before anything starts."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.mistake import Mistake
+from launcher.options import Program, Settings
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """How many processes on how many machines, and which of them this is."""
+
+    processes: int
+    machines: int = 1
+    rank: int = 0
+    ip: str = ""
+    port: str = ""
+
+    @property
+    def local(self) -> int:
+        """Processes on this machine."""
+        return self.processes // self.machines
+
+
+def value(config: Path, key: str) -> str:
+    """The value of a key at the top of an accelerate config, "" where it is not there. These files are flat but for
+    deepspeed_config, and accelerate may not be installed where this is asked."""
+    found = re.search(rf"^{key}:(.*)$", config.read_text(encoding="utf-8"), re.MULTILINE) if config.is_file() else None
+    return re.sub(r" *#.*", "", found[1]).strip(" \t\"'\r") if found else ""
+
+
+def config_file(program: Program, settings: Settings, here: Path) -> Path:
+    """The accelerate config: the one that is given, else the recipe's, in the folder of configs or beside the script."""
+    folders = [settings[option.name] for option in program.named("configs") if settings[option.name]]
+    return Path(settings["config_file"] or os.path.join(folders[0] if folders else here, program.config))
+
+
+def by_accelerate(settings: Settings, config: Path) -> Cluster:
+    """What `accelerate launch` will make of settings and config. Raises Mistake."""
+    if not config.is_file():
+        raise Mistake(f"--config_file: no file {config} (from {os.getcwd()})")
+    found = {
+        name: settings[name] or value(config, key)
+        for name, key in (
+            ("num_processors", "num_processes"),
+            ("machines", "num_machines"),
+            ("machine_rank", "machine_rank"),
+            ("main_ip", "main_process_ip"),
+            ("main_port", "main_process_port"),
+        )
+    }
+    if not re.fullmatch("[1-9][0-9]*", found["num_processors"]):
+        raise Mistake(f"{config} has no num_processes: give --num_processors")
+    made = Cluster(
+        int(found["num_processors"]),
+        int(found["machines"] or 1),
+        int(found["machine_rank"] or 0),
+        found["main_ip"],
+        found["main_port"],
+    )
+    if made.processes % made.machines:
+        raise Mistake(f"--num_processors is {made.processes}, which {made.machines} machines cannot share evenly")
+    _check(made, "machine_rank", "main_ip", "main_port")
+    return made
+
+
+def by_torchrun(settings: Settings) -> Cluster:
+    """What torchrun is told. Raises Mistake."""
+    machines = int(settings.get("nnodes") or 1)
+    local = int(settings["nproc_per_node"] or 1)
+    made = Cluster(
+        machines * local,
+        machines,
+        int(settings.get("node_rank") or 0),
+        settings.get("master_ip", ""),
+        settings.get("master_port", ""),
+    )
+    _check(made, "node_rank", "master_ip", "master_port")
+    return made
+
+
+def _check(made: Cluster, rank: str, ip: str, port: str) -> None:
+    if made.rank >= made.machines:
+        counted = f"{made.machines} machines count from 0 to {made.machines - 1}"
+        raise Mistake(f"--{rank} is {made.rank}, but {counted}")
+    if made.machines > 1 and not made.ip:
+        raise Mistake(f"{made.machines} machines need --{ip}, the address of machine 0")
+    if made.machines > 1 and not made.port:
+        raise Mistake(f"{made.machines} machines need --{port}, a free port on machine 0")
+    if made.rank == 0 and made.port and made.port != "0" and made.processes > 1 and not is_free(int(made.port)):
+        raise Mistake(f"--{port}: port {made.port} is taken on this machine: give another one, such as {free_port()}")
+
+
+def is_free(port: int) -> bool:
+    """Whether a program of this machine may listen there."""
+    try:
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("", port))
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def free_port() -> int:
+    """A port that nothing listens on. torchrun's own choice is the same for every run on a machine (29400 with
+    --standalone in torch 1.11, 29500 otherwise), and a second run ends the first."""
+    with socket.socket() as found:
+        found.bind(("", 0))
+        return int(found.getsockname()[1])
+
+
+def check_visible(cluster: Cluster, device: dict[str, Any], option: str) -> None:
+    """There are as many devices to see as processes on this machine. Raises Mistake."""
+    variable = device["visible_devices"]
+    shown = os.environ.get(variable, "") if variable else ""
+    visible = len(shown.split(","))
+    if shown and cluster.local > visible:
+        count = visible * (cluster.machines if option == "num_processors" else 1)
+        what = f"{cluster.local} processes on this machine, but {variable}={shown} shows {visible} devices"
+        raise Mistake(f"{what}: give --{option}={count}")
+
+
+def several(cluster: Cluster, config: Path, words: list[str]) -> list[str]:
+    """What accelerate must be told where the config is one of a single process."""
+    return words if cluster.processes > 1 and value(config, "distributed_type") == "NO" else []

@@ -1,0 +1,145 @@
+"""Models: a folder here, whole and of the kind the script trains, or a name on the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from launcher.mistake import Mistake
+from launcher.options import Option
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+# The names under which diffusers and transformers save weights: whole, in shards, of a variant, or an index of shards.
+WEIGHTS = re.compile(
+    r"(diffusion_pytorch_model|pytorch_model|model)(\.[\w-]+)?\.(safetensors|bin|msgpack|h5)(\.index\.json)?"
+)
+WITHOUT_WEIGHTS = re.compile(r"Tokenizer|Scheduler|Processor|Extractor")
+POINTER = b"version https://git-lfs"
+
+
+def is_local(option: str, value: str, kind: str = "models", file: bool = False) -> bool:
+    """Whether a setting is a local folder (or, with ``file``, a file) or a hub name. A name such as org/model that is no
+    folder here is a hub name; offline it must be in the Hugging Face cache. Raises Mistake for anything else."""
+    if not value:
+        raise Mistake(f"--{option} is empty: give a folder or a hub name")
+    if os.path.isdir(value) or (file and os.path.exists(value)):
+        return True
+    if os.path.exists(value):
+        raise Mistake(f"--{option}: {value} is a file: give the folder it is in")
+    if not HUB_NAME.fullmatch(value):
+        none = f"no {value}" if file else f"no folder {value}"
+        way = "give its path" if file else "give the folder's path"
+        raise Mistake(f"--{option}: {none} (from {os.getcwd()}): {way}, or a hub name such as org/name")
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on") and not _is_cached(value, kind):
+        neither = "neither a folder here nor in the Hugging Face cache, and HF_HUB_OFFLINE is set"
+        raise Mistake(f"--{option}: {value} is {neither}: give its path, or unset it")
+    return False
+
+
+def _is_cached(name: str, kind: str) -> bool:
+    """Whether the hub's cache has a model or a data set; where it is: huggingface_hub's constants.py."""
+    home = os.environ.get("HF_HOME") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "huggingface"
+    )
+    cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")
+    data = os.environ.get("HF_DATASETS_CACHE") or os.path.join(home, "datasets")
+    if os.path.isdir(os.path.join(cache, f"{kind}--{name.replace('/', '--')}", "snapshots")):
+        return True
+    return kind == "datasets" and os.path.isdir(os.path.join(data, name.replace("/", "___")))
+
+
+def check(option: Option, value: str, flags: Sequence[str] = ()) -> None:
+    """A whole pipeline: of a kind that the script trains, every part that it lists there, with its weights; ``flags``,
+    the training script's own, may ask for a variant of them. Raises Mistake."""
+    if not is_local(option.name, value, file=option.file) or os.path.isfile(value):
+        return
+    folder, at = Path(value), f"--{option.name}"
+    if not (folder / "model_index.json").is_file():
+        more = ", or its .safetensors file" if option.file else ""
+        raise Mistake(f"{at}: no model_index.json in {value}: give the folder of the whole model{more}")
+    index = _read(folder / "model_index.json", at)
+    kind = index.get("_class_name")
+    if option.pipelines and kind not in option.pipelines:
+        trains = " or ".join(option.pipelines)
+        raise Mistake(f"{at}: {value} is a {kind or 'model without a _class_name'}: this script trains {trains}")
+    variant = next((flag.split("=", 1)[1] for flag in flags if flag.startswith("--variant=")), "")
+    for part, listed in index.items():
+        if part.startswith("_") or not isinstance(listed, list) or None in listed:
+            continue
+        if (folder / part).is_dir() or part not in option.apart:
+            check_part(at, folder / part, str(listed[1]), variant)
+
+
+def check_part(at: str, folder: Path, name: str, variant: str = "") -> None:
+    """One part of a pipeline, of the class ``name``: there, with weights, each file of them whole. Raises Mistake."""
+    if not folder.is_dir():
+        whole = "download the whole model"
+        raise Mistake(f"{at}: no {folder.name}/ in {folder.parent}, which model_index.json lists: {whole}")
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    if not files:
+        raise Mistake(f"{at}: {folder} is empty: download the whole model")
+    for path in files:
+        with path.open("rb") as file:
+            if file.read(len(POINTER)) == POINTER:
+                raise Mistake(f"{at}: {path} is a Git LFS pointer: download the file itself: git lfs pull")
+    if WITHOUT_WEIGHTS.search(name):
+        return
+    found = [path for path in files if WEIGHTS.fullmatch(re.sub(r"-\d+-of-\d+", "", path.name))]
+    usable = [path for path in found if _variant(path.name) in ("", variant)]
+    if found and not usable:
+        there = _variant(found[0].name)
+        raise Mistake(f"{at}: only {there} weights in {folder}: give -- --variant={there}, or download the others")
+    if not usable:
+        raise Mistake(f"{at}: no weights in {folder}: download the whole model")
+    for path in usable:
+        if path.name.endswith(".index.json"):
+            weights = _read(path, at).get("weight_map") or {}
+            lacking = sorted({name for name in weights.values() if not (folder / name).is_file()})
+            if lacking:
+                more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+                raise Mistake(f"{at}: no {lacking[0]}{more} in {folder}, which {path.name} lists: download it")
+        elif path.suffix == ".safetensors" and not is_whole(path):
+            raise Mistake(f"{at}: {path} is cut short: download it again")
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a .safetensors file has all the bytes that its header speaks of (safetensors: 8 bytes of the header's
+    length, the header in JSON, each tensor's place after it)."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            return False
+        try:
+            header: dict[str, Any] = json.loads(file.read(length))
+        except ValueError:
+            return False
+    ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+    return size == 8 + length + max(ends, default=0)
+
+
+def check_encoder(option: Option, value: str) -> None:
+    """A folder with a model of transformers and its tokenizer. Raises Mistake."""
+    if is_local(option.name, value):
+        if not (Path(value) / "config.json").is_file():
+            raise Mistake(f"--{option.name}: no config.json in {value}: give the folder of the whole model")
+        check_part(f"--{option.name}", Path(value), "")
+
+
+def _variant(name: str) -> str:
+    found = WEIGHTS.fullmatch(re.sub(r"-\d+-of-\d+", "", name))
+    return (found[2] or "")[1:] if found else ""
+
+
+def _read(path: Path, at: str) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Mistake(f"{at}: {path}: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict):
+        raise Mistake(f"{at}: {path}: not a JSON object")
+    return found

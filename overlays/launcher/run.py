@@ -1,0 +1,178 @@
+"""One launch, from the words of the launch script to its report."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from launcher import checkpoints, checks, command, environment, machines, options, picture, report, training
+from launcher.machines import Cluster
+from launcher.mistake import Mistake
+from launcher.options import Program, Settings
+
+
+def main(script: str, words: Sequence[str]) -> int:
+    """Check, start, follow and report; the exit status: 2 for a mistake, 130 after Ctrl-C, else the training's."""
+    here, name = Path(sys.argv[0]).parent, os.path.basename(script)
+    program = options.program(json.loads((here / "launcher" / "programs.json").read_text(encoding="utf-8"))[name])
+    try:
+        if program.starts == "simpletuner":
+            from launcher import simpletuner
+
+            return simpletuner.launch(program, here, name, words)
+        return launch(program, here, name, words)
+    except Mistake as mistake:
+        print(f"{name}: error: {mistake}", file=sys.stderr)
+        return 2
+
+
+def launch(program: Program, here: Path, name: str, words: Sequence[str]) -> int:
+    """The same for a training script whose settings are flags. Raises Mistake."""
+    first = {option.name: os.environ.pop(option.name, "") for option in program.options}
+    if any(word in ("-h", "--help") for word in _before_dashes(words)):
+        settings = options.read(
+            program, first, [word for word in _before_dashes(words) if word not in ("-h", "--help")]
+        )
+        options.fill(program, settings)
+        print(options.usage(name, program, settings, _of_the_config(program, settings, here)), end="")
+        return 0
+    settings = options.read(program, first, words)
+    cluster, config = checks.checked(program, settings, here)
+    if "check" in settings.own:
+        print("the settings are good")
+        return 0
+    output = Path(settings[program.roles["output"]])
+    chosen = environment.with_toolkit(program.device, dict(os.environ))
+    chosen = environment.variables(program, chosen, cluster.local, here, settings.profile)
+    chosen.update({option.variable: settings[option.name] for option in program.options if option.variable})
+    environment.open_files(program.open_files)
+    temporary: Path | None = None
+    if program.deepspeed and config:
+        temporary = command.with_deepspeed_file(config, here)
+    starts = {
+        "accelerate": lambda: command.by_accelerate(program, settings, cluster, temporary or config or here, here),
+        "torchrun": lambda: command.by_torchrun(cluster),
+        "python": lambda: [command.python()],
+    }[program.starts]()
+    try:
+        return trained(
+            [*starts, *command.training(program, settings, here)],
+            chosen,
+            None,
+            log_file(settings.get("log_file", ""), output, cluster),
+            shape(program, settings, cluster, config, starts),
+            name,
+            program,
+            output,
+        )
+    finally:
+        if temporary and temporary != config:
+            temporary.unlink()
+
+
+def log_file(given: str, output: Path, cluster: Cluster) -> Path:
+    """Where the output is kept; machines that share an output folder have a log each. Folders are made."""
+    machine = f"_machine{cluster.rank}" if cluster.machines > 1 else ""
+    path = Path(given) if given else output / f"train_{datetime.now():%Y%m%d-%H%M%S}{machine}.log"
+    output.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def trained(
+    words: list[str],
+    chosen: dict[str, str],
+    cwd: str | None,
+    log: Path,
+    shape: report.Shape,
+    name: str,
+    program: Program,
+    output: Path,
+) -> int:
+    """Train, then report; or say how it ended."""
+    began, waits = time.monotonic(), Path(f"{log}.waits")
+    log.write_text(f"{shlex.join(words)}\n", encoding="utf-8")
+    print(shlex.join(words), flush=True)
+    watch = str(Path(__file__).resolve().parent / "watch")
+    watched = {
+        "LAUNCHER_WAITS": str(waits.absolute()),
+        "PYTHONPATH": os.pathsep.join(filter(None, (watch, chosen.get("PYTHONPATH", "")))),
+    }
+    done = training.run(words, {**chosen, **watched}, cwd, log, report.Steps(mean=program.starts == "torchrun"))
+    seconds = round(time.monotonic() - began)
+    waited = [float(line) for line in waits.read_text().split()] if waits.is_file() else []
+    waits.unlink() if waits.is_file() else None
+    if done.steps.seconds:
+        told = json.dumps(report.numbers(done.steps, shape, waited, seconds))
+        log.with_suffix(".json").write_text(told + "\n", encoding="utf-8")
+        picture.draw(log.with_suffix(".png"), done.steps)
+    if done.signal or done.status:
+        told = stopped(done, program, output) if done.signal else training.failure(done, output, log)
+        for line in told:
+            print(f"{name}: {'' if done.signal else 'error: '}{line}", file=sys.stderr)
+        return 128 + done.signal if done.signal else done.status
+    print(f"Log file : {log}")
+    with log.open("a", encoding="utf-8") as file:
+        for line in report.lines(done.steps, shape, waited, seconds):
+            file.write(f"{line}\n")
+            print(line)
+    return 0
+
+
+def stopped(done: training.Done, program: Program, output: Path) -> list[str]:
+    """What is said after Ctrl-C, or a signal that ends: where the run was, and how it goes on."""
+    step = max(done.steps.last, 0)
+    resume = next(iter(program.named("resume") + program.named("state")), None)
+    way = ""
+    if resume and resume.kind == "resume":
+        whole = any(not checkpoints.complaint(path) for _, path in checkpoints.steps(output))
+        way = f"--{resume.name}=latest" if whole else ""
+    elif resume:
+        saved = sorted(output.glob(resume.states), key=lambda path: path.stat().st_mtime)
+        way = f"--{resume.name}={saved[-1]}" if saved else ""
+    return [f"interrupted at step {step}: " + (f"go on with {way}" if way else "no checkpoint was saved yet")]
+
+
+def shape(
+    program: Program, settings: Settings, cluster: Cluster, config: Path | None, words: list[str]
+) -> report.Shape:
+    """What a step is made of, and with what it is made, in the words of published figures."""
+    roles = program.roles
+    told = [settings[roles["precision"]]]
+    if settings.get(roles.get("resolution", "")):
+        told.append(f"{settings[roles['resolution']]} px")
+    if config:
+        deepspeed = machines.value(config, "distributed_type") == "DEEPSPEED" or "--use_deepspeed" in words
+        told.append("deepspeed" if deepspeed else "no deepspeed")
+    if program.starts == "accelerate" and "gradient_checkpointing" in settings:
+        told.append(
+            "gradient checkpointing" if settings["gradient_checkpointing"] == "true" else "no gradient checkpointing"
+        )
+    cached = settings.get(roles.get("cached", ""))
+    return report.Shape(
+        int(settings[roles["batch"]]),
+        cluster.processes,
+        int(settings[roles["accumulation"]]),
+        tuple(told),
+        None if cached is None else cached == "true",
+    )
+
+
+def _before_dashes(words: Sequence[str]) -> list[str]:
+    found = list(words)
+    return found[: found.index("--")] if "--" in found else found
+
+
+def _of_the_config(program: Program, settings: Settings, here: Path) -> dict[str, str]:
+    """What the accelerate config says of the settings that are left empty."""
+    if program.starts != "accelerate":
+        return {}
+    config = machines.config_file(program, settings, here)
+    found = {option.name: machines.value(config, option.key) for option in program.options if option.key}
+    return {**found, "config_file": str(config)}
