@@ -57,8 +57,8 @@ def chosen(option: str, value: str, output: Path) -> tuple[str, list[str]]:
         return "", []
     found = steps(output)
     if value == "latest":
-        said = []
-        for step, path in found:
+        said: list[str] = []
+        for _, path in found:
             problem = complaint(path)
             if not problem:
                 return (value if not said else path.name), said

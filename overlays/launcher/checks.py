@@ -16,8 +16,8 @@ from launcher.options import Option, Program, Settings
 
 
 def checked(program: Program, settings: Settings, here: Path) -> tuple[Cluster, Path | None]:
-    """Check everything, the quick checks first. Paths and defaults are filled in; the cluster and the accelerate config,
-    if there is one, come back. Raises Mistake."""
+    """Check everything, the quick checks first. Paths and defaults are filled in; the cluster comes back, and the
+    accelerate config, if there is one. Raises Mistake."""
     options.fill(program, settings)
     options.check(program, settings)
     config = machines.config_file(program, settings, here) if program.starts == "accelerate" else None

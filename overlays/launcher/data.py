@@ -1,8 +1,8 @@
 """Local data sets: every row has its image, every image its row or caption, and every image can be opened.
 
-What a folder of images looks like is said by datasets' ImageFolder: metadata.jsonl or metadata.csv beside the images, with
-file_name and the captions. Of images alone upstream's DreamBoothDataset opens every entry of the folder, hidden ones
-too (examples/dreambooth/train_dreambooth_sd3.py at 5f724735). pyarrow and PIL are used where they are there.
+What a folder of images looks like is said by datasets' ImageFolder: metadata.jsonl or metadata.csv beside the images,
+with file_name and the captions. Of images alone upstream's DreamBoothDataset opens every entry of the folder, hidden
+ones too (examples/dreambooth/train_dreambooth_sd3.py at 5f724735). pyarrow and PIL are used where they are there.
 """
 
 from __future__ import annotations
@@ -130,10 +130,10 @@ def complaint_of_images(folder: Path) -> str:
 def columns_of_tables(folder: Path, tables: list[Path]) -> tuple[Path, list[str]]:
     """The columns of Parquet files, and where they are said: in the first file where pyarrow is there, else in the
     dataset_infos.json of ``folder``; none where neither says. Raises OSError, ValueError."""
-    for path in tables:
-        with path.open("rb") as file:
+    for each in tables:
+        with each.open("rb") as file:
             if file.read(4) != b"PAR1":
-                raise ValueError(f"{path}: not Parquet; is it a Git LFS pointer? Download the file itself")
+                raise ValueError(f"{each}: not Parquet; is it a Git LFS pointer? Download the file itself")
     path = tables[0] if tables else folder / "dataset_infos.json"
     try:
         from pyarrow import parquet

@@ -37,7 +37,7 @@ def value(config: Path, key: str) -> str:
 
 
 def config_file(program: Program, settings: Settings, here: Path) -> Path:
-    """The accelerate config: the one that is given, else the recipe's, in the folder of configs or beside the script."""
+    """The accelerate config: the one given, else the recipe's, in the folder of configs or beside the script."""
     folders = [settings[option.name] for option in program.named("configs") if settings[option.name]]
     return Path(settings["config_file"] or os.path.join(folders[0] if folders else here, program.config))
 

@@ -22,8 +22,8 @@ POINTER = b"version https://git-lfs"
 
 
 def is_local(option: str, value: str, kind: str = "models", file: bool = False) -> bool:
-    """Whether a setting is a local folder (or, with ``file``, a file) or a hub name. A name such as org/model that is no
-    folder here is a hub name; offline it must be in the Hugging Face cache. Raises Mistake for anything else."""
+    """Whether a setting is a local folder (or, with ``file``, a file) or a hub name. A name such as org/model that is
+    no folder here is a hub name; offline it must be in the Hugging Face cache. Raises Mistake for anything else."""
     if not value:
         raise Mistake(f"--{option} is empty: give a folder or a hub name")
     if os.path.isdir(value) or (file and os.path.exists(value)):

@@ -1,7 +1,7 @@
 """The settings of a launch script: from its first lines, over the command line, to values that are known to be good.
 
-programs.json says, for each launch script, which settings there are. A setting has a `name` (of the option --name and of
-the shell variable), a `kind`, a `meaning`, and `flags`, those of the training script that it fills. Kinds:
+programs.json says, for each launch script, which settings there are. A setting has a `name` (of the option --name and
+of the shell variable), a `kind`, a `meaning`, and `flags`, those of the training script that it fills. Kinds:
 
     text       anything                        whole      an integer above 0      count   an integer from 0
     number     a number from 0                 switch     true or false: gives the bare flag
@@ -80,7 +80,8 @@ class Program:
     several: tuple[str, ...] = ()  # what accelerate is told where the config is one of a single process
     deepspeed: bool = False  # whether the config may name a file of DeepSpeed's own settings
     open_files: int = 0
-    processes: int = 1
+    processes: int = 1  # of a program whose settings do not say it, on all machines together
+    machines: int = 1
     absolute: bool = False  # whether the training script wants paths from the root
     profiles: dict[str, dict[str, str]] = field(default_factory=dict)
     variables: dict[str, dict[str, str]] = field(default_factory=dict)  # by profile: of the environment

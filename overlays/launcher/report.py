@@ -123,8 +123,8 @@ class Shape:
 
 
 def lines(steps: Steps, shape: Shape, waits: list[float], seconds: int) -> list[str]:
-    """The report: what was measured, images a second, the loss, with which settings, how long. ``waits`` are the seconds
-    that process 0 waited for each batch, none where that was not watched; ``seconds`` is the whole duration."""
+    """The report: what was measured, images a second, the loss, with which settings, how long. ``waits`` are the
+    seconds that process 0 waited for each batch, none where that was not watched; ``seconds`` is the whole duration."""
     unknown = "unknown (no training step in the log)"
     taken = computing(steps, shape, waits)
     figure = f"{shape.images / taken:.4g}" if taken > 0 else unknown

@@ -112,11 +112,13 @@ def trained(
         told = json.dumps(report.numbers(done.steps, shape, waited, seconds))
         log.with_suffix(".json").write_text(told + "\n", encoding="utf-8")
         picture.draw(log.with_suffix(".png"), done.steps)
-    if done.signal or done.status:
-        told = stopped(done, program, output) if done.signal else training.failure(done, output, log)
-        for line in told:
-            print(f"{name}: {'' if done.signal else 'error: '}{line}", file=sys.stderr)
-        return 128 + done.signal if done.signal else done.status
+    if done.signal:
+        print(f"{name}: {stopped(done, program, output)}", file=sys.stderr)
+        return 128 + done.signal
+    if done.status:
+        for line in training.failure(done, output, log):
+            print(f"{name}: error: {line}", file=sys.stderr)
+        return done.status
     print(f"Log file : {log}")
     with log.open("a", encoding="utf-8") as file:
         for line in report.lines(done.steps, shape, waited, seconds):
@@ -125,7 +127,7 @@ def trained(
     return 0
 
 
-def stopped(done: training.Done, program: Program, output: Path) -> list[str]:
+def stopped(done: training.Done, program: Program, output: Path) -> str:
     """What is said after Ctrl-C, or a signal that ends: where the run was, and how it goes on."""
     step = max(done.steps.last, 0)
     resume = next(iter(program.named("resume") + program.named("state")), None)
@@ -136,7 +138,7 @@ def stopped(done: training.Done, program: Program, output: Path) -> list[str]:
     elif resume:
         saved = sorted(output.glob(resume.states), key=lambda path: path.stat().st_mtime)
         way = f"--{resume.name}={saved[-1]}" if saved else ""
-    return [f"interrupted at step {step}: " + (f"go on with {way}" if way else "no checkpoint was saved yet")]
+    return f"interrupted at step {step}: " + (f"go on with {way}" if way else "no checkpoint was saved yet")
 
 
 def shape(

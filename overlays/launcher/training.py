@@ -74,8 +74,6 @@ class Follower:
     def close(self) -> None:
         self._line(self._rest)
         self._log.close()
-        if not self._shows:
-            sys.stdout = open(os.devnull, "w")
 
 
 def run(command: list[str], environment: dict[str, str], cwd: str | None, log: Path, steps: Steps) -> Done:

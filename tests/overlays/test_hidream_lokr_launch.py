@@ -1,17 +1,17 @@
-"""The HiDream LoKr overlay as it is rendered: configurations, what check_settings.py refuses, the launch script."""
+"""The HiDream LoKr overlay as it is rendered: configurations, what the launcher refuses, the launch script."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from launcher import simpletuner
+from launcher.mistake import Mistake
 from support import REPOSITORY, write
 
 from kit import overlay, recipe, workspace
@@ -25,9 +25,10 @@ def render(into: Path, device: str = "cpu", profile: str = "", **given: str) -> 
     """The overlay for a device, with options."""
     target = FOUND.device(device)
     names = workspace.context(FOUND, target, FOUND.cluster, FOUND.options(device, profile, given))
-    for path, (mode, content) in overlay.render(FOUND.root, FOUND.overlay[0], names).items():
-        write(into, {path: content})
-        (into / path).chmod(mode & 0o777)
+    for part in FOUND.overlay:
+        for path, (mode, content) in overlay.render(FOUND.root, part, names).items():
+            write(into, {path: content})
+            (into / path).chmod(mode & 0o777)
     return into
 
 
@@ -95,16 +96,13 @@ def test_masks_half_resolution_and_evaluation(tmp_path: Path) -> None:
     ]
 
 
-# ---------------------------------------------------------------------------------------------------- check_settings.py
+# ------------------------------------------------------------------------------------------------------ what is refused
 
 
-@pytest.fixture(scope="module")
-def checker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("check_settings", OVERLAY / "check_settings.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def run(device: str, processes: int, words: list[str]) -> str:
+    """What the launcher makes of a command line: the folder of the settings it wrote."""
+    mine, theirs = simpletuner.given(words, ["config", "llama", "check"])
+    return simpletuner.settings(device, processes, mine, theirs)
 
 
 @pytest.fixture
@@ -112,25 +110,28 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A rendered overlay whose settings are good, as the current folder."""
     place = render(tmp_path / "tree")
     images = {
-        f"{name}/{number}.png": b"" for name in ("pseudo-camera-10k", "dreambooth-subject") for number in range(3)
+        f"{name}/{number}.png": b"an image"
+        for name in ("pseudo-camera-10k", "dreambooth-subject")
+        for number in range(3)
     }
     write(place / "datasets", images)
-    write(place / "model", {"model_index.json": "{}"})
+    write(place / "model", {"model_index.json": '{"_class_name": "HiDreamImagePipeline"}'})
+    monkeypatch.setitem(sys.modules, "PIL", None)  # whether the tests' own environment has it
     write(place / "llama", {"config.json": "{}", "tokenizer_config.json": "{}"})
     monkeypatch.chdir(place)
     return place
 
 
-def test_good_settings_are_merged_and_written(checker: ModuleType, tree: Path) -> None:
+def test_good_settings_are_merged_and_written(tree: Path) -> None:
     words = ["--use_ema=true", "--learning-rate=1e-3", "--data.resolution=512", "--data.dreambooth-subject.repeats=7"]
-    folder = Path(checker.run("cpu", 1, [*words, "--output_dir=out", "--llama=llama", "--tracker_run_name=it is"]))
+    folder = Path(run("cpu", 1, [*words, "--output_dir=out", "--llama=llama", "--tracker_run_name=it is"]))
     written = json.loads((folder / "config.json").read_text("utf-8"))
     assert (written["use_ema"], written["learning_rate"], written["tracker_run_name"]) == (True, 1e-3, "it is")
     assert written["data_backend_config"] == "out/settings/multidatabackend.json"
     camera, subject, text = json.loads((folder / "multidatabackend.json").read_text("utf-8"))
     assert (camera["resolution"], camera["repeats"], subject["repeats"]) == (512, 0, 7) and "resolution" not in text
     assert (folder / "llama" / "tokenizer_4").resolve() == tree / "llama" == (folder / "llama/text_encoder_4").resolve()
-    assert checker.run("cpu", 1, ["--check"]) == ""
+    assert run("cpu", 1, ["--check"]) == ""
 
 
 def _edit(tree: Path, file: str, **changes: Any) -> None:
@@ -159,7 +160,11 @@ SUBJECT = {"file": "multidatabackend.json", "id": "dreambooth-subject"}
         ({}, ["--optimizer=bnb-lion8bit-paged"], '"optimizer": bnb-lion8bit-paged needs CUDA .*: optimi-lion'),
         ({}, ["--train_batch_size=0"], '"train_batch_size": 0 is no whole number from 1'),
         ({}, ["--model_type=full"], '"model_type": full trains the very weights .*: no_change'),
-        ({}, ["--pretrained_model_name_or_path=./nowhere"], "no folder nowhere .from .*: give the model's"),
+        (
+            {},
+            ["--pretrained_model_name_or_path=./nowhere"],
+            "--pretrained_model_name_or_path: no folder ./nowhere .from .*: give the folder's path",
+        ),
         ({}, ["--pretrained_model_name_or_path=llama"], "no model_index.json in llama"),
         ({}, ["--llama=model"], "--llama: no config.json in .*model"),
         ({}, ["--llama=nowhere", "--check"], "--llama: no config.json in .*nowhere"),
@@ -171,6 +176,7 @@ SUBJECT = {"file": "multidatabackend.json", "id": "dreambooth-subject"}
         ),
         ({}, ["--optimizer_release_gradients=true"], "SimpleTuner updates no weight of a LyCORIS so: false"),
         ({}, ["use_ema"], "use_ema: write --name=value"),
+        ({}, ["--resolution=big"], '"resolution": .big. is no number from 0'),
         (
             {},
             ["--data.nothing.repeats=1"],
@@ -196,45 +202,45 @@ SUBJECT = {"file": "multidatabackend.json", "id": "dreambooth-subject"}
         ),
     ],
 )
-def test_refused(change: dict[str, Any], words: list[str], said: str, checker: ModuleType, tree: Path) -> None:
+def test_refused(change: dict[str, Any], words: list[str], said: str, tree: Path) -> None:
     if change:
         _edit(tree, **change)
-    with pytest.raises(checker.Mistake, match=said) as refused:
-        checker.run("cpu", 1, ["--output_dir=out", *words])
+    with pytest.raises(Mistake, match=said) as refused:
+        run("cpu", 1, ["--output_dir=out", *words])
     assert "\n" not in str(refused.value)
 
 
-def test_fp8_quanto_is_not_for_hidream(checker: ModuleType, tree: Path) -> None:
-    with pytest.raises(checker.Mistake, match="does not take fp8-quanto for HiDream: fp8-torchao"):
-        checker.run("cuda", 1, ["--base_model_precision=fp8-quanto"])
+def test_fp8_quanto_is_not_for_hidream(tree: Path) -> None:
+    with pytest.raises(Mistake, match="does not take fp8-quanto for HiDream: fp8-torchao"):
+        run("cuda", 1, ["--base_model_precision=fp8-quanto"])
 
 
-def test_true_in_quotes_is_not_dropped(checker: ModuleType, tree: Path) -> None:
+def test_true_in_quotes_is_not_dropped(tree: Path) -> None:
     """The seed has "gradient_checkpointing": "true", which SimpleTuner takes for what it says."""
     _edit(tree, "config.json", gradient_checkpointing="true")
-    assert checker.run("cpu", 1, ["--check"]) == ""
+    assert run("cpu", 1, ["--check"]) == ""
 
 
-def test_a_llama_is_that_of_this_run(checker: ModuleType, tree: Path) -> None:
-    folder = Path(checker.run("cpu", 1, ["--output_dir=out", "--llama=llama"]))
+def test_a_llama_is_that_of_this_run(tree: Path) -> None:
+    folder = Path(run("cpu", 1, ["--output_dir=out", "--llama=llama"]))
     assert (folder / "llama" / "text_encoder_4" / "config.json").is_file()
-    checker.run("cpu", 1, ["--output_dir=out"])
+    run("cpu", 1, ["--output_dir=out"])
     assert not (folder / "llama").exists() and (tree / "llama" / "config.json").is_file()
 
 
-def test_an_option_simpletuner_does_not_have(checker: ModuleType, tree: Path) -> None:
+def test_an_option_simpletuner_does_not_have(tree: Path) -> None:
     sections = "simpletuner/simpletuner_sdk/server/services/field_registry/sections/loss.py"
     write(tree, {sections: 'ConfigField(arg_name="--hidream_use_load_balancing_loss")'})
-    checker.run("cpu", 1, ["--hidream_use_load_balancing_loss=true", "--check"])
-    with pytest.raises(checker.Mistake, match=r"no such option; did you mean --use_ema\?"):
-        checker.run("cpu", 1, ["--use_emma=true"])
+    run("cpu", 1, ["--hidream_use_load_balancing_loss=true", "--check"])
+    with pytest.raises(Mistake, match=r"no such option; did you mean --use_ema\?"):
+        run("cpu", 1, ["--use_emma=true"])
 
 
-def test_the_seeds_comma(checker: ModuleType, tree: Path) -> None:
+def test_the_seeds_comma(tree: Path) -> None:
     """The seed's first LyCORIS configuration, as it is printed there."""
     write(tree, {"config/lycoris_config.json": '{\n  "apply_preset": {\n    "target_module": ["Attention",]\n  }\n}\n'})
-    with pytest.raises(checker.Mistake, match=r"config/lycoris_config\.json:3: not JSON"):
-        checker.run("cpu", 1, [])
+    with pytest.raises(Mistake, match=r"config/lycoris_config\.json:3: not JSON"):
+        run("cpu", 1, [])
 
 
 # ------------------------------------------------------------------------------------------------- the inference script
@@ -308,12 +314,13 @@ TRAIN = 'echo "config $CONFIG_PATH, llama ${HIDREAM_LLAMA:-from the hub}"; exit 
 @pytest.fixture
 def launch(tree: Path, tmp_path: Path) -> Any:
     write(tree, {"simpletuner/train.sh": TRAIN})
+    write(tmp_path / "modules", {"PIL.py": "raise ImportError\n"})  # whether the tests' own environment has it
     write(tmp_path / "bin", {"accelerate*": "#!/bin/sh\n", "python3*": f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'})
 
     def call(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         command = ["bash", str(tree / SCRIPT), "--pretrained_model_name_or_path=model", "--output_dir=out", *words]
         path = f"{tmp_path / 'bin'}:/usr/bin:/bin"
-        environment = {**os.environ, "PATH": path, **environment}
+        environment = {**os.environ, "PATH": path, "PYTHONPATH": str(tmp_path / "modules"), **environment}
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
 
     return call
@@ -344,6 +351,42 @@ def test_it_reports_the_speed_as_the_others_do(launch: Any, tree: Path) -> None:
     assert said[3].startswith("E2E Training Duration sec : ")
     (log,) = (tree / "out").glob("train_*.log")
     assert log.read_text("utf-8").splitlines()[-4:] == said
+
+
+def test_both_ways_of_giving_a_value(launch: Any, tree: Path) -> None:
+    done = launch("--llama", "llama", "--data.resolution", "512", "--use_ema")
+    assert (done.returncode, done.stderr) == (0, "")
+    settings = tree / "out/settings"
+    assert json.loads((settings / "config.json").read_text("utf-8"))["use_ema"] is True
+    assert json.loads((settings / "multidatabackend.json").read_text("utf-8"))[0]["resolution"] == 512
+
+
+SOURCES = {
+    "simpletuner/helpers/training/optimizer_param.py": 'optimizer_choices = {"optimi-lion": {}, "adamw_bf16": {}}',
+    "simpletuner/helpers/training/__init__.py": 'levels = ["no_change", "int8-quanto"]',
+    f"{simpletuner.SECTIONS}/training.py": 'schedules = ["constant", "constant_with_warmup"]\nprecisions = ["bf16", "no"]',
+    "simpletuner/helpers/data_backend/factory.py": "config.get('caption_strategy')",
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--optimizer=nonsense"], "\"optimizer\": SimpleTuner has no 'nonsense'"),
+        (["--optimizer=optimi-lio"], "SimpleTuner has no 'optimi-lio'; did you mean optimi-lion\\?"),
+        (["--base_model_precision=int9"], "\"base_model_precision\": SimpleTuner has no 'int9'"),
+        (["--lr_scheduler=sideways"], "\"lr_scheduler\": SimpleTuner has no 'sideways'"),
+        (["--data.caption_stratgy=filename"], 'reads no "caption_stratgy"; did you mean caption_strategy'),
+    ],
+)
+def test_what_simpletuner_does_not_know(words: list[str], said: str, tree: Path) -> None:
+    """Each passes SimpleTuner's own reading of its settings, and fails inside training."""
+    backends = json.loads((tree / "config/multidatabackend.json").read_text("utf-8"))
+    keys = " ".join(repr(key) for each in backends for key in each)
+    write(tree, {**SOURCES, "simpletuner/helpers/keys.py": keys})
+    assert run("cpu", 1, ["--check"]) == ""
+    with pytest.raises(Mistake, match=said):
+        run("cpu", 1, [*words, "--check"])
 
 
 def test_it_fails_where_training_fails(launch: Any) -> None:

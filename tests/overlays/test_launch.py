@@ -116,7 +116,10 @@ def test_switches(arguments, given, script, machine):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--modle_name=x"], r"unknown option --modle_name; did you mean --model_name\?; flags for train_dreambooth_lora_hidream.py go"),
+        (
+            ["--modle_name=x"],
+            r"unknown option --modle_name; did you mean --model_name\?; flags for train_dreambooth_lora_hidream.py go",
+        ),
         (["--train_batch_size=2"], r"unknown option --train_batch_size: here it is --batch_size"),
         (["--rank"], r"--rank needs a value"),
         (["--rank", "--seed=1"], r"--rank needs a value"),
@@ -196,7 +199,9 @@ def test_environment_is_the_profiles_and_the_users_wins(device, script, machine)
     first = profile.environment[0].name
     assert machine.launch(script(device), **{first: "mine"}).env[first] == "mine"
     table = json.loads((script(device).parent / "launcher/programs.json").read_text())[SCRIPT]
-    assert [each["meaning"] for each in table["device"]["environment"]] == [each.meaning for each in profile.environment]
+    assert [each["meaning"] for each in table["device"]["environment"]] == [
+        each.meaning for each in profile.environment
+    ]
 
 
 def test_npu_has_the_twelve_variables_of_the_seed():

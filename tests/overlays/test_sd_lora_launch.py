@@ -126,7 +126,10 @@ def test_open_files(launch: Any) -> None:
         (["--mixed_precision=bf16"], r"--mixed_precision is one of fp16, no on Sophgo TPU"),
         (["--lr_scheduler=cosin"], r"--lr_scheduler is one of constant, constant_with_warmup, linear"),
         (["--report_to=tensorbord"], r"--report_to is one of tensorboard, wandb, comet_ml, all"),
-        (["--num_processors=2"], r"unknown option --num_processors; --help lists them; flags for train_text_to_image_lora.py go after --"),
+        (
+            ["--num_processors=2"],
+            r"unknown option --num_processors; --help lists them; flags for train_text_to_image_lora.py go after --",
+        ),
         (["--config_file=x"], r"unknown option --config_file"),
         (["--", "--train_batch_size=4"], r"--train_batch_size after --: give it before, as --batch_size"),
         (["--caption_column=prompt"], r"no column prompt for the captions; there is: text"),

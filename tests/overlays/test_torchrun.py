@@ -12,7 +12,6 @@ import pytest
 from launcher import environment, options
 from launching import render
 
-
 # Checks go to the real Python; the training is recorded, and prints what a training would.
 PYTHON = """#!/usr/bin/env bash
 case $1 in
@@ -157,7 +156,10 @@ def test_more_processes_than_cards(tree: Path) -> None:
     render("npu", tree / "tree", name="sdxl")
     status, _, err, argv = launch(tree, "pretrain_full_1m_8p_sdxl.sh", ASCEND_RT_VISIBLE_DEVICES="2,3")
     assert (status, argv) == (2, [])
-    assert "8 processes on this machine, but ASCEND_RT_VISIBLE_DEVICES=2,3 shows 2 devices: give --nproc_per_node=2\n" in err
+    assert (
+        "8 processes on this machine, but ASCEND_RT_VISIBLE_DEVICES=2,3 shows 2 devices: give --nproc_per_node=2\n"
+        in err
+    )
 
 
 def test_speed_of_a_run_that_goes_on(tree: Path) -> None:

@@ -6,8 +6,8 @@ the files of its captions end.
 FOLDER holds images with captions beside them (00.jpg, 00.txt): right there, in sub-folders, in sub-folders named
 <repeats>_<class>, or in the tars that img2dataset writes (with .parquet and _stats.json, which are not needed). Tars
 are unpacked once, to WORK/<folder>-<digest of what is unpacked>. With the extension .json captions are read from the
-`caption` of img2dataset's files, into .txt files beside the images or links to them. Standard library only. One line on stderr, nothing on
-stdout, and status 1 where it cannot be.
+`caption` of img2dataset's files, into .txt files beside links to the images. Standard library only. One line on stderr,
+nothing on stdout, and status 1 where it cannot be.
 """
 
 from __future__ import annotations
@@ -62,24 +62,25 @@ def unpack(tars: list[Path], extension: str, work: Path) -> Path:
 
 
 def with_texts(folder: Path, work: Path) -> Path:
-    """A folder of links to the images, each with the `caption` of the .json beside it as a .txt. Raises OSError with the
-    file that has none."""
+    """A folder of links to the images, each with the `caption` of the .json beside it as a .txt. Raises OSError, naming
+    the file that has none."""
     found = [file for place in places(folder) for file in images(place)]
     sources = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in found]
-    captions = [(file.with_suffix(".json"), file.with_suffix(".json").is_file()) for file in found]
-    stamps = [(str(place), place.stat().st_mtime_ns) for place, there in captions if there]
+    captions = [file.with_suffix(".json") for file in found if file.with_suffix(".json").is_file()]
+    stamps = [(str(place), place.stat().st_mtime_ns) for place in captions]
     target = work / f"{folder.resolve().name}-{digest_of(sources, stamps)}"
     if target.is_dir():
         return target
     work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=str(work)) as name:
         made = Path(name, "new")
-        for file, (place, there) in zip(found, captions):
+        for file in found:
             link = made / file.relative_to(folder)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(file.resolve())
-            if there:
-                link.with_suffix(".txt").write_text(caption_in(place), encoding="utf-8")
+        for place in captions:
+            text = made / place.relative_to(folder).with_suffix(".txt")
+            text.write_text(caption_in(place), encoding="utf-8")
         made.mkdir(exist_ok=True)
         made.rename(target)
     return target

@@ -1,32 +1,43 @@
-"""Check SimpleTuner's configuration before anything starts, and write down what a run will use.
+"""SimpleTuner: its settings are files, config/config.json and those it names, which are merged with what is given.
 
-    python check_settings.py DEVICE PROCESSES [--name=value]... [--data.key=value]... [--data.id.key=value]...
+    bash train_hidream_lokr.sh [--name=value]... [--data.key=value]... [--data.id.key=value]...
 
-Reads config/config.json under the current folder (or --config=FILE) and the files it names, puts the given values in
-their places (`--data.…`: for every image data set, or the data set with that id), checks the result, writes it to
-OUTPUT_DIR/settings and prints that folder. What is wrong is one line on stderr and exit status 2: what, where, what to
-write instead. `--check` writes nothing. Standard library only: it runs before an environment is needed.
+`--data.…` is for every data set of images, or the one with that id. What a run uses is written to OUTPUT_DIR/settings.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
+import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from launcher import checks, data, environment, model, options, report, run
+from launcher.machines import Cluster
+from launcher.mistake import Mistake, nearest
+from launcher.options import Option, Program
+
 IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 CAPTIONS = ("instanceprompt", "textfile", "filename", "parquet", "csv", "huggingface")
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-OWN = ("config", "llama", "check")  # options that are not SimpleTuner's
-
-
-class Mistake(Exception):
-    """What is wrong and what to write instead, in one line."""
+QUOTED = re.compile(r"""["']([A-Za-z][\w.-]*)["']""")
+SECTIONS = "simpletuner/simpletuner_sdk/server/services/field_registry/sections"
+TRAINING = "simpletuner/helpers/training"
+# Where SimpleTuner's source says which values there are (v4.0.6): a value that is not spelled out there is none.
+VALUES = {
+    "optimizer": f"{TRAINING}/optimizer_param.py",
+    "lr_scheduler": f"{SECTIONS}/training.py",
+    "mixed_precision": f"{SECTIONS}/training.py",
+    **dict.fromkeys(
+        ("base_model_precision", *(f"text_encoder_{number}_precision" for number in range(1, 5))),
+        f"{TRAINING}/__init__.py",
+    ),
+}
+LLAMA = ("text_encoder_4", "tokenizer_4")  # parts of the model that may come from elsewhere
+CUDA_ONLY = re.compile(r"nf4|fp8|bnb-|.*-bnb$")
 
 
 def read(path: Path) -> Any:
@@ -49,49 +60,84 @@ def value(text: str) -> Any:
 
 def known_options(root: Path) -> set[str]:
     """The options SimpleTuner's own parser has, read from its source; none where that is not under ``root``."""
-    sections = root.glob("simpletuner/simpletuner_sdk/server/services/field_registry/sections/*.py")
-    text = "".join(path.read_text(encoding="utf-8") for path in sections)
+    text = "".join(path.read_text(encoding="utf-8") for path in root.glob(f"{SECTIONS}/*.py"))
     named = set(re.findall(r'arg_name="--(\w+)"', text))
     return named | {f"text_encoder_{number}_precision" for number in range(1, 5)} if named else set()
 
 
-def merge(config: dict, backends: list, words: Iterable[str], known: set[str]) -> dict[str, str]:
-    """Put the values of ``words`` into both; return those that are this script's own. Raises Mistake."""
-    own = {}
-    for word in words:
-        name, equals, text = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or not (equals or name == "check"):
-            raise Mistake(f"{word}: write --name=value")
-        *data, key = name.split(".")
+def spelled_out(root: Path, pattern: str) -> set[str]:
+    """Every word that stands in quotes in files of SimpleTuner's source; none where there is no such file."""
+    return {word for path in root.glob(pattern) for word in QUOTED.findall(path.read_text(encoding="utf-8"))}
+
+
+def merge(
+    config: dict[str, Any], backends: list[dict[str, Any]], words: Iterable[tuple[str, str]], known: set[str]
+) -> None:
+    """Put the values that are given, (name, text) each, into both. Raises Mistake."""
+    for name, text in words:
+        *of, key = name.split(".")
         key = key.replace("-", "_")
-        if data[:1] == ["data"]:
+        if of[:1] == ["data"]:
             images = [each for each in backends if each.get("dataset_type", "image") == "image"]
-            chosen = [each for each in backends if data[1:] == [each.get("id")]] if data[1:] else images
+            chosen = [each for each in backends if of[1:] == [each.get("id")]] if of[1:] else images
             if not chosen:
-                raise Mistake(
-                    f"{word}: no such data set; there are: {', '.join(each.get('id', '?') for each in backends)}"
-                )
+                there = ", ".join(each.get("id", "?") for each in backends)
+                raise Mistake(f"--{name}={text}: no such data set; there are: {there}")
             for each in chosen:
                 each[key] = value(text)
-        elif key in OWN:
-            own[key] = text
         elif known and key not in {*known, *config}:
-            near = difflib.get_close_matches(key, {*known, *config}, n=1)
-            raise Mistake(f"--{key}: SimpleTuner has no such option{f'; did you mean --{near[0]}?' if near else ''}")
+            like = nearest(f"--{key}", sorted(f"--{each}" for each in {*known, *config}))
+            raise Mistake(f"--{key}: SimpleTuner has no such option{like}")
         else:
             config[key] = value(text)
-    return own
 
 
-def check_config(config: dict, device: str, file: Path) -> None:
+def given(words: Sequence[str], own: Sequence[str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """The words of the command line as the launcher's ``own`` settings and as SimpleTuner's: `--name=value`, `--name
+    value`, or `--name` for true. Raises Mistake."""
+    mine: dict[str, str] = {}
+    theirs: list[tuple[str, str]] = []
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        name, equals, text = word[2:].partition("=")
+        if not word.startswith("--") or not name:
+            raise Mistake(f"{word}: write --name=value")
+        if not equals:
+            text = left.pop(0) if left and not left[0].startswith("--") else "true"
+        if name.replace("-", "_") in own:
+            mine[name.replace("-", "_")] = text
+        else:
+            theirs.append((name, text))
+    return mine, theirs
+
+
+def check_values(config: dict[str, Any], backends: list[dict[str, Any]], root: Path, file: Path) -> None:
+    """Values and keys that SimpleTuner's source does not know. Raises Mistake."""
+    for key, pattern in VALUES.items():
+        known = spelled_out(root, pattern)
+        item = config.get(key)
+        if isinstance(item, str) and known and item not in known and not CUDA_ONLY.match(item):
+            raise Mistake(f'"{key}": SimpleTuner has no {item!r}{nearest(item, sorted(known))}')
+    known = spelled_out(root, "simpletuner/helpers/**/*.py")
+    for each in backends if known else []:
+        for key in each:
+            if key not in known:
+                raise Mistake(f'{file}: {each.get("id")}: SimpleTuner reads no "{key}"{nearest(key, sorted(known))}')
+    for key in ("resolution", "num_train_epochs", "learning_rate"):
+        item = config.get(key, 1)
+        if not isinstance(item, (int, float)) or isinstance(item, bool) or item < 0:
+            raise Mistake(f'"{key}": {item!r} is no number from 0')
+
+
+def check_config(config: dict[str, Any], device: str, file: Path) -> None:
     """What can be said of the options alone. Raises Mistake."""
     for key, item in config.items():
         if isinstance(item, str) and item.strip().lower() == "false":
             raise Mistake(f'{file}: "{key}": "{item}" in quotes would be dropped: write false, without quotes')
     precisions = {key: item for key, item in config.items() if key.endswith("_precision")}
     for key, item in (*precisions.items(), ("optimizer", config.get("optimizer"))):
-        needs_cuda = str(item).startswith(("nf4", "fp8", "bnb-")) or str(item).endswith("-bnb")
-        if needs_cuda and device != "cuda":
+        if CUDA_ONLY.match(str(item)) and device != "cuda":
             better = "optimi-lion" if key == "optimizer" else "int8-quanto"
             raise Mistake(f'"{key}": {item} needs CUDA (bitsandbytes, or its 8-bit floats), this is {device}: {better}')
     if config.get("base_model_precision") == "fp8-quanto":
@@ -110,15 +156,11 @@ def check_config(config: dict, device: str, file: Path) -> None:
     for key in ("train_batch_size", "gradient_accumulation_steps", "max_train_steps", "vae_batch_size"):
         if not isinstance(config.get(key, 1), int) or config.get(key, 1) < 1:
             raise Mistake(f'"{key}": {config[key]!r} is no whole number from 1')
-    model = str(config.get("pretrained_model_name_or_path", ""))
-    if Path(model).expanduser().is_dir():
-        if not (Path(model).expanduser() / "model_index.json").is_file():
-            raise Mistake(f"no model_index.json in {model}: give the folder of the whole model")
-    elif not HUB_NAME.fullmatch(model):
-        raise Mistake(f"{_missing(Path(model))}: give the model's folder, or a hub name such as org/name")
+    option = Option("pretrained_model_name_or_path", "model", "", pipelines=("HiDreamImagePipeline",), apart=LLAMA)
+    model.check(option, os.path.expanduser(str(config.get(option.name, ""))))
 
 
-def check_adapter(config: dict) -> None:
+def check_adapter(config: dict[str, Any]) -> None:
     """The LyCORIS file is there, and is for LoKr on some modules. Raises Mistake."""
     if config.get("model_type") != "lora" or config.get("lora_type") != "lycoris":
         return
@@ -134,7 +176,7 @@ def check_adapter(config: dict) -> None:
         )
 
 
-def check_data(backends: list, config: dict, processes: int, file: Path) -> None:
+def check_data(backends: list[dict[str, Any]], config: dict[str, Any], processes: int, file: Path) -> None:
     """Each data set is there, has images and captions, and enough of them; one is of text embeds. Raises Mistake."""
     enabled = [each for each in backends if not each.get("disabled") or each["disabled"] == "false"]
     ids = [each.get("id") for each in enabled]
@@ -170,7 +212,7 @@ def _images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES and path.is_file())
 
 
-def _folder(each: dict, file: Path) -> Path:
+def _folder(each: dict[str, Any], file: Path) -> Path:
     folder = Path(str(each.get("instance_data_dir", ""))).expanduser()
     if not each.get("instance_data_dir") or not folder.is_dir():
         put = f'put the images there, or set "instance_data_dir" in {file}'
@@ -182,7 +224,7 @@ def _missing(folder: Path) -> str:
     return f"no folder {folder}" if folder.is_absolute() else f"no folder {folder} (from {Path.cwd()})"
 
 
-def _check_images(each: dict, file: Path) -> int:
+def _check_images(each: dict[str, Any], file: Path) -> int:
     """How many images a local data set has. Raises Mistake."""
     folder, strategy = _folder(each, file), each.get("caption_strategy")
     if strategy not in CAPTIONS:
@@ -199,10 +241,15 @@ def _check_images(each: dict, file: Path) -> int:
     if strategy == "textfile" and bare:
         missing = f"no {bare[0].stem}.txt beside {bare[0]} ({len(bare)} of {len(found)} are missing)"
         raise Mistake(f"{each['id']}: {missing}: caption_strategy textfile wants one an image")
+    for path in found if strategy == "textfile" else ():
+        data.text(path.with_suffix(".txt"))
+    problem = data.open_all(found)
+    if problem:
+        raise Mistake(f"{each['id']}: {problem}")
     return len(found)
 
 
-def _check_masks(each: dict, masks: dict | None, file: Path) -> None:
+def _check_masks(each: dict[str, Any], masks: dict[str, Any] | None, file: Path) -> None:
     if masks is None or masks.get("conditioning_type") != "mask":
         what = f'"conditioning_data" is {each["conditioning_data"]}'
         raise Mistake(f'{file}: {each["id"]}: {what}, which is no data set with "conditioning_type": "mask"')
@@ -225,21 +272,21 @@ def find_llama(llama: str) -> dict[str, Path]:
     return found
 
 
-def run(device: str, processes: int, words: list[str]) -> str:
-    """Merge, check and write; the folder of what was written, "" with --check. Raises Mistake."""
-    place = next((word.partition("=")[2] for word in words if word.startswith("--config=")), "config/config.json")
+def settings(device: str, processes: int, own: dict[str, str], words: Iterable[tuple[str, str]]) -> str:
+    """Merge, check and write; the folder of what was written, "" with `check`. Raises Mistake."""
+    words = list(words)
+    place = own.get("config") or "config/config.json"
     config = read(Path(place))
-    backends_file = next(
-        (word.partition("=")[2] for word in words if word.startswith("--data_backend_config=")),
-        str(config.get("data_backend_config", "config/multidatabackend.json")),
-    )
+    named = dict(words).get("data_backend_config") or config.get("data_backend_config", "config/multidatabackend.json")
+    backends_file = str(named)
     backends = read(Path(backends_file))
-    own = merge(config, backends, words, known_options(Path.cwd()))
+    merge(config, backends, words, known_options(Path.cwd()))
     check_config(config, device, Path(place))
+    check_values(config, backends, Path.cwd(), Path(backends_file))
     check_adapter(config)
     check_data(backends, config, processes, Path(backends_file))
     llama = find_llama(own["llama"]) if own.get("llama") else {}
-    if "check" in own:
+    if own.get("check") == "true":
         return ""
     folder = Path(str(config["output_dir"])).expanduser() / "settings"
     folder.mkdir(parents=True, exist_ok=True)
@@ -253,11 +300,54 @@ def run(device: str, processes: int, words: list[str]) -> str:
     return str(folder)
 
 
-if __name__ == "__main__":
-    try:
-        written = run(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
-    except Mistake as mistake:
-        print(mistake, file=sys.stderr)
-        sys.exit(2)
-    if written:
-        print(written)
+USAGE = """\
+  --name=value                     for this run instead of what config/config.json says; SimpleTuner's options are in
+                                   its documentation/OPTIONS.md
+  --data.key=value                 for this run, in every image data set of config/multidatabackend.json
+  --data.id.key=value              the same, in the one with that id
+
+Paths count from the folder of this script. What a run used is kept in settings/ of its output folder.
+"""
+
+
+def launch(program: Program, here: Path, name: str, words: Sequence[str]) -> int:
+    """One launch, from the folder of the launch script. Raises Mistake."""
+    os.chdir(here)
+    here = Path.cwd()
+    first = options.Settings({option.name: os.environ.pop(option.name, "") for option in program.options})
+    if any(word in ("-h", "--help") for word in words):
+        print(options.usage(name, program, first, {}) + "\n" + USAGE, end="")
+        return 0
+    mine, theirs = given(words, [*first, *options.OWN])
+    own = {**first, **mine}
+    written = settings(program.device["device"], program.processes, own, theirs)
+    if not written:
+        print("the settings are good")
+        return 0
+    checks.accelerate_is_there(program, here)
+    environment.check(program, here)
+    chosen = environment.with_toolkit(program.device, dict(os.environ))
+    cluster = Cluster(program.processes, program.machines)
+    chosen = environment.variables(program, chosen, cluster.local, here)
+    chosen.update(CONFIG_BACKEND="json", CONFIG_PATH=f"{written}/config.json", DISABLE_UPDATES="1")  # no poetry
+    chosen["ACCELERATE_CONFIG_PATH"] = program.config
+    if Path(written, "llama").is_dir():
+        chosen["HIDREAM_LLAMA"] = f"{written}/llama"
+    if program.device["device"] != "cuda":
+        chosen.setdefault("DISABLE_LD_OVERRIDE", "1")  # nvjitlink is CUDA's
+    chosen.setdefault("VIRTUAL_ENV", sys.prefix)
+    chosen["PYTHONPATH"] = os.pathsep.join(filter(None, (str(here), chosen.get("PYTHONPATH", ""))))
+    config = read(Path(written, "config.json"))
+    output = Path(str(config["output_dir"])).expanduser()
+    log = run.log_file(own.get("log_file", ""), output, cluster)
+    print(f"settings: {written}/config.json; log: {log}", flush=True)
+    return run.trained(["bash", program.script], chosen, None, log, shape(config, cluster), name, program, output)
+
+
+def shape(config: dict[str, Any], cluster: Cluster) -> report.Shape:
+    """What a step is made of, in the words of published figures."""
+    checkpointing = "" if config.get("gradient_checkpointing") else "no "
+    told = (config.get("mixed_precision", "bf16"), f"{config.get('resolution', 1024)} px")
+    batch, accumulation = config.get("train_batch_size", 4), config.get("gradient_accumulation_steps", 1)
+    words = (*map(str, told), f"{checkpointing}gradient checkpointing")
+    return report.Shape(int(batch), cluster.processes, int(accumulation), words, True)
