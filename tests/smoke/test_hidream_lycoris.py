@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from proving import failed, prove
 
 from kit import lock, recipe
 from kit.commands import verify
+from kit.smoke import red
 from kit.smoke import run as smoke
 
 STEPS = {"cpu": ("lycoris", "lycoris-resume", "lycoris-infer"), "npu": ("lycoris", "lycoris-infer")}
@@ -28,7 +28,5 @@ def test_it_trains_goes_on_and_draws(
 def test_it_does_not_without_the_fix(prepared: Callable[..., Path], tmp_path: Path) -> None:
     place, found = prepared("hidream", "cpu", "lycoris"), recipe.load("hidream").having(["lycoris"])
     with smoke.begin(found, found.device("cpu"), place, tmp_path) as running:
-        plans = tuple(plan for plan in running.smoke.red if plan.fix == "lycoris")
-        alone = dataclasses.replace(running, smoke=dataclasses.replace(running.smoke, red=plans))
-        reds = {red.fix: red for red in smoke.red(alone, lock.read(place), verify._at_pin(found, "cpu"))}
-    assert reds["lycoris"].shown, reds["lycoris"].seen
+        (shown,) = red.red(running, lock.read(place), verify._at_pin(found, "cpu"), ("lycoris",))
+    assert shown.shown, shown.seen
