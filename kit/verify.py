@@ -77,25 +77,15 @@ def _state(path: Path) -> str:
 
 def static(place: Path, locked: Lock, found: Recipe) -> Iterator[Check]:
     """What can be proved without running anything."""
-    device = found.device(locked.device)
+    device, python = found.device(locked.device), found.environment.python
     for name, upstream in locked.upstreams.items():
         yield from _fixes(place / name, name, locked, found, device)
         files = [place / name / path for path in upstream.files if (place / name / path).is_file()]
-        kinds: dict[str, tuple[str, Callable[[Path], object]]] = {
-            ".py": (
-                f"parses as Python {found.environment.python}",
-                lambda path: _python(path, found.environment.python),
-            ),
-            ".sh": ("passes bash -n", _bash),
-            ".json": ("is JSON", lambda path: json.loads(path.read_bytes())),
-            ".toml": ("is TOML", lambda path: tomllib.loads(path.read_text("utf-8"))),
-            ".yaml": ("is YAML", _yaml),
-            ".yml": ("is YAML", _yaml),
-        }
-        for path in files:
-            if path.suffix in kinds:
-                what, reader = kinds[path.suffix]
-                yield _reads(f"{name}: {path.name} {what}", path, reader)
+        yield from _read(name, files, (".py",), f"parse{{s}} as Python {python}", lambda path: _python(path, python))
+        yield from _read(name, files, (".sh",), "pass{es} bash -n", _bash)
+        yield from _read(name, files, (".json",), "{is} JSON", lambda path: json.loads(path.read_bytes()))
+        yield from _read(name, files, (".toml",), "{is} TOML", lambda path: tomllib.loads(path.read_text("utf-8")))
+        yield from _read(name, files, (".yaml", ".yml"), "{is} YAML", _yaml)
         for path in files:
             if path.suffix == ".sh" or path.name == "programs.json":
                 yield from _flags(name, path)
@@ -133,13 +123,24 @@ def _fixes(repository: Path, name: str, locked: Lock, found: Recipe, device: dev
                 yield Check("static", title, again, "" if again else "a second application would change the file")
 
 
-def _reads(title: str, path: Path, reader: Callable[[Path], object]) -> Check:
-    try:
-        reader(path)
-    except (SyntaxError, ValueError) as error:
-        line = getattr(error, "lineno", None)
-        return Check("static", title, False, f"{path}:{line or 1}: {str(error).splitlines()[0]}")
-    return Check("static", title, True)
+def _read(
+    name: str, files: list[Path], suffixes: tuple[str, ...], what: str, reader: Callable[[Path], object]
+) -> Iterator[Check]:
+    """Files of a kind: one check for all that read well, one for each that does not."""
+    one, many = {"s": "s", "es": "es", "is": "is"}, {"s": "", "es": "", "is": "are"}
+    good = []
+    for path in (each for each in files if each.suffix in suffixes):
+        try:
+            reader(path)
+        except (SyntaxError, ValueError) as error:
+            line = getattr(error, "lineno", None)
+            said = f"{path}:{line or 1}: {str(error).splitlines()[0]}"
+            yield Check("static", f"{name}: {path.name} {what.format(**one)}", False, said)
+        else:
+            good.append(path.name)
+    if good:
+        title = f"{good[0]} {what.format(**one)}" if len(good) == 1 else f"{len(good)} files {what.format(**many)}"
+        yield Check("static", f"{name}: {title}", True)
 
 
 def _python(path: Path, version: str) -> None:

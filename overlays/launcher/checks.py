@@ -116,6 +116,6 @@ def whole_paths(program: Program, settings: Settings) -> None:
 
 def accelerate_is_there(program: Program, here: Path) -> None:
     """What starts the training is on PATH. Raises Mistake."""
-    if program.starts != "torchrun" and not shutil.which("accelerate"):
+    if program.starts in ("accelerate", "simpletuner") and not shutil.which("accelerate"):
         where = f"pip install -r {here / program.requirements}"
         raise Mistake(f"no accelerate here: activate the environment, or {where}")

@@ -21,8 +21,9 @@ def check(program: Program, here: Path) -> None:
     """The Python has what the training needs. Raises Mistake."""
     package, python = program.device["package"], sys.executable
     where = f"pip install -r {here / program.requirements}"
-    if program.starts == "torchrun" and importlib.util.find_spec("torch") is None:
-        raise Mistake(f"no torch in {python}: activate the environment, or {where}")
+    for name in program.imports:
+        if importlib.util.find_spec(name) is None:
+            raise Mistake(f"no {name} in {python}: activate the environment, or {where}")
     if package and importlib.util.find_spec(package) is None:
         raise Mistake(f"no {package} in {python}: training would run on the CPU; {where}")
 
@@ -57,8 +58,11 @@ def variables(program: Program, before: dict[str, str], local: int, here: Path, 
         if each["name"] not in made and (not each["torch"] or _torch_from(each["torch"])):
             made[each["name"]] = str(local) if value == "$local_processes" else value
     made.setdefault("PYTHONUNBUFFERED", "1")  # every line is shown as it is written
+    folders = [os.path.normpath(here / folder) for folder in program.modules]
     if program.device["device"] == "cpu" and (here / "gloo").is_dir():  # what PyTorch's gloo lacks
-        made["PYTHONPATH"] = os.pathsep.join(filter(None, (str(here / "gloo"), made.get("PYTHONPATH", ""))))
+        folders.append(str(here / "gloo"))
+    if folders:
+        made["PYTHONPATH"] = os.pathsep.join(filter(None, (*folders, made.get("PYTHONPATH", ""))))
     return made
 
 

@@ -82,6 +82,8 @@ class Program:
     open_files: int = 0
     processes: int = 1  # of a program whose settings do not say it, on all machines together
     machines: int = 1
+    imports: tuple[str, ...] = ()  # packages that must be there
+    modules: tuple[str, ...] = ()  # folders for PYTHONPATH, from the launch script's
     absolute: bool = False  # whether the training script wants paths from the root
     profiles: dict[str, dict[str, str]] = field(default_factory=dict)
     variables: dict[str, dict[str, str]] = field(default_factory=dict)  # by profile: of the environment

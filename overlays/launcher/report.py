@@ -9,10 +9,11 @@ compile and warm up. Steps that a checkpoint or a validation was made in are apa
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass, field
 
-BAR = re.compile(r"(\d+)/(\d+) \[([^\]]*)\]")
-LOSS = re.compile(r" (?:step_)?loss=([^],]*)")
+BAR = re.compile(r"(\d+)/(\d+)(?: \[([^\]]*)\]|(?= loss=| *$))")
+LOSS = re.compile(r" (?:step_)?loss=([^],\s]*)")
 RATE = re.compile(r"([0-9.]+)(s/it|it/s)")
 VALIDATION_LOSS = re.compile(r"(?:val(?:idation)?|eval)[_ ]loss[=: ]+([0-9.eE+-]+)", re.IGNORECASE)
 # What the training scripts say as they do it (accelerate's checkpointing.py, upstream's log_validation, sd-scripts).
@@ -44,6 +45,7 @@ class Steps:
     _fade: float = 1.0
     _smooth: float = 0.0
     _whole: float = 0.0
+    _clock: float = 0.0
 
     def feed(self, line: str) -> None:
         before, colon, bar = self._split(line)
@@ -55,7 +57,9 @@ class Steps:
             self.validation_losses[max(self.last, 0)] = float(said[1])
         found = BAR.search(bar) if colon else None
         if found:
-            self._step(int(found[1]), int(found[2]), found[3])
+            self._step(
+                int(found[1]), int(found[2]), bar[found.start() :] if found[3] is None else found[3], found[3] is None
+            )
 
     @staticmethod
     def _split(line: str) -> tuple[str, str, str]:
@@ -63,11 +67,14 @@ class Steps:
         at = line.lower().rfind("steps:")
         return (line, "", "") if at < 0 else (line[:at], ":", line[at + 6 :])
 
-    def _step(self, step: int, total: int, shown: str) -> None:
+    def _step(self, step: int, total: int, shown: str, bare: bool) -> None:
         self.total = total
         rate = RATE.search(shown)
         figure = float(rate[1]) if rate and rate[1].strip(".") else 0.0
         taken = figure if rate and rate[2] == "s/it" else 1 / figure if figure else 0.0
+        if bare:  # it has no figure: by the clock
+            now = time.monotonic()
+            taken, self._clock = (now - self._clock) / max(step - max(self.last, 0), 1) if self._clock else 0.0, now
         if step < self.last:  # a second bar: the run started anew
             self.last, self.seconds, self.losses, self.apart = -1, [], {}, {}
         if self.last < 0:
@@ -86,7 +93,7 @@ class Steps:
             self._fade *= 0.7
             before, self._smooth = self._smooth, taken * (1 - self._fade)
             one = (self._smooth - 0.7 * before) / 0.3
-            taken = one if count == 1 and one > 0 else taken  # steps that went by undrawn: as it is shown
+            taken = one if count == 1 and one > 0 and not bare else taken  # steps that went by undrawn: as it is shown
         self.seconds += [(self.last + number, taken) for number in range(1, count + 1)]
         self.last = step
 

@@ -146,7 +146,7 @@ def shape(
 ) -> report.Shape:
     """What a step is made of, and with what it is made, in the words of published figures."""
     roles = program.roles
-    told = [settings[roles["precision"]]]
+    told = [settings[roles["precision"]]] if "precision" in roles else []
     if settings.get(roles.get("resolution", "")):
         told.append(f"{settings[roles['resolution']]} px")
     if config:
@@ -160,7 +160,7 @@ def shape(
     return report.Shape(
         int(settings[roles["batch"]]),
         cluster.processes,
-        int(settings[roles["accumulation"]]),
+        int(settings[roles["accumulation"]]) if "accumulation" in roles else 1,
         tuple(told),
         None if cached is None else cached == "true",
     )

@@ -6,7 +6,6 @@ What is drawn, and with which parameters, is in prompt_utils.py.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import importlib
 import json
@@ -159,24 +158,37 @@ def check_lora(value: str) -> tuple[str, str | None]:
 
 
 def choose_device(name: str) -> str:
-    """The torch device for ``name`` ("auto": the first there is). Raises Mistake where it is not there."""
+    """The torch device for ``name`` ("auto": the first there is). Raises Mistake where it is not there, or its package
+    cannot be loaded."""
     if name == "cpu":
         return name
-    try:
-        import torch
-    except ImportError:
-        raise Mistake("torch cannot be imported: activate the environment first") from None
+    failed: dict[str, str] = {}  # by package
+
+    def load(package: str) -> Any:
+        try:
+            return importlib.import_module(package)
+        except (ImportError, OSError, RuntimeError) as error:  # torch itself loads the packages of devices
+            if not isinstance(error, ModuleNotFoundError):
+                failed[package] = cause(error)
+            return None
 
     def there(device: str) -> bool:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(f"torch_{device}")  # a package of this name registers its device with torch
+        load(f"torch_{device}")  # a package of this name registers its device with torch
         return device == "cpu" or (hasattr(torch, device) and getattr(torch, device).is_available())
 
-    if name == "auto":
+    if (torch := load("torch")) and name == "auto":
         return next(device for device in ("npu", "tpu", "cuda", "cpu") if there(device))
-    if not there(name):
-        raise Mistake(f"--device {name}: torch finds no such device here: install its package, or give --device auto")
-    return name
+    if torch and there(name):
+        return name
+    for package, reason in failed.items():
+        sets_up = next(
+            (path for path in (Path(each).expanduser() for each in TOOLKITS) if path.is_file()), "…/set_env.sh"
+        )
+        way = f"set up the device's toolkit first: source {sets_up}" if ".so" in reason else "install it anew"
+        raise Mistake(f"--device {name}: {package} cannot be loaded: {reason}: {way}")
+    if not torch:
+        raise Mistake("torch cannot be imported: activate the environment first")
+    raise Mistake(f"--device {name}: torch finds no such device here: install its package, or give --device auto")
 
 
 class Dtypes:
@@ -204,6 +216,9 @@ def check_dtype(device: str, name: str) -> None:
         except RuntimeError:
             raise Mistake("--dtype float16: this PyTorch cannot on a CPU: give --dtype bfloat16 or float32") from None
 
+
+# Where the set-up script of CANN is, from 8.5 on and before.
+TOOLKITS = [f"{root}/Ascend/{name}/set_env.sh" for name in ("cann", "ascend-toolkit") for root in ("/usr/local", "~")]
 
 # What a script may take; it takes those it has a default for. The defaults are the constants at its top.
 OPTIONS: dict[str, dict[str, Any]] = {

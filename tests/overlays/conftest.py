@@ -36,6 +36,7 @@ def machine(tmp_path: Path) -> Machine:
     for program in (accelerate, python):
         program.chmod(0o755)
     (root / "modules/torch_npu/__init__.py").touch()
+    (root / "modules/accelerate.py").touch()
     for name in ("PIL", "pyarrow"):  # whether the tests' own environment has them
         (root / f"modules/{name}.py").write_text("raise ImportError")
     (root / "work/model/model_index.json").write_text('{"_class_name": "HiDreamImagePipeline"}')

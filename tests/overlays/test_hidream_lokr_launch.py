@@ -364,7 +364,7 @@ def test_both_ways_of_giving_a_value(launch: Any, tree: Path) -> None:
 SOURCES = {
     "simpletuner/helpers/training/optimizer_param.py": 'optimizer_choices = {"optimi-lion": {}, "adamw_bf16": {}}',
     "simpletuner/helpers/training/__init__.py": 'levels = ["no_change", "int8-quanto"]',
-    f"{simpletuner.SECTIONS}/training.py": 'schedules = ["constant", "constant_with_warmup"]\nprecisions = ["bf16", "no"]',
+    f"{simpletuner.SECTIONS}/training.py": '["constant", "constant_with_warmup"] + ["bf16", "no"]',
     "simpletuner/helpers/data_backend/factory.py": "config.get('caption_strategy')",
 }
 

@@ -91,7 +91,7 @@ def test_the_command_line(sd3, machine):
         "--max_train_steps=2000",
         "--resolution=1024",
         "--gradient_accumulation_steps=1",
-        "--learning_rate=1e-4",
+        "--learning_rate=1e-5",
         "--lr_scheduler=constant",
         "--lr_warmup_steps=0",
         "--max_grad_norm=1.0",
@@ -104,7 +104,7 @@ def test_the_command_line(sd3, machine):
     pokemon = {"--dataset_name=pokemon-blip-captions", "--caption_column=text", "--instance_prompt=A photo of pokemon"}
     dog = {"--instance_data_dir=dog", "--instance_prompt=A photo of sks dog"}
     lora = {"--output_dir=trained-sd3-lora", "--train_batch_size=8", "--rank=4", "--learning_rate=4e-4"}
-    full = {"--output_dir=trained-sd3", "--train_batch_size=4", "--learning_rate=1e-4"}
+    full = {"--output_dir=trained-sd3", "--train_batch_size=4", "--learning_rate=1e-5"}
     for script, gone, come in [
         (DEEPSPEED_FP16, set(), set()),
         (LORA_DEEPSPEED_FP16, full | {"--resolution=1024"}, lora | {"--resolution=512"}),
