@@ -6,7 +6,8 @@ import dataclasses
 import textwrap
 
 from kit import output, recipe
-from kit.recipe import FixStep, Option, Recipe, shown
+from kit.options import Option, shown
+from kit.recipe import FixStep, Recipe
 
 
 def run(recipe_name: str, as_json: bool) -> int:
@@ -84,6 +85,7 @@ def _show_options(found: Recipe) -> None:
 def _meaning(option: Option) -> str:
     only = [f"on {device} {shown(value)} unless told" for device, value in option.default_on.items()]
     only += [f"{choice} on {', '.join(devices)} only" for choice, devices in option.only_on.items()]
+    only += [f"with {other}={' or '.join(map(shown, wanted))} only" for other, wanted in option.only_with.items()]
     notes = "; ".join([f"one of {', '.join(option.choices)}"] * bool(option.choices) + only)
     return f"{option.meaning} ({notes})" if notes else option.meaning
 
