@@ -169,6 +169,7 @@ class Figure:
     torch: str = ""
     deepspeed: bool | None = None
     gradient_checkpointing: bool | None = None
+    details: str = ""  # what it was measured with besides, and how
 
     @property
     def setting(self) -> str:
