@@ -214,6 +214,6 @@ def test_a_red_by_parity(here: smoke.Run) -> None:
     report = red._red(with_case(here, run=(*CASE.run, "fault=shard")), plan, {})
     assert (
         report.shown
-        and "parity case it failed: 2 processes take each image once an epoch (" in report.seen
+        and "in parity case it this failed: 2 processes take each image once an epoch (" in report.seen
         and "epoch 1: 4 of 8" in report.seen
     )

@@ -61,7 +61,7 @@ def _red(run: Run, plan: Red, files: Mapping[str, Mapping[TreePath, bytes]]) -> 
             reports = list(smoke.in_turn(without, chosen, plan.steps if plan.online else ()))
             seen = [
                 (
-                    f"step {report.name} failed: {finding.what}",
+                    f"in step {report.name} this failed: {finding.what}",
                     finding.seen,
                     Path(report.log).read_text("utf-8", "replace"),
                 )
@@ -72,7 +72,9 @@ def _red(run: Run, plan: Red, files: Mapping[str, Mapping[TreePath, bytes]]) -> 
             if plan.parity:
                 rows = parity.parity(without, files, plan.parity, plan.compare)
                 seen += [
-                    (f"parity case {row.case} failed: {row.what}", row.seen, "") for row in rows if row.ok is False
+                    (f"in parity case {row.case} this failed: {row.what}", row.seen, "")
+                    for row in rows
+                    if row.ok is False
                 ]
         for what, how, log in seen:
             evidence = f"{what} ({how})" if how else what
