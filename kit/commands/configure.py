@@ -184,8 +184,7 @@ def _likely(found: Recipe) -> str:
 
 def _ask(question: str, choices: tuple[str, ...], default: str, read: Callable[[str], str]) -> str:
     """Ask until ``read`` takes the answer, and that is one of ``choices`` if there are any; what it makes of it.
-    Nothing typed: ``default``; "-": nothing. Raises KitError where the input ends, and for what
-    ``read`` says of two different answers alike: it is about something else."""
+    Nothing typed: ``default``; "-": nothing. Raises KitError where the input ends."""
     refused: dict[str, str] = {}
     while True:
         among = f" ({' / '.join(choices)})" if choices else ""
@@ -204,6 +203,6 @@ def _ask(question: str, choices: tuple[str, ...], default: str, read: Callable[[
                 raise KitError(f"no {answer!r}", f"one of: {', '.join(choices)}")
             return read(answer)
         except KitError as error:
-            if refused.setdefault(error.message, answer) != answer:
-                raise
-            output.error(error.message, error.hint)
+            alike = refused.setdefault(error.message, answer) != answer
+            hint = "the same as before: another setting may be wrong; Ctrl-C ends this and keeps your answers"
+            output.error(error.message, hint if alike else error.hint)
