@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -37,7 +38,8 @@ class SmokeStep:
     images: str = ""  # a folder: it holds images, none of one colour
     files: tuple[str, ...] = ()  # are there afterwards
     absent: tuple[str, ...] = ()  # are not
-    prints: tuple[str, ...] = ()  # regular expressions found in the output
+    prints: dict[str, str] = field(default_factory=dict)  # what is found in the output, in words that follow "prints",
+    # such as "the last loss": the regular expression that finds it
     requests: tuple[str, ...] = ()  # regular expressions of the hub requests that are allowed
     calls: tuple[str, ...] = ()  # functions of the device package that are called, where there is one
     limit: int = 240  # seconds
@@ -160,7 +162,18 @@ def check(smoke: Smoke, devices: tuple[str, ...], fixes: list[str], source: Sour
         for name, words in tables.items():
             need(name, names, "no words {} on other devices", "there are", "words_on", device, name)
             need_words(words, names[: names.index(name)], f"words {name}, above them", "words_on", device, name)
+
+    def need_expression(expression: str, who: str, *at: str | int) -> None:
+        try:
+            re.compile(expression)
+        except re.error as error:
+            what = f"{who}: {expression!r} is no regular expression: {error}"
+            raise source.complain(("smoke", *at), what, "a backslash before what is meant literally") from None
+
     for index, step in enumerate(smoke.step):
+        for key, expressions in (("idle", [step.idle]), ("prints", step.prints.values()), ("requests", step.requests)):
+            for expression in expressions:
+                need_expression(expression, f"step {step.name}: {key}", "step", index, key)
         need_words(step.run, names, f"step {step.name}", "step", index, "run")
         for key in ("like", "unlike"):
             if before := getattr(step, key):
@@ -189,6 +202,7 @@ def check(smoke: Smoke, devices: tuple[str, ...], fixes: list[str], source: Sour
             for name in getattr(red, key):
                 hint = "there are" if key == "compare" else f"its {word}s"
                 need(name, known, f"red for {red.fix}: no {word} {{}}", hint, "red", index, key)
+        need_expression(red.shows, f"red for {red.fix}: shows", "red", index, "shows")
         if not red.steps and not red.parity:
             raise source.complain(("smoke", "red", index), f"red for {red.fix} runs nothing", "add `steps` or `parity`")
     for kind in ("step", "parity", "red"):

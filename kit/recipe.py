@@ -14,8 +14,9 @@ from pathlib import Path
 from string import Formatter
 
 from kit import devices as profiles
-from kit import fixes, lock, proof
+from kit import fixes, lock, options, proof
 from kit.errors import KitError
+from kit.options import Option, Preset, Scalar
 from kit.paths import TreePath, tree_path
 from kit.proof import Smoke
 from kit.schema import Source, load_toml, nearest, read
@@ -138,59 +139,7 @@ class Environment:
         )
 
 
-Scalar = str | int | float | bool
 TORCH = "torch"  # the option that chooses among environments
-
-
-@dataclass(frozen=True)
-class Option:
-    """A setting of the overlay's templates (`options.<name>`), which `kit prepare --set name=value` changes."""
-
-    name: str
-    default: Scalar  # its type is the option's
-    meaning: str  # in one line
-    group: str = ""  # what it is shown under
-    choices: tuple[str, ...] = ()
-    default_on: dict[str, Scalar] = field(default_factory=dict)  # by device, instead of `default`
-    only_on: dict[str, tuple[str, ...]] = field(default_factory=dict)  # choices that not every device has: devices
-    ask: str = ""  # the question `kit configure` asks; none: it does not ask
-    path: bool = False  # may be a path, which counts from where `kit configure` is called
-
-    def on(self, device: str) -> Scalar:
-        """Its default on a device."""
-        return self.default_on.get(device, self.default)
-
-    def read(self, text: str) -> Scalar:
-        """``text`` as a value of this option. Raises KitError."""
-        kind = type(self.default)
-        what = {bool: "true or false", int: "a whole number", float: "a number", str: ""}[kind]
-        try:
-            if kind is bool:
-                return {"true": True, "false": False}[text.lower()]
-            value: Scalar = kind(text)
-        except (KeyError, ValueError):
-            raise KitError(
-                f"option {self.name} is {what}, not {text!r}", f"--set {self.name}={shown(self.default)}"
-            ) from None
-        if self.choices and value not in self.choices:
-            known = f"one of: {', '.join(self.choices)}"
-            raise KitError(f"option {self.name}: no {text!r}{nearest(text, self.choices)}", known)
-        return value
-
-
-def shown(value: Scalar) -> str:
-    """A value as it is written on the command line."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-@dataclass(frozen=True)
-class Preset:
-    """Values of several options under one name, which `kit prepare --profile NAME` takes."""
-
-    name: str
-    set: dict[str, Scalar]
-    meaning: str = ""  # in one line; where a name has several tables (for some devices), in the first
-    devices: tuple[str, ...] = ()  # only for these; none: for all
 
 
 @dataclass(frozen=True)
@@ -220,6 +169,7 @@ class Figure:
     torch: str = ""
     deepspeed: bool | None = None
     gradient_checkpointing: bool | None = None
+    details: str = ""  # what it was measured with besides, and how
 
     @property
     def setting(self) -> str:
@@ -251,7 +201,7 @@ class Recipe:
     smoke: Smoke | None = None
     check: tuple[str, ...] = ()  # for `kit configure`: a Python script of the workspace that refuses bad settings, its
     # arguments; {device}, {processes} and options are filled in. Standard library, exit status 2, one line on stderr.
-    next: tuple[str, ...] = ()  # what to type in the prepared workspace
+    next: tuple[str, ...] = ()  # what to type in the prepared workspace; `--help` at an end goes when all is set
     path: Path = field(default=Path(), metadata={"key": False})
     extras: tuple[str, ...] = field(default=(), metadata={"key": False})  # the extra fixes that were asked for
 
@@ -312,8 +262,8 @@ class Recipe:
     def options(self, device: str, profile: str = "", given: Mapping[str, str] | None = None) -> dict[str, Scalar]:
         """The value of every option: what is ``given`` (as text), else what ``profile`` says, else its default.
 
-        Raises KitError for an unknown name or profile, a value that is not of the option's kind, and one that the
-        device does not have.
+        Raises KitError for an unknown name or profile, a value that is not of the option's kind, one that the device
+        does not have, and one ``given`` for an option that another's value disables.
         """
         known = {option.name: option for option in self.option}
         values = {name: option.on(device) for name, option in known.items()}
@@ -329,15 +279,24 @@ class Recipe:
                 what = f"recipe {self.name} has no option {name!r}{nearest(name, known)}"
                 raise KitError(what, f"its options: kit show {self.name}" if known else "it has none")
             values[name] = known[name].read(text)
+        for name in given or {}:
+            if why := options.disabled(name, known, values):
+                by = f" (profile {profile})" if profile else ""
+                raise KitError(f"option {name} does nothing with {why[0]}{by}", f"leave it out; it is for {why[1]}")
         for name, value in values.items():
-            devices = known[name].only_on.get(str(value), (device,))
-            if device not in devices:
-                others = [
-                    choice for choice in known[name].choices if device in known[name].only_on.get(choice, (device,))
-                ]
-                what = f"option {name}: {value} is for {', '.join(devices)} only, and this is {device}"
-                raise KitError(what, f"--set {name}=…, one of: {', '.join(others)}")
+            there = known[name].choices_on(device)
+            if known[name].choices and value not in there:
+                devices = ", ".join(known[name].only_on[str(value)])
+                what = f"option {name}: {value} is for {devices} only, and this is {device}"
+                raise KitError(what, f"--set {name}=…, one of: {', '.join(there)}")
         return values
+
+    def then(self, device: str, values: Mapping[str, Scalar]) -> tuple[str, ...]:
+        """What to type in a workspace with these values of its options: no `--help` where all that are needed were
+        set."""
+        needed = [option for option in self.option if option.needed]
+        ready = needed and all(values[option.name] != option.on(device) for option in needed)
+        return tuple(command.removesuffix(" --help") if ready else command for command in self.next)
 
     def device(self, name: str) -> profiles.Device:
         """The profile of a device this recipe supports, with the packages it needs here. Raises KitError."""
@@ -452,7 +411,7 @@ def _check(recipe: Recipe, source: Source) -> None:
         re.fullmatch(r"3\.\d+", python), ("environment", "python"), f"bad Python {python!r}", 'write `python = "3.10"`'
     )
     _check_environments(recipe, source)
-    _check_settings(recipe, source)
+    options.check(recipe.option, recipe.profile, recipe.devices, source)
     _check_words(recipe, source)
     if recipe.smoke:
         proof.check(recipe.smoke, recipe.devices, [step.id for step in recipe.fix], source)
@@ -479,38 +438,6 @@ def _check_environments(recipe: Recipe, source: Source) -> None:
         what = f"environment.other: there is no option `torch` that offers {', '.join(sorted(choices))}"
         hint = f"add an [[option]] `torch` with these choices and the default {environment.packages.get('torch', '')!r}"
         raise source.complain(("environment", "other"), what, hint)
-
-
-def _check_settings(recipe: Recipe, source: Source) -> None:
-    """Options have names of their own, defaults and choices that fit; profiles set options that there are, to values
-    of their kind."""
-    known: dict[str, Option] = {}
-    for index, option in enumerate(recipe.option):
-        at = ("option", index, "name")
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", option.name) or option.name in known:
-            raise source.complain(at, f"bad option name {option.name!r}, or twice", "use a-z, 0-9 and '_', once")
-        known[option.name] = option
-        if option.choices and option.default not in option.choices:
-            what = f"option {option.name}: the default {option.default!r} is not among its choices"
-            raise source.complain(("option", index, "default"), what, f"choices: {', '.join(option.choices)}")
-        for device, value in option.default_on.items():
-            wrong = type(value) is not type(option.default) or (option.choices and value not in option.choices)
-            if wrong or device not in recipe.devices:
-                what = f"option {option.name}: default_on {device!r} is no device of the recipe, or {value!r} no choice"
-                raise source.complain(("option", index, "default_on"), what)
-        for choice, devices in option.only_on.items():
-            if choice not in option.choices or not set(devices) <= set(recipe.devices):
-                what = f"option {option.name}: only_on {choice!r} is not a choice for devices of the recipe"
-                raise source.complain(("option", index, "only_on"), what)
-    for index, preset in enumerate(recipe.profile):
-        for name, value in preset.set.items():
-            if name not in known:
-                what = f"profile {preset.name}: no option {name!r}{nearest(name, known)}"
-                raise source.complain(("profile", index, "set"), what, f"options: {', '.join(known)}")
-            option = known[name]
-            if type(value) is not type(option.default) or (option.choices and value not in option.choices):
-                what = f"profile {preset.name}: {name} cannot be {value!r}"
-                raise source.complain(("profile", index, "set"), what, f"its default is {option.default!r}")
 
 
 def _check_words(recipe: Recipe, source: Source) -> None:

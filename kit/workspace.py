@@ -6,6 +6,7 @@ folder beside the destination; the last step is a rename, so a kill at any point
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import hashlib
@@ -13,7 +14,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,9 @@ from kit import __version__, git, lock, overlay, patchfile, series, store
 from kit.cache import cache_dir
 from kit.devices import Device
 from kit.errors import KitError
+from kit.options import Scalar
 from kit.paths import TreePath
-from kit.recipe import Cluster, Recipe, Scalar, Upstream, shipped_root
+from kit.recipe import Cluster, Recipe, Upstream, shipped_root
 
 IGNORED_JUNK = ("__pycache__/", ".egg-info/", ".pytest_cache/", ".ruff_cache/", ".mypy_cache/")
 
@@ -178,10 +181,8 @@ def prepare(
     """
     from filelock import FileLock
 
-    destination = Path(os.path.abspath(destination))  # noqa: PTH100 - a link is refused, not followed
+    destination = _absolute(destination)
     _check_destination(destination)
-    if destination.exists() and Path.cwd().is_relative_to(destination.resolve()):
-        raise KitError(f"you stand in {destination}, which would be replaced", f"run it from {destination.parent}")
     locks = cache_dir() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -196,8 +197,7 @@ def prepare(
             if found and _same(found, made):
                 return found, None, False
             if edited and not force:
-                hint = f"keep them with `kit diff --local {destination} > edits.patch`, or set them aside with --force"
-                raise KitError(f"{destination} has local edits: {_first_edits(destination)}", hint)
+                raise _has_edits(destination)
             backup = _free_name(destination) if edited else None
             _swap(staging, destination, backup or retired)
         finally:
@@ -206,11 +206,52 @@ def prepare(
     return made, backup, True
 
 
+def free(destination: Path, force: bool = False) -> None:
+    """Raises KitError where no workspace can be made at ``destination``, whatever its recipe: it is something else, or
+    one with local edits and ``force`` is not set."""
+    destination = _absolute(destination)
+    _, edited = _found(destination, force)
+    if edited and not force:
+        raise _has_edits(destination)
+
+
+@contextlib.contextmanager
+def checking(plan: Plan, destination: Path) -> Iterator[Callable[[Plan], None]]:
+    """Yields what runs the recipe's check on a plan: this one, or one of other options, as if it were prepared at
+    ``destination``, where nothing is written. That raises KitError with what the check says."""
+    if not plan.recipe.check:
+        yield lambda plan: None
+        return
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="check-", dir=cache_dir()) as folder:
+        staging = Path(folder) / destination.name
+        _stage(plan, staging)
+
+        def check(plan: Plan) -> None:
+            for each in plan.upstreams:
+                for path, (_, content) in each.overlay.items():
+                    (staging / each.upstream.name / path).write_bytes(content)
+            _check_settings(plan, staging, _absolute(destination))
+
+        yield check
+
+
+def _absolute(destination: Path) -> Path:
+    return Path(os.path.abspath(destination))  # noqa: PTH100 - a link is refused, not followed
+
+
+def _has_edits(destination: Path) -> KitError:
+    hint = f"keep them with `kit diff --local {destination} > edits.patch`, or set them aside with --force"
+    return KitError(f"{destination} has local edits: {_first_edits(destination)}", hint)
+
+
 def _check_destination(destination: Path) -> None:
     if destination.is_symlink() or (destination.exists() and not destination.is_dir()):
         raise KitError(f"{destination} is in the way: not a folder", "give another DEST")
     if destination.is_dir() and any(destination.iterdir()) and not (destination / lock.NAME).is_file():
         raise KitError(f"{destination} was not made by kit: it has no {lock.NAME}", "give another DEST")
+    if destination.exists() and Path.cwd().is_relative_to(destination.resolve()):
+        raise KitError(f"you stand in {destination}, which would be replaced", f"run it from {destination.parent}")
 
 
 def _found(destination: Path, force: bool) -> tuple[lock.Lock | None, bool]:

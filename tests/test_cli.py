@@ -243,6 +243,24 @@ def test_shows_the_published_figures(kit: Kit) -> None:
         assert figure in out
 
 
+def test_shows_which_setting_a_published_figure_belongs_to(root: Root, kit: Kit) -> None:
+    common = {"metric": "FPS", "cards": 8, "source": "a page", "batch_size": 4, "details": "flips are random"}
+    figures = [
+        {**common, "task": "training", "value": 10, "chip": "one"},
+        {**common, "task": "training", "value": 20.5, "chip": "another"},
+        {**common, "task": "training", "value": 1, "chip": "one", "batch_size": 1},
+    ]
+    options = [{"name": "rate", "default": 1, "meaning": "m"}]
+    profiles = [{"name": "published", "set": {"rate": 2}, "meaning": "as measured"}]
+    shown = kit("show", root.recipe(figure=figures, option=options, profile=profiles)).out
+    assert shown.partition("reports)\n")[2] == (
+        "  training, with 8 cards, batch 4\n    flips are random\n    10 FPS    one\n    20.5 FPS  another\n"
+        "  training, with 8 cards, batch 1\n    flips are random\n    1 FPS  one\n"
+        "  their settings: kit prepare tiny --device cpu --profile published\n\nnext: kit prepare tiny --device cpu\n"
+    )
+    assert "--profile published" not in kit("show", root.recipe(figure=figures)).out
+
+
 # Completion, as bash asks for it.
 
 

@@ -104,17 +104,17 @@ def wrong(run: smoke.Run, *kinds: str) -> dict[str, str]:
 def test_a_training_that_is_right(here: smoke.Run) -> None:
     rows = list(parity.parity(here, {}))
     assert [(row.comparison, row.what) for row in rows] == [
-        ("upstream", "port = upstream"),
-        ("processes", "2 processes: each image once an epoch"),
-        ("processes", "2 processes: its own caption"),
-        ("processes", "2 processes: noise of their own"),
-        ("processes", "2 processes: trained by deepspeed"),
-        ("processes", "2 processes = one with 2 times the batch"),
-        ("processes", "2 processes = one that accumulates 2 batches"),
-        ("resumed", "1 process, from an epoch's end (step 4 of 6)"),
-        ("resumed", "1 process, from mid-epoch (step 3 of 6)"),
-        ("resumed", "2 processes, from an epoch's end (step 4 of 6)"),
-        ("resumed", "2 processes, from mid-epoch (step 3 of 6)"),
+        ("upstream", "the port trains what upstream trains"),
+        ("processes", "2 processes take each image once an epoch"),
+        ("processes", "2 processes give each image its own caption"),
+        ("processes", "2 processes draw noise of their own"),
+        ("processes", "2 processes train with deepspeed"),
+        ("processes", "2 processes train what one with 2 times the batch trains"),
+        ("processes", "2 processes train what one that accumulates 2 batches trains"),
+        ("resumed", "1 process goes on from an epoch's end (step 4 of 6)"),
+        ("resumed", "1 process goes on from mid-epoch (step 3 of 6)"),
+        ("resumed", "2 processes go on from an epoch's end (step 4 of 6)"),
+        ("resumed", "2 processes go on from mid-epoch (step 3 of 6)"),
     ]
     assert all(row.ok for row in rows), rows
     assert rows[0].seen == "16 losses, 16 images, 1 tensors: equal to the last bit"
@@ -124,11 +124,21 @@ def test_a_training_that_is_right(here: smoke.Run) -> None:
 @pytest.mark.parametrize(
     ("fault", "kind", "what", "seen"),
     [
-        ("shard", "processes", "2 processes: each image once an epoch", "epoch 1: 4 of 8 images used"),
-        ("caption", "processes", "2 processes: its own caption", "16 of 16 rows have the caption of another image"),
-        ("noise", "processes", "2 processes: noise of their own", "1 of 1 draws on two ranks"),
-        ("weights", "processes", "2 processes = one with 2 times the batch", "relative distance 3.3e-01"),
-        ("replay", "resumed", "1 process, from mid-epoch (step 3 of 6)", "other images, or in another order"),
+        ("shard", "processes", "2 processes take each image once an epoch", "epoch 1: 4 of 8 images used"),
+        (
+            "caption",
+            "processes",
+            "2 processes give each image its own caption",
+            "16 of 16 rows have the caption of another image",
+        ),
+        ("noise", "processes", "2 processes draw noise of their own", "1 of 1 draws on two ranks"),
+        (
+            "weights",
+            "processes",
+            "2 processes train what one with 2 times the batch trains",
+            "relative distance 3.3e-01",
+        ),
+        ("replay", "resumed", "1 process goes on from mid-epoch (step 3 of 6)", "other images, or in another order"),
     ],
 )
 def test_a_fault_is_found(here: smoke.Run, fault: str, kind: str, what: str, seen: str) -> None:
@@ -141,7 +151,10 @@ def test_what_upstream_trains_otherwise(here: smoke.Run) -> None:
     assert not found  # the captions are no part of the comparison, the loss is
     command = (*CASE.run[:2], *CASE.run[3:], "processes=1", "batch=2")
     found = wrong(with_case(here, upstream=command), "upstream")
-    assert "rank 0: 8 losses, not" in found["port = upstream"] or "16 losses, not 8" in found["port = upstream"], found
+    assert (
+        "rank 0: 8 losses, not" in found["the port trains what upstream trains"]
+        or "16 losses, not 8" in found["the port trains what upstream trains"]
+    ), found
 
 
 def test_fixes_that_mean_to_change_something(here: smoke.Run) -> None:
@@ -150,10 +163,10 @@ def test_fixes_that_mean_to_change_something(here: smoke.Run) -> None:
     given = replace(here, recipe=replace(here.recipe, fix=steps))
     rows = list(parity.parity(given, {}, kinds=("upstream",)))
     assert [(row.ok, row.what) for row in rows] == [
-        (True, "port less transformer-patches, sample-caches = upstream"),
-        (True, "port less sample-caches = upstream, as it rounds"),
-        (None, "transformer-patches, left out above"),
-        (None, "sample-caches, left out above"),
+        (True, "the port without transformer-patches, sample-caches trains what upstream trains"),
+        (True, "the port without sample-caches trains what upstream trains, but for rounding"),
+        (None, "transformer-patches is left out above"),
+        (None, "sample-caches is left out above"),
     ]
     assert rows[1].seen == "losses differ by 0.0e+00 (within 1e-06: transformer-patches)"
     assert "new each epoch" in rows[3].seen
@@ -189,7 +202,10 @@ def test_where_a_checkpoint_has_no_random_state_the_images_are_compared(here: sm
     rows = list(parity.parity(with_case(here, resumed_on=("cuda",)), {}, kinds=("resumed",)))
     assert all(row.ok and row.seen.startswith("the same images in order") for row in rows)
     replayed = with_case(here, resumed_on=("cuda",), run=(*CASE.run, "fault=replay"))
-    assert wrong(replayed, "resumed")["1 process, from mid-epoch (step 3 of 6)"] == "other images, or in another order"
+    assert (
+        wrong(replayed, "resumed")["1 process goes on from mid-epoch (step 3 of 6)"]
+        == "other images, or in another order"
+    )
 
 
 def test_a_red_by_parity(here: smoke.Run) -> None:
@@ -198,6 +214,6 @@ def test_a_red_by_parity(here: smoke.Run) -> None:
     report = red._red(with_case(here, run=(*CASE.run, "fault=shard")), plan, {})
     assert (
         report.shown
-        and "it: 2 processes: each image once an epoch: " in report.seen
+        and "in parity case it this failed: 2 processes take each image once an epoch (" in report.seen
         and "epoch 1: 4 of 8" in report.seen
     )

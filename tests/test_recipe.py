@@ -119,11 +119,17 @@ def test_one_upstream_need_not_be_repeated() -> None:
 def test_options(tmp_path: Path) -> None:
     """A default, what a profile says, what is given: the last one wins, each of the option's own type."""
     found = recipe.parse(_settled(RECIPES / "valid_everything.toml", tmp_path))
-    assert found.options("cpu") == {"speed": "fast", "steps": 10, "careful": False, "rate": 0.5}
-    assert found.options("cpu", "small") == {"speed": "slow", "steps": 1, "careful": True, "rate": 0.5}
+    assert found.options("cpu") == {"speed": "fast", "steps": 10, "careful": False, "rate": 0.5, "model": "org/model"}
+    assert found.options("cpu", "small") == {
+        "speed": "slow",
+        "steps": 1,
+        "careful": True,
+        "rate": 0.5,
+        "model": "org/model",
+    }
     assert found.options("npu", "small")["speed"] == "stopped"
-    given = found.options("npu", "small", {"steps": "3", "careful": "False", "rate": "1e-4", "speed": "fast"})
-    assert given == {"speed": "fast", "steps": 3, "careful": False, "rate": 1e-4}
+    given = found.options("npu", "small", {"steps": "3", "careful": "True", "rate": "1e-4", "speed": "fast"})
+    assert given == {"speed": "fast", "steps": 3, "careful": True, "rate": 1e-4, "model": "org/model"}
 
 
 @pytest.mark.parametrize(
@@ -140,6 +146,7 @@ def test_options(tmp_path: Path) -> None:
             {"speed": "stopped"},
             "option speed: stopped is for npu only, and this is cpu\n  --set speed=…, one of: fast, slow",
         ),
+        ("", {"rate": "1"}, "option rate does nothing with careful=false\n  leave it out; it is for careful=true"),
     ],
 )
 def test_options_refused(profile: str, given: dict[str, str], said: str, tmp_path: Path) -> None:
@@ -147,6 +154,36 @@ def test_options_refused(profile: str, given: dict[str, str], said: str, tmp_pat
     with pytest.raises(KitError) as refused:
         found.options("cpu", profile, given)
     assert str(refused.value).endswith(said)
+
+
+def test_an_option_that_another_disables_is_refused_where_it_is_given(tmp_path: Path) -> None:
+    found = recipe.parse(_settled(RECIPES / "valid_everything.toml", tmp_path))
+    assert found.options("npu", "small")["rate"] == 0.5  # not given
+    with pytest.raises(KitError) as refused:
+        found.options("npu", "small", {"rate": "1"})
+    assert refused.value.message == "option rate does nothing with speed=stopped (profile small)"
+    assert refused.value.hint == "leave it out; it is for speed=fast or slow"
+
+
+def test_what_comes_next_once_all_that_is_needed_is_set(tmp_path: Path) -> None:
+    found = recipe.parse(_settled(RECIPES / "valid_everything.toml", tmp_path))
+    helped = dataclasses.replace(found, next=("bash up/run.sh --help",))
+    assert helped.then("cpu", found.options("cpu")) == ("bash up/run.sh --help",)
+    assert helped.then("cpu", found.options("cpu", given={"model": "/m"})) == ("bash up/run.sh",)
+    unasked = dataclasses.replace(helped, option=found.option[:-1])
+    assert unasked.then("cpu", {}) == ("bash up/run.sh --help",)
+
+
+def test_a_condition_is_that_of_the_option_it_names_too() -> None:
+    lokr = recipe.load("hidream-lokr")
+    assert lokr.options("cpu", given={"lycoris": "feedforward"})["lycoris"] == "feedforward"
+    for given, why in (
+        ({"model_type": "full", "lycoris": "attention"}, "model_type=full"),
+        ({"lora_type": "standard", "lycoris": "attention"}, "lora_type=standard"),
+        ({"lora_rank": "4"}, "lora_type=lycoris"),
+    ):
+        with pytest.raises(KitError, match=f"does nothing with {why}\n"):
+            lokr.options("cpu", given=given)
 
 
 def test_extra_fixes(tmp_path: Path) -> None:

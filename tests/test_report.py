@@ -36,7 +36,8 @@ def check(level: str, name: str, ok: bool | None = True, detail: str = "") -> di
 
 
 def step(name: str = "train", ok: bool = True, **values: Any) -> dict[str, Any]:
-    findings = [{"what": "exit status 0", "ok": ok, "seen": "" if ok else "exit 1: IndexError: pop from empty list"}]
+    seen = "" if ok else "exit 1: IndexError: pop from empty list"
+    findings = [{"what": "ends with exit status 0", "ok": ok, "seen": seen, "looked_for": ""}]
     return {
         "name": name,
         "findings": findings,
@@ -102,6 +103,7 @@ PUBLISHED = {
     "chip": "Atlas",
     "setting": "8 cards, batch 8, bf16",
     "source": "seed, table 1",
+    "details": "flips",
 }
 
 
@@ -155,8 +157,8 @@ def everything() -> dict[str, Any]:
         levels=["tree", "static", "smoke", "parity", "red"],
         runs=[step(), step("lora", False, images=images, losses={})],
         parity=[
-            compared("upstream", "port = upstream", True, "4 losses: equal to the last bit"),
-            compared("processes", "2 processes: each image once an epoch", False, "4 of 8 images used"),
+            compared("upstream", "the port trains what upstream trains", True, "4 losses: equal to the last bit"),
+            compared("processes", "2 processes take each image once an epoch", False, "4 of 8 images used"),
             compared("resumed", "resumed against uninterrupted", None, "the recipe names no checkpoint"),
         ],
         figures={"published": [PUBLISHED], "measured": [MEASURED]},
@@ -286,7 +288,7 @@ def test_nothing_of_a_report_becomes_markup() -> None:
 
 def test_what_was_measured_stands_beside_what_was_published() -> None:
     text = Page(report.html(everything())).text
-    assert "18.37 FPS Atlas train 8 cards, batch 8, bf16 (seed, table 1)" in text
+    assert "18.37 FPS Atlas train 8 cards, batch 8, bf16 (seed, table 1); flips" in text
     assert "1.25 FPS Ascend NPU, a stand-in train 2 cards, batch 4, bf16 (here, on a tiny model)" in text
     assert "Figures" not in Page(report.html(made())).text
 
@@ -304,6 +306,13 @@ def test_log_is_folded_and_open_only_where_the_run_failed() -> None:
 
     assert folds(True) is False
     assert folds(False) is True
+
+
+def test_what_was_looked_for_stands_only_where_it_was_not_found() -> None:
+    page = report.html(
+        made(runs=[step(), step("other", findings=[{**step()["findings"][0], "looked_for": "Loss : [0-9]"}])])
+    )
+    assert page.count("looked for <code>Loss : [0-9]</code>") == page.count("looked for") == 1
 
 
 def test_a_log_is_named_only_where_it_is_kept() -> None:

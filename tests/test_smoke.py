@@ -20,7 +20,7 @@ from kit.errors import KitError
 from kit.paths import TreePath
 from kit.proof import Red, Smoke, SmokeStep
 from kit.recipe import FixStep
-from kit.smoke import process, red, scratch
+from kit.smoke import findings, process, red, scratch
 from kit.smoke import run as smoke
 from kit.smoke.endpoint import no_hub
 
@@ -102,22 +102,25 @@ def step(code: str, **expected: object) -> SmokeStep:
 @pytest.mark.parametrize(
     ("given", "wrong"),
     [
-        (step("print('FPS : 3')", prints=("FPS : [0-9]",)), []),
-        (step("print('FPS : ')", prints=("FPS : [0-9]",)), ["prints FPS : [0-9]"]),
-        (step("raise ValueError('no')"), ["exit status 0"]),
-        (step("import time; time.sleep(60)", limit=1), ["ends within 1 s"]),
+        (step("print('FPS : 3')", prints={"a figure": "FPS : [0-9]"}), []),
+        (step("print('FPS : ')", prints={"a figure": "FPS : [0-9]"}), ["prints a figure (looked for FPS : [0-9])"]),
+        (step("raise ValueError('no')"), ["ends with exit status 0 (exit 1: ValueError: no)"]),
+        (step("import time; time.sleep(60)", limit=1), ["ends within 1 s (it hung, and was ended)"]),
         (step("open('made', 'w')", files=("made", "{out}"), absent=("missing",)), []),
-        (step("open('made', 'w')", files=("missing",), absent=("made",)), ["writes missing", "does not write made"]),
+        (
+            step("open('made', 'w')", files=("{out}/train/missing",), absent=("made",)),
+            ["missing is there (looked for OUT/train/missing)", "made is not there (looked for made)"],
+        ),
         (
             step(f"try: {ASK}\nexcept OSError: pass".replace("; u.", "\n    u.").replace("try: ", "try:\n    ")),
-            ["no network"],
+            ["asks nothing of the network (asked for GET /x/resolve/main/README.md)"],
         ),
-        (step("pass", losses=2, events="{out}/none"), ["2 steps, every loss finite"]),
-        (step("pass", moved="{out}/none"), ["the trained weights moved"]),
-        (step("pass", images="{out}/none"), ["images, none of one colour"]),
-        (step("pass", like="before"), ["the losses of step before, continued"]),
-        (step("pass", unlike="before"), ["other losses than step before"]),
-        (step("pass", engine="deepspeed"), ["trained by deepspeed"]),
+        (step("pass", losses=2, events="{out}/none"), ["logs 2 finite losses (no loss was logged)"]),
+        (step("pass", moved="{out}/none"), ["moves the weights it trains (0 of 0 moved, by up to 0)"]),
+        (step("pass", images="{out}/none"), ["draws images, none of one colour (no image)"]),
+        (step("pass", like="before"), ["has the losses of step before (0 equal)"]),
+        (step("pass", unlike="before"), ["has other losses than step before (0 of 0 losses differ)"]),
+        (step("pass", engine="deepspeed"), ["trains with deepspeed (nothing was prepared)"]),
     ],
 )
 def test_what_a_step_must_show(tmp_path: Path, given: SmokeStep, wrong: list[str]) -> None:
@@ -125,7 +128,8 @@ def test_what_a_step_must_show(tmp_path: Path, given: SmokeStep, wrong: list[str
     where.mkdir()
     os.chdir(where)
     (report,) = steps(where, given)
-    assert [finding.what for finding in report.findings if not finding.ok] == wrong
+    told = [finding.told.replace(str(where / "out"), "OUT") for finding in report.findings if not finding.ok]
+    assert told == wrong
     assert report.ok == (not wrong)
 
 
@@ -136,8 +140,34 @@ def test_without_losses_none_differ(tmp_path: Path) -> None:
 
 
 def test_a_bar_that_is_rewritten_is_not_a_line(tmp_path: Path) -> None:
-    (report,) = steps(tmp_path, step("print('1/4', end='\\r'); print('2/4')", prints=("1/4\n",)))
-    assert [finding.what for finding in report.findings if not finding.ok] == ["prints 1/4\n"]
+    (report,) = steps(tmp_path, step("print('1/4', end='\\r'); print('2/4')", prints={"step 1": "1/4\n"}))
+    assert [finding.what for finding in report.findings if not finding.ok] == ["prints step 1"]
+
+
+def test_people_read_sentences_not_expressions() -> None:
+    """What a step, a comparison or a red is said to show, in every recipe that comes with kit."""
+    said = [
+        text
+        for name in recipe.names()
+        if (plan := recipe.load(name).smoke)
+        for step in plan.step
+        for text in (*step.prints, *map(findings._below, (*step.files, *step.absent)))
+    ]
+    assert {"the last loss", "checkpoint-2", "checkpoint-4"} <= set(said)
+    assert not [text for text in said if set(text) & set("{}[]\\*+^$|")]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("{out}/train/checkpoint-2", "checkpoint-2"),
+        ("{out}/train/checkpoint-2/model.bin", "checkpoint-2/model.bin"),
+        ("{out}/image.png", "image.png"),
+        ("up/made", "up/made"),
+    ],
+)
+def test_a_file_is_called_as_in_its_steps_folder(name: str, told: str) -> None:
+    assert findings._below(name) == told
 
 
 def test_an_allowed_request(tmp_path: Path) -> None:
@@ -181,7 +211,7 @@ print("offline" if os.environ.get("HF_HUB_OFFLINE") else "online", end="")
 print(" copied" if "/tree/" in str(sys.modules.get("xml")) else "")
 """
     support.write(tmp_path, {"script.py": code, "up/examples/script.py": code})
-    some = tuple(SmokeStep(name, ("python", "script.py"), prints=("never",)) for name in names)
+    some = tuple(SmokeStep(name, ("python", "script.py"), prints={"never": "never"}) for name in names)
     made = Environment(tmp_path / "env", "demo", "cpu", str(tmp_path))
     plan = Smoke("none", ".", some, imports=imports)
     return smoke.Run(recipe.load("demo"), plan, devices.load("cpu"), made, tmp_path, tmp_path / "out", tmp_path, {})

@@ -8,7 +8,7 @@ from typing import Any
 
 from kit import lock, output, recipe, workspace
 from kit.errors import KitError
-from kit.recipe import shown
+from kit.options import shown
 from kit.workspace import Plan
 
 
@@ -64,7 +64,7 @@ def run(
     else:
         output.line(f"{'prepared' if changed else 'already prepared'}: {destination}")
         output.line("next:")
-        for command in (f"kit verify {destination}", f"cd {destination}", *found.next):
+        for command in (f"kit verify {destination}", f"cd {destination}", *found.then(device, options)):
             output.line(f"  {command}")
     return 0
 

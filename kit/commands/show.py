@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import textwrap
 
 from kit import output, recipe
-from kit.recipe import FixStep, Option, Recipe, shown
+from kit.options import Option, shown
+from kit.recipe import FixStep, Recipe
+
+PUBLISHED = "published"  # the profile with the settings that published figures were measured with
 
 
 def run(recipe_name: str, as_json: bool) -> int:
@@ -45,10 +49,8 @@ def run(recipe_name: str, as_json: bool) -> int:
             if path.is_file() and "__pycache__" not in path.parts:
                 output.line(f"    {path.relative_to(source).as_posix().removesuffix('.j2')}")
     _show_options(found)
-    if found.figure:
-        output.line("\npublished figures (what others measured; kit's own are in their reports)")
-        output.table([(f"{each.value:g} {each.metric}", each.chip, each.task, each.setting) for each in found.figure])
-    _show_next(found)
+    _show_figures(found)
+    output.line(f"\nnext: kit prepare {found.name} --device {found.devices[0]}")
     return 0
 
 
@@ -84,9 +86,21 @@ def _show_options(found: Recipe) -> None:
 def _meaning(option: Option) -> str:
     only = [f"on {device} {shown(value)} unless told" for device, value in option.default_on.items()]
     only += [f"{choice} on {', '.join(devices)} only" for choice, devices in option.only_on.items()]
+    only += [f"with {other}={' or '.join(map(shown, wanted))} only" for other, wanted in option.only_with.items()]
     notes = "; ".join([f"one of {', '.join(option.choices)}"] * bool(option.choices) + only)
     return f"{option.meaning} ({notes})" if notes else option.meaning
 
 
-def _show_next(found: Recipe) -> None:
-    output.line(f"\nnext: kit prepare {found.name} --device {found.devices[0]}")
+def _show_figures(found: Recipe) -> None:
+    """The published figures under the setting each was measured with, and the command that takes those settings."""
+    if not found.figure:
+        return
+    output.line("\npublished figures (what others measured; kit's own are in their reports)")
+    for about, figures in itertools.groupby(found.figure, lambda each: (each.task, each.setting, each.details)):
+        task, setting, details = about
+        output.line(f"  {task}, with {setting}")
+        if details:
+            output.line(textwrap.fill(details, 110, initial_indent="    ", subsequent_indent="    "))
+        output.table([(f"{each.value:g} {each.metric}", each.chip) for each in figures], indent="    ")
+    if PUBLISHED in {preset.name for preset in found.profile}:
+        output.line(f"  their settings: kit prepare {found.name} --device {found.devices[0]} --profile {PUBLISHED}")

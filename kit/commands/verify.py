@@ -204,9 +204,7 @@ def _run(
 
 def _step_check(report: Any) -> Check:
     """One line a step: what it took, or which finding failed, its log and the last error."""
-    failed = [
-        f"{finding.what}{f': {finding.seen}' if finding.seen else ''}" for finding in report.findings if not finding.ok
-    ]
+    failed = [finding.told for finding in report.findings if not finding.ok]
     if failed:
         return Check("smoke", report.name, False, f"{'; '.join(failed)} (log: {report.log})")
     seen = "; ".join(finding.what for finding in report.findings)

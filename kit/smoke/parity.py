@@ -116,16 +116,17 @@ def _upstream(run: Run, case: ParityCase, files: Files) -> Iterator[Row]:
         theirs = _train(bare, case, "upstream", shape, words=case.upstream)
         less = [step.id for step in meant]
         ours = _less(run, case, files, less)
-        yield _same(case, "upstream", f"port{_but(less)} = upstream", theirs, ours, run)
+        yield _same(case, "upstream", f"the port{_but(less)} trains what upstream trains", theirs, ours, run)
         if bounded:
             less = [step.id for step in meant if step.id not in bounded]
             ours = _less(run, case, files, less)
             far, allowed = _loss_distance(theirs, ours), sum(bounded.values())
             good = far <= allowed and watched.order(theirs.ranks) == watched.order(ours.ranks)
             seen = f"losses differ by {far:.1e} (within {allowed:.0e}: {', '.join(bounded)})"
-            yield Row(case.name, "upstream", f"port{_but(less)} = upstream, as it rounds", good, seen)
+            what = f"the port{_but(less)} trains what upstream trains, but for rounding"
+            yield Row(case.name, "upstream", what, good, seen)
     for step in meant:
-        yield Row(case.name, "upstream", f"{step.id}, left out above", None, step.changes)
+        yield Row(case.name, "upstream", f"{step.id} is left out above", None, step.changes)
 
 
 def _less(run: Run, case: ParityCase, files: Files, fixes: Sequence[str]) -> Trained:
@@ -137,22 +138,22 @@ def _less(run: Run, case: ParityCase, files: Files, fixes: Sequence[str]) -> Tra
 
 
 def _but(fixes: Sequence[str]) -> str:
-    return f" less {', '.join(fixes)}" if fixes else ""
+    return f" without {', '.join(fixes)}" if fixes else ""
 
 
 def _processes(run: Run, case: ParityCase, files: Files) -> Iterator[Row]:
     def row(what: str, found: tuple[bool, str]) -> Row:
-        return Row(case.name, "processes", f"{case.processes} processes: {what}", *found)
+        return Row(case.name, "processes", f"{case.processes} processes {what}", *found)
 
     if case.processes == 1:
         yield Row(case.name, "processes", COMPARISONS["processes"], None, "the case is of one process")
         return
     natural = _train(run, case, "natural", Shape.of(case, case.processes))
-    yield row("each image once an epoch", watched.coverage(natural.ranks, case.images))
-    yield row("its own caption", watched.captions(natural.ranks))
-    yield row("noise of their own", watched.noise(natural.ranks))
+    yield row("take each image once an epoch", watched.coverage(natural.ranks, case.images))
+    yield row("give each image its own caption", watched.captions(natural.ranks))
+    yield row("draw noise of their own", watched.noise(natural.ranks))
     if case.engine:
-        yield row(f"trained by {case.engine}", watched.engine(natural.ranks, case.engine))
+        yield row(f"train with {case.engine}", watched.engine(natural.ranks, case.engine))
     several = _train(run, case, "several", Shape.of(case, case.processes), by_image=True)
     ones = {
         "batch": (f"one with {case.processes} times the batch", Shape.of(case)),
@@ -161,7 +162,7 @@ def _processes(run: Run, case: ParityCase, files: Files) -> Iterator[Row]:
     for name in case.one:
         what, shape = ones[name]
         one = _train(run, case, name, shape, by_image=True)
-        yield _near(case, f"{case.processes} processes = {what}", several, one, run)
+        yield _near(case, f"{case.processes} processes train what {what} trains", several, one, run)
 
 
 def _resumed(run: Run, case: ParityCase, files: Files) -> Iterator[Row]:
@@ -183,7 +184,8 @@ def _resumed(run: Run, case: ParityCase, files: Files) -> Iterator[Row]:
             words = (*case.run[:end], *resume, *case.run[end:])
             again = _train(run, case, name, shape, words=words, fresh=False)
             cut = replace(whole, ranks=tuple(_from(rank, len(rank.losses) * at // shape.steps) for rank in whole.ranks))
-            what = f"{processes} process{'es' * (processes > 1)}, from {where} (step {at} of {shape.steps})"
+            who = f"{processes} processes go" if processes > 1 else "1 process goes"
+            what = f"{who} on from {where} (step {at} of {shape.steps})"
             if case.resumed_on and run.device.name not in case.resumed_on:
                 good = watched.order(cut.ranks) == watched.order(again.ranks)
                 seen = "the same images in order; its random state is in no checkpoint, so noise and losses are others"

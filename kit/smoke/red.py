@@ -60,19 +60,28 @@ def _red(run: Run, plan: Red, files: Mapping[str, Mapping[TreePath, bytes]]) -> 
             chosen = replace(run.smoke, step=tuple(steps)).steps(run.device.name, run.recipe.extras)
             reports = list(smoke.in_turn(without, chosen, plan.steps if plan.online else ()))
             seen = [
-                (f"{report.name}: {finding.what}", finding.seen, Path(report.log).read_text("utf-8", "replace"))
+                (
+                    f"in step {report.name} this failed: {finding.what}",
+                    finding.seen,
+                    Path(report.log).read_text("utf-8", "replace"),
+                )
                 for report in reports
                 for finding in report.findings
                 if not finding.ok
             ]
             if plan.parity:
                 rows = parity.parity(without, files, plan.parity, plan.compare)
-                seen += [(f"{row.case}: {row.what}", row.seen, "") for row in rows if row.ok is False]
+                seen += [
+                    (f"in parity case {row.case} this failed: {row.what}", row.seen, "")
+                    for row in rows
+                    if row.ok is False
+                ]
         for what, how, log in seen:
-            evidence = f"{what}: {how}"
+            evidence = f"{what} ({how})" if how else what
             if found := re.search(plan.shows, f"{evidence}\n{log}"):
                 evidence += "" if found[0] in evidence else f" ({found[0]})"
                 tries = f" (attempt {attempt + 1} of {plan.attempts})" if plan.attempts > 1 else ""
                 return RedReport(plan.fix, True, f"{evidence}{tries}", tuple(reports))
-    failed = "; ".join(f"{what}: {how}" for what, how, _ in seen)
-    return RedReport(plan.fix, False, failed or "everything passed without it", tuple(reports))
+    failed = "; ".join(f"{what} ({how})" if how else what for what, how, _ in seen)
+    missing = f"{failed or 'everything passed without it'}; looked for {plan.shows}"
+    return RedReport(plan.fix, False, missing, tuple(reports))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import re
 import shlex
@@ -27,18 +26,10 @@ from kit.recipe import Recipe
 from kit.smoke import extensions, models, process, watched
 from kit.smoke import standin as standins
 from kit.smoke.endpoint import no_hub
+from kit.smoke.findings import Finding, findings
 from kit.smoke.forkserver import Server, serve
 
 HERE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing a step had to show: whether it did, and what was seen."""
-
-    what: str
-    ok: bool
-    seen: str = ""
 
 
 @dataclass(frozen=True)
@@ -166,12 +157,12 @@ def _step(run: Run, step: SmokeStep, before: Mapping[str, Mapping[str, float]], 
         done = start(run, command, {**step.environment, **watching}, log, step.limit, online, url)
     looked = _look_at(run, step)
     losses = looked.get("losses", {})
-    findings = [*_findings(run, step, done, looked, requests, before)]
+    found = [*findings(run, step, done, looked, requests, before)]
     if step.engine:
-        findings.append(Finding(f"trained by {step.engine}", *watched.engine(watched.read(events), step.engine)))
+        found.append(Finding(f"trains with {step.engine}", *watched.engine(watched.read(events), step.engine)))
     return StepReport(
         step.name,
-        tuple(findings),
+        tuple(found),
         shlex.join(command),
         done.seconds,
         str(log),
@@ -225,69 +216,6 @@ def measured(log: str) -> Iterator[Mapping[str, Any]]:
             yield {"value": float(value), "metric": metric, "setting": setting}
 
 
-def _findings(
-    run: Run,
-    step: SmokeStep,
-    done: process.Done,
-    looked: Mapping[str, Any],
-    requests: list[str],
-    before: Mapping[str, Mapping[str, float]],
-) -> Iterator[Finding]:
-    if done.status is None:
-        yield Finding(f"ends within {step.limit} s", False, "it hung, and was ended")
-    else:
-        seen = "" if done.status == 0 else f"exit {done.status}: {done.last_error()}"
-        yield Finding("exit status 0", done.status == 0, seen)
-    for pattern in step.prints:
-        yield Finding(f"prints {pattern}", bool(re.search(pattern, done.text())))
-    losses: Mapping[str, float] = looked.get("losses", {})
-    if step.losses:
-        finite = [value for value in losses.values() if math.isfinite(value)]
-        shown = ", ".join(f"{number}: {value:.4g}" for number, value in losses.items())
-        good = len(finite) == len(losses) == step.losses
-        yield Finding(f"{step.losses} steps, every loss finite", good, shown or "no loss was logged")
-    if step.like and step.like_on and run.device.name not in step.like_on:
-        yield Finding(
-            f"goes on where step {step.like} was",
-            min(losses, default="") > "1",
-            f"from step {min(losses, default='none')}",
-        )
-    elif step.like:
-        common = {number: before.get(step.like, {}).get(number) for number in losses}
-        wrong = [number for number, value in common.items() if not _near(value, losses[number], step.like_within)]
-        seen = f"steps {', '.join(wrong)} differ" if wrong else f"{len(common)} equal"
-        yield Finding(f"the losses of step {step.like}, continued", bool(common) and not wrong, seen)
-    if step.unlike:
-        common = {number: before.get(step.unlike, {}).get(number) for number in losses}
-        differ = [number for number, value in common.items() if value is not None and value != losses[number]]
-        seen = f"{len(differ)} of {len(common)} losses differ"
-        yield Finding(f"other losses than step {step.unlike}", bool(differ), seen)
-    if step.moved:
-        found = looked.get("weights", {"tensors": 0, "moved": 0, "largest": 0.0})
-        seen = f"{found['moved']} of {found['tensors']} moved, by up to {found['largest']:.2g}"
-        yield Finding("the trained weights moved", 0 < found["tensors"] == found["moved"], seen)
-    if step.images:
-        pictures = looked.get("images", [])
-        seen = ", ".join(f"{picture['name']} spread {picture['spread']}" for picture in pictures) or "no image"
-        good = bool(pictures) and all(picture["spread"] > 0 for picture in pictures)
-        yield Finding("images, none of one colour", good, seen)
-    for name in step.files:
-        yield Finding(f"writes {name}", Path(run.fill(name)).exists())
-    for name in step.absent:
-        yield Finding(f"does not write {name}", not Path(run.fill(name)).exists())
-    asked = [request for request in requests if not any(re.search(allowed, request) for allowed in step.requests)]
-    yield Finding("no network", not asked, f"asked for {', '.join(dict.fromkeys(asked))}" if asked else "")
-    if step.calls and run.standin:
-        counted = _calls(run)
-        missing = [name for name in step.calls if not counted.get(name)]
-        seen = ", ".join(f"{name} {count} times" for name, count in counted.items() if name in step.calls)
-        yield Finding(f"calls {', '.join(step.calls)}", not missing, seen or "none was called")
-
-
-def _near(expected: float | None, value: float, within: float) -> bool:
-    return expected is not None and math.isclose(expected, value, rel_tol=within)
-
-
 def _look_at(run: Run, step: SmokeStep) -> dict[str, Any]:
     """What the step left; nothing where there is nothing to read."""
     asked = {"events": [step.events], "weights": [step.moved, step.moved_from, step.idle], "images": [step.images]}
@@ -305,15 +233,6 @@ def look(run: Run, wanted: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         raise KitError(f"the results of a run cannot be read: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
     looked: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return looked
-
-
-def _calls(run: Run) -> dict[str, int]:
-    """How often each function of the stand-in was called in this step, over all its processes."""
-    counted: dict[str, int] = {}
-    for line in run.calls.read_text("utf-8").splitlines() if run.calls.exists() else ():
-        for name, count in json.loads(line)["calls"].items():
-            counted[name] = counted.get(name, 0) + count
-    return counted
 
 
 def _variables(run: Run, hub: str, offline: bool) -> dict[str, str]:

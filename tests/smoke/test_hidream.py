@@ -66,5 +66,7 @@ def test_a_wrong_shape_turns_the_training_run_red(
     (place / PATCHES).write_text(text.replace(line, line.replace("(x.shape)", "(x.shape)[..., 1:]")), encoding="utf-8")
     status, report = prove(place, capsys, smoke=True, steps=("train",))
     assert status == 1
-    assert any(check.startswith("smoke: train: exit status 0: exit 1: ") for check in failed(report)), failed(report)
+    assert any(check.startswith("smoke: train: ends with exit status 0 (exit 1: ") for check in failed(report)), failed(
+        report
+    )
     assert "must match the size of tensor" in report["runs"][0]["tail"]

@@ -56,5 +56,5 @@ def test_a_swallowed_validation_error_is_seen(
     finally:
         pipeline.write_text(text, encoding="utf-8")
     seen = {finding["what"]: finding["ok"] for finding in report["runs"][0]["findings"]}
-    assert (status, seen["exit status 0"], seen["images, none of one colour"]) == (1, True, False)
+    assert (status, seen["ends with exit status 0"], seen["draws images, none of one colour"]) == (1, True, False)
     assert "no image today" in Path(report["runs"][0]["log"]).read_text("utf-8", "replace")

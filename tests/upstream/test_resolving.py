@@ -12,7 +12,8 @@ import pytest
 
 from kit import environment, overlay, recipe, workspace
 from kit.errors import KitError
-from kit.recipe import Recipe, Scalar
+from kit.options import Scalar
+from kit.recipe import Recipe
 
 PLATFORMS = {"npu": "aarch64-manylinux_2_28", "mps": "aarch64-apple-darwin"}
 OTHER = "x86_64-manylinux_2_28"
