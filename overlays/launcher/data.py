@@ -159,8 +159,8 @@ def complaint(folder: Path, caption: str) -> str:
     files, metadata, suffixes = described(folder)
     if not metadata:
         if suffixes & TABLES:
-            where, columns = columns_of_tables(folder, [path for path in files if path.suffix.lower() == ".parquet"])
-            return missing_column(where, columns, caption) if columns else ""
+            said_in, columns = columns_of_tables(folder, [path for path in files if path.suffix.lower() == ".parquet"])
+            return missing_column(said_in, columns, caption) if columns else ""
         if suffixes & IMAGES and not caption:
             return ""
         if not suffixes & IMAGES and (folder / "dataset_infos.json").is_file():

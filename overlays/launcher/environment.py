@@ -21,11 +21,11 @@ def check(program: Program, here: Path) -> None:
     """The Python has what the training needs. Raises Mistake."""
     package, python = program.device["package"], sys.executable
     where = f"pip install -r {here / program.requirements}"
+    if package and importlib.util.find_spec(package) is None:
+        raise Mistake(f"no {package} in {python}: training would run on the CPU; {where}")
     for name in program.imports:
         if importlib.util.find_spec(name) is None:
             raise Mistake(f"no {name} in {python}: activate the environment, or {where}")
-    if package and importlib.util.find_spec(package) is None:
-        raise Mistake(f"no {package} in {python}: training would run on the CPU; {where}")
 
 
 def with_toolkit(device: dict[str, Any], before: dict[str, str]) -> dict[str, str]:

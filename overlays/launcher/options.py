@@ -244,6 +244,6 @@ def usage(name: str, program: Program, settings: Settings, present: dict[str, st
         value = settings[option.name] or present.get(option.name, "")
         lines.append(f"  --{option.name:<30} {option.meaning} [{value}]")
     for profile, values in program.profiles.items():
-        lines += ["", f"  --profile={profile:<22} {' '.join(f'--{key}={value}' for key, value in values.items())}"]
+        lines += ["", f"profile {profile}: {' '.join(f'--{key}={value}' for key, value in values.items())}"]
     lines += ["", "  --check                          check all of it, and stop there"]
     return "\n".join(lines) + "\n"
