@@ -135,6 +135,7 @@ def test_several_machines(tree: Path) -> None:
         ("pretrain_full_1m_1p_sdxl.sh", ["--caption_extension=txt"], "with its dot, such as .txt"),
         ("pretrain_full_1m_1p_sdxl.sh", ["--dataset_name=model"], "--dataset_name: no images in model"),
         ("pretrain_full_1m_1p_sdxl.sh", ["--max_token_length=100"], "is one of 77, 150, 225, 512, not '100'"),
+        ("pretrain_full_1m_1p_sdxl.sh", ["--optimizer_type=AdanW"], "not 'AdanW'; did you mean AdamW?"),
         ("pretrain_full_1m_1p_sdxl.sh", ["--lr_scheduler=cosin"], "--lr_scheduler is one of constant, "),
         ("pretrain_full_1m_1p_sdxl.sh", ["--resolution=1024x512"], "--resolution is pixels: 1024 or width,height"),
         (
