@@ -19,6 +19,7 @@ from kit.proof import ParityCase, Red, Smoke
 from kit.recipe import FixStep
 from kit.smoke import parity, red
 from kit.smoke import run as smoke
+from kit.smoke.ground import Run
 
 # Eight images, in an order of each epoch's own; the loss of an image is its number, the weights the sum of what was
 # trained. A checkpoint holds the weights and how far the run is.
@@ -71,7 +72,7 @@ CASE = ParityCase(
 )
 
 
-def look(run: smoke.Run, wanted: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def look(run: Run, wanted: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """In the place of look.py, whose `apart` reads safetensors."""
     one, two = (json.loads(Path(file).read_text()) for file in wanted["apart"])
     far = max(abs(a - b) / max(abs(a), abs(b), 1) for a, b in zip(one, two, strict=True))
@@ -79,7 +80,7 @@ def look(run: smoke.Run, wanted: Mapping[str, Sequence[str]]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> smoke.Run:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr(smoke, "look", look)
     (tmp_path / "env" / "bin").mkdir(parents=True)
     (tmp_path / "env" / "bin" / "python").symlink_to(sys.executable)
@@ -89,19 +90,19 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> smoke.Run:
     found = replace(recipe.load("demo"), fix=(FixStep("weights-pop", (TreePath("train.py"),), "up"),))
     plan = Smoke("none", "up", (), parity=(CASE,))
     found = replace(found, smoke=plan)
-    return smoke.Run(found, plan, devices.load("cpu"), made, tmp_path / "up", tmp_path / "out", tmp_path, {})
+    return Run(found, plan, devices.load("cpu"), made, tmp_path / "up", tmp_path / "out", tmp_path, {})
 
 
-def with_case(given: smoke.Run, **values: Any) -> smoke.Run:
+def with_case(given: Run, **values: Any) -> Run:
     plan = replace(given.smoke, parity=(replace(CASE, **values),))
     return replace(given, smoke=plan, recipe=replace(given.recipe, smoke=plan))
 
 
-def wrong(run: smoke.Run, *kinds: str) -> dict[str, str]:
+def wrong(run: Run, *kinds: str) -> dict[str, str]:
     return {row.what: row.seen for row in parity.parity(run, {}, kinds=kinds) if row.ok is False}
 
 
-def test_a_training_that_is_right(here: smoke.Run) -> None:
+def test_a_training_that_is_right(here: Run) -> None:
     rows = list(parity.parity(here, {}))
     assert [(row.comparison, row.what) for row in rows] == [
         ("upstream", "the port trains what upstream trains"),
@@ -141,12 +142,12 @@ def test_a_training_that_is_right(here: smoke.Run) -> None:
         ("replay", "resumed", "1 process goes on from mid-epoch (step 3 of 6)", "other images, or in another order"),
     ],
 )
-def test_a_fault_is_found(here: smoke.Run, fault: str, kind: str, what: str, seen: str) -> None:
+def test_a_fault_is_found(here: Run, fault: str, kind: str, what: str, seen: str) -> None:
     found = wrong(with_case(here, run=(*CASE.run, f"fault={fault}")), kind)
     assert seen in found[what], found
 
 
-def test_what_upstream_trains_otherwise(here: smoke.Run) -> None:
+def test_what_upstream_trains_otherwise(here: Run) -> None:
     found = wrong(with_case(here, upstream=(*CASE.run, "fault=caption")), "upstream")
     assert not found  # the captions are no part of the comparison, the loss is
     command = (*CASE.run[:2], *CASE.run[3:], "processes=1", "batch=2")
@@ -157,7 +158,7 @@ def test_what_upstream_trains_otherwise(here: smoke.Run) -> None:
     ), found
 
 
-def test_fixes_that_mean_to_change_something(here: smoke.Run) -> None:
+def test_fixes_that_mean_to_change_something(here: Run) -> None:
     """They are left out of the port; those that only round are held to their bound, the others are named."""
     steps = tuple(FixStep(name, (TreePath("train.py"),), "up") for name in ("transformer-patches", "sample-caches"))
     given = replace(here, recipe=replace(here.recipe, fix=steps))
@@ -181,12 +182,12 @@ def test_fixes_that_mean_to_change_something(here: smoke.Run) -> None:
         ({"trained": "{out}/none"}, "nothing was trained: there is no "),
     ],
 )
-def test_a_run_that_fails_is_a_comparison_that_fails(here: smoke.Run, values: dict[str, Any], said: str) -> None:
+def test_a_run_that_fails_is_a_comparison_that_fails(here: Run, values: dict[str, Any], said: str) -> None:
     (seen,) = wrong(with_case(here, **values), "upstream").values()
     assert said in seen
 
 
-def test_what_cannot_be_compared_says_why(here: smoke.Run) -> None:
+def test_what_cannot_be_compared_says_why(here: Run) -> None:
     rows = list(
         parity.parity(
             with_case(here, without={"upstream": "it dies"}, checkpoint=""), {}, kinds=("upstream", "resumed")
@@ -197,7 +198,7 @@ def test_what_cannot_be_compared_says_why(here: smoke.Run) -> None:
     assert not list(parity.parity(with_case(here, extra="lycoris"), {}))
 
 
-def test_where_a_checkpoint_has_no_random_state_the_images_are_compared(here: smoke.Run) -> None:
+def test_where_a_checkpoint_has_no_random_state_the_images_are_compared(here: Run) -> None:
     """The loss of an image is its number here: equal ones would pass the whole comparison, too."""
     rows = list(parity.parity(with_case(here, resumed_on=("cuda",)), {}, kinds=("resumed",)))
     assert all(row.ok and row.seen.startswith("the same images in order") for row in rows)
@@ -208,7 +209,7 @@ def test_where_a_checkpoint_has_no_random_state_the_images_are_compared(here: sm
     )
 
 
-def test_a_red_by_parity(here: smoke.Run) -> None:
+def test_a_red_by_parity(here: Run) -> None:
     plan = Red("weights-pop", "of 8 images used", parity=("it",))
     assert red._red(here, plan, {}).shown is False
     report = red._red(with_case(here, run=(*CASE.run, "fault=shard")), plan, {})

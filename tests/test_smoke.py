@@ -23,6 +23,7 @@ from kit.recipe import FixStep
 from kit.smoke import findings, process, red, scratch
 from kit.smoke import run as smoke
 from kit.smoke.endpoint import no_hub
+from kit.smoke.ground import Run
 
 
 def run(code: str, tmp_path: Path, limit: float = 20) -> process.Done:
@@ -89,9 +90,7 @@ def steps(tmp_path: Path, *some: SmokeStep, names: tuple[str, ...] = ()) -> list
     """Run smoke steps in tmp_path with this Python in place of a reference environment."""
     made = Environment(tmp_path / "env", "demo", "cpu", str(tmp_path), 0, "", False)
     plan = Smoke(tiny="none", folder=".", step=some)
-    where = smoke.Run(
-        recipe.load("demo"), plan, devices.load("cpu"), made, tmp_path, tmp_path / "out", tmp_path / "tiny", {}
-    )
+    where = Run(recipe.load("demo"), plan, devices.load("cpu"), made, tmp_path, tmp_path / "out", tmp_path / "tiny", {})
     return list(smoke.smoke(where, names))
 
 
@@ -199,7 +198,7 @@ def test_a_compilation_that_was_killed_does_not_hold_up_the_next_run(
         assert list(support.snapshot(made.extensions)) == ["an_op/an_op.so"]
 
 
-def forking(tmp_path: Path, *names: str, imports: tuple[str, ...] = ("xml.dom",)) -> smoke.Run:
+def forking(tmp_path: Path, *names: str, imports: tuple[str, ...] = ("xml.dom",)) -> Run:
     """A run in an environment of this Python alone. Its steps print whether they are forked, and offline, and from a
     process that took a package from a red's copy of the tree."""
     (tmp_path / "env" / "bin").mkdir(parents=True)
@@ -214,7 +213,7 @@ print(" copied" if "/tree/" in str(sys.modules.get("xml")) else "")
     some = tuple(SmokeStep(name, ("python", "script.py"), prints={"never": "never"}) for name in names)
     made = Environment(tmp_path / "env", "demo", "cpu", str(tmp_path))
     plan = Smoke("none", ".", some, imports=imports)
-    return smoke.Run(recipe.load("demo"), plan, devices.load("cpu"), made, tmp_path, tmp_path / "out", tmp_path, {})
+    return Run(recipe.load("demo"), plan, devices.load("cpu"), made, tmp_path, tmp_path / "out", tmp_path, {})
 
 
 def tails(reports: Iterable[smoke.StepReport]) -> list[str]:
@@ -295,7 +294,7 @@ def test_a_fix_is_taken_out_of_the_packages_too(
     fix = FixStep("weights-pop", (TreePath(file),), upstream)
     plan = Smoke("hidream", "up/examples", (SmokeStep("train", ("true",)),))
     found = replace(recipe.load("demo"), fix=(fix,))
-    where = smoke.Run(found, plan, devices.load("cpu"), made, workspace / "up/examples", tmp_path, tmp_path, {})
+    where = Run(found, plan, devices.load("cpu"), made, workspace / "up/examples", tmp_path, tmp_path, {})
     packages = scratch._copy(where, ("weights-pop",), (), tree)
     assert [path.relative_to(tree).as_posix() for path in packages] == imports
     assert set(support.snapshot(tree)) == there

@@ -8,13 +8,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kit.proof import SmokeStep
 from kit.smoke import process
-
-if TYPE_CHECKING:
-    from kit.smoke.run import Run
+from kit.smoke.ground import Run
 
 
 @dataclass(frozen=True)

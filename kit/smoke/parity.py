@@ -26,7 +26,7 @@ from kit.paths import TreePath
 from kit.proof import COMPARISONS, ParityCase
 from kit.smoke import run as smoke
 from kit.smoke import scratch, watched
-from kit.smoke.run import Run
+from kit.smoke.ground import Run
 from kit.smoke.watched import Rank
 
 Files = Mapping[str, Mapping[TreePath, bytes]]

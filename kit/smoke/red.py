@@ -16,7 +16,8 @@ from kit.paths import TreePath
 from kit.proof import Red
 from kit.smoke import parity, scratch
 from kit.smoke import run as smoke
-from kit.smoke.run import Run, StepReport
+from kit.smoke.ground import Run
+from kit.smoke.run import StepReport
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from kit import series
 from kit.errors import KitError
 from kit.paths import TreePath
 from kit.proof import Undo
-from kit.smoke.run import Run, serving
+from kit.smoke.ground import Run
+from kit.smoke.run import serving
 
 
 @contextlib.contextmanager
