@@ -14,9 +14,13 @@ def test_buffers_nobody_maps_are_removed(tmp_path: Path) -> None:
     used, left, other = tmp_path / f"{name}0", tmp_path / f"{name}1", tmp_path / "deepspeed_allreduce_buffer_9999_x_0"
     for path in (used, left, other):
         path.write_bytes(b"\0" * mmap.PAGESIZE)
-    with used.open("r+b") as file, mmap.mmap(file.fileno(), 0):
+    with used.open("r+b") as file:  # as it is while it is written
         extensions.release(tmp_path)
         assert (used.exists(), left.exists(), other.exists()) == (True, False, True)
+        mapped = mmap.mmap(file.fileno(), 0)
+    extensions.release(tmp_path)
+    assert used.exists()
+    mapped.close()
     extensions.release(tmp_path)
     assert not used.exists()
 

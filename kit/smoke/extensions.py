@@ -7,6 +7,7 @@ loaded machine is compiled then, not in a step.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from pathlib import Path
@@ -38,21 +39,23 @@ def build(recipe: Recipe, made: environment.Environment) -> None:
 
 
 def release(shared: Path = Path("/dev/shm")) -> None:
-    """Remove the buffers that no process has mapped. DeepSpeed makes one of 69 MB a rank and never removes it
+    """Remove the buffers that no process has open or mapped. DeepSpeed makes one of 69 MB a rank and never removes it
     (csrc/cpu/comm/shm.cpp, 0.15.2 to 0.17.2): a hundred runs fill the memory of a machine of 24 GB."""
     buffers = list(shared.glob(f"deepspeed_allreduce_buffer_{os.getuid()}_*"))
-    mapped = _mappings() if buffers else ""
+    held = _held() if buffers else set()
     for buffer in buffers:
-        if f"{buffer}\n" not in mapped:
+        if str(buffer) not in held:
             buffer.unlink(missing_ok=True)
 
 
-def _mappings() -> str:
-    """What the processes that may be looked at have mapped, a line each."""
-    found = []
+def _held() -> set[str]:
+    """What the processes that may be looked at have open or mapped. Open first: a buffer is written before it is mapped,
+    and closed after."""
+    opened, mapped = set(), set()
+    for place in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            opened.add(os.readlink(place))  # noqa: PTH115
     for place in Path("/proc").glob("[0-9]*/maps"):
-        try:
-            found.append(place.read_text("utf-8", "replace"))
-        except OSError:  # it has ended, or is another user's
-            continue
-    return "".join(found)
+        with contextlib.suppress(OSError):
+            mapped |= {line.split(maxsplit=5)[-1] for line in place.read_text("utf-8", "replace").splitlines()}
+    return opened | mapped
