@@ -49,8 +49,8 @@ def release(shared: Path = Path("/dev/shm")) -> None:
 
 
 def _held() -> set[str]:
-    """What the processes that may be looked at have open or mapped. Open first: a buffer is written before it is mapped,
-    and closed after."""
+    """What the processes that may be looked at have open or mapped. Open first: a buffer is written before it is
+    mapped, and closed after."""
     opened, mapped = set(), set()
     for place in Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):  # it has ended, or is another user's
