@@ -30,7 +30,7 @@ TRAINING = "simpletuner/helpers/training"
 VALUES = {
     "optimizer": f"{TRAINING}/optimizer_param.py",
     "lr_scheduler": f"{SECTIONS}/training.py",
-    "mixed_precision": f"{SECTIONS}/training.py",
+    "mixed_precision": f"{SECTIONS}/*.py",
     **dict.fromkeys(
         ("base_model_precision", *(f"text_encoder_{number}_precision" for number in range(1, 5))),
         f"{TRAINING}/__init__.py",
