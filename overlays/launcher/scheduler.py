@@ -217,8 +217,8 @@ def _address_of(way: socket.socket, name: str) -> str:
 
 
 def network(ip: str, device: str, before: Mapping[str, str]) -> dict[str, str]:
-    """The variables by which the machines find each other over the card that leads to machine 0, where they are not set:
-    gloo's always, HCCL's on an NPU, NCCL's on CUDA."""
+    """The variables by which the machines find each other over the card that leads to machine 0, where they are not
+    set: gloo's always, HCCL's on an NPU, NCCL's on CUDA."""
     address, card = own_address(ip)
     wanted = {"GLOO_SOCKET_IFNAME": card}
     if device == "npu":
