@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,10 @@ from typing import Any
 from kit import __version__, git, lock, overlay, patchfile, series, store
 from kit.cache import cache_dir
 from kit.devices import Device
+from kit.edits import IGNORED_JUNK, edits, first
 from kit.errors import KitError
 from kit.paths import TreePath
 from kit.recipe import Cluster, Recipe, Scalar, Upstream, shipped_root
-
-IGNORED_JUNK = ("__pycache__/", ".egg-info/", ".pytest_cache/", ".ruff_cache/", ".mypy_cache/")
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def prepare(
     """Make the workspace of ``plan`` at ``destination``.
 
     Returns its lock, where an edited tree was set aside with ``force`` (else None), and whether anything was done: a
-    workspace that is already what the plan makes is left alone. Raises KitError, leaving the destination as it was,
+    workspace that is whole, unedited and already what the plan makes is left alone. Raises KitError, leaving the destination as it was,
     where it is not a workspace, or one with local edits and ``force`` is not set; with ``check`` also what the
     recipe's check of settings and data says.
     """
@@ -189,15 +188,15 @@ def prepare(
         staging, retired = (destination.with_name(f".{destination.name}.kit-{kind}") for kind in ("new", "old"))
         _clear_leftovers(destination, staging, retired)
         found, edited = _found(destination, force)
+        if edited and not force:
+            hint = f"keep them with `kit diff --local {destination} > edits.patch`, or set them aside with --force"
+            raise KitError(f"{destination} has local edits: {first(destination)}", hint)
         try:
             made = _stage(plan, staging)
             if check:
                 _check_settings(plan, staging, destination)
-            if found and _same(found, made):
+            if found and not edited and _same(found, made):
                 return found, None, False
-            if edited and not force:
-                hint = f"keep them with `kit diff --local {destination} > edits.patch`, or set them aside with --force"
-                raise KitError(f"{destination} has local edits: {_first_edits(destination)}", hint)
             backup = _free_name(destination) if edited else None
             _swap(staging, destination, backup or retired)
         finally:
@@ -376,59 +375,6 @@ def _free_name(destination: Path) -> Path:
     while (free := destination.with_name(f"{destination.name}.kit-backup-{number}")).exists():
         number += 1
     return free
-
-
-@dataclass(frozen=True)
-class Edit:
-    """A difference between a workspace and its lock: `modified`, `untracked`, `deleted`, `committed`, `missing`, …"""
-
-    upstream: str
-    kind: str
-    path: str
-
-    @property
-    def beside(self) -> bool:
-        """Whether it is a file of the user's own, beside what kit and upstream wrote."""
-        return self.kind in ("untracked", "ignored")
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.upstream + '/' if self.upstream else ''}{self.path}"
-
-
-def edits(workspace: Path) -> Iterator[Edit]:
-    """What the user changed since the workspace was made: files, commits, and anything beside the upstreams."""
-    locked = lock.read(workspace)
-    for path in sorted(workspace.iterdir()):
-        if path.name != lock.NAME and path.name not in locked.upstreams:
-            yield Edit("", "untracked", path.name)
-    for name, upstream in locked.upstreams.items():
-        place = workspace / name
-        if not (place / ".git").exists():
-            yield Edit(name, "missing", ".")
-            continue
-        try:
-            head = git.text("rev-parse", "HEAD", at=place)
-            kept = ("--no-merged", upstream.commit, "refs/heads", "refs/tags", "refs/stash")
-            names = git.text("for-each-ref", "--format=%(refname:short)", *kept, at=place).splitlines()
-        except git.GitError:
-            yield Edit(name, "unreadable", ".")
-            continue
-        if head != upstream.commit:
-            yield Edit(name, "committed", head[:12])
-        yield from (Edit(name, "committed", ref) for ref in names if ref != "kit")
-        arguments = ("status", "--porcelain=v1", "-z", "--no-renames", "--ignored=matching", "--untracked-files=normal")
-        for line in filter(None, git.run(*arguments, at=place).decode("utf-8", "surrogateescape").split("\0")):
-            kind, changed = line[:2], line[3:]
-            if kind not in ("!!", "??") or not any(mark in f"/{changed}/" for mark in IGNORED_JUNK):
-                yield Edit(name, _KINDS.get(kind.strip()[:1], "modified"), changed)
-
-
-_KINDS = {"M": "modified", "?": "untracked", "!": "ignored", "D": "deleted", "A": "added"}
-
-
-def _first_edits(workspace: Path) -> str:
-    found = [str(edit) for edit in edits(workspace)]
-    return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
 
 
 def find(start: Path) -> list[Path]:
