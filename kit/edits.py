@@ -1,5 +1,5 @@
-"""What the user changed in a workspace since it was made. git's own view of it is asked, and not believed where the user
-told git to look away."""
+"""What the user changed in a workspace since it was made: git is asked, and not believed where it was told to look
+away."""
 
 from __future__ import annotations
 

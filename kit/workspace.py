@@ -171,8 +171,8 @@ def prepare(
     """Make the workspace of ``plan`` at ``destination``.
 
     Returns its lock, where an edited tree was set aside with ``force`` (else None), and whether anything was done: a
-    workspace that is whole, unedited and already what the plan makes is left alone. Raises KitError, leaving the destination as it was,
-    where it is not a workspace, or one with local edits and ``force`` is not set; with ``check`` also what the
+    workspace that is whole, unedited and what the plan makes is left alone. Raises KitError, leaving the destination as
+    it was, where it is not a workspace, or one with local edits and ``force`` is not set; with ``check`` also what the
     recipe's check of settings and data says.
     """
     from filelock import FileLock
