@@ -4,12 +4,11 @@ away."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from kit import git, lock, store
-from kit.lock import LockedUpstream
 from kit.patchfile import blob_id
 
 IGNORED_JUNK = ("__pycache__/", ".egg-info/", ".pytest_cache/", ".ruff_cache/", ".mypy_cache/")
@@ -43,11 +42,7 @@ def edits(workspace: Path) -> Iterator[Edit]:
         if not (place / ".git").exists():
             yield Edit(name, "missing", ".")
             continue
-        try:
-            found = [*_commits(place, upstream.commit), *_hooks(place), *_files(place, upstream)]
-        except git.GitError:
-            found = [("unreadable", ".")]
-        yield from (Edit(name, kind, path) for kind, path in found)
+        yield from (Edit(name, kind, path) for kind, path in of(place, upstream.commit, upstream.files))
 
 
 def first(workspace: Path) -> str:
@@ -57,6 +52,14 @@ def first(workspace: Path) -> str:
 
 
 Found = Iterator[tuple[str, str]]  # kind and path
+
+
+def of(place: Path, commit: str, written: Collection[str] = ()) -> Found:
+    """What the user changed in the repository ``place`` since kit left it at ``commit``, having ``written`` files."""
+    try:
+        yield from [*_commits(place, commit), *_hooks(place), *_files(place, commit, written)]
+    except git.GitError:
+        yield "unreadable", "."
 
 
 def _commits(place: Path, commit: str) -> Found:
@@ -79,7 +82,7 @@ def _hooks(place: Path) -> Found:
         yield "untracked", path.relative_to(place).as_posix()
 
 
-def _files(place: Path, upstream: LockedUpstream) -> Found:
+def _files(place: Path, commit: str, written: Collection[str]) -> Found:
     arguments = ("status", "--porcelain=v1", "-z", "--no-renames", "--ignored=matching", "--untracked-files=normal")
     said = set()
     for line in filter(None, git.run(*arguments, at=place).decode("utf-8", "surrogateescape").split("\0")):
@@ -87,7 +90,7 @@ def _files(place: Path, upstream: LockedUpstream) -> Found:
         said.add(path)
         if kind not in ("!!", "??") or not _is_junk(path):
             yield _KINDS.get(kind.strip()[:1], "modified"), path
-    yield from ((kind, path) for kind, path in _unwatched(place, upstream) if path not in said)
+    yield from ((kind, path) for kind, path in _unwatched(place, commit, written) if path not in said)
     closed: list[OSError] = []  # folders git could not look into: it says nothing of what is there
     for _, folders, _ in os.walk(place, onerror=closed.append):
         folders[:] = [folder for folder in folders if folder != ".git"]
@@ -104,20 +107,20 @@ def _is_junk(path: str) -> bool:
     return any(mark in f"/{path}/" for mark in IGNORED_JUNK)
 
 
-def _unwatched(place: Path, upstream: LockedUpstream) -> Found:
+def _unwatched(place: Path, commit: str, written: Collection[str]) -> Found:
     """Edits of files that git was told not to look at (assume-unchanged, skip-worktree)."""
     listing = git.run("ls-files", "-v", "-z", at=place).decode("utf-8", "surrogateescape").split("\0")
     unwatched = {line[2:]: line[0] for line in listing if line and (line[0].islower() or line[0] == "S")}
     if not unwatched:
         return
     cone = git.text("sparse-checkout", "list", at=place, statuses=(0, 128)).splitlines()
-    tree = store.Entry(place, upstream.commit).tree()
+    tree = store.Entry(place, commit).tree()
     for path, tag in unwatched.items():
         file = place / path
         if os.path.lexists(file):
             if path not in tree or not _is(file, *tree[path]):
                 yield "modified", path
-        elif tag.islower() or path in upstream.files or store.in_cone(path, cone):
+        elif tag.islower() or path in written or store.in_cone(path, cone):
             yield "deleted", path
 
 
