@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-from kit import devices, fixes, git, output, recipe, store
+from kit import devices, fixes, git, output, recipe, store, whole
 from kit.commands import refresh
 from kit.commands.fix import mend
 from kit.errors import KitError
@@ -112,4 +112,4 @@ def _steps(entry: store.Entry, targets: list[TreePath]) -> tuple[str, list[tuple
 
 def _write(path: Path, draft: dict[str, object], steps: str) -> None:
     values = {key: json.dumps(value) for key, value in draft.items()}
-    path.write_text(TEXT.format(**values, steps=steps), encoding="utf-8")
+    whole.write(path, TEXT.format(**values, steps=steps).encode())
