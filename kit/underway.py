@@ -106,7 +106,7 @@ def abort(path: Path, state: State) -> None:
     _place(path).unlink()
 
 
-def put(root: Path, wanted: Mapping[str, bytes], known: Iterable[str]) -> None:
+def put(root: Path, wanted: Mapping[str, bytes], known: Iterable[str] = ()) -> None:
     """Write ``wanted`` below ``root``, each file whole, and remove the others that are ``known``; then the last one,
     the recipe: until then the old one counts, with the same command to be run again."""
     *others, last = wanted.items()
@@ -116,6 +116,7 @@ def put(root: Path, wanted: Mapping[str, bytes], known: Iterable[str]) -> None:
     for name in known:
         if name not in wanted:
             (root / name).unlink(missing_ok=True)
+    (root / last[0]).parent.mkdir(parents=True, exist_ok=True)
     whole.write(root / last[0], last[1])
 
 
