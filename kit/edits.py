@@ -62,19 +62,27 @@ def of(place: Path, commit: str, written: Collection[str] = ()) -> Found:
         yield "unreadable", "."
 
 
-def _commits(place: Path, commit: str) -> Found:
-    """The user's own: under HEAD, under any other name, and under none."""
+def commits(place: Path, commit: str) -> Iterator[tuple[str, str]]:
+    """The user's own, each with the reference it is under: HEAD, any other, or "" where it is under none."""
     head = git.text("rev-parse", "HEAD", at=place)
     if head != commit:
-        yield "committed", head[:12]
+        yield head, "HEAD"
     kits = git.text("rev-list", commit, at=place).split()
     for line in git.text("for-each-ref", "--format=%(objectname) %(refname)", at=place).splitlines():
         id, _, ref = line.partition(" ")
         if id not in (*kits, head) and not ref.startswith("refs/remotes/"):  # what was fetched can be fetched again
-            kind, _, name = ref.removeprefix("refs/").partition("/")
-            yield ("noted" if kind == "notes" else "committed"), name or kind
+            yield id, ref
     for id in git.text("rev-list", "--reflog", "--not", "--all", "HEAD", commit, at=place).split():
-        yield "detached", id[:12]
+        yield id, ""
+
+
+def _commits(place: Path, commit: str) -> Found:
+    for id, ref in commits(place, commit):
+        kind, _, name = ref.removeprefix("refs/").partition("/")
+        if ref in ("HEAD", ""):
+            yield ("committed" if ref else "detached"), id[:12]
+        else:
+            yield ("noted" if kind == "notes" else "committed"), name or kind
 
 
 def _hooks(place: Path) -> Found:

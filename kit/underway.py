@@ -20,6 +20,7 @@ from pathlib import Path
 from kit import edits, git, output, whole
 from kit.cache import cache_dir
 from kit.errors import KitError
+from kit.stash import free_name
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def _discard(tree: Path, aside: bool) -> None:
     shutil.rmtree(old, ignore_errors=True)
     shutil.rmtree(being_made(tree), ignore_errors=True)
     if tree.is_dir() and aside:
-        free = _free(tree)
+        free = free_name(tree)
         tree.rename(free)
         output.note(f"what was done in {output.place(tree)} is kept in {output.place(free)}")
     elif tree.is_dir():
@@ -149,13 +150,6 @@ def _discard(tree: Path, aside: bool) -> None:
 def being_made(tree: Path) -> Path:
     """Where the folder of conflicts is until it is whole."""
     return tree.with_name(f".{tree.name}.kit-new")
-
-
-def _free(tree: Path) -> Path:
-    number = 1
-    while (free := tree.with_name(f"{tree.name}.kit-backup-{number}")).exists():
-        number += 1
-    return free
 
 
 def _place(path: Path) -> Path:

@@ -6,25 +6,29 @@ folder beside the destination; the last step is a rename, so a kill at any point
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
+import fcntl
 import hashlib
+import itertools
 import os
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit import __version__, git, lock, overlay, patchfile, series, store
-from kit.cache import cache_dir
+from kit import __version__, git, lock, output, overlay, patchfile, series, store
 from kit.devices import Device
 from kit.edits import IGNORED_JUNK, edits, first
 from kit.errors import KitError
 from kit.paths import TreePath
 from kit.recipe import Cluster, Recipe, Scalar, Upstream, shipped_root
+from kit.stash import free_name
 
 
 @dataclass(frozen=True)
@@ -175,21 +179,16 @@ def prepare(
     it was, where it is not a workspace, or one with local edits and ``force`` is not set; with ``check`` also what the
     recipe's check of settings and data says.
     """
-    from filelock import FileLock
-
     destination = Path(os.path.abspath(destination))  # noqa: PTH100 - a link is refused, not followed
     _check_destination(destination)
     if destination.exists() and Path.cwd().is_relative_to(destination.resolve()):
         raise KitError(f"you stand in {destination}, which would be replaced", f"run it from {destination.parent}")
-    locks = cache_dir() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / hashlib.sha256(os.fsencode(destination)).hexdigest()[:16]):
+    with locked(destination):
         staging, retired = (destination.with_name(f".{destination.name}.kit-{kind}") for kind in ("new", "old"))
         _clear_leftovers(destination, staging, retired)
         found, edited = _found(destination, force)
         if edited and not force:
-            hint = f"keep them with `kit diff --local {destination} > edits.patch`, or set them aside with --force"
+            hint = f"keep them with `kit stash {shlex.quote(str(destination))}`, or set them aside with --force"
             raise KitError(f"{destination} has local edits: {first(destination)}", hint)
         try:
             made = _stage(plan, staging)
@@ -197,12 +196,30 @@ def prepare(
                 _check_settings(plan, staging, destination)
             if found and not edited and _same(found, made):
                 return found, None, False
-            backup = _free_name(destination) if edited else None
+            backup = free_name(destination) if edited else None
             _swap(staging, destination, backup or retired)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        shutil.rmtree(retired, ignore_errors=True)
+        _remove(retired)
     return made, backup, True
+
+
+@contextlib.contextmanager
+def locked(destination: Path) -> Iterator[None]:
+    """One at a time at ``destination``, whatever their caches: a lock beside it, which goes with the last."""
+    place = destination.with_name(f".{destination.name}.kit-lock")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        handle = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            break
+        os.close(handle)  # the one before us has removed it
+    try:
+        yield
+    finally:
+        place.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def _check_destination(destination: Path) -> None:
@@ -223,6 +240,11 @@ def _found(destination: Path, force: bool) -> tuple[lock.Lock | None, bool]:
         if not force:
             raise
         return None, True
+
+
+def is_edited(workspace: Path) -> bool:
+    """Whether a workspace has local edits, or a lock that cannot be read."""
+    return _found(workspace, force=True)[1]
 
 
 def _same(found: lock.Lock, made: lock.Lock) -> bool:
@@ -366,15 +388,17 @@ def _clear_leftovers(destination: Path, staging: Path, retired: Path) -> None:
     """What a killed run left: bring back a tree that was set aside and never replaced, drop the rest."""
     if retired.exists() and not destination.exists():
         retired.rename(destination)
-    shutil.rmtree(retired, ignore_errors=True)
-    shutil.rmtree(staging, ignore_errors=True)
+    _remove(retired)
+    _remove(staging)
 
 
-def _free_name(destination: Path) -> Path:
-    number = 1
-    while (free := destination.with_name(f"{destination.name}.kit-backup-{number}")).exists():
-        number += 1
-    return free
+def _remove(folder: Path) -> None:
+    """Remove a folder of kit's; where it holds what this user may not remove, move it out of the way and say so."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        left = next(left for n in itertools.count(1) if not (left := folder.with_name(f"{folder.name}-{n}")).exists())
+        folder.rename(left)
+        output.note(f"{left} holds files of another user: sudo rm -r {shlex.quote(str(left))}")
 
 
 def find(start: Path) -> list[Path]:

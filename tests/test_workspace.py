@@ -494,9 +494,7 @@ def test_edits_are_kept(root: Root, made: Path, kit: Kit, kind: str, device: str
     assert status.status == 0 and said in status.out
     done = prepare(root, kit, device=device)
     assert done.status == 1 and done.err.startswith(f"kit: error: {made.absolute()} has local edits: {said}")
-    assert done.err.endswith(
-        f"  keep them with `kit diff --local {made.absolute()} > edits.patch`, or set them aside with --force\n"
-    )
+    assert done.err.endswith(f"  keep them with `kit stash {made.absolute()}`, or set them aside with --force\n")
     assert {name: before[name] for name in snapshot(made) if not name.endswith("/index")} == {
         name: file for name, file in snapshot(made).items() if not name.endswith("/index")
     }
