@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from kit import edits, git, series, store, underway, workspace
+from kit import collisions, edits, git, series, store, underway, workspace
 from kit.devices import Device
 from kit.errors import KitError
 from kit.fixes import Outcome
@@ -51,6 +51,7 @@ def run_series(
     """The codemods (and the patches written by hand) on an upstream at its pin. Raises KitError."""
     patches = series.hand_written(recipe, upstream.name)
     entry = store.ensure(upstream, recipe.path.parent, offline)
+    collisions.check(recipe, upstream.name, device.name, entry.tree())
     content = entry.files(recipe.sources(upstream.name, device.name))
     return series.apply(recipe, upstream.name, device, content, patches, without, generating=True)
 

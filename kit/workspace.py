@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit import __version__, git, lock, output, overlay, patchfile, series, store
+from kit import __version__, collisions, git, lock, output, overlay, patchfile, series, store
 from kit.devices import Device
 from kit.edits import IGNORED_JUNK, edits, first
 from kit.errors import KitError
@@ -90,6 +90,7 @@ def _plan_upstream(
 ) -> UpstreamPlan:
     entry = store.ensure(upstream, recipe.path.parent, offline)
     tree = entry.tree()
+    collisions.check(recipe, upstream.name, device.name, tree)  # before a fix is tried on what is another file
     targets = {path for path in recipe.sources(upstream.name, device.name) if path in tree}
     for path in targets:
         if tree[path][0] not in ("100644", "100755"):
@@ -98,15 +99,9 @@ def _plan_upstream(
     steps, _ = series.apply(recipe, upstream.name, device, entry.files(targets), patches, without)
     for step in steps:
         step.check(f"leave it out with --without {step.fix.id}, or mend the fix")
-    copied: dict[TreePath, overlay.File] = {}
-    folders = {folder for path in tree for folder in _above(path)}
-    for part in recipe.overlays(upstream.name, device.name):
-        for path, file in overlay.render(recipe.root, part, names).items():
-            taken = (path in tree and path not in part.replace) or path in folders
-            if taken or path in copied or not _above(path).isdisjoint(tree):
-                hint = f"rename it, or list it under `replace` of the overlay in {recipe.path}"
-                raise KitError(f"overlay {part.source}: {path} is already in {upstream.name}", hint)
-            copied[path] = file
+    parts = [(part, overlay.render(recipe.root, part, names)) for part in recipe.overlays(upstream.name, device.name)]
+    collisions.check(recipe, upstream.name, device.name, tree, parts)
+    copied = {path: file for _, files in parts for path, file in files.items()}
     for folder in _outside(upstream, copied):
         if beside := next((path for path in tree if path.startswith(f"{folder}/")), None):
             what = f"{upstream.name}: the overlay goes into {folder}, where upstream's {beside} is not checked out"
@@ -120,13 +115,7 @@ def _plan_upstream(
 def _outside(upstream: Upstream, paths: Iterable[TreePath]) -> list[TreePath]:
     """The folders of ``paths`` that the upstream's sparse folders leave out."""
     folders = {path.rpartition("/")[0] for path in paths if not store.in_cone(path, upstream.sparse)}
-    return [TreePath(folder) for folder in sorted(folders) if _above(folder).isdisjoint(folders)]
-
-
-def _above(path: str) -> set[str]:
-    """The folders a path lies in."""
-    parts = path.split("/")
-    return {"/".join(parts[:depth]) for depth in range(1, len(parts))}
+    return [TreePath(folder) for folder in sorted(folders) if collisions.above(folder).isdisjoint(folders)]
 
 
 def context(
