@@ -167,6 +167,17 @@ def status(**options: Any) -> int:
 
 
 @cli.command()
+@click.argument("workspace_path", metavar="WORKSPACE", type=folder)
+@click.option("--apply", is_flag=True, help="Bring the edits back into the workspace that is there now.")
+@click.option("--from", "source", metavar="FOLDER", type=folder, help="Where they are (default: the last set aside).")
+def stash(**options: Any) -> int:
+    """Set an edited workspace aside, all of it, to prepare another in its place; with --apply bring its edits back."""
+    from kit.commands import stash as command
+
+    return command.run(**options)
+
+
+@cli.command()
 @click.argument("workspace", required=False, type=folder)
 @click.option("--local", is_flag=True, help="Only what was edited since the workspace was made.")
 @click.option("--stat", is_flag=True, help="A summary by file.")

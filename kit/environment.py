@@ -16,7 +16,7 @@ import sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from kit import output
+from kit import output, whole
 from kit.cache import cache_dir
 from kit.devices import Device, present
 from kit.errors import KitError
@@ -106,7 +106,7 @@ def ensure(recipe: Recipe, device: Device, workspace: Path, python: str = "") ->
             uv("pip", "install", *target, *extra)
         trees = [workspace / upstream.name for upstream in recipe.upstream]
         uv("pip", "install", *target, "--no-deps", *[part for tree in trees for part in ("--editable", tree)])
-        (place / STAMP).write_text(json.dumps({**asdict(made), "path": str(place)}, indent=2), encoding="utf-8")
+        whole.write(place / STAMP, json.dumps({**asdict(made), "path": str(place)}, indent=2).encode())
     return made
 
 
@@ -148,7 +148,7 @@ def write_lock(recipe: Recipe, workspace: Path) -> None:
     text = re.sub(r"(?m)^-e .*\n", "", resolved)
     head = f"# Resolved by `kit env {recipe.name} --lock` from the recipe's pins and its upstreams' own requirements.\n"
     size = re.search(r"(?m)^# installed: .*\n", target.read_text("utf-8")) if target.exists() else None
-    target.write_text(head + (size[0] if size else "") + text, encoding="utf-8")
+    whole.write(target, (head + (size[0] if size else "") + text).encode())
 
 
 def find_python(version: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit import environment
+from kit import environment, whole
 from kit.errors import KitError
 from kit.patchfile import blob_id
 from kit.paths import TreePath
@@ -114,11 +114,11 @@ def patch(todo: list[Change], record: Path) -> None:
     for change in todo:
         before = None if change.before is None else blob_id(change.before)
         known[str(change.path)] = {"before": before, "after": blob_id(change.after)}
-    _replace(record, json.dumps(known, indent=2).encode() + b"\n")  # first: what a kill leaves can be put back
+    whole.write(record, json.dumps(known, indent=2).encode() + b"\n")  # first: what a kill leaves can be put back
     for change in todo:
         if change.before is not None:
-            _replace(change.backup, change.before)
-        _replace(change.path, change.after)
+            whole.write(change.backup, change.before)
+        whole.write(change.path, change.after)
 
 
 def restore(record: Path) -> list[Path]:
@@ -138,7 +138,7 @@ def restore(record: Path) -> list[Path]:
         backs[path] = content
     for path, content in backs.items():
         if content is not None:
-            _replace(path, content)
+            whole.write(path, content)
         elif known[str(path)]["before"] is None:
             path.unlink(missing_ok=True)
         path.with_name(f"{path.name}.kit-backup").unlink(missing_ok=True)
@@ -150,11 +150,3 @@ def read(record: Path) -> dict[str, Mapping[str, str | None]]:
     """What ``record`` says was patched: by path, the blob ids before and after."""
     known: dict[str, Mapping[str, str | None]] = json.loads(record.read_bytes()) if record.is_file() else {}
     return known
-
-
-def _replace(path: Path, content: bytes) -> None:
-    staged = path.with_name(f".{path.name}.kit-new")
-    staged.write_bytes(content)
-    if path.exists():
-        staged.chmod(path.stat().st_mode & 0o777)
-    staged.replace(path)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kit import whole
 from kit.errors import KitError
 from kit.paths import TreePath
 
@@ -56,7 +57,7 @@ class Lock:
 def write(lock: Lock, folder: Path) -> None:
     body = asdict(lock)
     text = json.dumps({**body, "sha256": _digest(body)}, indent=2) + "\n"
-    (folder / NAME).write_text(text, encoding="utf-8")
+    whole.write(folder / NAME, text.encode())
 
 
 def read(folder: Path) -> Lock:

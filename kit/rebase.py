@@ -6,29 +6,25 @@ file at the pin, the file with the fix at the pin, and the file at the new commi
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import dataclasses
-import hashlib
 import json
-import os
 import re
-import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from kit import git, series, store, workspace
-from kit.cache import cache_dir
+from kit import collisions, edits, git, series, store, underway, workspace
 from kit.devices import Device
 from kit.errors import KitError
 from kit.fixes import Outcome
 from kit.paths import TreePath
 from kit.recipe import FixStep, Recipe, Upstream, parse
-from kit.schema import load_toml
+from kit.schema import load_toml, tomllib
 from kit.series import Step
+from kit.underway import State
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,7 @@ def run_series(
     """The codemods (and the patches written by hand) on an upstream at its pin. Raises KitError."""
     patches = series.hand_written(recipe, upstream.name)
     entry = store.ensure(upstream, recipe.path.parent, offline)
+    collisions.check(recipe, upstream.name, device.name, entry.tree())
     content = entry.files(recipe.sources(upstream.name, device.name))
     return series.apply(recipe, upstream.name, device, content, patches, without, generating=True)
 
@@ -81,7 +78,7 @@ def moved(old: Recipe, new: Recipe, name: str, offline: bool) -> list[Moved]:
         if len(places) > 1:
             said = " and ".join(map(str, sorted(places)))
             why |= {path: f"{path}:1: {said} places, by file: give each file a step of its own" for path in fix.files}
-        counted = fix if why else dataclasses.replace(fix, count=max(places, default=fix.count))
+        counted = fix if len(places) > 1 else dataclasses.replace(fix, count=max(places, default=fix.count))
         result.append(Moved(counted, "conflict" if why else "taken" if taken else "kept", why))
     return result
 
@@ -97,9 +94,12 @@ def rewritten(
     version: str,
     dropped: Collection[str],
     counts: Mapping[str, int] = MappingProxyType({}),
+    files: Mapping[str, Sequence[TreePath]] = MappingProxyType({}),
+    heirs: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """The recipe's text with another pin, without the fixes in ``dropped``, and with the ``counts`` of others, by id;
-    all else stays, comments too."""
+    """The recipe's text with another pin, without the fixes in ``dropped``, and with the ``counts`` and ``files`` of
+    others, by id. What names a fix that has an heir names that, a red without one goes; all else stays, comments too.
+    """
     source, _ = load_toml(recipe.path)
     lines = source.text.splitlines(keepends=True)
     number = recipe.upstream.index(upstream)
@@ -108,17 +108,37 @@ def rewritten(
             place = source.line(("upstream", number, key)) - 1
             lines[place] = lines[place].replace(f'"{old}"', f'"{new}"')
     for index, fix in enumerate(recipe.fix):
+        head, place, id, listed = (
+            source.line(("fix", index, *key)) - 1 for key in ((), ("count",), ("id",), ("files",))
+        )
+        if (left := files.get(fix.id)) is not None:
+            end = next(end for end in range(listed + 1, len(lines) + 1) if _is_toml("".join(lines[listed:end])))
+            lines[listed:end] = [f"files = {json.dumps(list(left))}\n", *[""] * (end - listed - 1)]
         if (count := counts.get(fix.id, fix.count)) != fix.count:
-            head, place, id = (source.line(("fix", index, *key)) - 1 for key in ((), ("count",), ("id",)))
             if place > head:
                 lines[place] = lines[place].replace(str(fix.count), str(count), 1)
             else:
                 lines[id] += f"count = {count}\n"
     reds = recipe.smoke.red if recipe.smoke else ()
     gone = [table(lines, "fix", index) for index, fix in enumerate(recipe.fix) if fix.id in dropped]
-    gone += [table(lines, "smoke.red", index) for index, red in enumerate(reds) if red.fix in dropped]
+    gone += [
+        table(lines, "smoke.red", index)
+        for index, red in enumerate(reds)
+        if red.fix in dropped and red.fix not in heirs
+    ]
     taken_out = {number for table in gone for number in table}
-    return "".join(line for number, line in enumerate(lines) if number not in taken_out)
+    named = re.compile(rf'(\s*(?:fix|extra)\s*=\s*)"({"|".join(map(re.escape, heirs))})"')
+    return "".join(
+        named.sub(lambda found: f'{found[1]}"{heirs[found[2]]}"', line) if heirs and named.match(line) else line
+        for number, line in enumerate(lines)
+        if number not in taken_out
+    )
+
+
+def _is_toml(text: str) -> bool:
+    with contextlib.suppress(tomllib.TOMLDecodeError):
+        return bool(tomllib.loads(text))
+    return False
 
 
 def table(lines: Sequence[str], kind: str, index: int) -> range:
@@ -133,97 +153,44 @@ def table(lines: Sequence[str], kind: str, index: int) -> range:
     return range(start, stop)
 
 
-def write(recipe: Recipe, text: str, patches: Mapping[str, Mapping[str, bytes]]) -> None:
-    """Write a recipe's text and its patches, by upstream and name; the patches that are not among them go. What was
-    there before comes back where the result is no recipe: then KitError is raised."""
-    folder = recipe.root / "patches" / recipe.name
-    kept = _read(recipe)
+def files(recipe: Recipe, text: str, patches: Mapping[str, Mapping[str, bytes]]) -> dict[str, bytes]:
+    """A recipe's patches, by upstream and name, and its text: by path below its root, the recipe last."""
+    made = {
+        _below(recipe, recipe.root / "patches" / recipe.name / upstream / name): content
+        for upstream, wanted in patches.items()
+        for name, content in wanted.items()
+    }
+    return {**made, _below(recipe, recipe.path): text.encode()}
+
+
+def present(recipe: Recipe) -> dict[str, bytes]:
+    """The recipe and its patches as they are, by path below its root, the recipe last."""
+    paths = [*sorted((recipe.root / "patches" / recipe.name).rglob("*.patch")), recipe.path]
+    return {_below(recipe, path): path.read_bytes() for path in paths}
+
+
+def _below(recipe: Recipe, path: Path) -> str:
+    return path.relative_to(recipe.root).as_posix()
+
+
+def write(recipe: Recipe, wanted: Mapping[str, bytes]) -> None:
+    """Write a recipe's text and its patches (see :func:`files`); the patches that are not among them go. What was there
+    before comes back where the result is no recipe: then KitError is raised."""
+    before = present(recipe)
     try:
-        for upstream, wanted in patches.items():
-            place = folder / upstream
-            for path in place.glob("*.patch"):
-                path.unlink()
-            for name, content in wanted.items():
-                place.mkdir(parents=True, exist_ok=True)
-                (place / name).write_bytes(content)
-        recipe.path.write_text(text, encoding="utf-8")
+        underway.put(recipe.root, wanted, before)
         parse(recipe.path)
     except BaseException:
-        _restore(recipe, kept)
+        underway.put(recipe.root, before, wanted)
         raise
-
-
-def _read(recipe: Recipe) -> dict[str, bytes]:
-    """The recipe and its patches, by path below its root."""
-    paths = [recipe.path, *(recipe.root / "patches" / recipe.name).rglob("*.patch")]
-    return {path.relative_to(recipe.root).as_posix(): path.read_bytes() for path in paths}
-
-
-def _restore(recipe: Recipe, kept: Mapping[str, bytes]) -> None:
-    for path in (recipe.root / "patches" / recipe.name).rglob("*.patch"):
-        path.unlink()
-    for name, content in kept.items():
-        (recipe.root / name).parent.mkdir(parents=True, exist_ok=True)
-        (recipe.root / name).write_bytes(content)
-
-
-@dataclass(frozen=True)
-class State:
-    """A rebase that was begun, in the cache: what it takes to go on, or back. ``tree`` is the folder with the conflicts
-    ("": none), ``conflicts`` the fixes and ``files`` the paths in it, ``kept`` what was there before, by path."""
-
-    upstream: str
-    pin: str
-    tree: str
-    conflicts: list[str]
-    files: list[str]
-    kept: dict[str, str]
-
-
-def begin(recipe: Recipe, upstream: str, pin: str, tree: str, conflicts: list[str], files: list[str]) -> None:
-    kept = {name: base64.b64encode(content).decode() for name, content in _read(recipe).items()}
-    place = _state(recipe.path)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    state = State(upstream, pin, tree, conflicts, files, kept)
-    place.write_text(json.dumps(dataclasses.asdict(state)), encoding="utf-8")
-
-
-def begun(path: Path) -> State | None:
-    """The rebase of the recipe at ``path`` that is under way."""
-    place = _state(path)
-    return State(**json.loads(place.read_text(encoding="utf-8"))) if place.is_file() else None
-
-
-def end(path: Path, state: State) -> None:
-    """Forget a rebase, and remove its folder of conflicts."""
-    if state.tree:
-        tree = Path(state.tree)
-        shutil.rmtree(tree, ignore_errors=True)
-        with contextlib.suppress(OSError):  # something of the user's is beside it
-            tree.parent.rmdir()
-    _state(path).unlink()
-
-
-def abort(recipe: Recipe, state: State) -> None:
-    """Put recipe and patches back as they were."""
-    _restore(recipe, {name: base64.b64decode(content) for name, content in state.kept.items()})
-    end(recipe.path, state)
-
-
-def _state(path: Path) -> Path:
-    return cache_dir() / "rebase" / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.json"
 
 
 def leave_conflicts(
     old: Recipe, new: Recipe, name: str, conflicts: Sequence[Moved], place: Path, offline: bool
-) -> list[str]:
+) -> tuple[str, dict[str, str]]:
     """Make a repository at ``place``: the new pin, a commit for each fix that applies, and on the branch `rebase` the
-    conflicts as git leaves those of a merge: markers in the files, and base, ours and theirs in the index.
-
-    Returns the paths in conflict. Raises KitError where ``place`` is taken.
-    """
-    if place.exists():
-        raise KitError(f"{place} is in the way", f"remove it, or: kit rebase {old.name} --abort")
+    conflicts as git leaves those of a merge: markers in the files, and base, ours and theirs in the index. Returns the
+    commit, and the digests of the files in conflict as they are left, by path."""
     ids = [each.fix.id for each in conflicts]
     device = next(
         new.device(device) for device in new.devices if any(step.id in ids for _, step in new.series(name, device))
@@ -239,10 +206,17 @@ def leave_conflicts(
     pinned = upstream_of(old, name)
     _, base = run_series(old, pinned, device, offline, ids)
     _, ours = run_series(old, pinned, device, offline)
+    lost = losses(conflicts)
+    for path, fixes in lost.items():
+        _merge(place, path, (base[path], ours[path], theirs[path]), modes[path], ", ".join(fixes))
+    left = {str(path): underway.digest((place / path).read_bytes()) for path in lost}
+    return git.text("rev-parse", "HEAD", at=place), left
+
+
+def losses(conflicts: Sequence[Moved]) -> dict[TreePath, list[str]]:
+    """The fixes that each file loses to a conflict: that file alone."""
     paths = sorted({path for each in conflicts for path in each.why})
-    for path in paths:
-        _merge(place, path, (base[path], ours[path], theirs[path]), modes[path], ", ".join(ids))
-    return [str(path) for path in paths]
+    return {path: [each.fix.id for each in conflicts if path in each.why] for path in paths}
 
 
 def _merge(place: Path, path: str, sides: tuple[bytes, bytes, bytes], mode: int, ids: str) -> None:
@@ -262,16 +236,35 @@ def _merge(place: Path, path: str, sides: tuple[bytes, bytes, bytes], mode: int,
 
 
 def resolved(state: State) -> dict[TreePath, tuple[bytes, bytes]]:
-    """The files of a rebase's conflicts, as (the new pin with the fixes that apply, what they were made into); without
-    those that nothing was done to. Raises KitError where conflict markers are left."""
-    changes = {}
-    for path in state.files:
-        content = (Path(state.tree) / path).read_bytes()
+    """All that was changed in the folder of conflicts, committed or not, as (the new pin with the fixes that apply,
+    what it was made into). Raises KitError where conflict markers are left, and for what cannot become a patch: a file
+    that is new or gone."""
+    place = Path(state.tree)
+    again = "then the same command again"
+    for path in state.lost:
+        content = (place / path).read_bytes() if (place / path).is_file() else b""
         for number, line in enumerate(content.splitlines(), 1):
             if line.startswith((b"<<<<<<< ", b"||||||| ", b">>>>>>> ")):
-                hint = "resolve it, then the same command again"
-                raise KitError(f"{Path(state.tree) / path}:{number}: a conflict marker is left", hint)
-        before = git.run("cat-file", "blob", f"HEAD:{path}", at=Path(state.tree))
-        if before != content:
-            changes[TreePath(path)] = (before, content)
+                raise KitError(f"{place / path}:{number}: a conflict marker is left", f"resolve it, {again}")
+    changes = {}
+    with tempfile.TemporaryDirectory() as folder:  # an index of our own: git looks at every file
+        index = Path(folder) / "index"
+        git.run("read-tree", state.base, at=place, index=index)
+        git.run("update-index", "-q", "--really-refresh", at=place, index=index, statuses=(0, 1))
+        listing = git.run("diff-files", "--name-status", "--no-renames", "-z", at=place, index=index).split(b"\0")
+        new = [
+            path for kind, path in edits.of(place, state.base) if kind in ("untracked", "added") and path[:5] != ".git/"
+        ]
+    cone = git.text("sparse-checkout", "list", at=place, statuses=(0, 128)).splitlines()
+    for kind, raw in zip(listing[::2], listing[1::2], strict=False):
+        path = raw.decode("utf-8", "surrogateescape")
+        if kind == b"D" and not store.in_cone(path, cone):
+            continue
+        before = git.run("cat-file", "blob", f"{state.base}:{path}", at=place)
+        if kind != b"M" or (place / path).read_bytes() == before:
+            what = "is gone" if kind == b"D" else "has another mode"
+            raise KitError(f"{place / path}: {what}, which no patch can say", f"bring it back, {again}")
+        changes[TreePath(path)] = (before, (place / path).read_bytes())
+    for path in new:
+        raise KitError(f"{place / path}: a new file belongs into an overlay", f"move it there, {again}")
     return changes

@@ -71,7 +71,7 @@ def patch_name(number: int, step: FixStep, device: str = "") -> str:
 def load_patches(recipe: Recipe, upstream: str) -> dict[str, bytes]:
     """The committed patches of one upstream, by file name. Raises KitError for one that no fix of the recipe has."""
     folder = recipe.root / "patches" / recipe.name / upstream
-    found = {path.name: path.read_bytes() for path in sorted(folder.glob("*")) if path.is_file()}
+    found = {path.name: path.read_bytes() for path in sorted(folder.glob("[!.]*")) if path.is_file()}
     expected = {
         patch_name(number, step, device)
         for device in ("", *recipe.devices)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit import devices, git, patchfile, recipe, workspace
+from kit import devices, edits, git, patchfile, recipe
 from kit.errors import KitError
 from kit.fixes import Outcome
 from kit.fixes._ast import parse
@@ -57,10 +57,10 @@ def tree(place: Path, locked: Lock) -> Iterator[Check]:
     if locked.recipe_sha256 != (now := hashlib.sha256(recipe.load(locked.recipe).path.read_bytes()).hexdigest()):
         detail = f"prepare the workspace again to have it (was {locked.recipe_sha256[:12]}, is {now[:12]})"
         yield Check("tree", f"recipe {locked.recipe} has changed since", None, detail)
-    edits = list(workspace.edits(place))
-    changes = [str(edit) for edit in edits if not edit.beside]
+    found = list(edits.edits(place))
+    changes = [str(edit) for edit in found if not edit.beside]
     yield Check("tree", "nothing kit or upstream wrote was edited", not changes, "; ".join(changes))
-    if beside := [str(edit) for edit in edits if edit.beside]:
+    if beside := [str(edit) for edit in found if edit.beside]:
         yield Check("tree", "files beside them, not kit's", None, "; ".join(beside))
 
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import fcntl
 import hashlib
+import itertools
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,15 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit import __version__, git, lock, overlay, patchfile, series, store
+from kit import __version__, collisions, git, lock, output, overlay, patchfile, series, store
 from kit.cache import cache_dir
 from kit.devices import Device
+from kit.edits import IGNORED_JUNK, edits, first
 from kit.errors import KitError
 from kit.options import Scalar
 from kit.paths import TreePath
 from kit.recipe import Cluster, Recipe, Upstream, shipped_root
-
-IGNORED_JUNK = ("__pycache__/", ".egg-info/", ".pytest_cache/", ".ruff_cache/", ".mypy_cache/")
+from kit.stash import free_name
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ def _plan_upstream(
 ) -> UpstreamPlan:
     entry = store.ensure(upstream, recipe.path.parent, offline)
     tree = entry.tree()
+    collisions.check(recipe, upstream.name, device.name, tree)  # before a fix is tried on what is another file
     targets = {path for path in recipe.sources(upstream.name, device.name) if path in tree}
     for path in targets:
         if tree[path][0] not in ("100644", "100755"):
@@ -98,15 +102,9 @@ def _plan_upstream(
     steps, _ = series.apply(recipe, upstream.name, device, entry.files(targets), patches, without)
     for step in steps:
         step.check(f"leave it out with --without {step.fix.id}, or mend the fix")
-    copied: dict[TreePath, overlay.File] = {}
-    folders = {folder for path in tree for folder in _above(path)}
-    for part in recipe.overlays(upstream.name, device.name):
-        for path, file in overlay.render(recipe.root, part, names).items():
-            taken = (path in tree and path not in part.replace) or path in folders
-            if taken or path in copied or not _above(path).isdisjoint(tree):
-                hint = f"rename it, or list it under `replace` of the overlay in {recipe.path}"
-                raise KitError(f"overlay {part.source}: {path} is already in {upstream.name}", hint)
-            copied[path] = file
+    parts = [(part, overlay.render(recipe.root, part, names)) for part in recipe.overlays(upstream.name, device.name)]
+    collisions.check(recipe, upstream.name, device.name, tree, parts)
+    copied = {path: file for _, files in parts for path, file in files.items()}
     for folder in _outside(upstream, copied):
         if beside := next((path for path in tree if path.startswith(f"{folder}/")), None):
             what = f"{upstream.name}: the overlay goes into {folder}, where upstream's {beside} is not checked out"
@@ -120,13 +118,7 @@ def _plan_upstream(
 def _outside(upstream: Upstream, paths: Iterable[TreePath]) -> list[TreePath]:
     """The folders of ``paths`` that the upstream's sparse folders leave out."""
     folders = {path.rpartition("/")[0] for path in paths if not store.in_cone(path, upstream.sparse)}
-    return [TreePath(folder) for folder in sorted(folders) if _above(folder).isdisjoint(folders)]
-
-
-def _above(path: str) -> set[str]:
-    """The folders a path lies in."""
-    parts = path.split("/")
-    return {"/".join(parts[:depth]) for depth in range(1, len(parts))}
+    return [TreePath(folder) for folder in sorted(folders) if collisions.above(folder).isdisjoint(folders)]
 
 
 def context(
@@ -175,34 +167,29 @@ def prepare(
     """Make the workspace of ``plan`` at ``destination``.
 
     Returns its lock, where an edited tree was set aside with ``force`` (else None), and whether anything was done: a
-    workspace that is already what the plan makes is left alone. Raises KitError, leaving the destination as it was,
-    where it is not a workspace, or one with local edits and ``force`` is not set; with ``check`` also what the
+    workspace that is whole, unedited and what the plan makes is left alone. Raises KitError, leaving the destination as
+    it was, where it is not a workspace, or one with local edits and ``force`` is not set; with ``check`` also what the
     recipe's check of settings and data says.
     """
-    from filelock import FileLock
-
     destination = _absolute(destination)
-    _check_destination(destination)
-    locks = cache_dir() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / hashlib.sha256(os.fsencode(destination)).hexdigest()[:16]):
+    _check_place(destination)
+    with locked(destination):
         staging, retired = (destination.with_name(f".{destination.name}.kit-{kind}") for kind in ("new", "old"))
         _clear_leftovers(destination, staging, retired)
         found, edited = _found(destination, force)
+        if edited and not force:
+            raise _has_edits(destination)
         try:
             made = _stage(plan, staging)
             if check:
                 _check_settings(plan, staging, destination)
-            if found and _same(found, made):
+            if found and not edited and _same(found, made):
                 return found, None, False
-            if edited and not force:
-                raise _has_edits(destination)
-            backup = _free_name(destination) if edited else None
+            backup = free_name(destination) if edited else None
             _swap(staging, destination, backup or retired)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        shutil.rmtree(retired, ignore_errors=True)
+        _remove(retired)
     return made, backup, True
 
 
@@ -210,8 +197,8 @@ def free(destination: Path, force: bool = False) -> None:
     """Raises KitError where no workspace can be made at ``destination``, whatever its recipe: it is something else, or
     one with local edits and ``force`` is not set."""
     destination = _absolute(destination)
-    _, edited = _found(destination, force)
-    if edited and not force:
+    _check_place(destination)
+    if not force and _found(destination, force)[1]:
         raise _has_edits(destination)
 
 
@@ -241,8 +228,32 @@ def _absolute(destination: Path) -> Path:
 
 
 def _has_edits(destination: Path) -> KitError:
-    hint = f"keep them with `kit diff --local {destination} > edits.patch`, or set them aside with --force"
-    return KitError(f"{destination} has local edits: {_first_edits(destination)}", hint)
+    hint = f"keep them with `kit stash {shlex.quote(str(destination))}`, or set them aside with --force"
+    return KitError(f"{destination} has local edits: {first(destination)}", hint)
+
+
+@contextlib.contextmanager
+def locked(destination: Path) -> Iterator[None]:
+    """One at a time at ``destination``, whatever their caches: a lock beside it, which goes with the last."""
+    place = destination.with_name(f".{destination.name}.kit-lock")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        handle = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            break
+        os.close(handle)  # the one before us has removed it
+    try:
+        yield
+    finally:
+        place.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _check_place(destination: Path) -> None:
+    _check_destination(destination)
+    if destination.exists() and Path.cwd().is_relative_to(destination.resolve()):
+        raise KitError(f"you stand in {destination}, which would be replaced", f"run it from {destination.parent}")
 
 
 def _check_destination(destination: Path) -> None:
@@ -265,6 +276,11 @@ def _found(destination: Path, force: bool) -> tuple[lock.Lock | None, bool]:
         if not force:
             raise
         return None, True
+
+
+def is_edited(workspace: Path) -> bool:
+    """Whether a workspace has local edits, or a lock that cannot be read."""
+    return _found(workspace, force=True)[1]
 
 
 def _same(found: lock.Lock, made: lock.Lock) -> bool:
@@ -408,68 +424,17 @@ def _clear_leftovers(destination: Path, staging: Path, retired: Path) -> None:
     """What a killed run left: bring back a tree that was set aside and never replaced, drop the rest."""
     if retired.exists() and not destination.exists():
         retired.rename(destination)
-    shutil.rmtree(retired, ignore_errors=True)
-    shutil.rmtree(staging, ignore_errors=True)
+    _remove(retired)
+    _remove(staging)
 
 
-def _free_name(destination: Path) -> Path:
-    number = 1
-    while (free := destination.with_name(f"{destination.name}.kit-backup-{number}")).exists():
-        number += 1
-    return free
-
-
-@dataclass(frozen=True)
-class Edit:
-    """A difference between a workspace and its lock: `modified`, `untracked`, `deleted`, `committed`, `missing`, …"""
-
-    upstream: str
-    kind: str
-    path: str
-
-    @property
-    def beside(self) -> bool:
-        """Whether it is a file of the user's own, beside what kit and upstream wrote."""
-        return self.kind in ("untracked", "ignored")
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.upstream + '/' if self.upstream else ''}{self.path}"
-
-
-def edits(workspace: Path) -> Iterator[Edit]:
-    """What the user changed since the workspace was made: files, commits, and anything beside the upstreams."""
-    locked = lock.read(workspace)
-    for path in sorted(workspace.iterdir()):
-        if path.name != lock.NAME and path.name not in locked.upstreams:
-            yield Edit("", "untracked", path.name)
-    for name, upstream in locked.upstreams.items():
-        place = workspace / name
-        if not (place / ".git").exists():
-            yield Edit(name, "missing", ".")
-            continue
-        try:
-            head = git.text("rev-parse", "HEAD", at=place)
-            kept = ("--no-merged", upstream.commit, "refs/heads", "refs/tags", "refs/stash")
-            names = git.text("for-each-ref", "--format=%(refname:short)", *kept, at=place).splitlines()
-        except git.GitError:
-            yield Edit(name, "unreadable", ".")
-            continue
-        if head != upstream.commit:
-            yield Edit(name, "committed", head[:12])
-        yield from (Edit(name, "committed", ref) for ref in names if ref != "kit")
-        arguments = ("status", "--porcelain=v1", "-z", "--no-renames", "--ignored=matching", "--untracked-files=normal")
-        for line in filter(None, git.run(*arguments, at=place).decode("utf-8", "surrogateescape").split("\0")):
-            kind, changed = line[:2], line[3:]
-            if kind not in ("!!", "??") or not any(mark in f"/{changed}/" for mark in IGNORED_JUNK):
-                yield Edit(name, _KINDS.get(kind.strip()[:1], "modified"), changed)
-
-
-_KINDS = {"M": "modified", "?": "untracked", "!": "ignored", "D": "deleted", "A": "added"}
-
-
-def _first_edits(workspace: Path) -> str:
-    found = [str(edit) for edit in edits(workspace)]
-    return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+def _remove(folder: Path) -> None:
+    """Remove a folder of kit's; where it holds what this user may not remove, move it out of the way and say so."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        left = next(left for n in itertools.count(1) if not (left := folder.with_name(f"{folder.name}-{n}")).exists())
+        folder.rename(left)
+        output.note(f"{left} holds files of another user: sudo rm -r {shlex.quote(str(left))}")
 
 
 def find(start: Path) -> list[Path]:

@@ -115,18 +115,21 @@ def prepare(kit: Kit, path: Path) -> Done:
     return kit("prepare", path, "--device", "cpu", "made")
 
 
+ALREADY = "is already in up\n  rename it, or list it under `replace` of the overlay\n"
+
+
 @pytest.mark.parametrize(
-    ("files", "clash"),
+    ("files", "said"),
     [
-        ({"train.py": "x\n"}, "examples/train.py"),
-        ({"train.py.j2": "x\n"}, "examples/train.py"),
-        ({"train.py/inner": "x\n"}, "examples/train.py/inner"),
-        ({"link/inner": "x\n"}, "examples/link/inner"),
-        ({"folder": "x\n"}, "examples/folder"),
+        ({"train.py": "x\n"}, f"examples/train.py {ALREADY}"),
+        ({"train.py.j2": "x\n"}, f"examples/train.py {ALREADY}"),
+        ({"train.py/inner": "x\n"}, "examples/train.py/inner cannot be beside examples/train.py of up\n"),
+        ({"link/inner": "x\n"}, "examples/link/inner cannot be beside examples/link of up\n"),
+        ({"folder": "x\n"}, "examples/folder cannot be beside examples/folder/b of up\n"),
     ],
     ids=["file", "rendered", "below-a-file", "through-a-link", "over-a-folder"],
 )
-def test_collision(root: Root, kit: Kit, files: dict[str, str], clash: str) -> None:
+def test_collision(root: Root, kit: Kit, files: dict[str, str], said: str) -> None:
     write(root.upstream, {"examples/folder/b": "b\n"})
     (root.upstream / "examples/link").symlink_to("/tmp")
     git("add", "-A", at=root.upstream)
@@ -135,11 +138,7 @@ def test_collision(root: Root, kit: Kit, files: dict[str, str], clash: str) -> N
     root.overlay(files)
     path = root.recipe()
     done = prepare(kit, path)
-    assert (done.status, done.err) == (
-        1,
-        f"kit: error: overlay tiny: {clash} is already in up\n"
-        f"  rename it, or list it under `replace` of the overlay in {path}\n",
-    )
+    assert done.status == 1 and done.err.startswith(f"kit: error: {path}:19: overlay tiny: {said}")
     assert not Path("made").exists()
 
 
@@ -154,11 +153,32 @@ def test_replace(root: Root, kit: Kit) -> None:
     assert Path("made/up/examples/train.py").read_text() == "replaced = True\n"
 
 
-def test_two_overlays_one_path(root: Root, kit: Kit) -> None:
-    root.overlay({"helper.py": "x\n"}, "second")
+def test_a_replaced_file_that_a_fix_changes(root: Root, kit: Kit) -> None:
+    root.overlay({"train.py": "replaced = True\n"})
+    path = root.recipe(overlay=[{"source": "tiny", "into": "examples", "replace": ["examples/train.py"]}])
+    assert prepare(kit, path).err == (
+        f"kit: error: {path}:19: overlay tiny: "
+        "examples/train.py is changed by fix progress-print, which it would undo\n"
+        "  take it out of `replace`, or the file out of the fix\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "said"),
+    [
+        ("helper.py", "helper.py", "examples/helper.py is already in overlay tiny"),
+        ("a", "a/b", "examples/a/b cannot be beside examples/a of overlay tiny"),
+        ("a/b", "a", "examples/a cannot be beside examples/a/b of overlay tiny"),
+    ],
+)
+def test_two_overlays(root: Root, kit: Kit, one: str, two: str, said: str) -> None:
+    root.overlay({one: "x\n"})
+    root.overlay({two: "x\n"}, "second")
     parts = [{"source": "tiny", "into": "examples"}, {"source": "second", "into": "examples"}]
-    done = prepare(kit, root.recipe(overlay=parts))
-    assert done.status == 1 and "overlay second: examples/helper.py" in done.err
+    path = root.recipe(overlay=parts)
+    done = prepare(kit, path)
+    assert done.status == 1 and f"{path}:23: overlay second: {said}\n  give one of them another path\n" in done.err
+    assert not Path("made").exists()
 
 
 def test_the_shipped_overlays_have_no_stray_files() -> None:

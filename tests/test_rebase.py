@@ -197,13 +197,13 @@ def test_resolved_by_hand(root: Root, kit: Kit, path: Path) -> None:
     (tree / "examples/train.py").write_text(wanted)
     done = kit("rebase", path, "--continue")
     assert (
-        done == Done(0, "tiny: 02-progress-print.patch in place of progress-print\n", "") and not tree.parent.exists()
+        done == Done(0, "tiny: examples/train.py: 02-progress-print.patch in place of progress-print\n", "")
+        and not tree.parent.exists()
     )
     (kept, step) = recipe.parse(path).fix
     assert (kept.id, step.id, step.use) == ("weights-pop", "progress-print", "patch")
-    assert (
-        step.why == f"Merged by hand when the pin moved to {recipe.parse(path).upstream[0].pin[:12]}: progress-print."
-    )
+    pin = recipe.parse(path).upstream[0].pin[:12]
+    assert step.why == f"Print a line after the step-limit break; by hand since the pin moved to {pin}."
     assert "# upstream pops from an empty list\n" in path.read_text()
     assert kit("refresh", "--check", path).status == 0
     assert kit("prepare", path, "--device", "cpu").status == 0
@@ -213,7 +213,9 @@ def test_resolved_by_hand(root: Root, kit: Kit, path: Path) -> None:
 def test_nothing_is_needed_any_more(root: Root, kit: Kit, path: Path) -> None:
     tree = conflicted(root, kit, path)
     (tree / "examples/train.py").write_text(guarded(REWRITTEN))
-    assert kit("rebase", path, "--continue") == Done(0, "tiny: progress-print dropped: nothing was left to patch\n", "")
+    assert kit("rebase", path, "--continue") == Done(
+        0, "tiny: examples/train.py: progress-print dropped, nothing was left to patch\n", ""
+    )
     assert [step.id for step in recipe.parse(path).fix] == ["weights-pop"]
     assert kit("refresh", "--check", path).status == 0
 
@@ -244,7 +246,10 @@ def test_a_hand_written_patch_moves_or_is_merged(root: Root, kit: Kit, path: Pat
     assert "  examples/train.py merged as text without a conflict: see whether that is right\n" in done.out
     assert done.status == 1 and "01-progress-print.patch was made from another version of this file" in done.out
     assert git("status", "--porcelain", at=Path("tiny-rebase/up")) == "UU examples/train.py"
-    assert kit("rebase", path, "--continue").out == "tiny: 01-progress-print.patch in place of progress-print\n"
+    assert (
+        kit("rebase", path, "--continue").out
+        == "tiny: examples/train.py: 01-progress-print.patch in place of progress-print\n"
+    )
     assert kit("prepare", path, "--device", "cpu", "again").status == 0
 
 

@@ -423,6 +423,30 @@ def branch(up: Path) -> None:
     git("checkout", "--quiet", "kit", at=up)
 
 
+def detached(up: Path) -> None:
+    git("checkout", "--quiet", "--detach", at=up)
+    commit_on_top(up)
+    git("checkout", "--quiet", "kit", at=up)
+
+
+def undone(up: Path) -> None:
+    commit_on_top(up)
+    git("reset", "--quiet", "--hard", "HEAD~1", at=up)
+
+
+def left_behind(up: Path) -> None:
+    commit_on_top(up)
+    git("checkout", "--quiet", "--detach", "HEAD~1", at=up)
+
+
+def unwatched(up: Path, how: str, content: str | None = "mine\n") -> None:
+    git("update-index", how, "examples/helper.py", at=up)
+    if content is None:
+        (up / "examples/helper.py").unlink()
+    else:
+        (up / "examples/helper.py").write_text(content)
+
+
 EDITS: dict[str, tuple[Callable[[Path], object], str]] = {
     "modified": (lambda up: write(up, {"examples/train.py": "mine\n"}), "modified up/examples/train.py"),
     "overlay": (lambda up: write(up, {"examples/run.sh": "mine\n"}), "modified up/examples/run.sh"),
@@ -445,33 +469,72 @@ EDITS: dict[str, tuple[Callable[[Path], object], str]] = {
     "repository gone": (lambda up: shutil.rmtree(up / ".git"), "missing up/."),
     "upstream gone": (lambda up: shutil.rmtree(up), "missing up/."),
     "head broken": (lambda up: write(up, {".git/HEAD": "ref: refs/heads/nothing\n"}), "unreadable up/."),
+    "assume unchanged": (lambda up: unwatched(up, "--assume-unchanged"), "modified up/examples/helper.py"),
+    "skip worktree": (lambda up: unwatched(up, "--skip-worktree"), "modified up/examples/helper.py"),
+    "deleted unwatched": (lambda up: unwatched(up, "--assume-unchanged", None), "deleted up/examples/helper.py"),
+    "deleted skipped": (lambda up: unwatched(up, "--skip-worktree", None), "deleted up/examples/helper.py"),
+    "index gone": (lambda up: (up / ".git/index").unlink(), "deleted up/README.md"),
+    "detached": (detached, "detached up/"),
+    "undone": (undone, "detached up/"),
+    "left behind": (left_behind, "committed up/kit"),
+    "noted": (lambda up: git("notes", "add", "-m", "mine", at=up), "noted up/commits"),
+    "tagged": (lambda up: git("tag", "-a", "-m", "mine", "mine", at=up), "committed up/mine"),
+    "a blob's tag": (lambda up: git("tag", "mine", "HEAD:README.md", at=up), "committed up/mine"),
+    "hook": (lambda up: write(up, {".git/hooks/pre-commit*": "#!/bin/sh\n"}), "untracked up/.git/hooks/pre-commit"),
 }
 
 
+@pytest.mark.parametrize("device", ["npu", "cpu"], ids=["another", "same"])
 @pytest.mark.parametrize("kind", EDITS)
-def test_edits_are_kept(root: Root, made: Path, kit: Kit, kind: str) -> None:
+def test_edits_are_kept(root: Root, made: Path, kit: Kit, kind: str, device: str) -> None:
     change, said = EDITS[kind]
     change(made / "up")
     before = snapshot(made)
     status = kit("status", "made")
     assert status.status == 0 and said in status.out
-    done = prepare(root, kit, device="npu")
+    done = prepare(root, kit, device=device)
     assert done.status == 1 and done.err.startswith(f"kit: error: {made.absolute()} has local edits: {said}")
-    assert done.err.endswith(
-        f"  keep them with `kit diff --local {made.absolute()} > edits.patch`, or set them aside with --force\n"
-    )
+    assert done.err.endswith(f"  keep them with `kit stash {made.absolute()}`, or set them aside with --force\n")
     assert {name: before[name] for name in snapshot(made) if not name.endswith("/index")} == {
         name: file for name, file in snapshot(made).items() if not name.endswith("/index")
     }
     assert [path.name for path in Path().iterdir()] == ["made"]
 
     kept = contents()
-    done = prepare(root, kit, "--force", device="npu")
+    done = prepare(root, kit, "--force", device=device)
     backup = Path("made.kit-backup-1").absolute()
     assert done.status == 0 and f"the edited tree was set aside: {backup}\n" in done.out
     assert contents(backup) == kept
     assert sorted(path.name for path in Path().iterdir()) == ["made", "made.kit-backup-1"]
     assert kit("verify", "made").status == 0
+
+
+def test_what_is_no_edit(root: Root, made: Path, kit: Kit) -> None:
+    """What git alone does to a repository, and what can be had again, are nothing of the user's."""
+    up = made / "up"
+    support.make_upstream(root.upstream, {"new": "x"})
+    git("fetch", "--quiet", "origin", "main", at=up)
+    git("fetch", "--quiet", "origin", "+refs/heads/*:refs/remotes/origin/*", at=up)
+    git("checkout", "--quiet", "HEAD~1", at=up)
+    git("checkout", "--quiet", "kit", at=up)
+    git("update-index", "--assume-unchanged", "examples/helper.py", at=up)
+    git("gc", "--quiet", at=up)
+    assert kit("status", "made").out.endswith("local edits: none\n")
+    assert "already prepared: made" in prepare(root, kit, "--force").out
+    assert prepare(root, kit, device="npu").status == 0
+
+
+def test_a_sparse_workspace_without_edits(root: Root, kit: Kit) -> None:
+    pin = support.make_upstream(root.upstream, {"z/out": "x"})
+    root.recipe(upstream={"pin": pin, "sparse": ["examples"]})
+    assert prepare(root, kit).status == 0 and "already prepared" in prepare(root, kit).out
+    git("sparse-checkout", "add", "z", at=MADE / "up")
+    assert kit("status", "made").out.endswith("local edits: none\n")
+    write(MADE / "up", {"z/out": "mine"})
+    git("update-index", "--skip-worktree", "z/out", at=MADE / "up")
+    assert "modified up/z/out" in prepare(root, kit).err
+    git("sparse-checkout", "set", "nowhere", at=MADE / "up")
+    assert "deleted up/examples/helper.py" in prepare(root, kit).err
 
 
 @pytest.mark.parametrize("junk", ["examples/__pycache__/x.pyc", "examples/up.egg-info/PKG-INFO", ".pytest_cache/v"])
@@ -483,12 +546,6 @@ def test_junk_is_no_edit(root: Root, made: Path, kit: Kit, junk: str) -> None:
 def test_a_touched_file_is_no_edit(root: Root, made: Path, kit: Kit) -> None:
     (made / "up/examples/train.py").touch()
     assert prepare(root, kit, device="npu").status == 0
-
-
-def test_edits_do_not_mind_preparing_the_same(root: Root, made: Path, kit: Kit) -> None:
-    write(made / "up", {"examples/train.py": "mine\n"})
-    assert "already prepared" in prepare(root, kit).out
-    assert (made / "up/examples/train.py").read_text() == "mine\n"
 
 
 def test_backups_do_not_overwrite_each_other(root: Root, made: Path, kit: Kit) -> None:

@@ -11,7 +11,8 @@ from kit import workspace as workspaces
 
 
 def run(workspace: str | None, local: bool, stat: bool) -> int:
-    style = ["--no-ext-diff", "--no-textconv", *(["--stat"] if stat else [])]
+    style = ["--no-ext-diff", "--no-textconv", "--color=auto", "--src-prefix=a/", "--dst-prefix=b/", "--no-relative"]
+    style += ["--stat"] if stat else ["--binary", "--no-renames", "--diff-algorithm=myers", "--unified=3"]
     for place in workspaces.find(Path(workspace or ".")):
         for name, upstream in lock.read(place).upstreams.items():
             repository = place / name

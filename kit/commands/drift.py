@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kit import drift, history, output, recipe
+from kit import drift, history, output, recipe, whole
 from kit.drift import Found, Segment, Subject, Timeline
 from kit.recipe import Recipe
 
@@ -40,7 +40,7 @@ def run(
     if report:
         from kit import report as page
 
-        Path(report).write_text(page.html({"reports": reports}, "drift.html.j2"), encoding="utf-8")
+        whole.write(Path(report), page.html({"reports": reports}, "drift.html.j2").encode())
         output.note(f"report: {report}")
     verdicts = {fix["verdict"] for each in reports for fix in each["fixes"]}
     return MEND if "mend" in verdicts else REBASE if "rebase" in verdicts else 0

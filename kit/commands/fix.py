@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher, diff_bytes, unified_diff
@@ -13,7 +11,7 @@ from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
-from kit import devices, fixes, output
+from kit import devices, fixes, output, whole
 from kit.errors import KitError
 from kit.fixes import Options, Outcome
 from kit.fixes._ast import parse
@@ -181,7 +179,7 @@ def _one(path: str, chosen: dict[str, Options], write: bool) -> File:
         before = place.read_bytes()
         findings, after = mend(before, path, chosen)
         if write and after != before:
-            _write(place, after)
+            whole.write(place, after)
     except OSError as error:
         return File(path, error=KitError(f"{path}: {error.strerror}", "give access to it, then try again"))
     except RecursionError:
@@ -245,17 +243,3 @@ def _diff(before: list[bytes], after: list[bytes], name: bytes) -> Iterator[byte
     """A unified diff of lines with their ends; a last line without one gets its mark."""
     for line in diff_bytes(unified_diff, before, after, b"a/" + name, b"b/" + name):
         yield line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n"
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file's content in one step; its mode stays, and a link stays one. Raises OSError."""
-    real = path.resolve()
-    handle, name = tempfile.mkstemp(prefix=f".{real.name}.", dir=real.parent)
-    try:
-        with open(handle, "wb") as file:  # noqa: PTH123 - a descriptor
-            file.write(content)
-        shutil.copymode(real, name)
-        Path(name).replace(real)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

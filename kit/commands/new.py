@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-from kit import devices, fixes, git, output, recipe, store
+from kit import devices, fixes, git, output, rebase, recipe, store, underway
 from kit.commands import refresh
 from kit.commands.fix import mend
 from kit.errors import KitError
 from kit.fixes import Options, Outcome
 from kit.paths import TreePath, tree_path
-from kit.recipe import PIN, Upstream
+from kit.recipe import PIN, Recipe, Upstream
 from kit.schema import nearest
 
 STEP = '\n[[fix]]\nid = "{id}"\n{use}files = {files}\n{count}'
@@ -49,21 +51,15 @@ def run(name: str, url: str, commit: str, files: tuple[str, ...]) -> int:
     title = url.rstrip("/").removesuffix(".git").rpartition("/")[2].lower()
     upstream = Upstream(title, url, commit if PIN.fullmatch(commit) else _resolve(url, commit), sparse=sparse)
     draft = {"name": name, "devices": devices.names(), "upstream": title, "url": url, "pin": upstream.pin}
-    made = not path.parent.exists()
-    path.parent.mkdir(exist_ok=True)
-    try:
-        _write(path, {**draft, "version": "", "sparse": sparse}, "")
-        recipe.parse(path)  # whatever a recipe must be, before anything is fetched
-        entry = store.ensure(upstream, path.parent)
-        steps, said = _steps(entry, targets)
-        version = output.day(int(entry.date().split()[0]))
-        _write(path, {**draft, "version": version, "sparse": sparse}, steps)
-        refresh.run((str(path),), check=False, offline=True)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        if made:
-            path.parent.rmdir()
-        raise
+    _parse(
+        path, {**draft, "version": "", "sparse": sparse}, ""
+    )  # whatever a recipe must be, before anything is fetched
+    entry = store.ensure(upstream, path.parent)
+    steps, said = _steps(entry, targets)
+    version = output.day(int(entry.date().split()[0]))
+    text, found = _parse(path, {**draft, "version": version, "sparse": sparse}, steps)
+    patches = {title: refresh.generate(found, upstream, offline=True)}
+    underway.put(found.root, rebase.files(found, text, patches))
     output.table(said)
     shown = output.place(path)
     output.line(f"written: {shown}")
@@ -110,6 +106,14 @@ def _steps(entry: store.Entry, targets: list[TreePath]) -> tuple[str, list[tuple
     return text, said
 
 
-def _write(path: Path, draft: dict[str, object], steps: str) -> None:
-    values = {key: json.dumps(value) for key, value in draft.items()}
-    path.write_text(TEXT.format(**values, steps=steps), encoding="utf-8")
+def _parse(path: Path, draft: dict[str, object], steps: str) -> tuple[str, Recipe]:
+    """The text of the recipe that is to be at ``path``, and what it says. Raises KitError where it is none."""
+    text = TEXT.format(**{key: json.dumps(value) for key, value in draft.items()}, steps=steps)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "recipes" / path.name
+        place.parent.mkdir()
+        place.write_text(text, encoding="utf-8")
+        try:
+            return text, dataclasses.replace(recipe.parse(place), path=path)
+        except KitError as error:
+            raise KitError(error.message.replace(str(place), str(path)), error.hint) from None

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import shutil
+from collections.abc import Collection
 from pathlib import Path
 
-from kit import history, output, rebase, recipe
-from kit.commands.refresh import adopt, generate
+from kit import history, output, rebase, recipe, underway
+from kit.commands.refresh import adopted, generate
 from kit.errors import KitError
-from kit.rebase import Moved, State
-from kit.recipe import Recipe
+from kit.paths import TreePath
+from kit.rebase import Moved
+from kit.recipe import FixStep, Recipe
+from kit.underway import State
 
 
 def run(recipe_name: str, to: str | None, upstream: str | None, continue_: bool, abort: bool, offline: bool) -> int:
     path = recipe.locate(recipe_name)
-    state = rebase.begun(path)
+    state = underway.find(path)
     if (continue_ or abort) and not state:
         raise KitError(f"no rebase of {recipe_name} is under way", f"kit rebase {recipe_name} --to COMMIT")
     if abort and state:
-        rebase.abort(recipe.parse(path), state)
+        underway.abort(path, state)
         output.line(f"{path}: recipe and patches are as they were")
         return 0
-    found = recipe.parse(path).whole
+    if state and not state.written and not state.done:
+        raise KitError(f"a rebase of {recipe_name} was cut short", f"kit rebase {recipe_name} --abort")
     if continue_ and state:
-        return _continue(found, state, offline)
+        return _continue(path, state, offline)
     if state and state.tree:
         hint = f"kit rebase {recipe_name} --continue, or --abort"
         raise KitError(f"a rebase of {recipe_name} is under way, with conflicts in {state.tree}", hint)
+    found = recipe.parse(path).whole
     return _start(found, recipe_name, to or "HEAD", _which(found, upstream), offline)
 
 
@@ -65,15 +72,10 @@ def _start(found: Recipe, called: str, to: str, name: str, offline: bool) -> int
     counts = {step.id: step.count for step in stay}
     kept = dataclasses.replace(new, fix=stay)
     text = rebase.rewritten(found, upstream, past.tip, version, taken, counts)
-    tree = Path(f"{found.name}-rebase").absolute()
-    files: list[str] = []
-    patches = _patches(kept, [each.fix.id for each in conflicts], offline)
-    if conflicts:
-        files = rebase.leave_conflicts(found, kept, name, conflicts, tree / name, offline)
-    rebase.begin(
-        found, name, past.tip, str(tree / name) if conflicts else "", [each.fix.id for each in conflicts], files
-    )
-    rebase.write(found, text, patches)
+    wanted = rebase.files(found, text, _patches(kept, [each.fix.id for each in conflicts], offline))
+    lost = {str(path): ids for path, ids in rebase.losses(conflicts).items()}
+    tree = Path(f"{found.name}-rebase").absolute() / name
+    _write(found, kept, conflicts, wanted, State(str(found.root), name, past.tip, {}, {}, lost=lost), tree, offline)
     if not conflicts:
         output.line("next:")
         on = f"{called} --device {found.devices[0]}"
@@ -83,13 +85,45 @@ def _start(found: Recipe, called: str, to: str, name: str, offline: bool) -> int
     for each in conflicts:
         for why in each.why.values():
             output.line(f"  {each.fix.id}: {why}")
-    output.line(f"conflicts, as of a merge (base: the pin), in {output.place(tree / name)}: {', '.join(files)}")
-    for file in files:
-        if b"\n<<<<<<< " not in (tree / name / file).read_bytes():
-            output.line(f"  {file} merged as text without a conflict: see whether that is right")
+        if stays := [path for path in each.fix.files if path not in each.why]:
+            output.line(f"  {each.fix.id} stays in {', '.join(stays)}")
+    output.line(f"conflicts, as of a merge (base: the pin), in {output.place(tree)}: {', '.join(lost)}")
+    for path in lost:
+        if b"\n<<<<<<< " not in (tree / path).read_bytes():
+            output.line(f"  {path} merged as text without a conflict: see whether that is right")
     output.line(f"next: resolve them there, then: kit rebase {called} --continue (or --abort)")
     output.line("  where a fix is not needed any more: git checkout --theirs FILE, and it is dropped")
     return 1
+
+
+def _write(
+    found: Recipe,
+    new: Recipe,
+    conflicts: list[Moved],
+    wanted: dict[str, bytes],
+    state: State,
+    tree: Path,
+    offline: bool,
+) -> None:
+    """Write what the recipe becomes, and its folder of conflicts: killed at any point, `--abort` takes it back."""
+    before = {name: base64.b64encode(content).decode() for name, content in rebase.present(found).items()}
+    state = dataclasses.replace(state, kept=before, tree=str(tree) if conflicts else "").going_to(wanted)
+    if conflicts and tree.exists():
+        raise KitError(f"{tree} is in the way", "move it away, then the same command again")
+    underway.record(found.path, state)
+    try:
+        if conflicts:
+            place = underway.being_made(tree)
+            shutil.rmtree(place, ignore_errors=True)
+            base, left = rebase.leave_conflicts(found, new, state.upstream, conflicts, place, offline)
+            state = dataclasses.replace(state, base=base, left=left)
+            underway.record(found.path, state)
+            place.rename(tree)
+        rebase.write(found, wanted)
+        underway.record(found.path, dataclasses.replace(state, written=True))
+    except BaseException:
+        underway.abort(found.path, state)
+        raise
 
 
 def _said(each: Moved, before: int) -> str:
@@ -110,16 +144,53 @@ def _patches(found: Recipe, left_out: list[str], offline: bool) -> dict[str, dic
     return {each.name: generate(reduced, each, offline) for each in found.upstream}
 
 
-def _continue(found: Recipe, state: State, offline: bool) -> int:
-    if not state.tree:
-        rebase.end(found.path, state)
-        output.line(f"{found.name}: nothing was left to do")
+def _continue(path: Path, state: State, offline: bool) -> int:
+    if state.finished or (state.resolved and state.done):
+        underway.forget(path, state)
+        output.line(f"{path}: nothing was left to do")
         return 0
+    found = recipe.parse(path).whole
     changes = rebase.resolved(state)
-    why = f"Merged by hand when the pin moved to {state.pin[:12]}: {', '.join(state.conflicts)}."
-    name = adopt(found, state.upstream, state.conflicts[0], why, changes, state.conflicts, offline)
-    rebase.end(found.path, state)
-    gone = ", ".join(state.conflicts)
-    said = f"{name} in place of {gone}" if name else f"{gone} dropped: nothing was left to patch"
-    output.line(f"{found.name}: {said}")
+    groups: dict[tuple[str, ...], dict[TreePath, tuple[bytes, bytes]]] = {}
+    lost = {TreePath(name): tuple(fixes) for name, fixes in state.lost.items()}
+    first = next((lost[each] for each in changes if each in lost), next(iter(lost.values())))
+    for each, change in changes.items():
+        groups.setdefault(lost.get(each, first), {})[each] = change
+    steps = {step.id: step for step in found.fix}
+    stay = {id for id, step in steps.items() if any(id not in lost.get(each, ()) for each in step.files)}
+    by_hand = [(_by_hand([steps[id] for id in ids], each, stay, state.pin), each) for ids, each in groups.items()]
+    heirs = {id: step.id for ids, (step, _) in reversed([*zip(groups, by_hand, strict=True)]) for id in ids}
+    heirs = {id: id if id in {step.id for step, _ in by_hand} else heir for id, heir in heirs.items() if id not in stay}
+    names, wanted = adopted(found, state.upstream, by_hand, lost, heirs, offline)
+    state = dataclasses.replace(state.going_to(wanted), resolved=True)
+    underway.record(path, state)
+    rebase.write(found, wanted)
+    underway.forget(path, state)
+    patches = {each: name for name, (_, made) in zip(names, by_hand, strict=True) for each in made}
+    for each in sorted({*lost, *patches}):
+        fixes = ", ".join(lost.get(each, ())) or "nothing"
+        if each in patches:
+            output.line(f"{found.name}: {each}: {patches[each]} in place of {fixes}")
+        else:
+            output.line(f"{found.name}: {each}: {fixes} dropped, nothing was left to patch")
+    for red in found.smoke.red if found.smoke else ():
+        if red.fix not in stay and red.fix not in heirs:
+            output.line(f"{found.name}: the red of {red.fix} went with it")
     return 0
+
+
+def _by_hand(fixes: list[FixStep], files: Collection[TreePath], stay: Collection[str], pin: str) -> FixStep:
+    """The hand-written step that does in ``files`` what the ``fixes`` did, called after them."""
+    name = "-".join(step.id for step in fixes)
+    while name in stay:
+        name += "-by-hand"
+    said = [
+        f"{step.module.TITLE.capitalize()}; by hand since the pin moved to {pin[:12]}." if step.module else step.why
+        for step in fixes
+    ]
+    every = any(not step.devices for step in fixes)
+    devices = () if every else tuple(sorted({device for step in fixes for device in step.devices}))
+    extra = all(step.extra for step in fixes)
+    return FixStep(
+        name, tuple(sorted(files)), fixes[0].upstream, "patch", devices=devices, extra=extra, why=" ".join(said)
+    )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from email.utils import formatdate
 from pathlib import Path
+from types import MappingProxyType
 
-from kit import git, lock, output, patchfile, rebase, recipe, series, store
+from kit import git, lock, output, patchfile, rebase, recipe, series, store, whole
 from kit.errors import KitError
 from kit.paths import TreePath
 from kit.recipe import FixStep, Recipe, Upstream
@@ -54,7 +55,7 @@ def _refresh(found: Recipe, upstream: Upstream, check: bool, offline: bool) -> i
             continue
         if name in wanted:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(wanted[name])
+            whole.write(folder / name, wanted[name])
         else:
             (folder / name).unlink()
     return changes
@@ -95,38 +96,47 @@ def generate(found: Recipe, upstream: Upstream, offline: bool = False) -> dict[s
     return wanted
 
 
-def adopt(
+Changes = Mapping[TreePath, tuple[bytes, bytes]]
+
+
+def adopted(
     found: Recipe,
     upstream: str,
-    id: str,
-    why: str,
-    changes: Mapping[TreePath, tuple[bytes, bytes]],
-    instead_of: Collection[str] = (),
+    by_hand: Sequence[tuple[FixStep, Changes]],
+    lost: Mapping[TreePath, Collection[str]] = MappingProxyType({}),
+    heirs: Mapping[str, str] = MappingProxyType({}),
     offline: bool = False,
-) -> str:
-    """Add ``changes`` (path: before, after) to the end of a recipe's series as the hand-written patch ``id``, in place
-    of the fixes ``instead_of``; with no changes only those go. Returns the patch's name.
+) -> tuple[list[str], dict[str, bytes]]:
+    """The recipe's files (see :func:`rebase.files`) with hand-written patches at the end of its series, each a step and
+    its changes (path: before, after), without the fixes that files ``lost``; what names one that is lost altogether
+    names its heir. Also the patches' names.
 
     ``before`` must be what the rest of the series makes of the file. Raises KitError where the recipe has such a fix.
     """
-    if id in {step.id for step in found.fix if step.id not in instead_of}:
-        raise KitError(f"recipe {found.name} has a fix {id!r} already", "give another name with --fix")
     up = rebase.upstream_of(found, upstream)
-    text = rebase.rewritten(found, up, up.pin, up.version, instead_of)
-    steps = [step for step in found.fix if step.id not in instead_of]
+    files = {
+        step.id: tuple(path for path in step.files if step.id not in lost.get(path, ()))
+        for step in found.fix
+        if step.upstream == upstream
+    }
+    steps = [dataclasses.replace(step, files=files.get(step.id, step.files)) for step in found.fix]
+    gone = [step.id for step in steps if not step.files]
+    fewer = {step.id: step.files for step, was in zip(steps, found.fix, strict=True) if step.files != was.files}
+    text = rebase.rewritten(found, up, up.pin, up.version, gone, files=fewer, heirs=heirs)
+    steps = [step for step in steps if step.files]
+    codemods = dataclasses.replace(found, fix=tuple(steps))
+    date = formatdate(int(store.ensure(up, found.path.parent, offline).date().split()[0]))
     patches = {}
-    name = ""
-    if changes:
-        step = FixStep(id, tuple(sorted(changes)), upstream, "patch", why=why)
+    for step, changes in by_hand:
+        if step.id in {each.id for each in steps}:
+            raise KitError(f"recipe {found.name} has a fix {step.id!r} already", "give another name with --fix")
         steps.append(step)
         text = _with_step(text, step, named=len(found.upstream) > 1)
         name = series.patch_name(len(steps), step)
-        date = store.ensure(up, found.path.parent, offline).date()
-        patches[name] = patchfile.render(*series.message(step), changes, AUTHOR, formatdate(int(date.split()[0])))
-    alone = dataclasses.replace(found, fix=tuple(step for step in steps if step.id != id))
-    made = {each.name: generate(alone, each, offline) for each in found.upstream}
-    rebase.write(found, text, {**made, upstream: {**made[upstream], **patches}})
-    return name
+        patches[name] = patchfile.render(*series.message(step), changes, AUTHOR, date)
+    made = {each.name: generate(codemods, each, offline) for each in found.upstream}
+    made[upstream] = {**made[upstream], **patches}
+    return list(patches), rebase.files(found, text, made)
 
 
 def _from_edits(place: Path, id: str | None, why: str | None, offline: bool) -> int:
@@ -156,7 +166,10 @@ def _from_edits(place: Path, id: str | None, why: str | None, offline: bool) -> 
         what = f"{len(changes)} upstreams were edited" if changes else "no file of upstream's was edited"
         raise KitError(f"{place}: {what}", "edit the files of one upstream; new files belong into an overlay")
     ((name, edited),) = changes.items()
-    output.line(f"written: {adopt(found, name, id, why, edited, offline=offline)}, and its lines in {found.path}")
+    step = FixStep(id, tuple(sorted(edited)), name, "patch", why=why)
+    (patch,), wanted = adopted(found, name, [(step, edited)], offline=offline)
+    rebase.write(found, wanted)
+    output.line(f"written: {patch}, and its lines in {found.path}")
     output.line(f"next: kit prepare {locked.recipe} --device {locked.device} {place} --force")
     return 0
 
@@ -165,6 +178,8 @@ def _with_step(text: str, step: FixStep, named: bool) -> str:
     """The recipe's text with a step after its last one (or at its end)."""
     lines = [f"[[fix]]\nid = {json.dumps(step.id)}\n"]
     lines += [f"upstream = {json.dumps(step.upstream)}\n"] * named
+    lines += [f"devices = {json.dumps(list(step.devices))}\n"] * bool(step.devices)
+    lines += ["extra = true\n"] * step.extra
     lines += [f'use = "patch"\nfiles = {json.dumps(list(step.files))}\nwhy = {json.dumps(step.why)}\n\n']
     whole = text.splitlines(keepends=True)
     heads = [number for number, line in enumerate(whole) if line.startswith("[[fix]]")]

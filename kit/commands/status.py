@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from kit import lock, output, workspace
+from kit import edits, lock, output, workspace
 
 
 def run(workspace: str | None, as_json: bool) -> int:
@@ -29,4 +29,4 @@ def run(workspace: str | None, as_json: bool) -> int:
     return 0
 
 
-_edits, _find = workspace.edits, workspace.find
+_edits, _find = edits.edits, workspace.find

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit import __version__, git, lock, output, recipe, series, store, verify, workspace
+from kit import __version__, git, lock, output, recipe, series, store, verify, whole, workspace
 from kit.cache import cache_dir
 from kit.errors import KitError
 from kit.lock import Lock
@@ -76,7 +76,7 @@ def run(
     if report:
         from kit import report as page
 
-        Path(report).write_text(page.html(reports[0]), encoding="utf-8")
+        whole.write(Path(report), page.html(reports[0]).encode())
         output.note(f"report: {report}")
     return 0 if all(each["verified"] for each in reports) else 1
 
