@@ -1,17 +1,21 @@
 """Every call to git: a scrubbed environment, fixed arguments, no shell.
 
 The user's configuration is read, so that their `url.<base>.insteadOf`, proxies and certificates work; what could run
-code or change bytes on the way (hooks, filters, templates, submodules, line endings, signing) is switched off.
+code or change bytes on the way (hooks, filters, templates, submodules, line endings, signing) is switched off. That of
+a repository is not read at all: it may come from a stranger, and names programs in a dozen places. So nothing is
+fetched on the way either: only `fetch` does that, into kit's own cache.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from kit.errors import KitError
@@ -38,11 +42,16 @@ _SETTINGS = {
     "gc.auto": "0",
     "i18n.commitEncoding": "UTF-8",
     "i18n.logOutputEncoding": "UTF-8",
+    "log.showSignature": "false",
     "maintenance.auto": "false",
     "protocol.ext.allow": "never",
     "submodule.recurse": "false",
     "tag.gpgSign": "false",
 }
+# What a command is always given: attributes name no program, and git does not look into a repository inside this one.
+_PLAIN = ("--no-ext-diff", "--no-textconv")
+_FLAGS = {"status": ("--ignore-submodules=dirty",), "log": _PLAIN, "show": _PLAIN}
+_FLAGS["diff"] = (*_FLAGS["status"], *_PLAIN)
 _ARGV = ["git", *(part for key, value in _SETTINGS.items() for part in ("-c", f"{key}={value}"))]
 
 TRANSPORTS = "https:file:ssh"  # ssh only ever through a user's own insteadOf: recipes name https URLs or folders
@@ -68,15 +77,15 @@ def run(
     Raises KitError with git's own first complaint when it ends with a status outside ``statuses``, and when git is
     not installed.
     """
-    where = ["-C", str(at)] if at else []
     try:
-        done = subprocess.run(
-            [*_ARGV, *where, *map(str, arguments)],
-            env=environment(index),
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-        )
+        with _call(arguments, at, index) as (argv, variables):
+            done = subprocess.run(
+                argv,
+                env=variables,
+                input=stdin,
+                stdin=subprocess.DEVNULL if stdin is None else None,
+                capture_output=True,
+            )
     except FileNotFoundError:
         raise _no_git() from None
     if done.returncode not in statuses:
@@ -92,13 +101,60 @@ def text(*arguments: str | Path, at: Path | None = None, statuses: Sequence[int]
 def show(*arguments: str | Path, at: Path, index: Path | None = None) -> None:
     """Run git with its output going to the user (a pager, colours)."""
     sys.stdout.flush()
-    subprocess.run([*_ARGV, "-C", str(at), *map(str, arguments)], env=environment(index))
+    with _call(arguments, at, index) as (argv, variables):
+        subprocess.run(argv, env=variables)
+
+
+# Files in a tree are the bytes of their blobs, and text is shown as text, whatever upstream's .gitattributes and the
+# user's configuration say.
+BYTES = "* -text -ident -filter !working-tree-encoding !diff !merge\n"
+
+
+@contextlib.contextmanager
+def _call(
+    arguments: Sequence[str | Path], at: Path | None, index: Path | None
+) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """A command line of git and its environment, in the repository ``at`` (None: in none, wherever the user stands).
+
+    Its objects, references, index and HEAD are its own; its configuration, hooks and attributes are kit's: git takes
+    them from another folder (GIT_COMMON_DIR). Raises GitError where it is no repository, or not one of its own.
+    """
+    command, *rest = map(str, arguments)
+    words = [command, *_FLAGS.get(command, ()), *rest]
+    if at is None:
+        yield [*_ARGV, "-C", "/", *words], environment(index)
+        return
+    at = at.absolute()
+    bare = not os.path.lexists(at / ".git")
+    own = at if bare else at / ".git"
+    odd = [own] * (own.is_symlink() or not own.is_dir())
+    odd += [
+        path for path in (own / "HEAD", own / "index") if path.is_symlink() or (path.exists() and not path.is_file())
+    ]
+    if odd or not (own / "HEAD").exists():
+        raise GitError(arguments, at, f"fatal: not a git repository of kit's: {(odd or [own])[0]}")
+    with tempfile.TemporaryDirectory(prefix="kit-") as folder:
+        common = Path(folder)
+        for name in ("objects", "refs", "packed-refs", "shallow"):
+            if (own / name).exists():
+                (common / name).symlink_to(own / name)
+        (common / "info").mkdir()
+        (common / "info" / "attributes").write_text(BYTES, encoding="utf-8")
+        if (own / "info" / "exclude").is_file():
+            (common / "info" / "exclude").symlink_to(own / "info" / "exclude")
+        sparse = str((own / "info" / "sparse-checkout").is_file()).lower()
+        keys = {"bare": str(bare).lower(), "sparseCheckout": sparse, "sparseCheckoutCone": sparse}
+        keys["logAllRefUpdates"] = "false"
+        text = "".join(f"\t{key} = {value}\n" for key, value in keys.items())
+        (common / "config").write_text(f"[core]\n{text}", encoding="utf-8")
+        places = {"GIT_DIR": str(own), "GIT_COMMON_DIR": folder, **({} if bare else {"GIT_WORK_TREE": str(at)})}
+        yield [*_ARGV, "-C", str(at), *words], {**environment(index), **places}
 
 
 def fetch(at: Path, *arguments: str, stdin: bytes = b"", progress: Progress) -> None:
     """`git fetch` with its progress read from stderr. Raises GitError."""
     process = subprocess.Popen(
-        [*_ARGV, "-C", str(at), "fetch", "--progress", "--no-tags", "--no-auto-maintenance", *arguments],
+        [*_ARGV, "--git-dir", str(at), "fetch", "--progress", "--no-tags", "--no-auto-maintenance", *arguments],
         env=environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

@@ -311,7 +311,7 @@ def _share_objects(repository: Path, target: Path, upstream: Upstream, more: Seq
             except OSError:
                 shutil.copyfile(pack, link)
     (target / "info").mkdir(exist_ok=True)
-    (target / "info" / "attributes").write_text(_BYTES, encoding="utf-8")
+    (target / "info" / "attributes").write_text(git.BYTES, encoding="utf-8")
     (target / "info" / "exclude").write_text("".join(f"*{mark}\n" for mark in IGNORED_JUNK), encoding="utf-8")
     config = ""
     if (repository / "shallow").exists():
@@ -322,10 +322,6 @@ def _share_objects(repository: Path, target: Path, upstream: Upstream, more: Seq
         (target / "info" / "sparse-checkout").write_text(_cone([*upstream.sparse, *more]), encoding="utf-8")
     with (target / "config").open("a", encoding="utf-8") as file:
         file.write(config)
-
-
-# Files in the tree are the bytes of their blobs, whatever upstream's .gitattributes and the user's configuration say.
-_BYTES = "* -text -ident -filter !working-tree-encoding\n"
 
 
 def _cone(sparse: Sequence[TreePath]) -> str:

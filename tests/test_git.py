@@ -152,7 +152,9 @@ def test_no_git(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_its_first_complaint(tmp_path: Path) -> None:
     with pytest.raises(kit_git.GitError) as refused:
         kit_git.run("rev-parse", "HEAD", at=tmp_path)
-    assert refused.value.message.startswith(f"git rev-parse failed in {tmp_path}: fatal: not a git repository")
+    assert refused.value.message.startswith(
+        f"git rev-parse failed in {tmp_path}: fatal: not a git repository of kit's: {tmp_path}"
+    )
 
 
 def test_progress(tmp_path: Path) -> None:

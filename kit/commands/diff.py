@@ -11,7 +11,7 @@ from kit import workspace as workspaces
 
 
 def run(workspace: str | None, local: bool, stat: bool) -> int:
-    style = ["--no-ext-diff", "--no-textconv", *(["--stat"] if stat else [])]
+    style = ["--stat"] if stat else []
     for place in workspaces.find(Path(workspace or ".")):
         for name, upstream in lock.read(place).upstreams.items():
             repository = place / name
@@ -19,6 +19,7 @@ def run(workspace: str | None, local: bool, stat: bool) -> int:
                 git.show("diff", *style, upstream.pin, upstream.commit, at=repository)
                 continue
             # New files belong to the diff too: they are announced in a copy of the index, not in the user's own.
+            git.run("rev-parse", "HEAD", at=repository)  # it is a repository
             with tempfile.TemporaryDirectory() as scratch:
                 index = Path(shutil.copy(repository / ".git" / "index", scratch))
                 git.run("add", "--intent-to-add", "--sparse", ".", at=repository, index=index)

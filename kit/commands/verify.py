@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import shutil
@@ -225,7 +226,8 @@ def _fix(place: Path, locked: Lock, step: recipe.FixStep) -> dict[str, str]:
     made = next((fix for fix in locked.upstreams[step.upstream].fixes if fix.id == step.id), None)
     diff = ""
     if made and made.commit:
-        arguments = ("show", "--no-ext-diff", "--format=", made.commit)
-        diff = git.run(*arguments, at=place / step.upstream, statuses=(0, 128)).decode("utf-8", "replace")
+        with contextlib.suppress(git.GitError):  # level tree says what is wrong
+            shown = git.run("show", "--format=", "--end-of-options", made.commit, at=place / step.upstream)
+            diff = shown.decode("utf-8", "replace")
     outcome = made.outcome if made else "left out"
     return {"id": step.id, "title": subject.partition(": ")[2], "why": body, "outcome": outcome, "diff": diff}
