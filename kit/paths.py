@@ -1,12 +1,15 @@
-"""A relative path that cannot leave the tree it is relative to."""
+"""Words that are safe to give to git and the file system: a relative path that cannot leave its tree, a name, an id."""
 
 from __future__ import annotations
 
+import re
 from typing import NewType
 
 from kit.errors import KitError
 
 TreePath = NewType("TreePath", str)
+NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")  # of a recipe, an upstream, a fix: it becomes a file or a folder
+ID = re.compile(r"[0-9a-f]{40}")  # git's, of a commit, a tree or a blob
 
 
 def tree_path(text: str, where: str = "path") -> TreePath:

@@ -16,12 +16,10 @@ from string import Formatter
 from kit import devices as profiles
 from kit import fixes, lock, proof
 from kit.errors import KitError
-from kit.paths import TreePath, tree_path
+from kit.paths import ID, NAME, TreePath, tree_path
 from kit.proof import Smoke
 from kit.schema import Source, load_toml, nearest, read
 
-PIN = re.compile(r"[0-9a-f]{40}")
-NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 NO_PATH = TreePath("")
 NOWHERE = ("nowhere",)  # no device has this name: the devices of a step that is left out and keeps its number
@@ -531,7 +529,7 @@ def _check_upstream(upstream: Upstream, at: tuple[str, int], folders: list[str],
         raise source.complain((*at, "name"), f"{upstream.name!r} is the workspace's own file", "rename the upstream")
     if folders.count(upstream.name) > 1:
         raise source.complain((*at, "name"), f"two upstreams share the folder {upstream.name!r}", "rename one of them")
-    if not PIN.fullmatch(upstream.pin):
+    if not ID.fullmatch(upstream.pin):
         hint = f"pin the full 40-digit commit: git ls-remote {upstream.url} {upstream.pin}"
         if upstream.carried or upstream.sha256:
             hint = "write 40 zeros: `kit prepare` then says which commit its files make"

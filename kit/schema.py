@@ -1,10 +1,11 @@
-"""TOML into frozen dataclasses, key by key: an unknown key, a missing one or a wrong type is one line, file:line."""
+"""TOML and JSON into frozen dataclasses, key by key: an unknown key, a missing one or a wrong type is one line."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import re
+import reprlib
 import sys
 import types
 from collections.abc import Iterable
@@ -110,10 +111,10 @@ def _value(hint: Any, value: Any, source: Source, keys: Keys) -> Any:
         return _value(next(argument for argument in arguments if argument is not type(None)), value, source, keys)
     if dataclasses.is_dataclass(hint):
         return read(hint, value, source, keys)  # type: ignore[arg-type]
-    if origin is tuple:
+    if origin in (tuple, list):
         if not isinstance(value, list):
             raise source.complain(keys, f"{_dotted(keys)} must be a list")
-        return tuple(_value(arguments[0], item, source, (*keys, index)) for index, item in enumerate(value))
+        return origin(_value(arguments[0], item, source, (*keys, index)) for index, item in enumerate(value))
     if origin is dict:
         if not isinstance(value, dict):
             raise source.complain(keys, f"{_dotted(keys)} must be a table")
@@ -121,7 +122,7 @@ def _value(hint: Any, value: Any, source: Source, keys: Keys) -> Any:
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
-        raise source.complain(keys, f"{_dotted(keys)} must be {_NAMES[hint]}, not {value!r}")
+        raise source.complain(keys, f"{_dotted(keys)} must be {_NAMES[hint]}, not {reprlib.repr(value)}")
     return value
 
 

@@ -104,7 +104,7 @@ def _plan_upstream(
                 hint = f"rename it, or list it under `replace` of the overlay in {recipe.path}"
                 raise KitError(f"overlay {part.source}: {path} is already in {upstream.name}", hint)
             copied[path] = file
-    for folder in _outside(upstream, copied):
+    for folder in outside(upstream, copied):
         if beside := next((path for path in tree if path.startswith(f"{folder}/")), None):
             what = f"{upstream.name}: the overlay goes into {folder}, where upstream's {beside} is not checked out"
             raise KitError(what, f'add "{folder}" to `sparse` in {recipe.path}')
@@ -114,7 +114,7 @@ def _plan_upstream(
     return UpstreamPlan(upstream, entry, tuple(steps), copied, modes)
 
 
-def _outside(upstream: Upstream, paths: Iterable[TreePath]) -> list[TreePath]:
+def outside(upstream: Upstream, paths: Iterable[TreePath]) -> list[TreePath]:
     """The folders of ``paths`` that the upstream's sparse folders leave out."""
     folders = {path.rpartition("/")[0] for path in paths if not store.in_cone(path, upstream.sparse)}
     return [TreePath(folder) for folder in sorted(folders) if _above(folder).isdisjoint(folders)]
@@ -263,11 +263,11 @@ def _check_settings(plan: Plan, staging: Path, destination: Path) -> None:
         raise KitError(said.replace(str(staging), str(destination)), hint)
 
 
-def make_repository(plan: UpstreamPlan, place: Path) -> lock.LockedUpstream:
+def make_repository(plan: UpstreamPlan, place: Path, checkout: bool = True) -> lock.LockedUpstream:
     """A repository at the pin with one commit a fix and one for the overlay, on branch `kit`, checked out."""
     upstream, entry = plan.upstream, plan.entry
     git.run("init", "--quiet", "--initial-branch=kit", "--object-format=sha1", "--template=", place)
-    _share_objects(entry.repository, place / ".git", upstream, _outside(upstream, plan.overlay))
+    _share_objects(entry.repository, place / ".git", upstream, outside(upstream, plan.overlay))
     commits = []
     makers: list[series.Step | None] = []
     for step in plan.steps:
@@ -286,10 +286,11 @@ def make_repository(plan: UpstreamPlan, place: Path) -> lock.LockedUpstream:
         git.run("fast-import", "--quiet", "--force", "--done", stdin=stream, at=place)
     else:
         git.run("update-ref", "refs/heads/kit", upstream.pin, at=place)
-    git.run("read-tree", "-m", "-u", "HEAD", at=place)
+    if checkout:
+        git.run("read-tree", "-m", "-u", "HEAD", at=place)
     log = git.text("log", "--reverse", "--format=%H %T", f"-{len(commits) or 1}", at=place).split()
     ids = dict(zip((step.fix.id if step else "" for step in makers), log[::2], strict=True)) if commits else {}
-    written: dict[str, str] = {}
+    written: dict[TreePath, str] = {}
     fixes = []
     for step in plan.steps:
         after = {path: patchfile.blob_id(content) for path, (_, content) in step.changes.items()}

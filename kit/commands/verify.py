@@ -116,7 +116,7 @@ def _verify(place: Path, proof: Proof, quiet: bool) -> dict[str, Any]:
                 output.table([(MARKS[row.ok], row.what, row.seen) for row in table], indent="      ")
             checks.extend(Check("parity", f"{row.case}: {row.what}", row.ok, row.seen) for row in table)
 
-    add(verify.tree(place, locked))
+    add(verify.tree(place, locked, found))
     add(verify.static(place, locked, found))
     through = _run(place, locked, found, proof, add, compare, ran) if proof.smoke else ""
     chip = f"{device.title}{', a stand-in' if through else ''}"
@@ -223,7 +223,8 @@ def _at_pin(found: Recipe, device: str) -> dict[str, dict[TreePath, bytes]]:
 def _fix(place: Path, locked: Lock, step: recipe.FixStep) -> dict[str, str]:
     """A fix for the report: what it is for, its outcome and its diff."""
     subject, body = series.message(step)
-    made = next((fix for fix in locked.upstreams[step.upstream].fixes if fix.id == step.id), None)
+    fixes = [fix for name, each in locked.upstreams.items() if name == step.upstream for fix in each.fixes]
+    made = next((fix for fix in fixes if fix.id == step.id), None)
     diff = ""
     if made and made.commit:
         with contextlib.suppress(git.GitError):  # level tree says what is wrong
