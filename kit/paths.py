@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import NewType
 
 from kit.errors import KitError
@@ -35,3 +36,29 @@ def tree_path(text: str, where: str = "path") -> TreePath:
     else:
         return TreePath(text)
     raise KitError(f"{where}: {text!r} {problem}", "use a plain path relative to the tree, such as src/module.py")
+
+
+def no_link(path: Path, below: Path) -> None:
+    """Raise KitError where ``path``, or a folder on the way to it from ``below``, is a symbolic link."""
+    for part in (path, *path.parents):
+        if part == below:
+            break
+        if part.is_symlink():
+            raise KitError(f"{part}: a symbolic link", "a recipe holds regular files only: copy the file itself")
+
+
+def regular_files(folder: Path) -> list[Path]:
+    """The files of a folder that comes with a recipe, sorted; `__pycache__` is left out.
+
+    Raises KitError where the folder, or anything in it, is a symbolic link, and for what is no regular file.
+    """
+    no_link(folder, folder.parent)
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if "__pycache__" in path.parts or (path.is_dir() and not path.is_symlink()):
+            continue
+        no_link(path, folder)
+        if not path.is_file():
+            raise KitError(f"{path}: not a regular file", "a recipe holds regular files only: copy the file itself")
+        found.append(path)
+    return found

@@ -31,6 +31,29 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def fill(text: str, **facts: Any) -> str:
+    """``text`` with `{name}` filled in, and `{name.field}` of a dataclass; braces are doubled: `{{ }}`.
+
+    Plain data only, without formats: str.format would reach a value's class, and from there all of Python. Raises
+    AttributeError, LookupError or ValueError.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        if found[0] in ("{{", "}}"):
+            return found[0][0]
+        if not found[1]:
+            raise ValueError("braces enclose one name")
+        name, _, key = found[1].partition(".")
+        fact = facts[name]
+        if not key:
+            return str(fact)
+        if key not in {field.name for field in dataclasses.fields(fact)}:
+            raise AttributeError(f"{type(fact).__name__!r} object has no attribute {key!r}")
+        return str(getattr(fact, key))
+
+    return re.sub(r"\{\{|\}\}|\{([a-z0-9_]+(?:\.[a-z0-9_]+)?)\}|[{}]", value, text)
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
     """A TOML file and its text, to tell the line a complaint is about."""
@@ -71,7 +94,9 @@ def load_toml(path: Path) -> tuple[Source, dict[str, Any]]:
         raise KitError(f"{path}: not UTF-8 at byte {error.start}", "save the file as UTF-8") from None
     try:
         return source, tomllib.loads(source.text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise KitError(f"{path}:1: its tables and lists are too deep", "a table in a table is deep enough") from None
+    except ValueError as error:
         place = re.search(r"\(at line (\d+), column \d+\)|\(at end of document\)", str(error))
         line = place[1] if place and place[1] else len(source.text.splitlines())
         what = str(error)[: place.start()].strip() if place else str(error)

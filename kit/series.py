@@ -14,7 +14,7 @@ from kit.devices import Device
 from kit.errors import KitError
 from kit.fixes import Outcome
 from kit.fixes._ast import parse
-from kit.paths import TreePath
+from kit.paths import TreePath, no_link, regular_files
 from kit.recipe import FixStep, Recipe
 
 
@@ -71,7 +71,8 @@ def patch_name(number: int, step: FixStep, device: str = "") -> str:
 def load_patches(recipe: Recipe, upstream: str) -> dict[str, bytes]:
     """The committed patches of one upstream, by file name. Raises KitError for one that no fix of the recipe has."""
     folder = recipe.root / "patches" / recipe.name / upstream
-    found = {path.name: path.read_bytes() for path in sorted(folder.glob("*")) if path.is_file()}
+    no_link(folder, recipe.root)
+    found = {path.name: path.read_bytes() for path in regular_files(folder) if path.parent == folder}
     expected = {
         patch_name(number, step, device)
         for device in ("", *recipe.devices)
@@ -89,6 +90,8 @@ def hand_written(recipe: Recipe, upstream: str) -> dict[str, bytes]:
     """The patches of one upstream that no codemod makes, by file name. A step that has another number than when its
     patch was written still has it."""
     folder = recipe.root / "patches" / recipe.name / upstream
+    regular_files(folder)
+    no_link(folder, recipe.root)
     found = {}
     for device in ("", *recipe.devices):
         for number, step in enumerate(recipe.fix, 1):

@@ -18,7 +18,7 @@ from pathlib import Path
 from kit import git, output
 from kit.cache import cache_dir
 from kit.errors import KitError
-from kit.paths import TreePath
+from kit.paths import TreePath, regular_files, tree_path
 from kit.recipe import Upstream
 
 _FORMAT = "1"  # part of every entry's name: a change of layout starts a new cache
@@ -179,13 +179,12 @@ def _import_folder(upstream: Upstream, folder: Path, staging: Path) -> None:
     """Commit a folder the recipe carries."""
     if not folder.is_dir():
         raise KitError(f"the carried upstream {folder} does not exist", "check `url` in the recipe")
-    files = {
-        TreePath(path.relative_to(folder).as_posix()): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts
-    }
     contents = {
-        path: (0o100755 if is_executable(file) else 0o100644, file.read_bytes()) for path, file in files.items()
+        tree_path(file.relative_to(folder).as_posix(), str(file)): (
+            0o100755 if is_executable(file) else 0o100644,
+            file.read_bytes(),
+        )
+        for file in regular_files(folder)
     }
     _import(upstream, contents, str(folder), staging)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit import __version__, git, lock, overlay, patchfile, series, store
+from kit import __version__, git, lock, overlay, patchfile, schema, series, store
 from kit.cache import cache_dir
 from kit.devices import Device
 from kit.errors import KitError
@@ -255,7 +255,7 @@ def _check_settings(plan: Plan, staging: Path, destination: Path) -> None:
         return
     facts = {**plan.options, "device": plan.device.device, "processes": str(plan.cluster.processes)}
     script, *words = plan.recipe.check
-    command = [sys.executable, "-B", Path(script).name, *(word.format(**facts) for word in words)]
+    command = [sys.executable, "-B", Path(script).name, *(schema.fill(word, **facts) for word in words)]
     done = subprocess.run(command, cwd=(staging / script).parent, capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or [f"{script} ended with exit status {done.returncode}"])[-1]
