@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import hashlib
+import http.client
 import io
 import lzma
 import re
@@ -35,7 +36,7 @@ def fetch(url: str, sha256: str, progress: Progress) -> bytes:
         content = _read_local(Path(url)) if url.startswith("/") else _download(url, progress)
     except urllib.error.HTTPError as error:
         raise KitError(f"{url} cannot be had: {error.code} {error.reason}", "check `url` in the recipe") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         hint = "check the network, or list where else the archive is under `alternates` in the recipe"
         raise KitError(f"{url} cannot be reached: {reason}", hint) from None

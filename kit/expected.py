@@ -58,10 +58,17 @@ def make(locked: Lock, recipe: Recipe) -> dict[str, Expected]:
         raise KitError(f"the recipe's upstreams are not the lock's: {', '.join(sorted(others))}")
     asked = workspace.cluster_of(recipe, device, **dataclasses.asdict(cluster))
     plan = workspace.plan(recipe, device, asked, locked.without, options=options)
-    base = cache_dir() / "expected"
-    base.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=base) as folder:
+    with _scratch() as folder:
         return {each.upstream.name: _made(each, Path(folder) / each.upstream.name) for each in plan.upstreams}
+
+
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """A folder beside the cached objects, to link them instead of copying; elsewhere, where the cache is read-only."""
+    try:
+        (base := cache_dir() / "expected").mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=base)
+    except OSError:
+        return tempfile.TemporaryDirectory()
 
 
 def _made(plan: workspace.UpstreamPlan, place: Path) -> Expected:

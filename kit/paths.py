@@ -27,6 +27,8 @@ def tree_path(text: str, where: str = "path") -> TreePath:
         problem = "is absolute"
     elif "\\" in text or any(ord(character) < 32 or ord(character) == 127 for character in text):
         problem = "has a backslash or a control character"
+    elif not text.isascii() and text != text.encode("utf-8", "replace").decode("utf-8"):
+        problem = "is not UTF-8"
     elif any(part in ("", ".", "..") for part in parts):
         problem = "has an empty, '.' or '..' part"
     elif any(part.lower().rstrip(". ") in (".git", "git~1") for part in parts):

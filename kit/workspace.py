@@ -232,7 +232,12 @@ def _same(found: lock.Lock, made: lock.Lock) -> bool:
 
 def _stage(plan: Plan, staging: Path) -> lock.Lock:
     staging.mkdir()
-    upstreams = {each.upstream.name: make_repository(each, staging / each.upstream.name) for each in plan.upstreams}
+    upstreams = {}
+    for each in plan.upstreams:
+        try:
+            upstreams[each.upstream.name] = make_repository(each, staging / each.upstream.name)
+        except git.GitError as error:
+            raise store.damaged(each.entry.repository, error) from None
     shipped = plan.recipe.path.parent == shipped_root() / "recipes"
     made = lock.Lock(
         recipe=plan.recipe.name if shipped else str(plan.recipe.path),

@@ -294,7 +294,7 @@ def test_a_lock_that_is_none(made: Path, kit: Kit, text: str) -> None:
 
 def backdoor(up: Path) -> None:
     write(up, {"examples/train.py": (up / "examples/train.py").read_text() + "import evil\n"})
-    git("add", "--all", "--sparse", at=up)
+    git("add", "examples/train.py", at=up)
 
 
 def recommit(up: Path) -> None:

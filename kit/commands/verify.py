@@ -77,7 +77,10 @@ def run(
     if report:
         from kit import report as page
 
-        Path(report).write_text(page.html(reports[0]), encoding="utf-8")
+        try:
+            Path(report).write_text(page.html(reports[0]), encoding="utf-8", errors="backslashreplace")
+        except FileNotFoundError:
+            raise KitError(f"{report}: there is no folder {Path(report).parent}", "make it, or name another") from None
         output.note(f"report: {report}")
     return 0 if all(each["verified"] for each in reports) else 1
 
