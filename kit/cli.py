@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -346,6 +347,12 @@ def doctor(**options: Any) -> int:
 
 def main() -> None:
     """The console script. A usage error exits 2, as click's own do; the rest is `kit.errors.handler`'s."""
+    for stream in (
+        sys.stdout,
+        sys.stderr,
+    ):  # what it cannot write (another character set, a name of odd bytes) is shown
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with handler():
         try:
             status = cli.main(sys.argv[1:] or ["--help"], prog_name="kit", standalone_mode=False)

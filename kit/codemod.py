@@ -77,7 +77,8 @@ def run(fix: Fix, content: bytes, name: str, count: int | None = 1, options: Opt
     if len(after) < len(before) or not all(site.done for site in after):
         line = next((site.line for site in after if not site.done), todo[0].line)
         return Result(Outcome.conflict, content, "its own postcondition does not hold after the edit", line)
-    orphans = loose_names(result) - loose_names(content)
+    known = loose_names(content, name)
+    orphans = loose_names(result, name) - known
     if orphans and (orphans := orphans & {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}):
         names = ", ".join(f"`{name}`" for name in sorted(orphans))
         reason = f"the edit takes away what binds {names}, which is still used"

@@ -165,8 +165,8 @@ def _segments(chain: Sequence[Link], found: Mapping[str, Result]) -> Iterator[Se
 
 
 def _kind(reason: str) -> str:
-    """A reason without its numbers."""
-    return re.sub(r"\d+", "", reason)
+    """A reason without its numbers and blob ids."""
+    return re.sub(r"\b[0-9a-f]{12}\b|\d+", "", reason)
 
 
 def work_out(subjects: Sequence[Subject]) -> dict[str, Found]:

@@ -10,13 +10,14 @@ import platform
 import sys
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 EXPECTED, USAGE, BUG, INTERRUPTED = 1, 2, 3, 130
 
 # What a file system may refuse through no fault of kit's.
 _NOT_OURS = {
-    getattr(errno, name)
-    for name in ("EACCES", "EDQUOT", "EEXIST", "EIO", "ENAMETOOLONG", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
+    *(errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ELOOP),
+    *(errno.ENAMETOOLONG, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS),
 }
 
 
@@ -43,10 +44,20 @@ def _write_log(text: str) -> str:
         directory = cache_dir()
         directory.mkdir(parents=True, exist_ok=True)
         log = directory / "kit.log"
-        log.write_text(text, encoding="utf-8")
+        log.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError:
         return "(the log could not be written)"
     return str(log)
+
+
+def _what_to_do(error: OSError) -> str:
+    from kit.cache import cache_dir
+
+    cached = isinstance(error.filename, str) and Path(error.filename).is_relative_to(cache_dir())
+    elsewhere = ", or set KIT_CACHE to another folder" if cached else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full: make room{elsewhere}, then try again"
+    return f"give access to it{elsewhere}, then try again"
 
 
 @contextlib.contextmanager
@@ -68,9 +79,7 @@ def handler() -> Iterator[None]:
         raise SystemExit(EXPECTED) from None
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _NOT_OURS:
-            output.error(
-                f"{error.filename or 'the system'}: {error.strerror}", "make room or give access, then try again"
-            )
+            output.error(f"{error.filename or 'the system'}: {error.strerror}", _what_to_do(error))
             raise SystemExit(EXPECTED) from None
         from kit import __version__
 

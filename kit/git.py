@@ -1,22 +1,29 @@
 """Every call to git: a scrubbed environment, fixed arguments, no shell.
 
 The user's configuration is read, so that their `url.<base>.insteadOf`, proxies and certificates work; what could run
-code or change bytes on the way (hooks, filters, templates, submodules, line endings, signing) is switched off.
+code or change bytes on the way (hooks, filters, templates, submodules, line endings, signing) is switched off. That of
+a repository is not read at all: it may come from a stranger, and names programs in a dozen places. So nothing is
+fetched on the way either: only `fetch` does that, into kit's own cache.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import select
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from kit.errors import KitError
 
 Progress = Callable[[float, float], None]
+FLOOR = (2, 29)  # `fetch --stdin` and `--no-write-fetch-head` came with it (its release notes)
+SILENT = 60  # seconds without a word from the other side, after which a fetch is given up
 
 _KEPT = ("GIT_CONFIG", "GIT_SSL", "GIT_SSH", "GIT_ASKPASS", "GIT_PROXY", "GIT_TRACE", "GIT_CURL", "GIT_EXEC_PATH")
 
@@ -36,23 +43,31 @@ _SETTINGS = {
     "filter.lfs.required": "false",
     "filter.lfs.smudge": "cat",
     "gc.auto": "0",
+    "http.lowSpeedLimit": "1",
+    "http.lowSpeedTime": str(SILENT),
     "i18n.commitEncoding": "UTF-8",
     "i18n.logOutputEncoding": "UTF-8",
+    "log.showSignature": "false",
     "maintenance.auto": "false",
-    "protocol.ext.allow": "never",
+    # https, as recipes name; the others only where the user's own insteadOf leads there, not a server's redirect
+    "protocol.allow": "never",
+    "protocol.https.allow": "always",
+    **{f"protocol.{name}.allow": "user" for name in ("file", "git", "http", "ssh")},
     "submodule.recurse": "false",
     "tag.gpgSign": "false",
 }
+# What a command is always given: attributes name no program, and git does not look into a repository inside this one.
+_PLAIN = ("--no-ext-diff", "--no-textconv")
+_FLAGS = {"status": ("--ignore-submodules=dirty",), "log": _PLAIN, "show": _PLAIN}
+_FLAGS["diff"] = (*_FLAGS["status"], *_PLAIN)
 _ARGV = ["git", *(part for key, value in _SETTINGS.items() for part in ("-c", f"{key}={value}"))]
-
-TRANSPORTS = "https:file:ssh"  # ssh only ever through a user's own insteadOf: recipes name https URLs or folders
 
 
 def environment(index: Path | None = None) -> dict[str, str]:
     """The environment git runs in: no GIT_DIR and the like from a caller, no prompt, English, no optional locks;
     ``index`` in place of the repository's own."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_") or key.startswith(_KEPT)}
-    fixed = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "GIT_ALLOW_PROTOCOL": TRANSPORTS, "LC_ALL": "C"}
+    fixed = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     return {**kept, **fixed, **({"GIT_INDEX_FILE": str(index)} if index else {})}
 
 
@@ -68,17 +83,20 @@ def run(
     Raises KitError with git's own first complaint when it ends with a status outside ``statuses``, and when git is
     not installed.
     """
-    where = ["-C", str(at)] if at else []
     try:
-        done = subprocess.run(
-            [*_ARGV, *where, *map(str, arguments)],
-            env=environment(index),
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-        )
+        with _call(arguments, at, index) as (argv, variables):
+            done = subprocess.run(
+                argv,
+                env=variables,
+                input=stdin,
+                stdin=subprocess.DEVNULL if stdin is None else None,
+                capture_output=True,
+                timeout=SILENT if arguments[0] == "ls-remote" else None,
+            )
     except FileNotFoundError:
         raise _no_git() from None
+    except subprocess.TimeoutExpired:
+        raise GitError(arguments, at, f"fatal: timed out: no answer for {SILENT} s") from None
     if done.returncode not in statuses:
         raise GitError(arguments, at, done.stderr.decode("utf-8", "replace"))
     return done.stdout
@@ -92,25 +110,83 @@ def text(*arguments: str | Path, at: Path | None = None, statuses: Sequence[int]
 def show(*arguments: str | Path, at: Path, index: Path | None = None) -> None:
     """Run git with its output going to the user (a pager, colours)."""
     sys.stdout.flush()
-    subprocess.run([*_ARGV, "-C", str(at), *map(str, arguments)], env=environment(index))
+    try:
+        with _call(arguments, at, index) as (argv, variables):
+            subprocess.run(argv, env=variables)
+    except FileNotFoundError:
+        raise _no_git() from None
+
+
+# Files in a tree are the bytes of their blobs, and text is shown as text, whatever upstream's .gitattributes and the
+# user's configuration say.
+BYTES = "* -text -ident -filter !working-tree-encoding !diff !merge\n"
+
+
+@contextlib.contextmanager
+def _call(
+    arguments: Sequence[str | Path], at: Path | None, index: Path | None
+) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """A command line of git and its environment, in the repository ``at`` (None: in none, wherever the user stands).
+
+    Its objects, references, index and HEAD are its own; its configuration, hooks and attributes are kit's: git takes
+    them from another folder (GIT_COMMON_DIR). Raises GitError where it is no repository, or not one of its own.
+    """
+    command, *rest = map(str, arguments)
+    words = [command, *_FLAGS.get(command, ()), *rest]
+    if at is None:
+        yield [*_ARGV, "-C", "/", *words], environment(index)
+        return
+    at = at.absolute()
+    bare = not os.path.lexists(at / ".git")
+    own = at if bare else at / ".git"
+    odd = [own] * (own.is_symlink() or not own.is_dir())
+    odd += [
+        path for path in (own / "HEAD", own / "index") if path.is_symlink() or (path.exists() and not path.is_file())
+    ]
+    if odd or not (own / "HEAD").exists():
+        raise GitError(arguments, at, f"fatal: not a git repository of kit's: {(odd or [own])[0]}")
+    with tempfile.TemporaryDirectory(prefix="kit-") as folder:
+        common = Path(folder)
+        for name in ("objects", "refs", "packed-refs", "shallow"):
+            if (own / name).exists():
+                (common / name).symlink_to(own / name)
+        (common / "info").mkdir()
+        (common / "info" / "attributes").write_text(BYTES, encoding="utf-8")
+        if (own / "info" / "exclude").is_file():
+            (common / "info" / "exclude").symlink_to(own / "info" / "exclude")
+        sparse = str((own / "info" / "sparse-checkout").is_file()).lower()
+        keys = {"bare": str(bare).lower(), "sparseCheckout": sparse, "sparseCheckoutCone": sparse}
+        keys["logAllRefUpdates"] = "false"
+        text = "".join(f"\t{key} = {value}\n" for key, value in keys.items())
+        (common / "config").write_text(f"[core]\n{text}", encoding="utf-8")
+        places = {"GIT_DIR": str(own), "GIT_COMMON_DIR": folder, **({} if bare else {"GIT_WORK_TREE": str(at)})}
+        yield [*_ARGV, "-C", str(at), *words], {**environment(index), **places}
 
 
 def fetch(at: Path, *arguments: str, stdin: bytes = b"", progress: Progress) -> None:
-    """`git fetch` with its progress read from stderr. Raises GitError."""
-    process = subprocess.Popen(
-        [*_ARGV, "-C", str(at), "fetch", "--progress", "--no-tags", "--no-auto-maintenance", *arguments],
-        env=environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+    """`git fetch` into a repository of kit's cache, with its progress read from stderr. Raises GitError, also where
+    nothing is heard for SILENT seconds."""
+    try:
+        process = subprocess.Popen(
+            [*_ARGV, "--git-dir", str(at), "fetch", "--progress", "--no-tags", *arguments],
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+    except FileNotFoundError:
+        raise _no_git() from None
     assert process.stdin and process.stderr
     complaints: list[str] = []
+    silent = False
     try:
-        process.stdin.write(stdin)
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # git ended early: its status and complaints tell why
+            process.stdin.write(stdin)
+            process.stdin.close()
         buffer = b""
-        while chunk := process.stderr.read1(4096):  # type: ignore[attr-defined]
+        while not (silent := not select.select([process.stderr], [], [], SILENT)[0]):
+            if not (chunk := os.read(process.stderr.fileno(), 4096)):
+                break
             *lines, buffer = re.split(rb"[\r\n]", buffer + chunk)
             for raw in lines:
                 line = raw.decode("utf-8", "replace")
@@ -119,12 +195,13 @@ def fetch(at: Path, *arguments: str, stdin: bytes = b"", progress: Progress) -> 
                 elif not re.match(r"(remote: )?\w[\w ]+:\s+\d+%", line):
                     complaints.append(line)
         complaints.append(buffer.decode("utf-8", "replace"))
-    except BrokenPipeError:
-        pass  # git ended early: its status and complaints tell why
     finally:
-        if sys.exc_info()[0] is not None:
-            process.kill()
+        if silent or sys.exc_info()[0] is not None:
+            process.terminate()  # it ends what it started to talk to the other side
         status = process.wait()
+        process.stderr.close()
+    if silent:
+        raise GitError(("fetch", *arguments), at, f"fatal: timed out: nothing was heard for {SILENT} s")
     if status:
         raise GitError(("fetch", *arguments), at, "\n".join(complaints))
 
@@ -138,11 +215,26 @@ class GitError(KitError):
         complaints = [line for line in lines if line.startswith(("fatal:", "error:"))]
         self.said = [*complaints, *lines[-1:], "no message"][0]
         place = f" in {at}" if at else ""
-        super().__init__(f"git {arguments[0]} failed{place}: {self.said}")
+        super().__init__(f"git {arguments[0]} failed{place}: {self.said}", _advice(self.stderr))
+
+
+def _advice(stderr: str) -> str:
+    """What to do about what git says; nothing where it is not known."""
+    if re.search(r"No space left on device|[Dd]isk quota exceeded|file write error", stderr):
+        return "the disk is full: make room, or set KIT_CACHE to a folder that has some"
+    if found := re.search(r"dubious ownership in repository at '([^']+)'", stderr):
+        return f"it belongs to another user; if you trust it: git config --global --add safe.directory {found[1]}"
+    if re.search(r"unknown option|^usage:", stderr, re.MULTILINE) and (found_version := version() or FLOOR) < FLOOR:
+        return f"git {_dotted(found_version)} is too old: install git {_dotted(FLOOR)} or newer"
+    return ""
+
+
+def _dotted(numbers: Sequence[int]) -> str:
+    return ".".join(map(str, numbers))
 
 
 def _no_git() -> KitError:
-    return KitError("git was not found on PATH", "install git 2.27 or newer, then run `kit doctor`")
+    return KitError("git was not found on PATH", f"install git {_dotted(FLOOR)} or newer, then run `kit doctor`")
 
 
 def partial_clone(url: str) -> str:

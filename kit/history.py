@@ -15,7 +15,8 @@ from pathlib import Path
 from kit import git, output
 from kit.cache import cache_dir
 from kit.errors import KitError
-from kit.recipe import PIN, Upstream
+from kit.paths import ID
+from kit.recipe import Upstream
 from kit.store import Entry
 
 
@@ -119,7 +120,7 @@ def fetch(upstream: Upstream, to: str = "HEAD", offline: bool = False) -> Histor
 def _fetch(repository: Path, upstream: Upstream, to: str, ref: str) -> None:
     wanted = {to: ref, upstream.pin: f"refs/kit/{upstream.pin}"}
     there = git.text("for-each-ref", "--format=%(refname)", at=repository).splitlines()
-    specs = [f"+{name}:{ref}" for name, ref in wanted.items() if not (PIN.fullmatch(name) and ref in there)]
+    specs = [f"+{name}:{ref}" for name, ref in wanted.items() if not (ID.fullmatch(name) and ref in there)]
     if not specs:
         return
     try:

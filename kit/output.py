@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+LONGEST = 2000  # characters of a message
+
 
 def line(text: str = "") -> None:
     """A result line."""
@@ -22,8 +24,9 @@ def note(text: str) -> None:
 
 
 def error(message: str, hint: str = "") -> None:
-    """One clear line, and the next thing to type beneath it."""
-    print(f"kit: error: {message}", file=sys.stderr)
+    """One clear line, and the next thing to type beneath it; what a file holds may be long, and is cut."""
+    shown = message if len(message) <= LONGEST else f"{message[:LONGEST]}…"
+    print(f"kit: error: {shown}", file=sys.stderr)
     if hint:
         print(f"  {hint}", file=sys.stderr)
 

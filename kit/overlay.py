@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.errors import KitError
-from kit.paths import TreePath, tree_path
+from kit.paths import TreePath, no_link, regular_files, tree_path
 from kit.recipe import Overlay
 from kit.store import is_executable
 
@@ -27,12 +27,7 @@ def render(root: Path, overlay: Overlay, context: Mapping[str, Any]) -> dict[Tre
     """
     base = root / "overlays"
     files: dict[TreePath, File] = {}
-    for source in sorted((base / overlay.source).rglob("*")):
-        if "__pycache__" in source.parts or (source.is_dir() and not source.is_symlink()):
-            continue
-        if source.is_symlink() or not source.is_file():
-            kind = "a symbolic link" if source.is_symlink() else "not a regular file"
-            raise KitError(f"{source}: {kind}", "overlays hold regular files only: copy the file itself")
+    for source in regular_files(base / overlay.source):
         relative = source.relative_to(base / overlay.source).as_posix()
         below = "" if overlay.into == "." else f"{overlay.into}/"
         target = tree_path(below + relative.removesuffix(".j2"), str(source))
@@ -51,19 +46,39 @@ def render_file(base: Path, source: Path, context: Mapping[str, Any]) -> bytes:
         return _templates(base).get_template(source.relative_to(base).as_posix()).render(context).encode()
     except jinja2.TemplateSyntaxError as error:
         raise KitError(f"{error.filename or source}:{error.lineno}: {error.message}", "mend the template") from None
-    except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except (
+        jinja2.TemplateError,
+        ArithmeticError,
+        KitError,
+        LookupError,
+        MemoryError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(".j2")]
         place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else f"{source}:1"
         names = ", ".join(sorted(context))
-        raise KitError(f"{place}: {error}", f"names a template may use: {names}") from None
+        what = error.message if isinstance(error, KitError) else str(error) or type(error).__name__
+        raise KitError(f"{place}: {what}", f"names a template may use: {names}") from None
 
 
 @functools.cache  # compiling a recipe's templates takes longer than all else there is to rendering them
 def _templates(base: Path) -> jinja2.Environment:
+    """In Jinja's sandbox: a recipe may be a stranger's, and preparing it runs nothing of theirs."""
     import jinja2
+    import jinja2.sandbox
 
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(base),
+    def load(name: str) -> tuple[str, str, Callable[[], bool]]:
+        path = base / tree_path(name, "template")
+        no_link(path, base)
+        if not path.is_file():
+            raise jinja2.TemplateNotFound(name, f"{name!r} not found in {base}")
+        written = path.stat().st_mtime_ns
+        return path.read_text(encoding="utf-8"), str(path), lambda: path.stat().st_mtime_ns == written
+
+    return jinja2.sandbox.ImmutableSandboxedEnvironment(
+        loader=jinja2.FunctionLoader(load),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -26,6 +26,7 @@ NO_BLOB = "0" * 40
 EMPTY_BLOB = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
 NO_NEWLINE = "\\ No newline at end of file"
 REFRESH = "write it again: kit refresh"
+DROP = "take the fix out of the recipe, and its patch with it"
 BY_HAND = "make it with: git format-patch -1 -p --full-index --no-renames --no-signature"
 PROSE = "delete it; prose goes into the message, above the first diff"
 AS_TEXT = "a patch carries text; put the file into the overlay instead"
@@ -105,6 +106,15 @@ def _split(data: bytes) -> list[bytes]:
 
 def _error(name: str, line: int, what: str, hint: str) -> KitError:
     return KitError(f"{name}:{line}: {what}", hint)
+
+
+class Misfit(KitError):
+    """A patch that is sound does not fit a file. ``where`` is the line of the patch file, ``place`` that of the file it
+    is for, both from 1; ``why`` says what differs."""
+
+    def __init__(self, name: str, where: int, why: str, hint: str, place: int = 1) -> None:
+        super().__init__(f"{name}:{where}: {why}", hint)
+        self.where, self.why, self.place = where, why, place
 
 
 # Reading
@@ -286,14 +296,14 @@ def apply(patch: FilePatch, source: bytes | None, name: str) -> bytes:
     """The file's new content. ``source`` is the content of ``patch.source``; for a new file, what is in its place.
 
     Exact: ``source`` is the very blob the patch was made from, every hunk fits where its header says, and the result
-    is the blob the patch promises. Raises KitError otherwise; its message starts with ``name:line``.
+    is the blob the patch promises. Raises Misfit otherwise; its message starts with ``name:line``.
     """
     if patch.preimage is None and source is not None:
         if blob_id(source) == patch.postimage:
-            raise _error(name, patch.line, f"{patch.path} is already upstream", "drop the patch from the series")
-        raise _error(name, patch.line, f"{patch.path} exists already", "give the new file another path")
+            raise Misfit(name, patch.line, f"upstream has {patch.path}: drop the patch", DROP)
+        raise Misfit(name, patch.line, f"{patch.path} exists already", "give the new file another path")
     if patch.preimage is not None and source is None:
-        raise _error(name, patch.line, f"{patch.source} is not in the upstream", "check the path and the pin")
+        raise Misfit(name, patch.line, f"{patch.source} is not in the upstream", "check the path and the pin")
     content = source or b""
     if patch.preimage not in (None, blob_id(content)):
         raise _mismatch(patch, content, name)
@@ -301,17 +311,18 @@ def apply(patch: FilePatch, source: bytes | None, name: str) -> bytes:
     for hunk in patch.hunks:
         end = hunk.start + len(hunk.before)
         if tuple(lines[hunk.start : end]) != hunk.before:
-            raise _error(name, hunk.line, f"{patch.path}: {_difference(hunk, lines, hunk.start)}", REFRESH)
+            number, said = _difference(hunk, lines, hunk.start)
+            raise Misfit(name, hunk.line, f"{patch.path}: {said}", REFRESH, number)
         result += [*lines[done : hunk.start], *hunk.after]
         done = end
     content = b"".join([*result, *lines[done:]])
     if (found := blob_id(content)) != patch.postimage:
         what = f"{patch.path}: the result is blob {found[:12]}, the patch promises {patch.postimage[:12]}"
-        raise _error(name, patch.line, what, REFRESH)
+        raise Misfit(name, patch.line, what, REFRESH)
     return content
 
 
-def _mismatch(patch: FilePatch, content: bytes, name: str) -> KitError:
+def _mismatch(patch: FilePatch, content: bytes, name: str) -> Misfit:
     """Why ``patch`` does not fit ``content``, which is not the blob it was made from."""
     blobs = f"{patch.source}: made for blob {str(patch.preimage)[:12]}, found {blob_id(content)[:12]}"
     lines = _split(content)
@@ -319,13 +330,14 @@ def _mismatch(patch: FilePatch, content: bytes, name: str) -> KitError:
     wrong = next(((hunk, place) for hunk, place, fits in places if not fits), None)
     moved = next(((hunk, place) for hunk, place, fits in places if place != hunk.start), None)
     if wrong and all(_place(hunk.after, lines, hunk.target)[1] for hunk in patch.hunks):
-        return _error(name, patch.line, f"{blobs}; the change is already upstream", "drop the patch from the series")
+        return Misfit(name, patch.line, f"{blobs}; upstream has the change: drop the patch", DROP)
     if wrong:
-        return _error(name, wrong[0].line, f"{blobs}; {_difference(wrong[0], lines, wrong[1])}", REFRESH)
+        number, said = _difference(wrong[0], lines, wrong[1])
+        return Misfit(name, wrong[0].line, f"{blobs}; {said}", REFRESH, number)
     if moved:
         what = f"{blobs}; its place moved {moved[1] - moved[0].start:+d} lines"
-        return _error(name, moved[0].line, what, REFRESH)
-    return _error(name, patch.line, f"{blobs}; the hunks fit, other lines differ", REFRESH)
+        return Misfit(name, moved[0].line, what, REFRESH, moved[1] + 1)
+    return Misfit(name, patch.line, f"{blobs}; the hunks fit, other lines differ", REFRESH)
 
 
 def _place(wanted: tuple[bytes, ...], lines: list[bytes], start: int) -> tuple[int, bool]:
@@ -338,12 +350,13 @@ def _place(wanted: tuple[bytes, ...], lines: list[bytes], start: int) -> tuple[i
     return best, alike(best) == len(wanted)
 
 
-def _difference(hunk: Hunk, lines: list[bytes], place: int) -> str:
-    """The first line of ``hunk.before`` that ``lines`` does not have when it starts at index ``place``."""
+def _difference(hunk: Hunk, lines: list[bytes], place: int) -> tuple[int, str]:
+    """The first line of ``hunk.before`` that ``lines`` lacks when it starts at index ``place``: its number (from 1) and
+    how it differs."""
     pairs = enumerate(zip_longest(hunk.before, lines[place : place + len(hunk.before)]), place + 1)
     number, sides = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
     wanted, found = ("the end of the file" if side is None else repr(side.decode(errors="replace")) for side in sides)
-    return f"context differs at line {number}: expected {wanted}, found {found}"
+    return number, f"context differs at line {number}: expected {wanted}, found {found}"
 
 
 # Writing

@@ -11,18 +11,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from string import Formatter
 
 from kit import devices as profiles
 from kit import fixes, lock, options, proof
 from kit.errors import KitError
 from kit.options import Option, Preset, Scalar
-from kit.paths import TreePath, tree_path
+from kit.paths import ID, NAME, TreePath, tree_path
 from kit.proof import Smoke
-from kit.schema import Source, load_toml, nearest, read
+from kit.schema import Source, fill, load_toml, nearest, read
 
-PIN = re.compile(r"[0-9a-f]{40}")
-NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 NO_PATH = TreePath("")
 NOWHERE = ("nowhere",)  # no device has this name: the devices of a step that is left out and keeps its number
@@ -87,7 +84,7 @@ class FixStep:
 
     def options_for(self, device: profiles.Device) -> dict[str, str]:
         """The fix's options with the facts of a device filled in."""
-        return {key: value.format(device=device) for key, value in self.options.items()}
+        return {key: fill(value, device=device) for key, value in self.options.items()}
 
 
 @dataclass(frozen=True)
@@ -444,10 +441,15 @@ def _check_words(recipe: Recipe, source: Source) -> None:
     """What the words of its check leave open is filled in."""
     places = {"device", "processes", *(option.name for option in recipe.option)}
     for word in recipe.check[1:]:
-        for _, name, _, _ in Formatter().parse(word):
-            if name is not None and name not in places:
-                what = f"check: {word!r}: nothing is called {name!r}{nearest(name, places)}"
-                raise source.complain(("check",), what, f"there are: {', '.join(sorted(places))}")
+        try:
+            fill(word, **dict.fromkeys(places, ""))
+        except KeyError as error:
+            name = error.args[0]
+            what = f"check: {word!r}: nothing is called {name!r}{nearest(name, places)}"
+            raise source.complain(("check",), what, f"there are: {', '.join(sorted(places))}") from None
+        except (TypeError, ValueError) as error:
+            what = f"check: {word!r}: {error}"
+            raise source.complain(("check",), what, f"there are: {', '.join(sorted(places))}") from None
 
 
 def _check_upstream(upstream: Upstream, at: tuple[str, int], folders: list[str], source: Source) -> None:
@@ -458,7 +460,7 @@ def _check_upstream(upstream: Upstream, at: tuple[str, int], folders: list[str],
         raise source.complain((*at, "name"), f"{upstream.name!r} is the workspace's own file", "rename the upstream")
     if folders.count(upstream.name) > 1:
         raise source.complain((*at, "name"), f"two upstreams share the folder {upstream.name!r}", "rename one of them")
-    if not PIN.fullmatch(upstream.pin):
+    if not ID.fullmatch(upstream.pin):
         hint = f"pin the full 40-digit commit: git ls-remote {upstream.url} {upstream.pin}"
         if upstream.carried or upstream.sha256:
             hint = "write 40 zeros: `kit prepare` then says which commit its files make"
@@ -482,8 +484,8 @@ def _check_upstream(upstream: Upstream, at: tuple[str, int], folders: list[str],
 def _check_options(step: FixStep, at: tuple[str, int], source: Source) -> None:
     for key, value in step.options.items():
         try:
-            value.format(device=profiles.load(profiles.names()[0]))
-        except (AttributeError, LookupError, ValueError) as error:
+            fill(value, device=profiles.load(profiles.names()[0]))
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             hint = "a fact of the device is written {device.device}; braces are doubled: {{ }}"
             raise source.complain((*at, "options"), f"fix {step.id}: option {key}: {value!r}: {error}", hint) from None
 

@@ -1,10 +1,11 @@
-"""TOML into frozen dataclasses, key by key: an unknown key, a missing one or a wrong type is one line, file:line."""
+"""TOML and JSON into frozen dataclasses, key by key: an unknown key, a missing one or a wrong type is one line."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import re
+import reprlib
 import sys
 import types
 from collections.abc import Iterable
@@ -28,6 +29,29 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` where something known is close to ``word``."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def fill(text: str, **facts: Any) -> str:
+    """``text`` with `{name}` filled in, and `{name.field}` of a dataclass; braces are doubled: `{{ }}`.
+
+    Plain data only, without formats: str.format would reach a value's class, and from there all of Python. Raises
+    AttributeError, LookupError or ValueError.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        if found[0] in ("{{", "}}"):
+            return found[0][0]
+        if not found[1]:
+            raise ValueError("braces enclose one name")
+        name, _, key = found[1].partition(".")
+        fact = facts[name]
+        if not key:
+            return str(fact)
+        if key not in {field.name for field in dataclasses.fields(fact)}:
+            raise AttributeError(f"{type(fact).__name__!r} object has no attribute {key!r}")
+        return str(getattr(fact, key))
+
+    return re.sub(r"\{\{|\}\}|\{([a-z0-9_]+(?:\.[a-z0-9_]+)?)\}|[{}]", value, text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +94,9 @@ def load_toml(path: Path) -> tuple[Source, dict[str, Any]]:
         raise KitError(f"{path}: not UTF-8 at byte {error.start}", "save the file as UTF-8") from None
     try:
         return source, tomllib.loads(source.text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise KitError(f"{path}:1: its tables and lists are too deep", "a table in a table is deep enough") from None
+    except ValueError as error:
         place = re.search(r"\(at line (\d+), column \d+\)|\(at end of document\)", str(error))
         line = place[1] if place and place[1] else len(source.text.splitlines())
         what = str(error)[: place.start()].strip() if place else str(error)
@@ -110,10 +136,10 @@ def _value(hint: Any, value: Any, source: Source, keys: Keys) -> Any:
         return _value(next(argument for argument in arguments if argument is not type(None)), value, source, keys)
     if dataclasses.is_dataclass(hint):
         return read(hint, value, source, keys)  # type: ignore[arg-type]
-    if origin is tuple:
+    if origin in (tuple, list):
         if not isinstance(value, list):
             raise source.complain(keys, f"{_dotted(keys)} must be a list")
-        return tuple(_value(arguments[0], item, source, (*keys, index)) for index, item in enumerate(value))
+        return origin(_value(arguments[0], item, source, (*keys, index)) for index, item in enumerate(value))
     if origin is dict:
         if not isinstance(value, dict):
             raise source.complain(keys, f"{_dotted(keys)} must be a table")
@@ -121,7 +147,7 @@ def _value(hint: Any, value: Any, source: Source, keys: Keys) -> Any:
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
-        raise source.complain(keys, f"{_dotted(keys)} must be {_NAMES[hint]}, not {value!r}")
+        raise source.complain(keys, f"{_dotted(keys)} must be {_NAMES[hint]}, not {reprlib.repr(value)}")
     return value
 
 

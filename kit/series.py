@@ -14,7 +14,7 @@ from kit.devices import Device
 from kit.errors import KitError
 from kit.fixes import Outcome
 from kit.fixes._ast import parse
-from kit.paths import TreePath
+from kit.paths import TreePath, no_link, regular_files
 from kit.recipe import FixStep, Recipe
 
 
@@ -71,7 +71,12 @@ def patch_name(number: int, step: FixStep, device: str = "") -> str:
 def load_patches(recipe: Recipe, upstream: str) -> dict[str, bytes]:
     """The committed patches of one upstream, by file name. Raises KitError for one that no fix of the recipe has."""
     folder = recipe.root / "patches" / recipe.name / upstream
-    found = {path.name: path.read_bytes() for path in sorted(folder.glob("[!.]*")) if path.is_file()}
+    no_link(folder, recipe.root)
+    found = {
+        path.name: path.read_bytes()
+        for path in regular_files(folder)
+        if path.parent == folder and not path.name.startswith(".")  # one that a killed write has left
+    }
     expected = {
         patch_name(number, step, device)
         for device in ("", *recipe.devices)
@@ -89,6 +94,8 @@ def hand_written(recipe: Recipe, upstream: str) -> dict[str, bytes]:
     """The patches of one upstream that no codemod makes, by file name. A step that has another number than when its
     patch was written still has it."""
     folder = recipe.root / "patches" / recipe.name / upstream
+    regular_files(folder)
+    no_link(folder, recipe.root)
     found = {}
     for device in ("", *recipe.devices):
         for number, step in enumerate(recipe.fix, 1):
@@ -150,13 +157,14 @@ def _by_patch(
     current: Mapping[TreePath, bytes],
     patches: Mapping[str, bytes] | None,
 ) -> Step | None:
-    """The step by its committed patch; None where there is none or it was made from other blobs."""
+    """The step by its committed patch; None where there is none, or a codemod and the patch was made from other blobs.
+
+    A hand-written one is in conflict with a file that it does not fit, for the reason that its patch gives."""
     name = _find_patch(number, step, device, patches)
     if name is None or patches is None:
         return None
     shown = str(recipe.root / "patches" / recipe.name / step.upstream / name)
     patch = patchfile.parse(patches[name], shown)
-    targets = [file.path for file in patch.files]
     for file in patch.files:
         if file.path not in step.files or (file.source or file.path) != (step.derive_from or file.path):
             what = (
@@ -165,13 +173,21 @@ def _by_patch(
                 else (f"makes {file.path} from {file.source}, fix {step.id} from {step.derive_from or file.path}")
             )
             raise KitError(f"{shown}:{file.line}: {what}", f"run `kit refresh {recipe.name}`")
-    if any(patchfile.blob_id(current[file.path]) != file.preimage for file in patch.files):
+    if step.module and any(patchfile.blob_id(current[file.path]) != file.preimage for file in patch.files):
         return None
-    before = {file.path: current[file.path] for file in patch.files}
-    changes = {file.path: (before[file.path], patchfile.apply(file, before[file.path], shown)) for file in patch.files}
-    here, already = (Outcome.applied, "patch"), (Outcome.satisfied, "check")
-    outcomes = [FileOutcome(path, *(here if path in targets else already)) for path in step.files]
-    return Step(number, step, tuple(outcomes), changes)
+    changes = {}
+    outcomes = {path: FileOutcome(path, Outcome.satisfied, "check") for path in step.files}
+    for file in patch.files:
+        before = current[file.path]
+        try:
+            changes[file.path] = (before, patchfile.apply(file, before, shown))
+            outcomes[file.path] = FileOutcome(file.path, Outcome.applied, "patch")
+        except patchfile.Misfit as error:
+            if patchfile.blob_id(before) == file.preimage:
+                raise  # it does not fit the very file that it is for: the patch was changed by hand
+            reason = f"{name}:{error.where}: {error.why}"
+            outcomes[file.path] = FileOutcome(file.path, Outcome.conflict, "patch", reason, error.place)
+    return Step(number, step, tuple(outcomes.values()), changes)
 
 
 def _by_codemod(
@@ -186,12 +202,8 @@ def _by_codemod(
     name = _find_patch(number, step, device, patches)
     fix = step.module
     if fix is None:
-        if name is None:
-            what = f"fix {step.id}: its patch {patch_name(number, step)} is missing"
-            raise KitError(f"{recipe.path}: {what}", "restore it: it is hand-written")
-        reason = f"{name} was made from another version of this file"
-        conflicts = tuple(FileOutcome(path, Outcome.conflict, "patch", reason, 1) for path in step.files)
-        return Step(number, step, conflicts, {})
+        what = f"fix {step.id}: its patch {patch_name(number, step)} is missing"
+        raise KitError(f"{recipe.path}: {what}", "restore it: it is hand-written")
     options = step.options_for(device)
     outcomes, changes = [], {}
     for path in step.files:

@@ -14,11 +14,12 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from kit import git, output
 from kit.cache import cache_dir
 from kit.errors import KitError
-from kit.paths import TreePath
+from kit.paths import TreePath, regular_files, tree_path
 from kit.recipe import Upstream
 
 _FORMAT = "1"  # part of every entry's name: a change of layout starts a new cache
@@ -36,7 +37,10 @@ class Entry:
 
     def tree(self) -> dict[str, tuple[str, str]]:
         """Every path of the pin with its mode and object id."""
-        return _listing(self.repository, self.pin)
+        try:
+            return _listing(self.repository, self.pin)
+        except git.GitError as error:
+            raise damaged(self.repository, error) from None
 
     def files(self, paths: Iterable[TreePath]) -> dict[TreePath, bytes]:
         """The contents of those of ``paths`` that the pin has. Raises KitError where one is not in the cache."""
@@ -48,7 +52,11 @@ class Entry:
     def blobs(self, ids: Iterable[str]) -> dict[str, bytes]:
         """The contents of blobs, by id. Raises KitError where one is not in the cache."""
         wanted = list(dict.fromkeys(ids))
-        raw = git.run("cat-file", "--batch", at=self.repository, stdin="".join(f"{id}\n" for id in wanted).encode())
+        request = "".join(f"{id}\n" for id in wanted).encode()
+        try:
+            raw = git.run("cat-file", "--batch", at=self.repository, stdin=request)
+        except git.GitError as error:
+            raise damaged(self.repository, error) from None
         found, position = {}, 0
         for id in wanted:
             end = raw.index(b"\n", position)
@@ -150,10 +158,25 @@ def _explain(upstream: Upstream, url: str, error: git.GitError) -> KitError:
     if re.search(r"not our ref|unadvertised object|remote ref|no such remote", error.stderr):
         hint = "check the pin in the recipe, or that the commit was not removed upstream"
         return KitError(f"{url} does not have the commit {upstream.pin}", hint)
-    if re.search(r"resolve host|unable to access|not found|does not (exist|appear)|timed out|refused", error.stderr):
+    if not error.hint and re.search(_AWAY, error.stderr):
         hint = "check the network, or tell git where a mirror is: git config --global url.<mirror>.insteadOf " + url
         return KitError(f"{url} cannot be reached: {error.said}", hint)
     return error
+
+
+_AWAY = (
+    "resolve host|unable to access|not found|does not (exist|appear)|timed out|refused|early EOF|RPC failed|hung up|"
+    "disconnect|Connection|Could not read from remote|unable to connect|index-pack failed|Broken pipe|dumb http"
+)
+
+
+def damaged(entry: Path, error: git.GitError) -> KitError:
+    """What git says of an entry that is not whole, and the folder to remove: it is fetched again."""
+    if error.hint:
+        return error
+    return KitError(
+        f"the cache is damaged: {error.said} ({entry})", f"remove it, it is fetched again: rm -r {quote(str(entry))}"
+    )
 
 
 def _listing(repository: Path, commit: str) -> dict[str, tuple[str, str]]:
@@ -179,13 +202,12 @@ def _import_folder(upstream: Upstream, folder: Path, staging: Path) -> None:
     """Commit a folder the recipe carries."""
     if not folder.is_dir():
         raise KitError(f"the carried upstream {folder} does not exist", "check `url` in the recipe")
-    files = {
-        TreePath(path.relative_to(folder).as_posix()): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts
-    }
     contents = {
-        path: (0o100755 if is_executable(file) else 0o100644, file.read_bytes()) for path, file in files.items()
+        tree_path(file.relative_to(folder).as_posix(), str(file)): (
+            0o100755 if is_executable(file) else 0o100644,
+            file.read_bytes(),
+        )
+        for file in regular_files(folder)
     }
     _import(upstream, contents, str(folder), staging)
 

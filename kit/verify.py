@@ -19,8 +19,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit import devices, edits, git, patchfile, recipe
+from kit import devices, expected, git
+from kit import edits as local
 from kit.errors import KitError
+from kit.expected import Expected
 from kit.fixes import Outcome
 from kit.fixes._ast import parse
 from kit.lock import Lock
@@ -38,41 +40,43 @@ class Check:
     detail: str = ""
 
 
-def tree(place: Path, locked: Lock) -> Iterator[Check]:
-    """Commits and files equal the lock."""
+def tree(place: Path, locked: Lock, found: Recipe) -> Iterator[Check]:
+    """Commits and files equal the lock, and the lock what the recipe makes: it is made anew, and compared."""
+    edits = list(local.edits(place))
+    changes = dict.fromkeys(str(edit) for edit in edits if not edit.beside)
+    made: dict[str, Expected] = {}
+    try:
+        made = expected.make(locked, found)
+    except KitError as error:
+        yield Check("tree", f"recipe {locked.recipe} makes it", False, error.message)
     for name, upstream in locked.upstreams.items():
         repository = place / name
+        if name in made:
+            differs = made[name].differs(upstream)
+            yield Check("tree", f"{name}: recipe {locked.recipe} makes this commit", not differs, differs)
+            changes |= dict.fromkeys(f"{kind} {name}/{path}" for kind, path in made[name].edited(repository))
         try:
-            head, made = git.text("rev-parse", "HEAD", "HEAD^{tree}", at=repository).split()
+            head, below = git.text("rev-parse", "HEAD", "HEAD^{tree}", at=repository).split()
         except KitError as error:
             yield Check("tree", f"{name}: repository", False, error.message)
             continue
         yield _equal("tree", f"{name}: HEAD is the commit of the lock", head, upstream.commit)
-        yield _equal("tree", f"{name}: its tree is that of the lock", made, upstream.tree)
-        below = git.run("rev-list", "--max-parents=0", "HEAD", at=repository).decode().split()
-        yield _equal("tree", f"{name}: built on the pin", " ".join(below), upstream.pin)
-        wrong = [path for path, id in upstream.files.items() if _state(repository / path) != id]
+        yield _equal("tree", f"{name}: its tree is that of the lock", below, upstream.tree)
+        roots = git.run("rev-list", "--max-parents=0", "HEAD", at=repository).decode().split()
+        yield _equal("tree", f"{name}: built on the pin", " ".join(roots), upstream.pin)
+        wrong = [path for path, id in upstream.files.items() if expected.state(repository / path) != id]
         written = f"{name}: {len(upstream.files)} files kit wrote have their hashes"
         yield Check("tree", written, not wrong, ", ".join(f"{repository / path}: changed" for path in wrong))
-    if locked.recipe_sha256 != (now := hashlib.sha256(recipe.load(locked.recipe).path.read_bytes()).hexdigest()):
+    if locked.recipe_sha256 != (now := hashlib.sha256(found.path.read_bytes()).hexdigest()):
         detail = f"prepare the workspace again to have it (was {locked.recipe_sha256[:12]}, is {now[:12]})"
         yield Check("tree", f"recipe {locked.recipe} has changed since", None, detail)
-    found = list(edits.edits(place))
-    changes = [str(edit) for edit in found if not edit.beside]
     yield Check("tree", "nothing kit or upstream wrote was edited", not changes, "; ".join(changes))
-    if beside := [str(edit) for edit in found if edit.beside]:
+    if beside := [str(edit) for edit in edits if edit.beside]:
         yield Check("tree", "files beside them, not kit's", None, "; ".join(beside))
 
 
 def _equal(level: str, name: str, found: str, wanted: str) -> Check:
     return Check(level, name, found == wanted, "" if found == wanted else f"found {found}, the lock says {wanted}")
-
-
-def _state(path: Path) -> str:
-    """git mode and blob id of a file, as in the lock; nothing where there is none."""
-    if path.is_symlink() or not path.is_file():
-        return ""
-    return f"{'100755' if path.stat().st_mode & 0o100 else '100644'} {patchfile.blob_id(path.read_bytes())}"
 
 
 def static(place: Path, locked: Lock, found: Recipe) -> Iterator[Check]:

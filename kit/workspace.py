@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit import __version__, collisions, git, lock, output, overlay, patchfile, series, store
+from kit import __version__, collisions, git, lock, output, overlay, patchfile, schema, series, store
 from kit.cache import cache_dir
 from kit.devices import Device
 from kit.edits import IGNORED_JUNK, edits, first
@@ -105,7 +105,7 @@ def _plan_upstream(
     parts = [(part, overlay.render(recipe.root, part, names)) for part in recipe.overlays(upstream.name, device.name)]
     collisions.check(recipe, upstream.name, device.name, tree, parts)
     copied = {path: file for _, files in parts for path, file in files.items()}
-    for folder in _outside(upstream, copied):
+    for folder in outside(upstream, copied):
         if beside := next((path for path in tree if path.startswith(f"{folder}/")), None):
             what = f"{upstream.name}: the overlay goes into {folder}, where upstream's {beside} is not checked out"
             raise KitError(what, f'add "{folder}" to `sparse` in {recipe.path}')
@@ -115,7 +115,7 @@ def _plan_upstream(
     return UpstreamPlan(upstream, entry, tuple(steps), copied, modes)
 
 
-def _outside(upstream: Upstream, paths: Iterable[TreePath]) -> list[TreePath]:
+def outside(upstream: Upstream, paths: Iterable[TreePath]) -> list[TreePath]:
     """The folders of ``paths`` that the upstream's sparse folders leave out."""
     folders = {path.rpartition("/")[0] for path in paths if not store.in_cone(path, upstream.sparse)}
     return [TreePath(folder) for folder in sorted(folders) if collisions.above(folder).isdisjoint(folders)]
@@ -261,8 +261,6 @@ def _check_destination(destination: Path) -> None:
         raise KitError(f"{destination} is in the way: not a folder", "give another DEST")
     if destination.is_dir() and any(destination.iterdir()) and not (destination / lock.NAME).is_file():
         raise KitError(f"{destination} was not made by kit: it has no {lock.NAME}", "give another DEST")
-    if destination.exists() and Path.cwd().is_relative_to(destination.resolve()):
-        raise KitError(f"you stand in {destination}, which would be replaced", f"run it from {destination.parent}")
 
 
 def _found(destination: Path, force: bool) -> tuple[lock.Lock | None, bool]:
@@ -289,7 +287,12 @@ def _same(found: lock.Lock, made: lock.Lock) -> bool:
 
 def _stage(plan: Plan, staging: Path) -> lock.Lock:
     staging.mkdir()
-    upstreams = {each.upstream.name: make_repository(each, staging / each.upstream.name) for each in plan.upstreams}
+    upstreams = {}
+    for each in plan.upstreams:
+        try:
+            upstreams[each.upstream.name] = make_repository(each, staging / each.upstream.name)
+        except git.GitError as error:
+            raise store.damaged(each.entry.repository, error) from None
     shipped = plan.recipe.path.parent == shipped_root() / "recipes"
     made = lock.Lock(
         recipe=plan.recipe.name if shipped else str(plan.recipe.path),
@@ -312,7 +315,7 @@ def _check_settings(plan: Plan, staging: Path, destination: Path) -> None:
         return
     facts = {**plan.options, "device": plan.device.device, "processes": str(plan.cluster.processes)}
     script, *words = plan.recipe.check
-    command = [sys.executable, "-B", Path(script).name, *(word.format(**facts) for word in words)]
+    command = [sys.executable, "-B", Path(script).name, *(schema.fill(word, **facts) for word in words)]
     done = subprocess.run(command, cwd=(staging / script).parent, capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or [f"{script} ended with exit status {done.returncode}"])[-1]
@@ -320,11 +323,11 @@ def _check_settings(plan: Plan, staging: Path, destination: Path) -> None:
         raise KitError(said.replace(str(staging), str(destination)), hint)
 
 
-def make_repository(plan: UpstreamPlan, place: Path) -> lock.LockedUpstream:
+def make_repository(plan: UpstreamPlan, place: Path, checkout: bool = True) -> lock.LockedUpstream:
     """A repository at the pin with one commit a fix and one for the overlay, on branch `kit`, checked out."""
     upstream, entry = plan.upstream, plan.entry
     git.run("init", "--quiet", "--initial-branch=kit", "--object-format=sha1", "--template=", place)
-    _share_objects(entry.repository, place / ".git", upstream, _outside(upstream, plan.overlay))
+    _share_objects(entry.repository, place / ".git", upstream, outside(upstream, plan.overlay))
     commits = []
     makers: list[series.Step | None] = []
     for step in plan.steps:
@@ -343,10 +346,11 @@ def make_repository(plan: UpstreamPlan, place: Path) -> lock.LockedUpstream:
         git.run("fast-import", "--quiet", "--force", "--done", stdin=stream, at=place)
     else:
         git.run("update-ref", "refs/heads/kit", upstream.pin, at=place)
-    git.run("read-tree", "-m", "-u", "HEAD", at=place)
+    if checkout:
+        git.run("read-tree", "-m", "-u", "HEAD", at=place)
     log = git.text("log", "--reverse", "--format=%H %T", f"-{len(commits) or 1}", at=place).split()
     ids = dict(zip((step.fix.id if step else "" for step in makers), log[::2], strict=True)) if commits else {}
-    written: dict[str, str] = {}
+    written: dict[TreePath, str] = {}
     fixes = []
     for step in plan.steps:
         after = {path: patchfile.blob_id(content) for path, (_, content) in step.changes.items()}
@@ -368,7 +372,7 @@ def _share_objects(repository: Path, target: Path, upstream: Upstream, more: Seq
             except OSError:
                 shutil.copyfile(pack, link)
     (target / "info").mkdir(exist_ok=True)
-    (target / "info" / "attributes").write_text(_BYTES, encoding="utf-8")
+    (target / "info" / "attributes").write_text(git.BYTES, encoding="utf-8")
     (target / "info" / "exclude").write_text("".join(f"*{mark}\n" for mark in IGNORED_JUNK), encoding="utf-8")
     config = ""
     if (repository / "shallow").exists():
@@ -379,10 +383,6 @@ def _share_objects(repository: Path, target: Path, upstream: Upstream, more: Seq
         (target / "info" / "sparse-checkout").write_text(_cone([*upstream.sparse, *more]), encoding="utf-8")
     with (target / "config").open("a", encoding="utf-8") as file:
         file.write(config)
-
-
-# Files in the tree are the bytes of their blobs, whatever upstream's .gitattributes and the user's configuration say.
-_BYTES = "* -text -ident -filter !working-tree-encoding\n"
 
 
 def _cone(sparse: Sequence[TreePath]) -> str:

@@ -174,3 +174,49 @@ def test_show_says_what_kind_it_is(root: Root, kit: Kit) -> None:
     path = packaged(root, pack(FILES))
     assert f"released source package, sha256 {recipe.parse(path).upstream[0].sha256}" in kit("show", path).out
     assert json.loads(kit("show", path, "--json").out)["upstream"][0]["sha256"]
+
+
+def bomb(mode: str) -> bytes:
+    return pack({"up-1.0/zeros": bytes(3 << 20)}, mode=mode)
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_an_archive_that_grows_without_end(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more than a limit is unpacked, and no more than so many times what was fetched."""
+    with pytest.raises(KitError) as refused:
+        archive.files(bomb(mode), NAME)
+    assert refused.value.message == f"{NAME} grows to more than 1048576 bytes when it is unpacked"
+    monkeypatch.setattr(archive, "_RATIO", 1e9)
+    assert archive.files(bomb(mode), NAME)["zeros"] == (0o100644, bytes(3 << 20))  # type: ignore[index]
+    monkeypatch.setattr(archive, "_UNPACKED", 1 << 21)
+    with pytest.raises(KitError, match="grows to more than 2097152 bytes"):
+        archive.files(bomb(mode), NAME)
+
+
+def test_a_sparse_file() -> None:
+    """A hole of a terabyte takes no place in an archive."""
+    entry = member(
+        "up-1.0/hole", size=0, pax_headers={"GNU.sparse.map": "1099511627776,0", "GNU.sparse.size": str(1 << 40)}
+    )
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w:gz", format=tarfile.PAX_FORMAT) as made:
+        made.addfile(entry)
+    with pytest.raises(KitError, match="/hole is a link or a special file"):
+        archive.files(target.getvalue(), NAME)
+
+
+def test_an_archive_that_is_cut_off() -> None:
+    whole = pack(FILES)
+    for size in range(0, len(whole), 37):
+        with pytest.raises(KitError, match=r"is (no tar archive|not one folder)"):
+            archive.files(whole[:size], NAME)
+
+
+def test_an_archive_that_is_too_long(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    content = pack(FILES)
+    place = write(tmp_path, {NAME: content}) / NAME
+    digest = hashlib.sha256(content).hexdigest()
+    assert archive.fetch(str(place), digest, lambda done, total: None) == content
+    monkeypatch.setattr(archive, "_PACKED", len(content) - 1)
+    with pytest.raises(KitError, match=f"{place} is longer than {len(content) - 1} bytes"):
+        archive.fetch(str(place), digest, lambda done, total: None)

@@ -183,7 +183,7 @@ def test_doctor(kit: Kit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         assert tpu.status == 1 and f"\n           {command}" in tpu.out
     monkeypatch.setenv("PATH", str(tmp_path))
     bare = kit("doctor")
-    assert bare.status == 1 and "MISSING  git: not on PATH\n         install git 2.27 or newer" in bare.out
+    assert bare.status == 1 and "MISSING  git: not on PATH\n         install git 2.29 or newer" in bare.out
     assert "MISSING  bash" in bare.out and "absent   uv" in bare.out
 
 

@@ -181,7 +181,7 @@ def test_a_hand_written_patch(root: Root, kit: Kit, tiny: str) -> None:
     commit(root, "# more\n" + TRAIN)
     done = kit("drift", tiny)
     assert done.status == 5 and "by-hand: applied at the pin, conflict now" in done.out
-    assert "01-by-hand.patch was made from another version of this file" in done.out
+    assert "; its place moved +1 lines" in done.out
     assert "progress-print: applied throughout" in done.out
 
 

@@ -278,3 +278,24 @@ def test_the_published_hooks_are_commands(script: Path) -> None:
 def test_a_fix_comes_after_those_whose_places_it_would_hide() -> None:
     known = fixes.general()
     assert known.index("sample-caches") < known.index("resume-order")
+
+
+NO_SYMBOLS = {
+    "argument": ("def f(a, a):\n    pass\n", 1, "duplicate argument 'a' in function definition"),
+    "global": ("def f():\n    x = 2\n    global x\n", 3, "name 'x' is assigned to before global declaration"),
+    "nonlocal": ("def f():\n    nonlocal y\n", 2, "no binding for nonlocal 'y' found"),
+    "module": ("nonlocal y\n", 1, "nonlocal declaration not allowed at module level"),
+    "star": ("def f():\n    from os import *\n", 2, "import * only allowed at module level"),
+}
+
+
+@pytest.mark.parametrize("how", NO_SYMBOLS)
+def test_a_script_that_parses_and_does_not_compile(kit: Kit, how: str) -> None:
+    """It is refused, with its line, and the other files are mended."""
+    text, line, said = NO_SYMBOLS[how]
+    lines = TRAIN.count("\n")
+    write(Path(), {"bad.py": TRAIN + text, "good.py": TRAIN})
+    done = kit("fix", "bad.py", "good.py")
+    assert done.status == 1 and "good.py:" in done.out and (Path("good.py").read_text() != TRAIN)
+    assert f"bad.py:{lines + line}: not valid Python: {said}" in done.err, done.err
+    assert Path("bad.py").read_text() == TRAIN + text

@@ -50,7 +50,6 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         "GIT_SSL_CAINFO": "ca",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_ALLOW_PROTOCOL": "https:file:ssh",
         "LC_ALL": "C",
         "GIT_INDEX_FILE": "/index",
     }
@@ -145,14 +144,16 @@ def test_no_git(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(KitError) as refused:
         kit_git.run("status")
-    assert str(refused.value) == "git was not found on PATH\n  install git 2.27 or newer, then run `kit doctor`"
+    assert str(refused.value) == "git was not found on PATH\n  install git 2.29 or newer, then run `kit doctor`"
     assert kit_git.version() is None
 
 
 def test_its_first_complaint(tmp_path: Path) -> None:
     with pytest.raises(kit_git.GitError) as refused:
         kit_git.run("rev-parse", "HEAD", at=tmp_path)
-    assert refused.value.message.startswith(f"git rev-parse failed in {tmp_path}: fatal: not a git repository")
+    assert refused.value.message.startswith(
+        f"git rev-parse failed in {tmp_path}: fatal: not a git repository of kit's: {tmp_path}"
+    )
 
 
 def test_progress(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_special_files(tmp_path: Path, kind: str) -> None:
     SPECIAL[kind](folder / "b")
     with pytest.raises(KitError) as refused:
         overlay.render(tmp_path, PART, CONTEXT)
-    assert str(refused.value) == f"{folder / 'b'}: {kind}\n  overlays hold regular files only: copy the file itself"
+    assert str(refused.value) == f"{folder / 'b'}: {kind}\n  a recipe holds regular files only: copy the file itself"
 
 
 def test_linked_folder(tmp_path: Path) -> None:

@@ -204,8 +204,8 @@ def test_applies_exactly() -> None:
         (b"# one\n# two\n" + TRAIN, "13: {blobs}; its place moved +2 lines"),
         (TRAIN.replace(b"\n\n\ndef main", b"\n\ndef main"), "21: {blobs}; its place moved -1 lines"),
         (TRAIN.replace(b"import os", b"import sys"), "9: {blobs}; the hunks fit, other lines differ"),
-        (apply(guard().files[0], TRAIN, ""), "9: {blobs}; the change is already upstream"),
-        (b"# new\n" + apply(guard().files[0], TRAIN, ""), "9: {blobs}; the change is already upstream"),
+        (apply(guard().files[0], TRAIN, ""), "9: {blobs}; upstream has the change: drop the patch"),
+        (b"# new\n" + apply(guard().files[0], TRAIN, ""), "9: {blobs}; upstream has the change: drop the patch"),
     ],
     ids=[
         "missing",
@@ -230,7 +230,7 @@ def test_refuses_a_new_file_that_exists() -> None:
     (file,) = parse(write((None, b"new\n")), "new.patch").files
     assert apply(file, None, "new.patch") == b"new\n"
     assert refusal(lambda: apply(file, b"old\n", "new.patch")).message == "new.patch:8: f0 exists already"
-    assert refusal(lambda: apply(file, b"new\n", "new.patch")).message == "new.patch:8: f0 is already upstream"
+    assert refusal(lambda: apply(file, b"new\n", "new.patch")).message == "new.patch:8: upstream has f0: drop the patch"
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ import pytest
 import support
 from support import GUARDED, PRINTED, TRAIN, Done, Root, git, kit_argv, kit_process, snapshot, write
 
-from kit import __version__, lock, patchfile, series, workspace
+from kit import __version__, lock, patchfile, recipe, series, store, workspace
 from kit.errors import KitError
+from kit.paths import TreePath
 
 Kit = Callable[..., Done]
 MADE = Path("made")
@@ -817,12 +818,66 @@ def test_hand_written_patch(root: Root, kit: Kit) -> None:
         "by-hand: hand-written patch\nNo codemod can say it."
     )
     assert kit("refresh", path).out == "every patch is up to date\n"
-    pin = support.make_upstream(root.upstream, {"examples/train.py": f"# moved\n{TRAIN}"})
+
+
+# Upstream's file at the new pin, the line of it that the message names, and why the patch does not fit.
+OTHER_VERSIONS = {
+    "moved": (f"# moved\n{TRAIN}", 12, "its place moved +1 lines"),
+    "elsewhere": (TRAIN.replace("import argparse", "import argparse as a"), 1, "the hunks fit, other lines differ"),
+    "context": (
+        TRAIN.replace("for model in models", "for m in models"),
+        12,
+        "context differs at line 12: expected '        for model in models:\\n', found '        for m in models:\\n'",
+    ),
+    "upstream": (f"# more\n{GUARDED}", 1, "upstream has the change: drop the patch"),
+}
+
+
+@pytest.mark.parametrize("how", OTHER_VERSIONS)
+def test_hand_written_patch_for_another_version(root: Root, kit: Kit, how: str) -> None:
+    """It says why it does not fit, and where."""
+    content, line, said = OTHER_VERSIONS[how]
+    (root.patches() / "01-weights-pop.patch").rename(root.patches() / "01-by-hand.patch")
+    (root.patches() / "02-progress-print.patch").unlink()
+    fix = [{"id": "by-hand", "use": "patch", "files": ["examples/train.py"], "why": "No codemod can say it."}]
+    pin = support.make_upstream(root.upstream, {"examples/train.py": content})
     root.recipe(upstream={"pin": pin}, fix=fix)
-    assert prepare(root, kit).err.startswith(
-        "kit: error: up/examples/train.py:1: fix by-hand: conflict: "
-        "01-by-hand.patch was made from another version of this file\n"
-    )
+    done = prepare(root, kit)
+    made_for, found = (patchfile.blob_id(text.encode())[:12] for text in (TRAIN, content))
+    start = f"kit: error: up/examples/train.py:{line}: fix by-hand: conflict: 01-by-hand.patch:"
+    blobs = f": examples/train.py: made for blob {made_for}, found {found}; "
+    assert done.status == 1 and done.err.startswith(start) and f"{blobs}{said}\n" in done.err, done.err
+
+
+def test_hand_written_patch_of_two_files(root: Root, kit: Kit) -> None:
+    """Where one file differs, that one is in conflict."""
+    paths = TreePath("examples/other.py"), TreePath("examples/third.py")
+    changes: dict[TreePath, tuple[bytes | None, bytes]] = dict.fromkeys(paths, (b"one\n", b"two\n"))
+    text = patchfile.render("by-hand: two", "", changes, "kit <kit@localhost>", "Thu, 01 Jan 2026 00:00:00 +0000")
+    support.make_upstream(root.upstream, {"examples/other.py": "one\n"})
+    shutil.rmtree(root.patches())
+    write(root.patches(), {"01-by-hand.patch": text})
+    pin = support.make_upstream(root.upstream, {"examples/third.py": "another\n"})
+    fix = [{"id": "by-hand", "use": "patch", "files": list(changes), "why": "No codemod can say it."}]
+    found = recipe.load(str(root.recipe(upstream={"pin": pin}, fix=fix)))
+    content = store.ensure(found.upstream[0], found.path.parent).files(found.sources("up", "cpu"))
+    patches = series.load_patches(found, "up")
+    (step,), after = series.apply(found, "up", found.device("cpu"), content, patches)
+    assert [(file.path, str(file.outcome)) for file in step.outcomes] == [
+        ("examples/other.py", "applied"),
+        ("examples/third.py", "conflict"),
+    ]
+    assert step.outcome == "conflict" and after[paths[0]] == b"two\n"
+
+
+def test_hand_written_patch_makes_a_file_that_exists(root: Root, kit: Kit) -> None:
+    changes: dict[TreePath, tuple[bytes | None, bytes]] = {TreePath("examples/train.py"): (None, b"mine\n")}
+    text = patchfile.render("by-hand: new", "", changes, "kit <kit@localhost>", "Thu, 01 Jan 2026 00:00:00 +0000")
+    shutil.rmtree(root.patches())
+    write(root.patches(), {"01-by-hand.patch": text})
+    root.recipe(fix=[{"id": "by-hand", "use": "patch", "files": list(changes), "why": "No codemod can say it."}])
+    done = prepare(root, kit)
+    assert done.status == 1 and "01-by-hand.patch:8: examples/train.py exists already\n" in done.err
 
 
 def test_refresh_beside_a_hand_written_patch(root: Root, kit: Kit) -> None:

@@ -20,8 +20,10 @@ def run(workspace: str | None, local: bool, stat: bool) -> int:
                 git.show("diff", *style, upstream.pin, upstream.commit, at=repository)
                 continue
             # New files belong to the diff too: they are announced in a copy of the index, not in the user's own.
+            git.run("rev-parse", "HEAD", at=repository)  # it is a repository
             with tempfile.TemporaryDirectory() as scratch:
                 index = Path(shutil.copy(repository / ".git" / "index", scratch))
-                git.run("add", "--intent-to-add", "--sparse", ".", at=repository, index=index)
+                sparse = ["--sparse"] if (git.version() or git.FLOOR) >= (2, 34) else []  # before, it needs no word
+                git.run("add", "--intent-to-add", *sparse, ".", at=repository, index=index)
                 git.show("diff", *style, upstream.commit, at=repository, index=index)
     return 0

@@ -95,13 +95,12 @@ def _asked(recipe_name: str | None, device: str | None, settings: tuple[str, ...
 def _kit() -> list[Finding]:
     version = git.version()
     shown = ".".join(map(str, version)) if version else "not on PATH"
+    advice = f"install git {'.'.join(map(str, git.FLOOR))} or newer (sparse, partial clones)"
     cache = cache_dir()
     writable = next((parent for parent in (cache, *cache.parents) if parent.exists()), Path("/"))
     free = shutil.disk_usage(writable).free / 1e9
     return [
-        Finding(
-            "git", bool(version and version >= (2, 27)), shown, "install git 2.27 or newer (sparse, partial clones)"
-        ),
+        Finding("git", bool(version and version >= git.FLOOR), shown, advice),
         Finding("Python", sys.version_info >= (3, 10), sys.version.split()[0], "kit needs Python 3.10 or newer"),
         _program("bash", "install bash: the launch scripts are bash"),
         _program("uv", "pip install uv: it builds the reference environments", needed=False),

@@ -13,8 +13,8 @@ from kit.commands import refresh
 from kit.commands.fix import mend
 from kit.errors import KitError
 from kit.fixes import Options, Outcome
-from kit.paths import TreePath, tree_path
-from kit.recipe import PIN, Recipe, Upstream
+from kit.paths import ID, NAME, TreePath, tree_path
+from kit.recipe import Recipe, Upstream
 from kit.schema import nearest
 
 STEP = '\n[[fix]]\nid = "{id}"\n{use}files = {files}\n{count}'
@@ -44,12 +44,12 @@ def run(name: str, url: str, commit: str, files: tuple[str, ...]) -> int:
     path = Path("recipes").absolute() / f"{name}.toml"
     if path.exists():
         raise KitError(f"{output.place(path)} exists", f"kit show {output.place(path)}")
-    if not recipe.NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise KitError(f"bad name {name!r}", "use a-z, 0-9, '.', '_' and '-'")
     targets = [tree_path(file, "FILE") for file in files]
     sparse = tuple(dict.fromkeys(TreePath(file.rpartition("/")[0]) for file in targets if "/" in file))
     title = url.rstrip("/").removesuffix(".git").rpartition("/")[2].lower()
-    upstream = Upstream(title, url, commit if PIN.fullmatch(commit) else _resolve(url, commit), sparse=sparse)
+    upstream = Upstream(title, url, commit if ID.fullmatch(commit) else _resolve(url, commit), sparse=sparse)
     draft = {"name": name, "devices": devices.names(), "upstream": title, "url": url, "pin": upstream.pin}
     _parse(
         path, {**draft, "version": "", "sparse": sparse}, ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from kit import lock, output, recipe, workspace
@@ -64,7 +65,8 @@ def run(
     else:
         output.line(f"{'prepared' if changed else 'already prepared'}: {destination}")
         output.line("next:")
-        for command in (f"kit verify {destination}", f"cd {destination}", *found.then(device, options)):
+        place = quote(str(destination))
+        for command in (f"kit verify {place}", f"cd {place}", *found.then(device, options)):
             output.line(f"  {command}")
     return 0
 

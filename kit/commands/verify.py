@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import shutil
@@ -76,7 +77,10 @@ def run(
     if report:
         from kit import report as page
 
-        whole.write(Path(report), page.html(reports[0]).encode())
+        try:
+            whole.write(Path(report), page.html(reports[0]).encode("utf-8", "backslashreplace"))
+        except FileNotFoundError:
+            raise KitError(f"{report}: there is no folder {Path(report).parent}", "make it, or name another") from None
         output.note(f"report: {report}")
     return 0 if all(each["verified"] for each in reports) else 1
 
@@ -115,7 +119,7 @@ def _verify(place: Path, proof: Proof, quiet: bool) -> dict[str, Any]:
                 output.table([(MARKS[row.ok], row.what, row.seen) for row in table], indent="      ")
             checks.extend(Check("parity", f"{row.case}: {row.what}", row.ok, row.seen) for row in table)
 
-    add(verify.tree(place, locked))
+    add(verify.tree(place, locked, found))
     add(verify.static(place, locked, found))
     through = _run(place, locked, found, proof, add, compare, ran) if proof.smoke else ""
     chip = f"{device.title}{', a stand-in' if through else ''}"
@@ -220,10 +224,12 @@ def _at_pin(found: Recipe, device: str) -> dict[str, dict[TreePath, bytes]]:
 def _fix(place: Path, locked: Lock, step: recipe.FixStep) -> dict[str, str]:
     """A fix for the report: what it is for, its outcome and its diff."""
     subject, body = series.message(step)
-    made = next((fix for fix in locked.upstreams[step.upstream].fixes if fix.id == step.id), None)
+    fixes = [fix for name, each in locked.upstreams.items() if name == step.upstream for fix in each.fixes]
+    made = next((fix for fix in fixes if fix.id == step.id), None)
     diff = ""
     if made and made.commit:
-        arguments = ("show", "--no-ext-diff", "--format=", made.commit)
-        diff = git.run(*arguments, at=place / step.upstream, statuses=(0, 128)).decode("utf-8", "replace")
+        with contextlib.suppress(git.GitError):  # level tree says what is wrong
+            shown = git.run("show", "--format=", "--end-of-options", made.commit, at=place / step.upstream)
+            diff = shown.decode("utf-8", "replace")
     outcome = made.outcome if made else "left out"
     return {"id": step.id, "title": subject.partition(": ")[2], "why": body, "outcome": outcome, "diff": diff}

@@ -241,11 +241,17 @@ def _bound_in(scope: ast.AST) -> Iterator[tuple[str, int]]:
 
 
 @lru_cache(maxsize=4)
-def loose_names(content: bytes) -> set[str]:
-    """The names a script reads from its module's scope, or the builtins', that nothing in it binds there."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pending = [symtable.symtable(content, "script", "exec")]  # type: ignore[arg-type]
+def loose_names(content: bytes, name: str) -> set[str]:
+    """The names a script reads from its module's scope, or the builtins', that nothing in it binds there.
+
+    Raises KitError, with file and line, where a script parses and has no scopes: an argument twice, `global` too late.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pending = [symtable.symtable(content, name, "exec")]  # type: ignore[arg-type]
+    except SyntaxError as error:
+        raise KitError(f"{name}:{error.lineno or 1}: not valid Python: {error.msg}", "mend the file first") from None
     read: set[str] = set()
     bound = set(dir(builtins))
     while pending:
