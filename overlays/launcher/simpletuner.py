@@ -20,6 +20,7 @@ from launcher import checks, data, environment, model, options, report, run
 from launcher.machines import Cluster
 from launcher.mistake import Mistake, nearest
 from launcher.options import Option, Program
+from launcher.output import say
 
 IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 CAPTIONS = ("instanceprompt", "textfile", "filename", "parquet", "csv", "huggingface")
@@ -306,8 +307,7 @@ USAGE = """\
   --data.key=value                 for this run, in every image data set of config/multidatabackend.json
   --data.id.key=value              the same, in the one with that id
 
-Paths count from the folder of this script. What a run used is kept in settings/ of its output folder.
-"""
+Paths count from the folder of this script. What a run used is kept in settings/ of its output folder."""
 
 
 def launch(program: Program, here: Path, name: str, words: Sequence[str]) -> int:
@@ -316,13 +316,13 @@ def launch(program: Program, here: Path, name: str, words: Sequence[str]) -> int
     here = Path.cwd()
     first = options.Settings({option.name: os.environ.pop(option.name, "") for option in program.options})
     if any(word in ("-h", "--help") for word in words):
-        print(options.usage(name, program, first, {}) + "\n" + USAGE, end="")
+        say(options.usage(name, program, first, {}) + "\n" + USAGE)
         return 0
     mine, theirs = given(words, [*first, *options.OWN])
     own = {**first, **mine}
     written = settings(program.device["device"], program.processes, own, theirs)
     if not written:
-        print("the settings are good")
+        say("the settings are good")
         return 0
     checks.accelerate_is_there(program, here)
     environment.check(program, here)
@@ -340,7 +340,7 @@ def launch(program: Program, here: Path, name: str, words: Sequence[str]) -> int
     config = read(Path(written, "config.json"))
     output = Path(str(config["output_dir"])).expanduser()
     log = run.log_file(own.get("log_file", ""), output, cluster)
-    print(f"settings: {written}/config.json; log: {log}", flush=True)
+    say(f"settings: {written}/config.json; log: {log}")
     return run.trained(["bash", program.script], chosen, None, log, shape(config, cluster), name, program, output)
 
 
