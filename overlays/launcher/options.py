@@ -228,7 +228,9 @@ def _check_one(option: Option, value: str, program: Program) -> None:
     if pattern and not re.fullmatch(pattern, value):
         raise Mistake(f"--{option.name} is {what}, not '{value}'")
     if option.pattern and value and not re.fullmatch(option.pattern, value):
-        alternatives = option.pattern.split("|")
+        alternatives = [
+            each for each in option.pattern.replace("(?i)", "").split("|") if re.fullmatch(r"[\w.-]+", each)
+        ]
         like = nearest(value, alternatives)
         raise Mistake(f"--{option.name} is {option.what or 'one of ' + ', '.join(alternatives)}, not '{value}'{like}")
     for side in value.split(",") if option.multiple and value else ():
