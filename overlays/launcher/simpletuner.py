@@ -43,7 +43,7 @@ CUDA_ONLY = re.compile(r"nf4|fp8|bnb-|.*-bnb$")
 def read(path: Path, kind: type = dict) -> Any:
     """A JSON file that is an object, or a list of them. Raises Mistake with file and line."""
     try:
-        found = json.loads(data.text(path))
+        found: Any = json.loads(data.text(path))
     except OSError as error:
         raise Mistake(f"{path}: {error.strerror}: run it from the folder with config/") from None
     except json.JSONDecodeError as error:

@@ -1,4 +1,4 @@
-"""SimpleTuner's data sets (config/multidatabackend.json): there, with images, captions and masks, and enough of them."""
+"""SimpleTuner's data sets (config/multidatabackend.json): there, with images, captions and masks, and enough."""
 
 from __future__ import annotations
 
