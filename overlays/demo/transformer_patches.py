@@ -1,5 +1,7 @@
 """Replace tinytrain's `predict` by a faster one."""
 
+from __future__ import annotations
+
 import tinytrain
 
 

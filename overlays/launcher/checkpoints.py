@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import zipfile
 from pathlib import Path
 
 from launcher import model
@@ -32,21 +31,9 @@ def complaint(folder: Path) -> str:
     if any(folder.glob("*/*_optim_states.pt")) and not (folder / "latest").is_file():
         return "no latest, which DeepSpeed writes last"
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and not _is_whole(path):
+        if path.is_file() and not model.is_whole(path):
             return f"{path.name} is cut short"
     return ""
-
-
-def _is_whole(path: Path) -> bool:
-    if path.stat().st_size == 0:
-        return path.name == "__init__.py"
-    if path.suffix == ".safetensors":
-        return model.is_whole(path)
-    if path.suffix in (".bin", ".pt", ".pkl"):
-        with path.open("rb") as file:
-            if file.read(4) == b"PK\x03\x04":  # what torch saves is a zip file, whose table is at its end
-                return zipfile.is_zipfile(path)
-    return True
 
 
 def chosen(option: str, value: str, output: Path) -> tuple[str, list[str]]:

@@ -13,6 +13,7 @@ from launcher import checkpoints, data, environment, machines, model, options
 from launcher.machines import Cluster
 from launcher.mistake import Mistake
 from launcher.options import Option, Program, Settings
+from launcher.output import say
 
 
 def checked(program: Program, settings: Settings, here: Path) -> tuple[Cluster, Path | None]:
@@ -30,6 +31,8 @@ def checked(program: Program, settings: Settings, here: Path) -> tuple[Cluster, 
     machines.check_visible(cluster, program.device, option) if option else None
     accelerate_is_there(program, here)
     environment.check(program, here)
+    writable(program.roles["output"], settings[program.roles["output"]])
+    writable("log_file", settings["log_file"], file=True)
     for each in program.options:
         value = settings[each.name]
         if each.kind == "model":
@@ -43,7 +46,7 @@ def checked(program: Program, settings: Settings, here: Path) -> tuple[Cluster, 
         elif each.kind == "resume":
             settings[each.name], said = checkpoints.chosen(each.name, value, Path(settings[program.roles["output"]]))
             for line in said:
-                print(line, flush=True)
+                say(line)
     images(program, settings, here)
     if program.absolute:
         whole_paths(program, settings)
@@ -83,10 +86,10 @@ def images(program: Program, settings: Settings, here: Path) -> None:
     settings[prompt] = settings[prompt] or (alone if kind == "images" else dataset).prompt
     if kind == "images":
         settings[captions] = ""
-        print(f"Data set : images in {settings[b]}, each with the prompt {settings[prompt]}", flush=True)
+        say(f"Data set : images in {settings[b]}, each with the prompt {settings[prompt]}")
     else:
         column = settings[captions] or "no column"
-        print(f"Data set : {settings[a]}, captions in {column}, without one the prompt {settings[prompt]}", flush=True)
+        say(f"Data set : {settings[a]}, captions in {column}, without one the prompt {settings[prompt]}")
 
 
 def prepared(option: Option, settings: Settings, captions: str, program: Program, here: Path) -> None:
@@ -98,12 +101,26 @@ def prepared(option: Option, settings: Settings, captions: str, program: Program
     if done.returncode:
         raise Mistake(f"--{option.name}: {(done.stderr.strip().splitlines() or ['it could not be read'])[-1]}")
     *told, place, extension = done.stdout.splitlines()
-    print("\n".join(told), flush=True)
+    say("\n".join(told))
     settings[option.name], settings[captions] = place, extension
     files = [path for path in sorted(Path(place).glob("**/*")) if path.suffix.lower() in data.IMAGES]
     problem = data.open_all(files)
     if problem:
         raise Mistake(f"--{option.name}: {problem}")
+
+
+def writable(option: str, value: str, file: bool = False) -> None:
+    """A folder, or a ``file``, is there or can be made, and be written. Nothing is made. Raises Mistake."""
+    place = Path(value).absolute()
+    if not value or (file and place.exists() and not place.is_dir() and os.access(place, os.W_OK)):
+        return
+    if file and place.is_dir():
+        raise Mistake(f"--{option}: {value} is a folder: give a file in it")
+    there = next(path for path in (place, *place.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise Mistake(f"--{option}: {there} is no folder: give another place")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise Mistake(f"--{option}: {there} cannot be written to: give another place")
 
 
 def whole_paths(program: Program, settings: Settings) -> None:

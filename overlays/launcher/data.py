@@ -8,15 +8,18 @@ ones too (examples/dreambooth/train_dreambooth_sd3.py at 5f724735). pyarrow and 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from launcher.mistake import Mistake
+from launcher.output import say
 
 IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 TABLES = {".parquet", ".arrow", ".zip", ".tar"}  # data sets of another kind, which hold their images
@@ -48,14 +51,22 @@ def open_all(paths: Sequence[Path], seconds: float = SECONDS) -> str:
                 return f"{path} {problem}" + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else "")
             done, now = start + len(some), time.monotonic()
             if now - began > seconds and done < len(paths):
-                print(
-                    f"Data set : {done} of {len(paths)} images opened in {seconds:.0f} s; the rest was not", flush=True
-                )
+                say(f"Data set : {done} of {len(paths)} images opened in {seconds:.0f} s; the rest was not")
                 return ""
             if now - shown > 5:
-                print(f"Data set : {done} of {len(paths)} images opened", flush=True)
+                say(f"Data set : {done} of {len(paths)} images opened")
                 shown = now
     return ""
+
+
+@lru_cache
+def _pil() -> Any:
+    """PIL's Image, None where it is not there."""
+    try:
+        from PIL import Image
+    except ImportError:
+        return None
+    return Image
 
 
 def _problem(path: Path) -> str:
@@ -63,18 +74,17 @@ def _problem(path: Path) -> str:
     try:
         if path.stat().st_size == 0:
             return "is empty: remove it, or copy it again"
-        from PIL import Image
-    except ImportError:
-        return ""
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+    if not _pil():
+        return ""
     try:
-        with Image.open(path) as image:
+        with _pil().open(path) as image:
             if image.mode == "CMYK":
                 return "is CMYK, whose colours would be trained wrong: convert it to RGB"
             image.draft("RGB", (64, 64))  # a JPEG is decoded small, but to its end
             image.load()
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # PIL's decoders raise whatever they stumble over
         what = "is no image" if "identify" in str(error) else "cannot be opened"
         return f"{what}: {' '.join(str(error).split()).replace(str(path), path.name)}"
     return ""
@@ -82,13 +92,20 @@ def _problem(path: Path) -> str:
 
 def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number from 1, row) of a metadata file. Raises Mistake where a line is not a row."""
-    lines = text(path).splitlines(keepends=True)
+    said = text(path)
     if path.suffix == ".csv":
-        reader = csv.DictReader(lines)
-        for row in reader:
-            yield reader.line_num, row
+        csv.field_size_limit(len(said) + 1)
+        reader = csv.DictReader(io.StringIO(said, newline=""))
+        try:
+            for row in reader:
+                if None in row:
+                    more = 'more values than columns: put a caption with commas in "quotes"'
+                    raise Mistake(f"{path}:{reader.line_num}: {more}")
+                yield reader.line_num, row
+        except csv.Error as error:
+            raise Mistake(f"{path}:{reader.line_num}: not CSV: {error}") from None
         return
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(said.split("\n"), 1):  # a caption may hold U+2028 and the like
         if line.strip():
             try:
                 row = json.loads(line)
@@ -101,7 +118,10 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def described(folder: Path) -> tuple[list[Path], list[Path], set[str]]:
     """The files below ``folder`` but for hidden ones, the metadata files among them, and their suffixes."""
-    files = [path for path in sorted(folder.rglob("*")) if "/." not in f"/{path.relative_to(folder).as_posix()}"]
+    files = []
+    for place, folders, names in os.walk(str(folder)):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files += [Path(place, name) for name in sorted(names) if not name.startswith(".")]
     metadata = [path for path in files if path.name in ("metadata.jsonl", "metadata.csv")]
     return files, metadata, {path.suffix.lower() for path in files}
 
@@ -172,20 +192,20 @@ def complaint(folder: Path, caption: str) -> str:
             f"no metadata.jsonl in {folder}: add it, a line an image such as {line}, "
             "or give --caption_column= to use --instance_prompt for all"
         )
-    named: set[Path] = set()
+    named: set[str] = set()
     for path in metadata:
         problem = complaint_of_rows(path, caption, named)
         if problem:
             return problem
     images = [path for path in files if path.suffix.lower() in IMAGES]
-    bare = [path for path in images if path not in named]
+    bare = [path for path in images if os.path.normpath(path) not in named]
     if bare:
         where = f"{metadata[0]}: no row for {bare[0].relative_to(folder)}"
         return f"{where} ({len(bare)} of {len(images)} images have none): add it, or move the image out"
     return open_all(images)
 
 
-def complaint_of_rows(path: Path, caption: str, named: set[Path]) -> str:
+def complaint_of_rows(path: Path, caption: str, named: set[str]) -> str:
     """Say in one line what is wrong with a metadata file, and add the images it names to ``named``."""
     columns: set[str] = set()
     missing: list[tuple[int, str]] = []
@@ -196,9 +216,10 @@ def complaint_of_rows(path: Path, caption: str, named: set[Path]) -> str:
         name = row.get("file_name") or row.get("image_file_name")
         if not isinstance(name, str):
             return f"{path}:{number}: no file_name in this row"
-        if not (path.parent / name).is_file():
+        place = os.path.join(str(path.parent), name)
+        if not os.path.isfile(place):
             missing.append((number, name))
-        named.add(Path(os.path.normpath(str(path.parent / name))))
+        named.add(os.path.normpath(place))
         if caption and not isinstance(row.get(caption), (str, type(None))):
             return f"{path}:{number}: {caption} is not text: {row[caption]!r}"
     if not count:

@@ -12,6 +12,7 @@ from typing import Any
 
 from launcher.mistake import Mistake
 from launcher.options import Program
+from launcher.output import say
 
 # Runs a toolkit's script in a shell that is as careless as it is, and prints the variables it leaves.
 SOURCE = 'set +eu; . "$LAUNCHER_TOOLKIT" >&2; unset LAUNCHER_TOOLKIT; env -0'
@@ -84,4 +85,4 @@ def open_files(wanted: int) -> None:
         if soft != resource.RLIM_INFINITY and soft < wanted:
             soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        print(f"Open files : {'unlimited' if soft == resource.RLIM_INFINITY else soft}", flush=True)
+        say(f"Open files : {'unlimited' if soft == resource.RLIM_INFINITY else soft}")

@@ -32,8 +32,10 @@ class Cluster:
 def value(config: Path, key: str) -> str:
     """The value of a key at the top of an accelerate config, "" where it is not there. These files are flat but for
     deepspeed_config, and accelerate may not be installed where this is asked."""
-    found = re.search(rf"^{key}:(.*)$", config.read_text(encoding="utf-8"), re.MULTILINE) if config.is_file() else None
-    return re.sub(r" *#.*", "", found[1]).strip(" \t\"'\r") if found else ""
+    text = config.read_text(encoding="utf-8-sig", errors="replace") if config.is_file() else ""
+    found = re.search(rf"^{key}:(.*)$", text, re.MULTILINE)
+    said = re.sub(r" *#.*", "", found[1]).strip(" \t\"'\r") if found else ""
+    return "" if said in ("null", "~") else said
 
 
 def config_file(program: Program, settings: Settings, here: Path) -> Path:
@@ -56,8 +58,11 @@ def by_accelerate(settings: Settings, config: Path) -> Cluster:
             ("main_port", "main_process_port"),
         )
     }
-    if not re.fullmatch("[1-9][0-9]*", found["num_processors"]):
+    if not found["num_processors"]:
         raise Mistake(f"{config} has no num_processes: give --num_processors")
+    for name, least in (("num_processors", 1), ("machines", 1), ("machine_rank", 0), ("main_port", 0)):
+        if found[name] and (not re.fullmatch("[0-9]+", found[name]) or int(found[name]) < least):
+            raise Mistake(f"--{name} is a whole number from {least}, not '{found[name]}' as {config} has it")
     made = Cluster(
         int(found["num_processors"]),
         int(found["machines"] or 1),
@@ -94,6 +99,8 @@ def _check(made: Cluster, rank: str, ip: str, port: str) -> None:
         raise Mistake(f"{made.machines} machines need --{ip}, the address of machine 0")
     if made.machines > 1 and not made.port:
         raise Mistake(f"{made.machines} machines need --{port}, a free port on machine 0")
+    if made.port and int(made.port) > 65535:
+        raise Mistake(f"--{port} is {made.port}, but ports end at 65535: give another one, such as {free_port()}")
     if made.rank == 0 and made.port and made.port != "0" and made.processes > 1 and not is_free(int(made.port)):
         raise Mistake(f"--{port}: port {made.port} is taken on this machine: give another one, such as {free_port()}")
 

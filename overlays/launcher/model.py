@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,7 @@ from launcher.options import Option
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 # The names under which diffusers and transformers save weights: whole, in shards, of a variant, or an index of shards.
-WEIGHTS = re.compile(
-    r"(diffusion_pytorch_model|pytorch_model|model)(\.[\w-]+)?\.(safetensors|bin|msgpack|h5)(\.index\.json)?"
-)
+WEIGHTS = re.compile(r"(diffusion_pytorch_model|pytorch_model|model)(\.[\w-]+)?\.(safetensors|bin)(\.index\.json)?")
 WITHOUT_WEIGHTS = re.compile(r"Tokenizer|Scheduler|Processor|Extractor")
 POINTER = b"version https://git-lfs"
 
@@ -66,7 +65,8 @@ def check(option: Option, value: str, flags: Sequence[str] = ()) -> None:
     if option.pipelines and kind not in option.pipelines:
         trains = " or ".join(option.pipelines)
         raise Mistake(f"{at}: {value} is a {kind or 'model without a _class_name'}: this script trains {trains}")
-    variant = next((flag.split("=", 1)[1] for flag in flags if flag.startswith("--variant=")), "")
+    asked = re.search(r"\0--variant[=\0]([^\0]*)", "\0".join(["", *flags]))
+    variant = asked[1] if asked else ""
     for part, listed in index.items():
         if part.startswith("_") or not isinstance(listed, list) or None in listed:
             continue
@@ -95,20 +95,33 @@ def check_part(at: str, folder: Path, name: str, variant: str = "") -> None:
         raise Mistake(f"{at}: only {there} weights in {folder}: give -- --variant={there}, or download the others")
     if not usable:
         raise Mistake(f"{at}: no weights in {folder}: download the whole model")
-    for path in usable:
+    first = [path for path in usable if ".safetensors" in path.name]  # the others are not looked at then
+    for path in first or usable:
         if path.name.endswith(".index.json"):
             weights = _read(path, at).get("weight_map") or {}
             lacking = sorted({name for name in weights.values() if not (folder / name).is_file()})
             if lacking:
                 more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
                 raise Mistake(f"{at}: no {lacking[0]}{more} in {folder}, which {path.name} lists: download it")
-        elif path.suffix == ".safetensors" and not is_whole(path):
+        elif not is_whole(path):
             raise Mistake(f"{at}: {path} is cut short: download it again")
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a .safetensors file has all the bytes that its header speaks of (safetensors: 8 bytes of the header's
-    length, the header in JSON, each tensor's place after it)."""
+    """Whether a file of weights or of a state has been written to its end, as far as its kind says: what torch saves is
+    a zip file, whose table is at its end; of safetensors see there."""
+    if path.stat().st_size == 0:
+        return path.name == "__init__.py"
+    if path.suffix == ".safetensors":
+        return _is_whole_safetensors(path)
+    with path.open("rb") as file:
+        zipped = file.read(4) == b"PK\x03\x04"
+    return not zipped or zipfile.is_zipfile(path)
+
+
+def _is_whole_safetensors(path: Path) -> bool:
+    """Whether it has all the bytes that its header speaks of (8 bytes of the header's length, the header in JSON, each
+    tensor's place after it)."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -116,9 +129,9 @@ def is_whole(path: Path) -> bool:
             return False
         try:
             header: dict[str, Any] = json.loads(file.read(length))
-        except ValueError:
+            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             return False
-    ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
     return size == 8 + length + max(ends, default=0)
 
 

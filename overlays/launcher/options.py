@@ -155,6 +155,8 @@ def read(program: Program, first: dict[str, str], words: Sequence[str]) -> Setti
             else:
                 raise Mistake(f"--{name} needs a value: --{name}=value")
         if name in OWN:
+            if value not in ("true", "false"):
+                raise Mistake(f"--{name} is {KINDS['switch'][1]}, not '{value}'")
             settings.own += [name] * (value == "true")
         else:
             values[name] = value
@@ -204,7 +206,9 @@ def check(program: Program, settings: Settings) -> None:
         _check_one(option, value, program)
         if not value and (option.needed or option.name in always):
             raise Mistake(f"--{option.name} is empty")
-        if option.between and settings[option.between[2]] == "true":
+    for option in program.options:
+        value = settings[option.name]
+        if option.between and value and settings[option.between[2]] == "true":
             low, high = (settings[name] for name in option.between[:2])
             for side in value.split(","):
                 if not int(low or 0) <= int(side) <= int(high or side):
@@ -224,12 +228,14 @@ def _check_one(option: Option, value: str, program: Program) -> None:
     if pattern and not re.fullmatch(pattern, value):
         raise Mistake(f"--{option.name} is {what}, not '{value}'")
     if option.pattern and value and not re.fullmatch(option.pattern, value):
-        alternatives = option.choices or option.pattern.split("|")
+        alternatives = [
+            each for each in option.pattern.replace("(?i)", "").split("|") if re.fullmatch(r"[\w.-]+", each)
+        ]
         like = nearest(value, alternatives)
         raise Mistake(f"--{option.name} is {option.what or 'one of ' + ', '.join(alternatives)}, not '{value}'{like}")
     for side in value.split(",") if option.multiple and value else ():
         if int(side or 0) % option.multiple:
-            near = max(option.multiple, round(int(side) / option.multiple) * option.multiple)
+            near = max(option.multiple, (int(side) + option.multiple // 2) // option.multiple * option.multiple)
             raise Mistake(f"--{option.name} is {value}, not a multiple of {option.multiple}: {near}")
 
 
@@ -246,4 +252,4 @@ def usage(name: str, program: Program, settings: Settings, present: dict[str, st
     for profile, values in program.profiles.items():
         lines += ["", f"profile {profile}: {' '.join(f'--{key}={value}' for key, value in values.items())}"]
     lines += ["", "  --check                          check all of it, and stop there"]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)

@@ -8,14 +8,16 @@ compile and warm up. Steps that a checkpoint or a validation was made in are apa
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from dataclasses import dataclass, field
 
-BAR = re.compile(r"(\d+)/(\d+)(?: \[([^\]]*)\]|(?= loss=| *$))")
+BAR = re.compile(r"(?<!\d)(\d{1,9})/(\d{1,9})(?: \[([^\]]*)\]|(?= loss=| *$))")
 LOSS = re.compile(r" (?:step_)?loss=([^],\s]*)")
-RATE = re.compile(r"([0-9.]+)(s/it|it/s)")
-VALIDATION_LOSS = re.compile(r"(?:val(?:idation)?|eval)[_ ]loss[=: ]+([0-9.eE+-]+)", re.IGNORECASE)
+NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?"
+RATE = re.compile(rf"({NUMBER})(s/it|it/s)")
+VALIDATION_LOSS = re.compile(rf"(?:val(?:idation)?|eval)[_ ]loss[=: ]+([+-]?{NUMBER})", re.IGNORECASE)
 # What the training scripts say as they do it (accelerate's checkpointing.py, upstream's log_validation, sd-scripts).
 APART = {
     "checkpoint": re.compile(
@@ -53,7 +55,7 @@ class Steps:
             if pattern.search(before):
                 self.apart[max(self.last, 0) + 1] = kind
         said = VALIDATION_LOSS.search(line)
-        if said and said[1].strip(".eE+-"):
+        if said and math.isfinite(float(said[1])):
             self.validation_losses[max(self.last, 0)] = float(said[1])
         found = BAR.search(bar) if colon else None
         if found:
@@ -68,9 +70,11 @@ class Steps:
         return (line, "", "") if at < 0 else (line[:at], ":", line[at + 6 :])
 
     def _step(self, step: int, total: int, shown: str, bare: bool) -> None:
+        if step > total:
+            return
         self.total = total
         rate = RATE.search(shown)
-        figure = float(rate[1]) if rate and rate[1].strip(".") else 0.0
+        figure = float(rate[1]) if rate else 0.0
         taken = figure if rate and rate[2] == "s/it" else 1 / figure if figure else 0.0
         if bare:  # it has no figure: by the clock
             now = time.monotonic()

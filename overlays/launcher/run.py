@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -15,12 +16,13 @@ from launcher import checkpoints, checks, command, environment, machines, option
 from launcher.machines import Cluster
 from launcher.mistake import Mistake
 from launcher.options import Program, Settings
+from launcher.output import say
 
 
-def main(script: str, words: Sequence[str]) -> int:
+def main(made_as: str, script: str, words: Sequence[str]) -> int:
     """Check, start, follow and report; the exit status: 2 for a mistake, 130 after Ctrl-C, else the training's."""
     here, name = Path(sys.argv[0]).parent, os.path.basename(script)
-    program = options.program(json.loads((here / "launcher" / "programs.json").read_text(encoding="utf-8"))[name])
+    program = options.program(json.loads((here / "launcher" / "programs.json").read_text(encoding="utf-8"))[made_as])
     try:
         if program.starts == "simpletuner":
             from launcher import simpletuner
@@ -29,7 +31,12 @@ def main(script: str, words: Sequence[str]) -> int:
         return launch(program, here, name, words)
     except Mistake as mistake:
         print(f"{name}: error: {mistake}", file=sys.stderr)
-        return 2
+    except OSError as error:  # what no check thought of
+        print(f"{name}: error: {error.filename or 'this machine'}: {error.strerror or error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted before the training started", file=sys.stderr)
+        return 130
+    return 2
 
 
 def launch(program: Program, here: Path, name: str, words: Sequence[str]) -> int:
@@ -40,12 +47,12 @@ def launch(program: Program, here: Path, name: str, words: Sequence[str]) -> int
             program, first, [word for word in _before_dashes(words) if word not in ("-h", "--help")]
         )
         options.fill(program, settings)
-        print(options.usage(name, program, settings, _of_the_config(program, settings, here)), end="")
+        say(options.usage(name, program, settings, _of_the_config(program, settings, here)))
         return 0
     settings = options.read(program, first, words)
     cluster, config = checks.checked(program, settings, here)
     if "check" in settings.own:
-        print("the settings are good")
+        say("the settings are good")
         return 0
     output = Path(settings[program.roles["output"]])
     chosen = environment.with_toolkit(program.device, dict(os.environ))
@@ -97,8 +104,8 @@ def trained(
 ) -> int:
     """Train, then report; or say how it ended."""
     began, waits = time.monotonic(), Path(f"{log}.waits")
-    log.write_text(f"{shlex.join(words)}\n", encoding="utf-8")
-    print(shlex.join(words), flush=True)
+    log.write_text(f"{shlex.join(words)}\n", encoding="utf-8", errors="surrogateescape")
+    say(shlex.join(words))
     watch = str(Path(__file__).resolve().parent / "watch")
     watched = {
         "LAUNCHER_WAITS": str(waits.absolute()),
@@ -109,9 +116,13 @@ def trained(
     waited = [float(line) for line in waits.read_text().split()] if waits.is_file() else []
     waits.unlink() if waits.is_file() else None
     if done.steps.seconds:
-        told = json.dumps(report.numbers(done.steps, shape, waited, seconds))
-        log.with_suffix(".json").write_text(told + "\n", encoding="utf-8")
-        picture.draw(log.with_suffix(".png"), done.steps)
+        kept = str(log)[: -len(".log")] if log.suffix == ".log" else str(log)
+        try:
+            numbers = json.dumps(report.numbers(done.steps, shape, waited, seconds))
+            Path(f"{kept}.json").write_text(numbers + "\n", encoding="utf-8")
+            picture.draw(Path(f"{kept}.png"), done.steps)
+        except OSError as error:
+            print(f"{name}: warning: {error.filename}: {error.strerror}", file=sys.stderr)
     if done.signal:
         print(f"{name}: {stopped(done, program, output)}", file=sys.stderr)
         return 128 + done.signal
@@ -119,26 +130,27 @@ def trained(
         for line in training.failure(done, output, log):
             print(f"{name}: error: {line}", file=sys.stderr)
         return done.status
-    print(f"Log file : {log}")
-    with log.open("a", encoding="utf-8") as file:
-        for line in report.lines(done.steps, shape, waited, seconds):
-            file.write(f"{line}\n")
-            print(line)
+    say(f"Log file : {log}")
+    told = report.lines(done.steps, shape, waited, seconds)
+    say("\n".join(told))
+    with contextlib.suppress(OSError), log.open("a", encoding="utf-8") as file:  # that it is full was said
+        file.write("\n".join([*told, ""]))
     return 0
 
 
 def stopped(done: training.Done, program: Program, output: Path) -> str:
     """What is said after Ctrl-C, or a signal that ends: where the run was, and how it goes on."""
-    step = max(done.steps.last, 0)
+    at = f"interrupted at step {max(done.steps.last, 0)}"
+    saved = [path for _, path in checkpoints.steps(output)]
     resume = next(iter(program.named("resume") + program.named("state")), None)
-    way = ""
-    if resume and resume.kind == "resume":
-        whole = any(not checkpoints.complaint(path) for _, path in checkpoints.steps(output))
-        way = f"--{resume.name}=latest" if whole else ""
-    elif resume:
-        saved = sorted(output.glob(resume.states), key=lambda path: path.stat().st_mtime)
-        way = f"--{resume.name}={saved[-1]}" if saved else ""
-    return f"interrupted at step {step}: " + (f"go on with {way}" if way else "no checkpoint was saved yet")
+    if not resume:
+        return at + (f"; the newest checkpoint is {saved[0]}" if saved else "")
+    if resume.kind == "state":
+        saved = sorted(output.glob(resume.states), key=lambda path: path.stat().st_mtime, reverse=True)
+    whole = next((path for path in saved if not checkpoints.complaint(path)), None)
+    if not whole:
+        return f"{at}: no checkpoint was saved yet"
+    return f"{at}: go on with --{resume.name}={'latest' if resume.kind == 'resume' else shlex.quote(str(whole))}"
 
 
 def shape(

@@ -20,9 +20,9 @@ from launcher import checks, data, environment, model, options, report, run
 from launcher.machines import Cluster
 from launcher.mistake import Mistake, nearest
 from launcher.options import Option, Program
+from launcher.output import say
+from launcher.simpletuner_data import check_data, check_whole
 
-IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-CAPTIONS = ("instanceprompt", "textfile", "filename", "parquet", "csv", "huggingface")
 QUOTED = re.compile(r"""["']([A-Za-z][\w.-]*)["']""")
 SECTIONS = "simpletuner/simpletuner_sdk/server/services/field_registry/sections"
 TRAINING = "simpletuner/helpers/training"
@@ -40,14 +40,17 @@ LLAMA = ("text_encoder_4", "tokenizer_4")  # parts of the model that may come fr
 CUDA_ONLY = re.compile(r"nf4|fp8|bnb-|.*-bnb$")
 
 
-def read(path: Path) -> Any:
-    """A JSON file. Raises Mistake with file and line."""
+def read(path: Path, kind: type = dict) -> Any:
+    """A JSON file that is an object, or a list of them. Raises Mistake with file and line."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        found: Any = json.loads(data.text(path))
     except OSError as error:
         raise Mistake(f"{path}: {error.strerror}: run it from the folder with config/") from None
     except json.JSONDecodeError as error:
         raise Mistake(f"{path}:{error.lineno}: not JSON: {error.msg} (a comma too many, or one missing?)") from None
+    if not isinstance(found, kind) or (kind is list and {type(each) for each in found} - {dict}):
+        raise Mistake(f"{path}: not {'a list of objects' if kind is list else 'an object'}, as JSON calls it")
+    return found
 
 
 def value(text: str) -> Any:
@@ -154,8 +157,10 @@ def check_config(config: dict[str, Any], device: str, file: Path) -> None:
     if config.get("model_type") == "full" and config.get("base_model_precision", "no_change") != "no_change":
         raise Mistake('"model_type": full trains the very weights that "base_model_precision" quantises: no_change')
     for key in ("train_batch_size", "gradient_accumulation_steps", "max_train_steps", "vae_batch_size"):
-        if not isinstance(config.get(key, 1), int) or config.get(key, 1) < 1:
-            raise Mistake(f'"{key}": {config[key]!r} is no whole number from 1')
+        check_whole(config, key, 1)
+    if not config.get("output_dir"):
+        raise Mistake(f'{file}: no "output_dir": where the adapter, checkpoints and logs go')
+    checks.writable("output_dir", os.path.expanduser(str(config["output_dir"])))
     option = Option("pretrained_model_name_or_path", "model", "", pipelines=("HiDreamImagePipeline",), apart=LLAMA)
     model.check(option, os.path.expanduser(str(config.get(option.name, ""))))
 
@@ -173,91 +178,6 @@ def check_adapter(config: dict[str, Any]) -> None:
         raise Mistake(
             f'{file}: without "target_module": [] the modules of "name_algo_map" come on top of all Linear layers, '
             "the routed experts' too: add it"
-        )
-
-
-def check_data(backends: list[dict[str, Any]], config: dict[str, Any], processes: int, file: Path) -> None:
-    """Each data set is there, has images and captions, and enough of them; one is of text embeds. Raises Mistake."""
-    enabled = [each for each in backends if not each.get("disabled") or each["disabled"] == "false"]
-    ids = [each.get("id") for each in enabled]
-    for each in enabled:
-        if not each.get("id") or ids.count(each["id"]) > 1:
-            raise Mistake(f'{file}: each data set needs an "id" of its own: {each.get("id")!r}')
-    embeds = [each for each in enabled if each.get("dataset_type") == "text_embeds" and each.get("default")]
-    if len(embeds) != 1:
-        raise Mistake(f'{file}: one data set must be of "dataset_type": "text_embeds" with "default": true')
-    images = [each for each in enabled if each.get("dataset_type", "image") == "image"]
-    if not images:
-        raise Mistake(f"{file}: there is no data set of images")
-    batch = config.get("train_batch_size", 1) * config.get("gradient_accumulation_steps", 1) * processes
-    for each in images:
-        if each.get("type", "local") == "local":
-            count = _check_images(each, file)
-            total = count * (int(each.get("repeats", 0)) + 1)
-            least = max(batch, each.get("vae_batch_size", config.get("vae_batch_size", 1)) + 1)
-            if total < least:
-                what = f'{count} images, {total} with "repeats", are fewer than {least}'
-                why = 'batch x accumulation x processes, and more than "vae_batch_size"'
-                raise Mistake(f'{each["id"]}: {what} ({why}): more images, or "repeats": {-(-least // count) - 1}')
-    for each in enabled:
-        if each.get("dataset_type") == "eval" and each.get("type", "local") == "local":
-            _check_images(each, file)
-    for each in images:
-        masks = each.get("conditioning_data")
-        if masks is not None:
-            _check_masks(each, next((other for other in enabled if other["id"] == masks), None), file)
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES and path.is_file())
-
-
-def _folder(each: dict[str, Any], file: Path) -> Path:
-    folder = Path(str(each.get("instance_data_dir", ""))).expanduser()
-    if not each.get("instance_data_dir") or not folder.is_dir():
-        put = f'put the images there, or set "instance_data_dir" in {file}'
-        raise Mistake(f"{each['id']}: {_missing(folder)}: {put}")
-    return folder
-
-
-def _missing(folder: Path) -> str:
-    return f"no folder {folder}" if folder.is_absolute() else f"no folder {folder} (from {Path.cwd()})"
-
-
-def _check_images(each: dict[str, Any], file: Path) -> int:
-    """How many images a local data set has. Raises Mistake."""
-    folder, strategy = _folder(each, file), each.get("caption_strategy")
-    if strategy not in CAPTIONS:
-        known = ", ".join(CAPTIONS[:3])
-        raise Mistake(
-            f'{file}: {each["id"]}: "caption_strategy" is {strategy or "missing"}: where are captions from? {known}'
-        )
-    found = _images(folder)
-    if not found:
-        raise Mistake(f"{each['id']}: no images in {folder}")
-    if strategy == "instanceprompt" and not each.get("instance_prompt"):
-        raise Mistake(f'{file}: {each["id"]}: caption_strategy instanceprompt needs an "instance_prompt"')
-    bare = [path for path in found if not path.with_suffix(".txt").is_file()]
-    if strategy == "textfile" and bare:
-        missing = f"no {bare[0].stem}.txt beside {bare[0]} ({len(bare)} of {len(found)} are missing)"
-        raise Mistake(f"{each['id']}: {missing}: caption_strategy textfile wants one an image")
-    for path in found if strategy == "textfile" else ():
-        data.text(path.with_suffix(".txt"))
-    problem = data.open_all(found)
-    if problem:
-        raise Mistake(f"{each['id']}: {problem}")
-    return len(found)
-
-
-def _check_masks(each: dict[str, Any], masks: dict[str, Any] | None, file: Path) -> None:
-    if masks is None or masks.get("conditioning_type") != "mask":
-        what = f'"conditioning_data" is {each["conditioning_data"]}'
-        raise Mistake(f'{file}: {each["id"]}: {what}, which is no data set with "conditioning_type": "mask"')
-    names = {path.stem for path in _images(_folder(masks, file))}
-    bare = [path for path in _images(_folder(each, file)) if path.stem not in names]
-    if bare:
-        raise Mistake(
-            f"{masks['id']}: no mask for {bare[0].name} ({len(bare)} are missing): all white, for nothing masked"
         )
 
 
@@ -279,13 +199,16 @@ def settings(device: str, processes: int, own: dict[str, str], words: Iterable[t
     config = read(Path(place))
     named = dict(words).get("data_backend_config") or config.get("data_backend_config", "config/multidatabackend.json")
     backends_file = str(named)
-    backends = read(Path(backends_file))
+    backends = read(Path(backends_file), list)
     merge(config, backends, words, known_options(Path.cwd()))
     check_config(config, device, Path(place))
     check_values(config, backends, Path.cwd(), Path(backends_file))
     check_adapter(config)
     check_data(backends, config, processes, Path(backends_file))
     llama = find_llama(own["llama"]) if own.get("llama") else {}
+    if own.get("check", "false") not in ("true", "false"):
+        raise Mistake(f"--check is true or false, not '{own['check']}'")
+    checks.writable("log_file", own.get("log_file", ""), file=True)
     if own.get("check") == "true":
         return ""
     folder = Path(str(config["output_dir"])).expanduser() / "settings"
@@ -306,8 +229,7 @@ USAGE = """\
   --data.key=value                 for this run, in every image data set of config/multidatabackend.json
   --data.id.key=value              the same, in the one with that id
 
-Paths count from the folder of this script. What a run used is kept in settings/ of its output folder.
-"""
+Paths count from the folder of this script. What a run used is kept in settings/ of its output folder."""
 
 
 def launch(program: Program, here: Path, name: str, words: Sequence[str]) -> int:
@@ -316,13 +238,13 @@ def launch(program: Program, here: Path, name: str, words: Sequence[str]) -> int
     here = Path.cwd()
     first = options.Settings({option.name: os.environ.pop(option.name, "") for option in program.options})
     if any(word in ("-h", "--help") for word in words):
-        print(options.usage(name, program, first, {}) + "\n" + USAGE, end="")
+        say(options.usage(name, program, first, {}) + "\n" + USAGE)
         return 0
     mine, theirs = given(words, [*first, *options.OWN])
     own = {**first, **mine}
     written = settings(program.device["device"], program.processes, own, theirs)
     if not written:
-        print("the settings are good")
+        say("the settings are good")
         return 0
     checks.accelerate_is_there(program, here)
     environment.check(program, here)
@@ -340,7 +262,7 @@ def launch(program: Program, here: Path, name: str, words: Sequence[str]) -> int
     config = read(Path(written, "config.json"))
     output = Path(str(config["output_dir"])).expanduser()
     log = run.log_file(own.get("log_file", ""), output, cluster)
-    print(f"settings: {written}/config.json; log: {log}", flush=True)
+    say(f"settings: {written}/config.json; log: {log}")
     return run.trained(["bash", program.script], chosen, None, log, shape(config, cluster), name, program, output)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import math
 import os
 import re
 import signal
@@ -13,11 +15,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher.output import show
 from launcher.report import Steps
 
 GRACE = 30  # seconds that a training has to end by itself after a signal
+LAST_WORDS = 2  # seconds that are waited, once it has ended, for what its children still print
+LONGEST = 20_000  # characters of a line that are looked at: its end
 MARK = "LAUNCHER_RUN"  # the variable by which processes of this run are known
-HANDED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+HANDED_ON = (*ENDING, signal.SIGUSR1, signal.SIGUSR2)  # schedulers announce an end by the last two
 # The last line of a traceback, after the rank that some launchers put before it.
 ERROR = re.compile(
     r"^(?:\[?rank\d+\]?: ?)?((?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning)\b:?.*)$"
@@ -27,6 +33,9 @@ ARGUMENTS = re.compile(r"^\S+\.py: error: .*$")
 LAUNCHERS = re.compile(
     r"(?:[\w.]*\.)?(CalledProcessError|ChildFailedError|SignalException|KeyboardInterrupt|\w*Warning)\b"
 )
+# How accelerate and torchrun say that a process was ended from outside, or by its own crash.
+DIED = re.compile(r"died with <Signals\.(SIG\w+)|Signal \d+ \((SIG\w+)\) received by PID")
+KILLED = "it was killed: by the system, if memory ran out (dmesg says so)"
 FULL = re.compile(r"No space left on device|Disk quota exceeded")
 
 
@@ -49,31 +58,44 @@ class Follower:
         self.steps, self.error, self.full = steps, "", False
         self._log = log.open("ab")
         self._rest = ""
-        self._shows = True
 
     def take(self, chunk: bytes) -> None:
-        self._log.write(chunk)
-        self._log.flush()
-        if self._shows:
-            try:
-                sys.stdout.buffer.write(chunk)
-                sys.stdout.buffer.flush()
-            except OSError:  # nobody reads it any more; the log goes on
-                self._shows = False
-        *lines, self._rest = re.split(r"[\r\n]+", self._rest + chunk.decode("utf-8", "replace"))
+        show(chunk)
+        self._keep(chunk)
+        *lines, rest = re.split(r"[\r\n]+", self._rest + chunk.decode("utf-8", "replace"))
+        self._rest = rest[-LONGEST:]
         for line in lines:
             self._line(line)
 
+    def _keep(self, chunk: bytes) -> None:
+        """Write it to the log, as far as the disk has room; the training may go on without."""
+        try:
+            if self._log.closed:
+                return
+            self._log.write(chunk)
+            self._log.flush()
+        except OSError as error:
+            self.full = self.full or error.errno in (errno.ENOSPC, errno.EDQUOT)
+            print(f"warning: {self._log.name}: {error.strerror}: the log ends here", file=sys.stderr)
+            with contextlib.suppress(OSError):
+                self._log.close()
+
     def _line(self, line: str) -> None:
+        line = line[-LONGEST:]
         self.steps.feed(line)
         self.full = self.full or bool(FULL.search(line))
         found = ERROR.match(line) or ARGUMENTS.match(line)
         if found and not LAUNCHERS.match(found[found.re.groups]):
             self.error = found[found.re.groups]
+        died = DIED.search(line)
+        name = (died[1] or died[2]) if died else ""
+        if name not in ("", "SIGTERM", "SIGINT"):
+            self.error = self.error or (KILLED if name == "SIGKILL" else f"the training died with {name}")
 
     def close(self) -> None:
         self._line(self._rest)
-        self._log.close()
+        with contextlib.suppress(OSError):
+            self._log.close()
 
 
 def run(command: list[str], environment: dict[str, str], cwd: str | None, log: Path, steps: Steps) -> Done:
@@ -82,49 +104,54 @@ def run(command: list[str], environment: dict[str, str], cwd: str | None, log: P
     follower = Follower(log, steps)
     mark = f"{os.getpid()}.{time.time_ns()}"
     got: list[int] = []
-    try:
-        child = subprocess.Popen(
-            command,
-            env={**environment, MARK: mark},
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    except OSError as error:
-        follower.close()
-        return Done(127, 0, steps, f"{command[0]}: {error.strerror}", False)
-    with child, _handing_on(child, got):
-        assert child.stdout is not None
-        number, deadline = child.stdout.fileno(), 0.0
-        os.set_blocking(number, False)
-        ended = False
-        while not ended:
-            chunk = _read(number)
-            if chunk:
-                follower.take(chunk)
-            elif chunk is not None or child.poll() is not None:  # its end; or it has ended and others hold it open
-                ended = True
-            if got and not deadline:
-                deadline = time.monotonic() + GRACE
-            if deadline and time.monotonic() > deadline:
-                kill(mark)
-                ended = True
-        if got and child.poll() is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(max(0.1, deadline - time.monotonic()) if deadline else GRACE)
-        if got:
-            kill(mark)
-        status = child.wait()
-        kill(mark)
-        while True:
-            chunk = _read(number, 0)
-            if not chunk:
-                break
-            follower.take(chunk)
+    children: list[subprocess.Popen[bytes]] = []
+    with _handing_on(children, got):
+        try:
+            child = subprocess.Popen(
+                command,
+                env={**environment, MARK: mark},
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            follower.close()
+            return Done(127, 0, steps, f"{command[0]}: {error.strerror}", False)
+        children.append(child)
+        for number in got:  # it came as the training started
+            child.send_signal(number)
+        with child:
+            status = _followed(child, follower, got, mark)
     follower.close()
-    return Done(128 - status if status < 0 else status, got[0] if got else 0, steps, follower.error, follower.full)
+    ended_by = next((number for number in got if number in ENDING), 0)
+    return Done(128 - status if status < 0 else status, ended_by, steps, follower.error, follower.full)
+
+
+def _followed(child: subprocess.Popen[bytes], follower: Follower, got: list[int], mark: str) -> int:
+    """Take what it prints until it has ended, by itself or some time after a signal; then end what it has left."""
+    assert child.stdout is not None
+    number, deadline = child.stdout.fileno(), math.inf
+    os.set_blocking(number, False)
+    while time.monotonic() < deadline:
+        chunk = _read(number)
+        ended = child.poll() is not None
+        if chunk:
+            follower.take(chunk)
+        elif chunk is not None and ended:  # as have its children
+            break
+        elif chunk is not None:  # it has closed its output, and goes on
+            time.sleep(0.2)
+        if ended or any(each in ENDING for each in got):
+            deadline = min(deadline, time.monotonic() + (LAST_WORDS if ended else GRACE))
+    kill(mark)
+    if child.poll() is None:
+        child.kill()
+    status = child.wait()
+    for _ in range(16):  # as much as a pipe holds
+        follower.take(_read(number, 0) or b"")
+    return status
 
 
 def _read(number: int, seconds: float = 0.2) -> bytes | None:
@@ -139,13 +166,14 @@ def _read(number: int, seconds: float = 0.2) -> bytes | None:
 
 
 @contextlib.contextmanager
-def _handing_on(child: subprocess.Popen[bytes], got: list[int]) -> Iterator[None]:
-    """Hand on what ends programs to the training's processes, once each, and remember it. What is ignored stays so."""
+def _handing_on(children: list[subprocess.Popen[bytes]], got: list[int]) -> Iterator[None]:
+    """Hand on what ends programs to the training's processes, and remember it. What is ignored stays so."""
 
     def hand_on(number: int, frame: object) -> None:
         got.append(number)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, number)
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, number)
 
     before = {}
     for number in HANDED_ON:
@@ -177,7 +205,7 @@ def failure(done: Done, output: Path, log: Path) -> list[str]:
     elif done.error:
         told.append(done.error)
     elif done.status == 128 + signal.SIGKILL:
-        told.append("it was killed: by the system, if memory ran out (dmesg says so)")
+        told.append(KILLED)
     return [*told, f"training failed with exit status {done.status}; its output is in {log}"]
 
 

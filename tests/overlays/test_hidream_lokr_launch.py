@@ -402,3 +402,28 @@ def test_shellcheck(device: str, tmp_path: Path) -> None:
     script = render(tmp_path, device) / SCRIPT
     done = subprocess.run([checker, script], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "words", "said"),
+    [
+        ("config/config.json", b"[]", (), "config/config.json: not an object, as JSON calls it"),
+        ("config/multidatabackend.json", b"{}", (), "config/multidatabackend.json: not a list of objects"),
+        ("config/multidatabackend.json", b'["x"]', (), "config/multidatabackend.json: not a list of objects"),
+        ("config/multidatabackend.json", b"[\n\xe9]", (), "config/multidatabackend.json:2: not UTF-8 (byte 0xe9)"),
+        ("", b"", (("train_batch_size", "true"),), '"train_batch_size": True is no whole number from 1'),
+        ("", b"", (("output_dir", ""),), 'config/config.json: no "output_dir"'),
+        ("", b"", (("output_dir", "config/config.json"),), "--output_dir: "),
+        ("", b"", (("data.repeats", "x"),), "\"repeats\": 'x' is no whole number from 0"),
+    ],
+)
+def test_files_and_values_of_an_odd_kind(
+    path: str, content: bytes, words: tuple[Any, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    if path:
+        Path(path).write_bytes(content)
+    with pytest.raises(Mistake) as raised:
+        simpletuner.settings("cpu", 1, {}, words)
+    assert str(raised.value).startswith(said)
