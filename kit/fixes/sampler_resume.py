@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from kit.fixes._table import Put, Swap, table
+from kit.fixes._table import Put, table
 
 TITLE = "resume with the images that come next"
 WHY = """\
 SimpleTuner draws a batch's images by their places in a list, which it shuffles as it starts. A checkpoint has that
 list, which buckets are left and which one is at hand, but a resumed run reads none of it: its random numbers go on as
-they were, and pick other images. Of the further processes it reads nothing at all: they save a
-`training_state-rank1-….json` and look for a `training_state-1-….json`, so that each begins its share anew. Here the
-lists, and each process's own, are read. Where the images are others than at the checkpoint, the run goes on as
-upstream's does."""
+they were, and pick other images. Here it reads the list. Where the images are others than at the checkpoint, the run
+goes on as upstream's does."""
 LINKS = ()
-NEEDS = ()
+NEEDS = ("self",)
 
 _LISTS = """\
 saved, own = previous_state.get("aspect_ratio_bucket_indices", {}), self.metadata_backend.aspect_ratio_bucket_indices
@@ -29,10 +27,4 @@ if saved and {name: sorted(images) for name, images in saved.items()} == {
 
 sites, edits = table(
     Put("MultiAspectSampler.load_states", "if 'seen_images' in previous_state:", _LISTS),
-    Swap(
-        "Trainer.init_resume_checkpoint",
-        "training_state_filename = f'training_state-",
-        'f"training_state-{get_rank()}.json"',
-        'f"training_state-rank{get_rank()}.json"',
-    ),
 )

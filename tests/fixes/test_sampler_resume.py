@@ -31,24 +31,13 @@ RESTORED = f"""{SAMPLER.rstrip()}
             self.current_bucket = previous_state["current_bucket"]
 """  # noqa: E501 - as it is written into upstream's file
 
-TRAINER = """
-class Trainer:
-    def init_resume_checkpoint(self):
-        training_state_filename = f"training_state.json"
-        if get_rank() > 0:
-            training_state_filename = f"training_state-{get_rank()}.json"
-"""
-
 APPLIED = [
     case("what the sampler reads", SAMPLER, RESTORED),
-    case("from which file", TRAINER, TRAINER.replace("state-{", "state-rank{")),
 ]
 
 REFUSED = [
     satisfied("the sampler reads it already", RESTORED),
-    satisfied("the file is the right one", TRAINER.replace("state-{", "state-rank{")),
     gone("another sampler", SAMPLER.replace("MultiAspectSampler", "Sampler")),
-    gone("one file for all", TRAINER.replace("-{get_rank()}", "")),
 ]
 
 

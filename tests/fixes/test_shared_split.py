@@ -86,4 +86,4 @@ def test_every_image_is_in_one_share() -> None:
 
 
 def test_one_process_has_the_order_it_had() -> None:
-    assert _shares(BEFORE, 1, tuple("abcdefghijklmnop")) == _shares(AFTER, 1, tuple("abcdefgh"))
+    assert _shares(BEFORE, 1, tuple("abcdefghijklmnop")) == _shares(AFTER, 1, tuple("abcdefghijklmnop"))
