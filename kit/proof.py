@@ -87,6 +87,7 @@ class ParityCase:
     processes: int = 2  # how many are compared with one
     batch: int = 2  # images each of them takes at once
     one: tuple[str, ...] = ("batch", "accumulation")  # what one process takes more of, to equal several
+    restarts: bool = False  # whether it starts its loader anew for each batch, so that epochs are counted by images
     within: float = 1e-4  # relative: how far weights may be that were summed in another order
     engine: str = ""  # what several processes train with: one of ENGINES
     checkpoint: str = ""  # the folder of the checkpoint of `{step}`

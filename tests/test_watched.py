@@ -47,6 +47,13 @@ def test_every_image_once_an_epoch(ranks: list[Rank], good: bool, said: str) -> 
     assert (found, said in words) == (good, True), words
 
 
+def test_epochs_of_a_loader_that_is_started_for_each_batch() -> None:
+    ranks = [rank("a", "b", "a", "b"), rank("c", "d", "d", "c")]
+    assert not watched.coverage(ranks, 4)[0]
+    assert watched.coverage(watched.in_epochs(ranks, 2), 4) == (True, "4 of 4 images once in each of 2 epochs")
+    assert not watched.coverage(watched.in_epochs([rank("a", "b", "a", "b"), rank("c", "d", "a", "c")], 2), 4)[0]
+
+
 def test_an_image_that_is_never_handed_out_is_missed() -> None:
     assert watched.coverage([rank("abcd")], 5) == (False, "4 images were handed out, not 5")
 

@@ -149,11 +149,14 @@ def _processes(run: Run, case: ParityCase, files: Files) -> Iterator[Row]:
         yield Row(case.name, "processes", COMPARISONS["processes"], None, "the case is of one process")
         return
     natural = _train(run, case, "natural", Shape.of(case, case.processes))
-    yield row("take each image once an epoch", watched.coverage(natural.ranks, case.images))
+    counted = watched.in_epochs(natural.ranks, _epoch(case)) if case.restarts else natural.ranks
+    yield row("take each image once an epoch", watched.coverage(counted, case.images))
     yield row("give each image its own caption", watched.captions(natural.ranks))
     yield row("draw noise of their own", watched.noise(natural.ranks))
     if case.engine:
         yield row(f"train with {case.engine}", watched.engine(natural.ranks, case.engine))
+    if not case.one:
+        return
     several = _train(run, case, "several", Shape.of(case, case.processes), by_image=True)
     ones = {
         "batch": (f"one with {case.processes} times the batch", Shape.of(case)),

@@ -80,6 +80,14 @@ def epochs(ranks: Sequence[Rank]) -> dict[int, Counter[Images]]:
     return found
 
 
+def in_epochs(ranks: Sequence[Rank], steps: int) -> tuple[Rank, ...]:
+    """The ranks of a run that starts its loader anew for each batch, with epochs of as many calls of the model."""
+    return tuple(
+        replace(rank, forwards=tuple(replace(each, epoch=1 + at // steps) for at, each in enumerate(rank.forwards)))
+        for rank in ranks
+    )
+
+
 def coverage(ranks: Sequence[Rank], images: int) -> tuple[bool, str]:
     """Whether in each whole epoch each of ``images`` was used once, and in a begun one at most once; in words."""
     counted = epochs(ranks)

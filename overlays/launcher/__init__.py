@@ -6,7 +6,8 @@ programs.json in this folder, read by options.py. Modules, in the order a launch
     options      the command line and the settings: kinds, defaults, what is nearly right
     machines     machines, processes and ports; the accelerate config
     model, data, checkpoints    what is there, and whole, before anything is loaded
-    simpletuner  the same for SimpleTuner, whose settings are files; simpletuner_data, its data sets
+    simpletuner  the same for SimpleTuner, whose settings are files; simpletuner_checks: what those may be, and
+                 simpletuner_data: its data sets
     environment  the device's toolkit and variables
     command      what is started: accelerate launch, torchrun or python
     training     starting it, following its output, ending it

@@ -49,7 +49,7 @@ def by_accelerate(settings: Settings, config: Path) -> Cluster:
     if not config.is_file():
         raise Mistake(f"--config_file: no file {config} (from {os.getcwd()})")
     found = {
-        name: settings[name] or value(config, key)
+        name: settings.get(name) or value(config, key)
         for name, key in (
             ("num_processors", "num_processes"),
             ("machines", "num_machines"),
@@ -136,5 +136,5 @@ def check_visible(cluster: Cluster, device: dict[str, Any], option: str) -> None
 
 
 def several(cluster: Cluster, config: Path, words: list[str]) -> list[str]:
-    """What accelerate must be told where the config is one of a single process."""
-    return words if cluster.processes > 1 and value(config, "distributed_type") == "NO" else []
+    """What accelerate, or its config, must be told where the config is one of a single process."""
+    return list(words) if cluster.processes > 1 and value(config, "distributed_type") == "NO" else []

@@ -77,7 +77,7 @@ class Program:
     device: dict[str, Any]  # the device's profile
     precisions: tuple[str, ...] = ()
     config: str = ""  # the accelerate config's name
-    several: tuple[str, ...] = ()  # what accelerate is told where the config is one of a single process
+    several: tuple[str, ...] = ()  # what accelerate, or its config, is told where that is one of a single process
     deepspeed: bool = False  # whether the config may name a file of DeepSpeed's own settings
     open_files: int = 0
     processes: int = 1  # of a program whose settings do not say it, on all machines together

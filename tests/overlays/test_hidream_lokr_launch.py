@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from launcher import simpletuner
+from launcher.machines import Cluster
 from launcher.mistake import Mistake
 from support import REPOSITORY, write
 
@@ -308,7 +310,9 @@ def test_inference_starts_from_the_options(device: str, tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------------------- the launch script
 
 # Stands for SimpleTuner's train.sh: shows what it was called with, fails if it is told to.
-TRAIN = 'echo "config $CONFIG_PATH, llama ${HIDREAM_LLAMA:-from the hub}"; exit "${FAKE_STATUS:-0}"\n'
+TRAIN = """echo "config $CONFIG_PATH, llama ${HIDREAM_LLAMA:-from the hub}"
+echo "accelerate $ACCELERATE_CONFIG_PATH"; exit "${FAKE_STATUS:-0}"
+"""
 
 
 @pytest.fixture
@@ -333,6 +337,41 @@ def test_it_checks_trains_and_keeps_a_log(launch: Any, tree: Path) -> None:
     assert "E2E Training Duration sec : " in done.stdout
     assert [path.read_text("utf-8") for path in (tree / "out").glob("train_*.log")]
     assert launch("--check").stdout == "the settings are good\n"
+
+
+def test_as_many_processes_as_are_asked_for(launch: Any, tree: Path) -> None:
+    assert "accelerate config/accelerate.yaml\n" in launch().stdout
+    done = launch("--num_processors=2", "--data.repeats=1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "accelerate out/settings/accelerate.yaml\n" in done.stdout
+    before, after = (
+        yaml.safe_load((tree / path).read_text("utf-8"))
+        for path in ("config/accelerate.yaml", "out/settings/accelerate.yaml")
+    )
+    assert after.pop("main_process_port") > 0  # one that is free, for another run may have the usual one
+    assert after == {**before, "num_processes": 2, "distributed_type": "MULTI_GPU"}
+
+
+@pytest.mark.parametrize(("device", "kind"), [("npu", "MULTI_NPU"), ("cuda", "MULTI_GPU")])
+def test_the_config_of_several_processes(device: str, kind: str, tmp_path: Path) -> None:
+    (program,) = json.loads((render(tmp_path, device) / "launcher/programs.json").read_text("utf-8")).values()
+    config, cluster = tmp_path / "config/accelerate.yaml", Cluster(4, 1)
+    made = simpletuner.accelerate_config(config, cluster, program["several"], tmp_path)
+    assert (found := yaml.safe_load(made.read_text("utf-8")))["distributed_type"] == kind
+    assert found["num_processes"] == 4
+    assert simpletuner.accelerate_config(made, Cluster(4, 1, port="29500"), program["several"], tmp_path) == made
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("0", "--num_processors is a whole number from 1, not '0'"),
+        ("4", 'pseudo-camera-10k-hidream: 3 images, 3 with "repeats", are fewer than 4'),
+    ],
+)
+def test_too_few_or_too_many_processes(given: str, said: str, launch: Any) -> None:
+    done = launch(f"--num_processors={given}")
+    assert done.returncode == 2 and said in done.stderr
 
 
 def test_it_reports_the_speed_as_the_others_do(launch: Any, tree: Path) -> None:
@@ -364,7 +403,8 @@ def test_both_ways_of_giving_a_value(launch: Any, tree: Path) -> None:
 SOURCES = {
     "simpletuner/helpers/training/optimizer_param.py": 'optimizer_choices = {"optimi-lion": {}, "adamw_bf16": {}}',
     "simpletuner/helpers/training/__init__.py": 'levels = ["no_change", "int8-quanto"]',
-    f"{simpletuner.SECTIONS}/training.py": '["constant", "constant_with_warmup"] + ["bf16", "no"]',
+    f"{simpletuner.SECTIONS}/training.py": '["constant", "constant_with_warmup"]',
+    f"{simpletuner.SECTIONS}/model.py": '["bf16", "no"]',
     "simpletuner/helpers/data_backend/factory.py": "config.get('caption_strategy')",
 }
 

@@ -411,6 +411,6 @@ def test_an_interrupt_ends_it_and_the_log_is_whole(script, machine):
 
 def test_the_launcher_is_free_of_the_recipes():
     for path in [*(OVERLAYS / "launcher").glob("*.py"), *(OVERLAYS / "shared/launch").iterdir()]:
-        if path.name != "simpletuner.py":
+        if not path.name.startswith("simpletuner"):
             text = path.read_text().lower().replace("run on the cpu", "")
             assert not re.search(r"hidream|ascend|cann\b|npu|cuda", text), path

@@ -1,10 +1,12 @@
 """A training with one fault: python faulty_training.py FOLDER FAULT, with kit/smoke/tiny importable.
 
-Eight images with captions, two a batch, three epochs. FAULT is none, or
+Eight images with captions, two a batch, three epochs. FAULT is none, files (none either, but the first process writes
+what the captions become to files, which all read), or
 
 - caches: latents and captions are kept by the number of the batch, before the loader is sharded
 - captions: the same, of the captions alone
 - repeats: the list of the batch's captions is given twice
+- swapped: each reads the file of another caption
 - seed: every process is seeded alike
 
 Images and captions reach the model as lists, one tensor a sample, where FAULT is none or repeats.
@@ -66,12 +68,23 @@ def main() -> None:
     for batch in loader if fault in ("caches", "captions") else ():
         latents.append(batch["pixel_values"] * 2)
         captions.append(encode(batch["prompts"]))
+    files = folder.with_name("files")
+    if fault in ("files", "swapped") and accelerator.is_main_process:
+        files.mkdir()
+        for number, caption in enumerate(parts.CAPTIONS):
+            torch.save({"embeds": encode([caption])}, files / f"{number}.pt")
+    accelerator.wait_for_everyone()
+
+    def read(prompts: list[str]) -> torch.Tensor:
+        numbers = [(parts.CAPTIONS.index(each) + (fault == "swapped")) % len(parts.CAPTIONS) for each in prompts]
+        return torch.cat([torch.load(files / f"{number}.pt")["embeds"] for number in numbers])
+
     model = Model()
     model, optimizer, loader = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), 0.1), loader)
     for _ in range(3):
         for step, batch in enumerate(loader):
             images = latents[step] if fault == "caches" else batch["pixel_values"] * 2
-            texts = captions[step] if captions else encode(batch["prompts"])
+            texts = captions[step] if captions else (read if files.is_dir() else encode)(batch["prompts"])
             noise = torch.randn_like(images)
             noisy = 0.5 * images + 0.5 * noise
             if fault in ("none", "repeats"):

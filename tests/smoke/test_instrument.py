@@ -48,6 +48,8 @@ def server(hidream_env: Path, variables: dict[str, str], tmp_path_factory: pytes
         ("caches", 1, {}),
         ("caches", 2, {"coverage": "of 8 images used"}),
         ("captions", 1, {"captions": "have the caption of another image"}),
+        ("files", 2, {}),
+        ("swapped", 2, {"captions": "have the caption of another image"}),
         ("repeats", 1, {"coverage": "some rows come from no known image", "captions": "caption of another image"}),
         ("seed", 2, {"noise": "draws on two ranks"}),
     ],

@@ -10,6 +10,7 @@ Runs in a recipe's reference environment (torch 2.0 or newer, Python 3.8 or newe
 
 from __future__ import annotations
 
+import hashlib
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -26,6 +27,13 @@ class Rows(NamedTuple):
 
     dim: int | None
     sources: tuple[Sources, ...]
+
+
+def digest(tensor: torch.Tensor) -> str:
+    """What a tensor holds, as a short word."""
+    with torch._C.DisableTorchFunction():
+        data = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return hashlib.sha256(data).hexdigest()[:12]
 
 
 _known: dict[int, tuple[Any, Rows]] = {}

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import hashlib
 import json
 import os
 import sys
@@ -26,9 +25,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 import kit_draws
+import kit_kept
 import kit_rows
 import torch
-from kit_rows import NOTHING, Rows
+from kit_rows import NOTHING, Rows, digest
 
 MODE = os.environ.get("KIT_WATCH_MODE", "")
 OUT = Path("{}.{}".format(os.environ["KIT_WATCH"], os.environ.get("RANK", "0"))).open("w", 1, "utf-8")  # noqa: SIM115
@@ -37,12 +37,6 @@ atexit.register(OUT.close)
 
 def say(event: str, **what: Any) -> None:
     OUT.write(json.dumps({"event": event, **what}) + "\n")
-
-
-def digest(tensor: torch.Tensor) -> str:
-    with torch._C.DisableTorchFunction():
-        data = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-    return hashlib.sha256(data).hexdigest()[:12]
 
 
 class State:
@@ -334,6 +328,8 @@ def hook() -> None:
     else:
         PreTrainedTokenizerBase.__call__ = tokenized(PreTrainedTokenizerBase.__call__)
     hook_posterior()
+    kept = Path(os.environ["KIT_WATCH"]).parent / "kept"
+    torch.save, torch.load = kit_kept.saved(torch.save, kept), kit_kept.loaded(torch.load, kept)
     torch.nn.Module.__call__ = called(torch.nn.Module.__call__)
     torch.Tensor.backward = backward(torch.Tensor.backward)
     kit_rows.follow(call)
