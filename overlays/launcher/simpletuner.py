@@ -48,7 +48,8 @@ def read(path: Path, kind: type = dict) -> Any:
         raise Mistake(f"{path}: {error.strerror}: run it from the folder with config/") from None
     except json.JSONDecodeError as error:
         raise Mistake(f"{path}:{error.lineno}: not JSON: {error.msg} (a comma too many, or one missing?)") from None
-    if not isinstance(found, kind) or (kind is list and {type(each) for each in found} - {dict}):
+    items = found if isinstance(found, list) else []
+    if not isinstance(found, kind) or not all(isinstance(each, dict) for each in items):
         raise Mistake(f"{path}: not {'a list of objects' if kind is list else 'an object'}, as JSON calls it")
     return found
 
