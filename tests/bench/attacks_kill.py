@@ -253,6 +253,11 @@ def patched(root: Root) -> None:
     assert run(PATCH) == 0
 
 
+def stashed(root: Root) -> None:
+    edited(root)
+    assert run(("stash", "made")) == 0 and run(PREPARE) == 0
+
+
 ABORT = ("rebase", RECIPE, "--abort")
 PATCH = ("patch-env", "{PLACE}/bin/python", "--recipe", RECIPE)
 MINE = ("# mine\n", "mine, too\n")
@@ -260,6 +265,8 @@ CASES = (
     Case("prepare", lambda root: None, PREPARE),
     Case("prepare, another device", made, ("prepare", RECIPE, "--device", "npu", "made")),
     Case("prepare --force", edited, (*PREPARE, "--force"), keeps=MINE),
+    Case("stash", edited, ("stash", "made"), keeps=MINE),
+    Case("stash --apply", stashed, ("stash", "made", "--apply"), keeps=MINE),
     Case("refresh", garbled, ("refresh", RECIPE)),
     Case(
         "refresh --from",
