@@ -7,11 +7,8 @@ folder beside the destination; the last step is a rename, so a kill at any point
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
-import fcntl
 import hashlib
-import itertools
 import os
 import shlex
 import shutil
@@ -23,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit import __version__, collisions, git, lock, output, overlay, patchfile, schema, series, store
+from kit import __version__, collisions, git, lock, overlay, patchfile, schema, series, store, swap
 from kit.cache import cache_dir
 from kit.devices import Device
 from kit.edits import IGNORED_JUNK, edits, first
@@ -173,9 +170,9 @@ def prepare(
     """
     destination = _absolute(destination)
     _check_place(destination)
-    with locked(destination):
+    with swap.locked(destination):
         staging, retired = (destination.with_name(f".{destination.name}.kit-{kind}") for kind in ("new", "old"))
-        _clear_leftovers(destination, staging, retired)
+        swap.clear_leftovers(destination, staging, retired)
         found, edited = _found(destination, force)
         if edited and not force:
             raise _has_edits(destination)
@@ -186,10 +183,10 @@ def prepare(
             if found and not edited and _same(found, made):
                 return found, None, False
             backup = free_name(destination) if edited else None
-            _swap(staging, destination, backup or retired)
+            swap.swap(staging, destination, backup or retired)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        _remove(retired)
+        swap.remove(retired)
     return made, backup, True
 
 
@@ -230,24 +227,6 @@ def _absolute(destination: Path) -> Path:
 def _has_edits(destination: Path) -> KitError:
     hint = f"keep them with `kit stash {shlex.quote(str(destination))}`, or set them aside with --force"
     return KitError(f"{destination} has local edits: {first(destination)}", hint)
-
-
-@contextlib.contextmanager
-def locked(destination: Path) -> Iterator[None]:
-    """One at a time at ``destination``, whatever their caches: a lock beside it, which goes with the last."""
-    place = destination.with_name(f".{destination.name}.kit-lock")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        handle = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        if os.fstat(handle).st_nlink:
-            break
-        os.close(handle)  # the one before us has removed it
-    try:
-        yield
-    finally:
-        place.unlink(missing_ok=True)
-        os.close(handle)
 
 
 def _check_place(destination: Path) -> None:
@@ -392,49 +371,6 @@ def _cone(sparse: Sequence[TreePath]) -> str:
     for path in sorted(parents | set(sparse)):
         lines += [f"/{path}/"] if path in sparse else [f"/{path}/", f"!/{path}/*/"]
     return "\n".join(lines) + "\n"
-
-
-def _swap(staging: Path, destination: Path, aside: Path) -> None:
-    """Put ``staging`` at ``destination``, whatever was there at ``aside``: in one step where the system can.
-
-    The new tree takes the name ``aside`` first: whenever this is killed, the old one has a name that is kept.
-    """
-    if not destination.exists():
-        staging.rename(destination)
-        return
-    staging.rename(aside)
-    if not _exchange(aside, destination):
-        aside.rename(staging)
-        destination.rename(aside)
-        staging.rename(destination)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders atomically (Linux's renameat2); False where that cannot be done."""
-    at_working_directory, exchange = -100, 2
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return False
-    names = (os.fsencode(one), os.fsencode(other))
-    return bool(rename(at_working_directory, names[0], at_working_directory, names[1], exchange) == 0)
-
-
-def _clear_leftovers(destination: Path, staging: Path, retired: Path) -> None:
-    """What a killed run left: bring back a tree that was set aside and never replaced, drop the rest."""
-    if retired.exists() and not destination.exists():
-        retired.rename(destination)
-    _remove(retired)
-    _remove(staging)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder of kit's; where it holds what this user may not remove, move it out of the way and say so."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
-        left = next(left for n in itertools.count(1) if not (left := folder.with_name(f"{folder.name}-{n}")).exists())
-        folder.rename(left)
-        output.note(f"{left} holds files of another user: sudo rm -r {shlex.quote(str(left))}")
 
 
 def find(start: Path) -> list[Path]:

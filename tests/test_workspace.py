@@ -17,7 +17,7 @@ import pytest
 import support
 from support import GUARDED, PRINTED, TRAIN, Done, Root, git, kit_argv, kit_process, snapshot, write
 
-from kit import __version__, lock, patchfile, recipe, series, store, workspace
+from kit import __version__, lock, patchfile, recipe, series, store, swap, workspace
 from kit.errors import KitError
 from kit.paths import TreePath
 
@@ -571,11 +571,11 @@ def test_a_lock_changed_by_hand(root: Root, made: Path, kit: Kit) -> None:
 # The steps of `kit prepare`, and how many of their calls are tried.
 STEPS = {
     "kit.workspace.plan": 1,
-    "kit.workspace._clear_leftovers": 1,
+    "kit.swap.clear_leftovers": 1,
     "kit.git.run": 10,  # before the first to the tenth: all there are
     "kit.lock.write": 1,
-    "kit.workspace._swap": 1,
-    "kit.workspace._exchange": 1,
+    "kit.swap.swap": 1,
+    "kit.swap._exchange": 1,
     "os.link": 1,
     "shutil.rmtree": 4,
 }
@@ -632,7 +632,7 @@ def test_killed_between_renames(
 ) -> None:
     """Wherever it dies, the old tree is the workspace, the backup, or comes back with the next run."""
     if not exchange:
-        monkeypatch.setattr(workspace, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(swap, "_exchange", lambda one, other: False)
     monkeypatch.setattr(Path, "rename", lambda self, target: os.rename(self, target))  # noqa: PTH104
     old, options = contents(), ["--force"] if force else []
     hit = 0
@@ -656,7 +656,7 @@ def test_killed_between_renames(
 @pytest.mark.parametrize("after", [False, True])
 def test_killed_at_the_exchange_with_force(root: Root, made: Path, kit: Kit, after: bool) -> None:
     write(made, {"notes": "mine"})
-    assert killed(lambda: prepare(root, kit, "--force", device="npu"), "kit.workspace._exchange", 1, after)
+    assert killed(lambda: prepare(root, kit, "--force", device="npu"), "kit.swap._exchange", 1, after)
     prepare(root, kit)
     assert [path.read_text() for path in Path().glob("made*/notes")] == ["mine"]
 
@@ -665,7 +665,7 @@ def full(*arguments: object, **options: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "made")
 
 
-@pytest.mark.parametrize("step", ["kit.lock.write", "kit.workspace._share_objects", "kit.workspace._swap", "os.mkdir"])
+@pytest.mark.parametrize("step", ["kit.lock.write", "kit.workspace._share_objects", "kit.swap.swap", "os.mkdir"])
 def test_disk_full(root: Root, made: Path, kit: Kit, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     old = contents()
     with monkeypatch.context() as patch:

@@ -51,9 +51,7 @@ def run(name: str, url: str, commit: str, files: tuple[str, ...]) -> int:
     title = url.rstrip("/").removesuffix(".git").rpartition("/")[2].lower()
     upstream = Upstream(title, url, commit if ID.fullmatch(commit) else _resolve(url, commit), sparse=sparse)
     draft = {"name": name, "devices": devices.names(), "upstream": title, "url": url, "pin": upstream.pin}
-    _parse(
-        path, {**draft, "version": "", "sparse": sparse}, ""
-    )  # whatever a recipe must be, before anything is fetched
+    _parse(path, {**draft, "version": "", "sparse": sparse}, "")  # before anything is fetched
     entry = store.ensure(upstream, path.parent)
     steps, said = _steps(entry, targets)
     version = output.day(int(entry.date().split()[0]))

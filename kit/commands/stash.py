@@ -7,7 +7,7 @@ import os
 import shlex
 from pathlib import Path
 
-from kit import lock, output, stash, workspace
+from kit import lock, output, stash, swap, workspace
 from kit.errors import KitError
 
 
@@ -18,13 +18,13 @@ def run(workspace_path: str, apply: bool, source: str | None) -> int:
         raise KitError(f"{place} is not a workspace of kit", "give its folder: kit stash WORKSPACE")
     if apply:
         aside = Path(source).absolute() if source else stash.newest(place)
-        with workspace.locked(place):
+        with swap.locked(place):
             brought = list(stash.apply(aside, place))
         for each in brought:
             output.line(f"  {each}")
         output.line(f"{len(brought)} brought back from {output.place(aside)}, which stays")
         return 0
-    with workspace.locked(place):
+    with swap.locked(place):
         if not workspace.is_edited(place):
             output.line(f"{output.place(place)} has no local edits")
             return 0

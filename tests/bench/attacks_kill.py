@@ -60,10 +60,6 @@ def main() -> int:
 
 def attack(every: int = 1, only: list[str] | None = None) -> int:
     """Print the kills tried and the failures, by command; returns the number of failures."""
-    for module in pkgutil.iter_modules(kit.commands.__path__):
-        importlib.import_module(f"kit.commands.{module.name}")
-    for name in ("kit.cli", "kit.codemod", "filelock", "jinja2", "libcst", "unidiff"):
-        importlib.import_module(name)
     tried = failed = 0
     for case in CASES:
         if not only or any(word in case.name for word in only):
@@ -80,6 +76,10 @@ def attack(every: int = 1, only: list[str] | None = None) -> int:
 
 def one(case: Case, folder: Path, every: int) -> tuple[int, list[str]]:
     """Kill a command at each write (of ``every``); how many there were, and what went wrong."""
+    for module in pkgutil.iter_modules(kit.commands.__path__):  # once, not in every fork
+        importlib.import_module(f"kit.commands.{module.name}")
+    for module_name in ("kit.cli", "kit.codemod", "filelock", "jinja2", "libcst", "unidiff"):
+        importlib.import_module(module_name)
     place, template = folder / "place", folder / "template"
     with sandbox(place):
         root = Root(place / "root", place / "upstream", make_upstream(place / "upstream"))
@@ -253,6 +253,11 @@ def patched(root: Root) -> None:
     assert run(PATCH) == 0
 
 
+def stashed(root: Root) -> None:
+    edited(root)
+    assert run(("stash", "made")) == 0 and run(PREPARE) == 0
+
+
 ABORT = ("rebase", RECIPE, "--abort")
 PATCH = ("patch-env", "{PLACE}/bin/python", "--recipe", RECIPE)
 MINE = ("# mine\n", "mine, too\n")
@@ -260,6 +265,8 @@ CASES = (
     Case("prepare", lambda root: None, PREPARE),
     Case("prepare, another device", made, ("prepare", RECIPE, "--device", "npu", "made")),
     Case("prepare --force", edited, (*PREPARE, "--force"), keeps=MINE),
+    Case("stash", edited, ("stash", "made"), keeps=MINE),
+    Case("stash --apply", stashed, ("stash", "made", "--apply"), keeps=MINE),
     Case("refresh", garbled, ("refresh", RECIPE)),
     Case(
         "refresh --from",
