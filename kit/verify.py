@@ -28,6 +28,8 @@ from kit.lock import Lock
 from kit.recipe import Recipe
 from kit.schema import tomllib
 
+TOO_DEEP = "expressions too deep to read"
+
 
 @dataclass(frozen=True)
 class Check:
@@ -82,7 +84,7 @@ def static(place: Path, locked: Lock, found: Recipe) -> Iterator[Check]:
     """What can be proved without running anything."""
     device = found.device(locked.device)
     for name, upstream in locked.upstreams.items():
-        yield from _fixes(place / name, name, locked, found, device)
+        yield from _readable(f"{name}: fixes", _fixes(place / name, name, locked, found, device))
         files = [place / name / path for path in upstream.files if (place / name / path).is_file()]
         kinds: dict[str, tuple[str, Callable[[Path], object]]] = {
             ".py": (
@@ -101,8 +103,8 @@ def static(place: Path, locked: Lock, found: Recipe) -> Iterator[Check]:
                 yield _reads(f"{name}: {path.name} {what}", path, reader)
         for path in files:
             if path.suffix == ".sh":
-                yield from _flags(name, path)
-        yield from _device_calls(name, files, device)
+                yield from _readable(f"{name}: flags of {path.name}", _flags(name, path))
+        yield from _readable(f"{name}: device-API calls", _device_calls(name, files, device))
 
 
 def _fixes(repository: Path, name: str, locked: Lock, found: Recipe, device: devices.Device) -> Iterator[Check]:
@@ -136,9 +138,19 @@ def _fixes(repository: Path, name: str, locked: Lock, found: Recipe, device: dev
                 yield Check("static", title, again, "" if again else "a second application would change the file")
 
 
+def _readable(title: str, checks: Iterator[Check]) -> Iterator[Check]:
+    """The checks; where a file is too deep for them, that is one that failed."""
+    try:
+        yield from checks
+    except (MemoryError, RecursionError):
+        yield Check("static", title, False, f"a script has {TOO_DEEP}")
+
+
 def _reads(title: str, path: Path, reader: Callable[[Path], object]) -> Check:
     try:
         reader(path)
+    except (MemoryError, RecursionError):  # what Python's parsers make of a thousand brackets
+        return Check("static", title, False, f"{path}:1: {TOO_DEEP}")
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None)
         return Check("static", title, False, f"{path}:{line or 1}: {str(error).splitlines()[0]}")

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -477,3 +478,31 @@ def test_a_deep_recipe(root: Root, kit: Kit, how: str) -> None:
     path.write_text(path.read_text() + "\n" + DEEP[how] + "\n")
     done = kit("show", path)
     assert done.status == 1 and done.err.startswith(f"kit: error: {path}:") and len(done.err) < 1000, done.err[:1000]
+
+
+DEEP_FILES = {
+    "a.json": "[" * 100_000 + "]" * 100_000,
+    "a.toml": "a = " + "[" * 50_000 + "]" * 50_000,
+    "a.yaml": "[" * 5_000 + "]" * 5_000,
+    "a.py": "a = " + "(" * 5_000 + ")" * 5_000,
+    "b.py": "a = " + "-" * 20_000 + "1",
+    "c.py": "a" + ".b" * 10_000,
+    "d.py": "if 1:\n  pass\n" + "elif 1:\n  pass\n" * 3_000,
+    "laughs.yaml": "a: &a [x, x]\n" + "".join(f"{c}: &{c} [*{b}, *{b}]\n" for b, c in pairwise("abcdefghijklm")),
+}
+
+
+@pytest.mark.parametrize("name", DEEP_FILES)
+def test_a_deep_file_in_a_workspace(root: Root, kit: Kit, name: str) -> None:
+    root.overlay({name: DEEP_FILES[name]})
+    assert kit("prepare", root.place / RECIPE, "--device", "npu", "made").status == 0
+    done = kit("verify", "made")
+    assert done.status in (0, 1) and "(tree, static): " in done.out, done
+
+
+@pytest.mark.parametrize("name", ["b.py", "c.py", "d.py"])
+def test_a_deep_script_upstream(root: Root, kit: Kit, name: str) -> None:
+    pin = support.make_upstream(root.upstream, {"examples/train.py": support.TRAIN + DEEP_FILES[name]})
+    path = root.recipe(upstream={"pin": pin})
+    done = kit("prepare", path, "--device", "cpu", "made")
+    assert done.status == 1 and "expressions too deep to read" in done.err, done

@@ -221,6 +221,15 @@ def _change(body: Any, rng: random.Random, values: tuple[Any, ...]) -> None:
         return
 
 
+def _compiles(content: bytes, name: str) -> bool:
+    """Python says more of a script than whether it parses: `break` outside a loop."""
+    try:
+        compile(content, name, "exec", dont_inherit=True)
+    except SyntaxError:
+        return False
+    return True
+
+
 def scripts(count: int, rng: random.Random) -> Tally:
     """Training scripts: what a fix makes of one compiles, or it is refused and left alone."""
     tally = Tally("scripts")
@@ -233,8 +242,8 @@ def scripts(count: int, rng: random.Random) -> Tally:
                 _, made = fix.mend(content, name, chosen)
             except RecursionError:  # `kit fix` has a message for it
                 continue
-            if made != content:
-                compile(made, name, "exec", dont_inherit=True)
+            if made != content and _compiles(content, name):
+                tally.need(_compiles(made, name), "half-written", name)
     return tally
 
 
