@@ -318,6 +318,7 @@ def recommit(up: Path) -> None:
             fix["files"] = {path: files[path].split()[1] for path in fix["files"]}
 
     forge(change)
+    shutil.rmtree(up / ".git/logs", ignore_errors=True)  # or what was there before would be found
 
 
 IDENTITY = {"NAME": "kit", "EMAIL": "kit@localhost"}
