@@ -155,6 +155,15 @@ def test_a_damaged_cache_names_the_folder(root: Root, kit: Kit, how: str) -> Non
     assert prepare(root, kit).status == 0 and kit("verify", "made").status == 0
 
 
+def test_a_damaged_file_of_the_cache_is_named(root: Root, kit: Kit) -> None:
+    cache = Path(os.environ["KIT_CACHE"])
+    write(cache, {"drift.sqlite": "x" * 1000, "environments/demo-cpu/kit-environment.json": "{"})
+    done = kit("drift", root.place / RECIPE)
+    assert done.status == 1 and f"rm {cache}/drift.sqlite" in done.err, done
+    done = kit("env", "demo", "--list")
+    assert done.status == 1 and f"rm -r {cache}/environments/demo-cpu" in done.err, done
+
+
 # Servers.
 
 
