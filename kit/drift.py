@@ -16,11 +16,12 @@ import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
 
 from kit import output, patchfile, series
 from kit.cache import cache_dir
@@ -169,6 +170,17 @@ def _kind(reason: str) -> str:
     return re.sub(r"\b[0-9a-f]{12}\b|\d+", "", reason)
 
 
+@contextmanager
+def _remembered(place: Path) -> Iterator[sqlite3.Connection]:
+    """The results on disk. Raises KitError where the disk is full, or the file is not whole."""
+    try:
+        with closing(sqlite3.connect(place, timeout=60)) as base:
+            yield base
+    except sqlite3.Error as error:
+        hint = f"make room there, or remove it, it is made again: rm {quote(str(place))}"
+        raise KitError(f"{place}: {error}", hint) from None
+
+
 def work_out(subjects: Sequence[Subject]) -> dict[str, Found]:
     """What comes of the series of all of them, by key: from the disk, or else worked out and kept there. Raises
     KitError where a blob cannot be had."""
@@ -176,7 +188,7 @@ def work_out(subjects: Sequence[Subject]) -> dict[str, Found]:
     place.parent.mkdir(parents=True, exist_ok=True)
     known: dict[str, Found] = {}
     jobs: dict[str, Job] = {}
-    with closing(sqlite3.connect(place, timeout=60)) as base:
+    with _remembered(place) as base:
         base.execute("CREATE TABLE IF NOT EXISTS result (key TEXT PRIMARY KEY, found TEXT)")
         for about in subjects:
             for key in about.keys.values():

@@ -115,8 +115,11 @@ def installed() -> list[Environment]:
     known = {each.name for each in fields(Environment)}
     found = []
     for stamp in sorted(root().glob(f"*/{STAMP}")):
-        table = json.loads(stamp.read_text(encoding="utf-8"))
-        found.append(Environment(**{**{key: table[key] for key in known & table.keys()}, "path": stamp.parent}))
+        try:
+            table = json.loads(stamp.read_text(encoding="utf-8"))
+            found.append(Environment(**{**{key: table[key] for key in known & table.keys()}, "path": stamp.parent}))
+        except (AttributeError, TypeError, ValueError):
+            raise KitError(f"{stamp} is damaged", f"remove the environment: rm -r {stamp.parent}") from None
     return found
 
 

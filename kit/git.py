@@ -147,7 +147,7 @@ def _call(
         raise GitError(arguments, at, f"fatal: not a git repository of kit's: {(odd or [own])[0]}")
     with tempfile.TemporaryDirectory(prefix="kit-") as folder:
         common = Path(folder)
-        for name in ("objects", "refs", "packed-refs", "shallow"):
+        for name in ("objects", "refs", "packed-refs", "logs", "shallow"):
             if (own / name).exists():
                 (common / name).symlink_to(own / name)
         (common / "info").mkdir()

@@ -29,6 +29,8 @@ def tree_path(text: str, where: str = "path") -> TreePath:
         problem = "has a backslash or a control character"
     elif not text.isascii() and text != text.encode("utf-8", "replace").decode("utf-8"):
         problem = "is not UTF-8"
+    elif any(len(part.encode("utf-8")) > 255 for part in parts):
+        problem = "has a part of more than 255 bytes"
     elif any(part in ("", ".", "..") for part in parts):
         problem = "has an empty, '.' or '..' part"
     elif any(part.lower().rstrip(". ") in (".git", "git~1") for part in parts):

@@ -136,7 +136,11 @@ def apply(
         if step.id in without:
             continue
         arguments = (recipe, number, step, device, current, None if generating and step.module else patches)
-        done = _by_patch(*arguments) or _by_codemod(*arguments)
+        try:
+            done = _by_patch(*arguments) or _by_codemod(*arguments)
+        except RecursionError:
+            where = f"{upstream}/{step.files[0]}:1: fix {step.id}"
+            raise KitError(f"{where}: expressions too deep to read", "take the file out of the fix") from None
         current.update({path: after for path, (_, after) in done.changes.items()})
         steps.append(done)
     return steps, current

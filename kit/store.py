@@ -170,13 +170,12 @@ _AWAY = (
 )
 
 
-def damaged(entry: Path, error: git.GitError) -> KitError:
+def damaged(entry: Path, error: git.GitError) -> git.GitError:
     """What git says of an entry that is not whole, and the folder to remove: it is fetched again."""
-    if error.hint:
-        return error
-    return KitError(
-        f"the cache is damaged: {error.said} ({entry})", f"remove it, it is fetched again: rm -r {quote(str(entry))}"
-    )
+    if not error.hint:
+        error.message = f"the cache is damaged: {error.said} ({entry})"
+        error.hint = f"remove it, it is fetched again: rm -r {quote(str(entry))}"
+    return error
 
 
 def _listing(repository: Path, commit: str) -> dict[str, tuple[str, str]]:

@@ -29,6 +29,8 @@ from kit.lock import Lock
 from kit.recipe import Recipe
 from kit.schema import tomllib
 
+TOO_DEEP = "expressions too deep to read"
+
 
 @dataclass(frozen=True)
 class Check:
@@ -83,7 +85,7 @@ def static(place: Path, locked: Lock, found: Recipe) -> Iterator[Check]:
     """What can be proved without running anything."""
     device, python = found.device(locked.device), found.environment.python
     for name, upstream in locked.upstreams.items():
-        yield from _fixes(place / name, name, locked, found, device)
+        yield from _readable(f"{name}: fixes", _fixes(place / name, name, locked, found, device))
         files = [place / name / path for path in upstream.files if (place / name / path).is_file()]
         yield from _read(name, files, (".py",), f"parse{{s}} as Python {python}", lambda path: _python(path, python))
         yield from _read(name, files, (".sh",), "pass{es} bash -n", _bash)
@@ -92,8 +94,8 @@ def static(place: Path, locked: Lock, found: Recipe) -> Iterator[Check]:
         yield from _read(name, files, (".yaml", ".yml"), "{is} YAML", _yaml)
         for path in files:
             if path.suffix == ".sh" or path.name == "programs.json":
-                yield from _flags(name, path)
-        yield from _device_calls(name, files, device)
+                yield from _readable(f"{name}: flags of {path.name}", _flags(name, path))
+        yield from _readable(f"{name}: device-API calls", _device_calls(name, files, device))
 
 
 def _fixes(repository: Path, name: str, locked: Lock, found: Recipe, device: devices.Device) -> Iterator[Check]:
@@ -136,15 +138,25 @@ def _read(
     for path in (each for each in files if each.suffix in suffixes):
         try:
             reader(path)
+        except (MemoryError, RecursionError):  # what Python's parsers make of a thousand brackets
+            said = f"{path}:1: {TOO_DEEP}"
         except (SyntaxError, ValueError) as error:
-            line = getattr(error, "lineno", None)
-            said = f"{path}:{line or 1}: {str(error).splitlines()[0]}"
-            yield Check("static", f"{name}: {path.name} {what.format(**one)}", False, said)
+            said = f"{path}:{getattr(error, 'lineno', None) or 1}: {str(error).splitlines()[0]}"
         else:
             good.append(path.name)
+            continue
+        yield Check("static", f"{name}: {path.name} {what.format(**one)}", False, said)
     if good:
         title = f"{good[0]} {what.format(**one)}" if len(good) == 1 else f"{len(good)} files {what.format(**many)}"
         yield Check("static", f"{name}: {title}", True)
+
+
+def _readable(title: str, checks: Iterator[Check]) -> Iterator[Check]:
+    """The checks; where a file is too deep for them, that is one that failed."""
+    try:
+        yield from checks
+    except (MemoryError, RecursionError):
+        yield Check("static", title, False, f"a script has {TOO_DEEP}")
 
 
 def _python(path: Path, version: str) -> None:
@@ -266,20 +278,17 @@ def _flags(name: str, path: Path) -> Iterator[Check]:
 
 def _of_programs(table: Path) -> Iterator[tuple[Path, str, dict[str, int]]]:
     """The launch scripts that launcher/programs.json is about, each with the training script it starts and the flags
-    its settings fill, by their line in the table."""
-    try:
+    its settings fill, by their line in the table. Nothing where it is no such table."""
+    with contextlib.suppress(AttributeError, KeyError, RecursionError, TypeError, ValueError):
         text = table.read_text("utf-8")
-        programs = json.loads(text)
-    except ValueError:  # that it is no JSON is a failure of its own
-        return
-    at = 0
-    for name, program in programs.items():
-        at = text.index(json.dumps(name), at)
-        flags = {f"--{flag}": json.dumps(flag) for option in program["options"] for flag in option.get("flags", ())}
-        script = table.parents[1] / name
-        if flags and script.is_file():  # one that is not for this device is not there
-            found = {flag: text.count("\n", 0, text.find(quoted, at)) + 1 for flag, quoted in flags.items()}
-            yield script, program["script"], found
+        at = 0
+        for name, program in json.loads(text).items():
+            at = max(text.find(json.dumps(name), at), 0)
+            flags = {f"--{flag}": json.dumps(flag) for option in program["options"] for flag in option.get("flags", ())}
+            script = table.parents[1] / name
+            if flags and script.is_file():  # one that is not for this device is not there
+                found = {flag: text.count("\n", 0, text.find(quoted, at)) + 1 for flag, quoted in flags.items()}
+                yield script, str(program["script"]), found
 
 
 def _device_calls(name: str, files: list[Path], device: devices.Device) -> Iterator[Check]:

@@ -30,6 +30,9 @@ BAD = {
     ".git. /config": "is inside .git",
     "GIT~1/config": "is inside .git",
     "c:/windows": "names a drive",
+    "a\udcff": "is not UTF-8",
+    "a/" + "b" * 256: "has a part of more than 255 bytes",
+    "é" * 128: "has a part of more than 255 bytes",
 }
 
 

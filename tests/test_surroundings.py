@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from shlex import quote
@@ -154,6 +155,15 @@ def test_a_damaged_cache_names_the_folder(root: Root, kit: Kit, how: str) -> Non
     assert prepare(root, kit).status == 0 and kit("verify", "made").status == 0
 
 
+def test_a_damaged_file_of_the_cache_is_named(root: Root, kit: Kit) -> None:
+    cache = Path(os.environ["KIT_CACHE"])
+    write(cache, {"drift.sqlite": "x" * 1000, "environments/demo-cpu/kit-environment.json": "{"})
+    done = kit("drift", root.place / RECIPE)
+    assert done.status == 1 and f"rm {cache}/drift.sqlite" in done.err, done
+    done = kit("env", "demo", "--list")
+    assert done.status == 1 and f"rm -r {cache}/environments/demo-cpu" in done.err, done
+
+
 # Servers.
 
 
@@ -192,6 +202,27 @@ def test_a_server_that_is_silent_or_cut(
     assert done.status == 1 and done.err.startswith(f"kit: error: {url} cannot be reached: "), done
     assert "  check the network, or tell git where a mirror is: git config --global url." in done.err
     assert "not allowed" not in done.err and (not hold or "timed out" in done.err or "too slow" in done.err)
+
+
+def test_a_mirror_that_speaks_git(root: Root, kit: Kit, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    serve = ["git", "daemon", "--export-all", f"--base-path={tmp_path}", "--listen=127.0.0.1", f"--port={port}"]
+    daemon = subprocess.Popen(serve, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.02)
+        else:
+            pytest.skip("git daemon is not installed")
+        git("config", "--global", f"url.git://127.0.0.1:{port}/.insteadOf", "https://example.com/", at=Path())
+        root.recipe(upstream={"url": "https://example.com/upstream"})
+        done = prepare(root, kit)
+    finally:
+        daemon.terminate()
+        daemon.wait()
+    assert (done.status, done.err) == (0, ""), done
 
 
 def test_a_transport_that_no_one_chose(root: Root, kit: Kit) -> None:

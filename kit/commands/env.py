@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from shlex import quote
 
 from kit import environment, lock, output, recipe, workspace
 from kit.errors import KitError
@@ -47,5 +48,5 @@ def run(
         output.as_json({**dataclasses.asdict(made), "path": str(made.path), "python": str(made.python)})
         return 0
     output.line(f"{made.path}: {made.packages} packages; upstream trees of {made.workspace}, editable")
-    output.line(f"next: source {made.path}/bin/activate")
+    output.line(f"next: source {quote(str(made.path))}/bin/activate")
     return 0

@@ -26,6 +26,8 @@ def parse(content: bytes, name: str) -> ast.Module:
         raise KitError(f"{name}:{error.lineno or 1}: not valid Python: {error.msg}", "mend the file first") from None
     except ValueError as error:
         raise KitError(f"{name}:1: not valid Python: {error}", "mend the file first") from None
+    except (MemoryError, RecursionError):  # both are what Python's parser makes of a thousand brackets
+        raise KitError(f"{name}:1: expressions too deep to read", "leave the file out") from None
 
 
 def walk(tree: ast.AST, above: Ancestors = ()) -> Iterator[tuple[ast.AST, Ancestors]]:
