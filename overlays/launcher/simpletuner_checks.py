@@ -21,7 +21,7 @@ TRAINING = "simpletuner/helpers/training"
 VALUES = {
     "optimizer": f"{TRAINING}/optimizer_param.py",
     "lr_scheduler": f"{SECTIONS}/training.py",
-    "mixed_precision": f"{SECTIONS}/model.py",
+    "mixed_precision": f"{SECTIONS}/advanced.py",
     **dict.fromkeys(
         ("base_model_precision", *(f"text_encoder_{number}_precision" for number in range(1, 5))),
         f"{TRAINING}/__init__.py",
