@@ -404,7 +404,7 @@ SOURCES = {
     "simpletuner/helpers/training/optimizer_param.py": 'optimizer_choices = {"optimi-lion": {}, "adamw_bf16": {}}',
     "simpletuner/helpers/training/__init__.py": 'levels = ["no_change", "int8-quanto"]',
     f"{simpletuner.SECTIONS}/training.py": '["constant", "constant_with_warmup"]',
-    f"{simpletuner.SECTIONS}/model.py": '["bf16", "no"]',
+    f"{simpletuner.SECTIONS}/advanced.py": '["bf16", "no"]',
     "simpletuner/helpers/data_backend/factory.py": "config.get('caption_strategy')",
 }
 
