@@ -22,6 +22,7 @@ def checked(program: Program, settings: Settings, here: Path) -> tuple[Cluster, 
     options.fill(program, settings)
     options.check(program, settings)
     config = machines.config_file(program, settings, here) if program.starts == "accelerate" else None
+    machines.from_environment(program, settings, config)
     if config:
         cluster, option = machines.by_accelerate(settings, config), "num_processors"
     elif program.starts == "torchrun":

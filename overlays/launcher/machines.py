@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launcher import scheduler
 from launcher.mistake import Mistake
 from launcher.options import Program, Settings
+from launcher.output import say
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,42 @@ def config_file(program: Program, settings: Settings, here: Path) -> Path:
     """The accelerate config: the one given, else the recipe's, in the folder of configs or beside the script."""
     folders = [settings[option.name] for option in program.named("configs") if settings[option.name]]
     return Path(settings["config_file"] or os.path.join(folders[0] if folders else here, program.config))
+
+
+SETTINGS = {  # the settings of machines, which of them this is, machine 0's address and port, and processes
+    "accelerate": ("machines", "machine_rank", "main_ip", "main_port", "num_processors"),
+    "torchrun": ("nnodes", "node_rank", "master_ip", "master_port", "nproc_per_node"),
+}
+
+
+def from_environment(program: Program, settings: Settings, config: Path | None) -> None:
+    """Fill the settings of machines from the environment, and say so, where neither a setting nor the config names
+    several. Raises Mistake where the environment has several and this launch script is for one."""
+    names = SETTINGS.get(program.starts, ())
+    place = None
+    if not any(name in settings.given for name in names[:4]) and not settings.get(names[2] if names else "", ""):
+        place = scheduler.find(os.environ) if not config or value(config, "num_machines") in ("", "1") else None
+    if not place:
+        return
+    if not names or names[0] not in settings:
+        raise Mistake(f"{place.source}: {place.machines} machines, but this launch script is for one: start it on one")
+    shown = os.environ.get(program.device["visible_devices"] or "", "")
+    usual = value(config, "num_processes") if config else settings[names[4]]
+    local = len(shown.split(",")) if shown else place.local or int(usual or 1)
+    taken = (place.machines, place.rank, place.ip, place.port, local * place.machines if config else local)
+    for name, found in zip(names, taken):
+        if name not in settings.given:
+            settings[name] = str(found)
+    where = f"machine 0 is {place.ip}, port {place.port}"
+    say(f"Machines : {place.machines}, this is {place.rank}, {local} processes on each; {where} ({place.source})")
+
+
+def network(cluster: Cluster, device: dict[str, Any], before: dict[str, str]) -> dict[str, str]:
+    """The variables with those of the network card that leads to machine 0, where there are several; says which."""
+    found = scheduler.network(cluster.ip, device["device"], before) if cluster.machines > 1 else {}
+    if found:
+        say(f"Network : {' '.join(f'{name}={item}' for name, item in found.items())}")
+    return {**before, **found}
 
 
 def by_accelerate(settings: Settings, config: Path) -> Cluster:

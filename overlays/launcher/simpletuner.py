@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from launcher import checks, environment, machines, options, report, run, simpletuner_checks
+from launcher import checks, environment, machines, options, report, scheduler, session, simpletuner_checks
 from launcher.machines import Cluster
 from launcher.mistake import Mistake, nearest
 from launcher.options import Program
@@ -150,6 +150,7 @@ def launch(program: Program, here: Path, name: str, words: Sequence[str]) -> int
     mine, theirs = given(words, [*first, *options.OWN])
     own = options.Settings({**first, **mine})
     options.check(program, own)
+    machines.from_environment(program, own, Path(program.config))
     cluster = machines.by_accelerate(own, Path(program.config))
     machines.check_visible(cluster, program.device, "num_processors")
     written = settings(program.device["device"], cluster.processes, own, theirs)
@@ -160,6 +161,7 @@ def launch(program: Program, here: Path, name: str, words: Sequence[str]) -> int
     environment.check(program, here)
     chosen = environment.with_toolkit(program.device, dict(os.environ))
     chosen = environment.variables(program, chosen, cluster.local, here)
+    chosen = machines.network(cluster, program.device, scheduler.without_misleading(chosen))
     chosen.update(CONFIG_BACKEND="json", CONFIG_PATH=f"{written}/config.json", DISABLE_UPDATES="1")  # no poetry
     config_file = accelerate_config(Path(program.config), cluster, program.several, Path(written))
     chosen["ACCELERATE_CONFIG_PATH"] = str(config_file)
@@ -171,9 +173,9 @@ def launch(program: Program, here: Path, name: str, words: Sequence[str]) -> int
     chosen["PYTHONPATH"] = os.pathsep.join(filter(None, (str(here), chosen.get("PYTHONPATH", ""))))
     config = read(Path(written, "config.json"))
     output = Path(str(config["output_dir"])).expanduser()
-    log = run.log_file(own.get("log_file", ""), output, cluster)
+    log = session.log_file(own.get("log_file", ""), output, cluster)
     say(f"settings: {written}/config.json; log: {log}")
-    return run.trained(["bash", program.script], chosen, None, log, shape(config, cluster), name, program, output)
+    return session.trained(["bash", program.script], chosen, None, log, shape(config, cluster), name, program, output)
 
 
 def shape(config: dict[str, Any], cluster: Cluster) -> report.Shape:

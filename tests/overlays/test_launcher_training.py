@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from launching import SCRIPT, Machine
+from launching import SCRIPT, Machine, Run
 
 BARS = "".join(f"\rSteps:  50%|##  | {step}/9 [00:0{step}<00:01,  1.00s/it, loss=0.{step}]" for step in range(1, 5))
 GOOD = ("--model_name=model", "--pretrained4_path=llama", "--dataset_name=data", "--output_dir=out")
@@ -188,3 +188,47 @@ def test_the_published_settings(script: Callable[..., Path], machine: Machine) -
     assert (run.value("--learning_rate"), run.value("--lr_scheduler"), run.value("--rank")) == ("1e-6", "constant", "4")
     assert "--cache_latents" not in run.argv
     assert "--profile is one of published, not 'publishd'" in machine.launch(script(), "--profile=publishd").stderr
+
+
+def in_slurm(script: Path, machine: Machine, *words: str, **env: str) -> Run:
+    """A launch as machine 1 of two, in a step of Slurm's."""
+    scontrol = machine.root / "bin/scontrol"
+    scontrol.write_text("#!/bin/sh\necho 127.0.0.1\n")
+    scontrol.chmod(0o755)
+    step = {"SLURM_JOB_ID": "12", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NUM_TASKS": "2"}
+    step |= {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NODEID": "1"}
+    return machine.launch(script, *words, "--output_dir=out", **step, **env)
+
+
+def test_the_machines_are_those_of_the_environment(script: Callable[..., Path], machine: Machine) -> None:
+    """`srun -N2 bash finetune….sh`: without, two trainings of one machine go into one folder."""
+    run = in_slurm(script("npu"), machine, "--log_file=out/my.log", RANK="1", PET_NNODES="7")
+    assert run.status == 0, run.stderr
+    flags = ("num_machines", "machine_rank", "main_process_ip", "main_process_port", "num_processes")
+    assert [run.value(f"--{flag}") for flag in flags] == ["2", "1", "127.0.0.1", "10012", "16"]
+    assert (
+        "Machines : 2, this is 1, 8 processes on each; machine 0 is 127.0.0.1, port 10012 (Slurm, step 12.0)"
+        in run.stdout
+    )
+    assert (run.env["HCCL_IF_IP"], run.env["HCCL_SOCKET_IFNAME"], run.env["GLOO_SOCKET_IFNAME"]) == (
+        "127.0.0.1",
+        "=lo",
+        "lo",
+    )
+    assert not {"RANK", "PET_NNODES"} & set(run.env)
+    assert (machine.root / "work/out/my_machine1.log").exists()
+    cards = in_slurm(script("npu"), machine, ASCEND_RT_VISIBLE_DEVICES="2,3")
+    assert cards.value("--num_processes") == "4"
+
+
+def test_a_setting_wins_over_the_environment(script: Callable[..., Path], machine: Machine) -> None:
+    run = in_slurm(script(), machine, "--machines=1")
+    assert (run.status, run.value("--num_machines")) == (0, "1") and "Machines" not in run.stdout
+    assert in_slurm(script(), machine, "--num_processors=2").value("--num_processes") == "2"
+
+
+def test_what_misleads_torchrun_is_taken_out_on_one_machine(script: Callable[..., Path], machine: Machine) -> None:
+    run = machine.launch(
+        script(), "--output_dir=out", PET_NNODES="1", PET_MASTER_ADDR="nobody", PET_RDZV_ID="x", WORLD_SIZE="1"
+    )
+    assert run.status == 0 and not [name for name in run.env if name.startswith("PET_") or name == "WORLD_SIZE"]

@@ -163,6 +163,22 @@ def test_more_processes_than_cards(tree: Path) -> None:
     )
 
 
+def test_several_machines_of_the_environment(tree: Path) -> None:
+    pods = {"WORLD_SIZE": "3", "RANK": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "23456"}
+    status, out, err, argv = launch(tree, "pretrain_full_nm_np_sdxl.sh", **pods)
+    assert (status, err) == (0, "")
+    assert argv[2:7] == [
+        "--nnodes=3",
+        "--nproc_per_node=1",
+        "--node_rank=2",
+        "--master_addr=127.0.0.1",
+        "--master_port=23456",
+    ]
+    assert "Machines : 3, this is 2, 1 processes on each; machine 0 is 127.0.0.1, port 23456 (WORLD_SIZE pods)\n" in out
+    status, _, err, _ = launch(tree, "pretrain_full_1m_8p_sdxl.sh", **pods)
+    assert status == 2 and "WORLD_SIZE pods: 3 machines, but this launch script is for one: start it on one" in err
+
+
 def test_speed_of_a_run_that_goes_on(tree: Path) -> None:
     """From step 10: a slow first step, then one a second."""
     means = ["?it/s", "10.00s/it", "5.50s/it", "4.00s/it", "3.25s/it"]
