@@ -199,6 +199,13 @@ def verify(**options: Any) -> int:
 @click.option("--diff", "as_diff", is_flag=True, help="Print what would change; write nothing.")
 @click.option("--check", is_flag=True, help="Say what would change; write nothing.")
 @click.option("--list", "list_", is_flag=True, help="List the fixes there are for any script.")
+@click.option("--explain", metavar="FIX", help="Say what a fix does and why, and where upstream stands.")
+@click.option("--skip", multiple=True, metavar="FIX", help="Leave a fix out; in a script: # kit: skip=FIX")
+@click.option("--strict", is_flag=True, help="Exit with 1, too, for what looks like a fault in an unknown form.")
+@click.option(
+    "--summary", is_flag=True, help="Say of each fix in how many files it was applied, refused, looked needed."
+)
+@click.option("--csv", "as_csv", is_flag=True, help="The summary as CSV.")
 @click.option("--verbose", "-v", is_flag=True, help="Also say where there was nothing to do, and why.")
 @click.option("--torch", metavar="VERSION", help="The torch they run on: fixes for a newer one are left out.")
 @device_option
@@ -206,7 +213,8 @@ def verify(**options: Any) -> int:
 def fix(**options: Any) -> int:
     """Apply the general fixes (or only those named) to any training script, in place.
 
-    Exit status 1 if a file was changed or would be, or a fix refused one: as pre-commit wants it.
+    Exit status 1 if a file was changed or would be, or a fix refused one: as pre-commit wants it. What looks like a
+    fault in a form that is not known is said, and counts with --strict.
     """
     from kit.commands import fix as command
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from kit import devices, fixes, git, output, recipe, store
 from kit.commands import refresh
-from kit.commands.fix import mend
 from kit.errors import KitError
 from kit.fixes import Options, Outcome
+from kit.mend import mend
 from kit.paths import TreePath, tree_path
 from kit.recipe import PIN, Upstream
 from kit.schema import nearest

@@ -146,6 +146,13 @@ def pipeline_move(statement: ast.stmt) -> ast.Call | None:
     return None
 
 
+def pipeline_cast(statement: ast.stmt) -> bool:
+    """Whether all that a statement does is to give a pipeline a dtype."""
+    call = statement.value if isinstance(statement, (ast.Assign, ast.Expr)) else None
+    plain = isinstance(call, ast.Call) and (same(call.func, "pipeline.to") or same(call.func, "pipe.to"))
+    return plain and not call.args and [each.arg for each in call.keywords] == ["dtype"]  # type: ignore[union-attr]
+
+
 def validation_moves(tree: ast.Module) -> Iterator[tuple[ast.Call, ast.FunctionDef]]:
     """The pipeline moves in functions named `log_validation…`, each with its function."""
     for statement, above in statements(tree):

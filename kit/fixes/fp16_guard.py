@@ -46,8 +46,6 @@ def _asks_device(test: ast.expr) -> bool:
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    for index, statement in enumerate(block.statements):
-        if block.raises(statement, "fp16") and block.test(statement):
-            test = ast.parse(block.test(statement), mode="eval").body
-            if _asks_device(test) and not requires(test, _OTHER):
-                yield Splice(index, index + 1, [block.narrowed(statement, _OTHER, apart=True)])
+    for index, node in block.wanted(heads=True):
+        if isinstance(node, ast.If) and _asks_device(node.test):
+            yield Splice(index, index + 1, [block.narrowed(block.statements[index], _OTHER, apart=True)])

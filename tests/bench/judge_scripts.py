@@ -174,18 +174,33 @@ def placement_stripped(tree: ast.Module) -> ast.Module:
 
 
 def scaler_lacking(tree: ast.Module) -> list[int]:
-    makers = ["torch.cuda.amp.GradScaler", *["GradScaler"] * imported_by(tree, "torch.cuda.amp", "GradScaler")]
-    made = [node for node in ast.walk(tree) if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)]
-    return [n.lineno for n in made if text(n.value.func) in makers and isinstance(n.targets[0], ast.Name)]
+    makers = {"torch.cuda.amp.GradScaler", "th.cuda.amp.GradScaler", *names_of(tree, "torch.cuda.amp")}
+    told = {"torch.amp.GradScaler", "torch.GradScaler", *names_of(tree, "torch.amp")}
+    found = []
+    for call in calls(tree):
+        of_cuda = not call.args and "device" not in [each.arg for each in call.keywords]
+        named = bool(call.args) and text(call.args[0]) == "'cuda'"
+        if text(call.func) in makers or (text(call.func) in told and (of_cuda or named)):
+            found.append(call.lineno)
+    its_own = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == "Accelerator"]
+    inside = {call.lineno for each in its_own for call in calls(each)}
+    return [line for line in found if line not in inside]
+
+
+def names_of(tree: ast.Module, module: str) -> set[str]:
+    """What a module's GradScaler is called."""
+    lines = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == module]
+    return {alias.asname or alias.name for line in lines for alias in line.names if alias.name == "GradScaler"}
 
 
 def scaler_stripped(tree: ast.Module) -> ast.Module:
+    makers = {"torch.cuda.amp.GradScaler", "torch.amp.GradScaler", "torch.GradScaler"}
+    makers |= names_of(tree, "torch.cuda.amp") | names_of(tree, "torch.amp")
+
     def change(node: ast.AST) -> ast.AST:
-        if isinstance(node, ast.Call) and text(node.func) == "torch.amp.GradScaler":
-            told = bool(node.args) and text(node.args[0]) == "torch.device(device).type"
+        if isinstance(node, ast.Call) and text(node.func) in makers:
+            told = bool(node.args) and text(node.args[0]) in ("torch.device(device).type", "'cuda'")
             node.func, node.args = ast.Name("GradScaler"), node.args[told:]
-        elif isinstance(node, ast.Call) and text(node.func) == "torch.cuda.amp.GradScaler":
-            node.func = ast.Name("GradScaler")
         return node
 
     return ast.parse(text(rewritten(tree, change)))
@@ -215,6 +230,32 @@ def text_of(node: ast.AST) -> str:
 
 def rope_stripped(tree: ast.Module) -> ast.Module:
     return ast.parse(OR_THERE.sub(r"torch.float32 if \1 else", text(tree).replace(WITHOUT, MAC)))
+
+
+# autocast-device: what a module switches off is not CUDA's autocast, but its tensors'.
+
+SWITCH = re.compile(r"autocast\((device_type=)?'cuda', enabled=False\)")
+TOLD = re.compile(r"autocast\((device_type=)?\w+\.device\.type, enabled=False\)")
+
+
+def switch_lacking(tree: ast.Module) -> list[int]:
+    run = imported_by(tree, "accelerate", "Accelerator") or "__name__ ==" in text(tree)
+    withs = [] if run else [node for node in ast.walk(tree) if isinstance(node, ast.With)]
+    handed = {id(inner): each for each in functions(tree, "") for inner in ast.walk(each)}
+    return [
+        node.lineno
+        for node in withs
+        if SWITCH.search(text(node).partition("\n")[0])
+        and id(node) in handed
+        and any(
+            re.search(rf"\b{each.arg}(\.float|\.device|\.shape|\.reshape|\[)", text(node))
+            for each in handed[id(node)].args.args
+        )
+    ]
+
+
+def switch_stripped(tree: ast.Module) -> ast.Module:
+    return ast.parse(TOLD.sub(r"autocast(\1'cuda', enabled=False)", text(tree)))
 
 
 # lora-layers-device: placed where they are made.
@@ -412,6 +453,7 @@ def order_stripped(tree: ast.Module) -> ast.Module:
 LACKING: dict[str, Callable[[ast.Module], list[int]]] = {
     **judge_data.LACKING,
     "accelerator-cache": cache_lacking,
+    "autocast-device": switch_lacking,
     "deepspeed-resume": resume_lacking,
     "device-package": package_lacking,
     "device-placement": placement_lacking,
@@ -428,6 +470,7 @@ LACKING: dict[str, Callable[[ast.Module], list[int]]] = {
 STRIPPED: dict[str, Callable[[ast.Module], ast.Module]] = {
     **judge_data.STRIPPED,
     "accelerator-cache": cache_stripped,
+    "autocast-device": switch_stripped,
     "deepspeed-resume": resume_stripped,
     "device-package": package_stripped,
     "device-placement": placement_stripped,
