@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
@@ -76,6 +77,8 @@ def run(
     if counted != len(todo):
         return Result(Outcome.conflict, content, *_unedited(content, tree, todo))
     result = written(edited)
+    if b"\r" in content and _mixed(content):
+        result, edited = (mended := _with_ends(content, result)), cst.parse_module(mended)
     after = _sites(fix, parse(result, name), options, skipped(result))
     if len(after) < len(before) or not all(site.done for site in after):
         line = next((site.line for site in after if not site.done), todo[0].line)
@@ -91,6 +94,23 @@ def run(
     _written.clear()
     _written[result] = edited
     return Result(Outcome.applied, result, places=len(todo))
+
+
+def _mixed(content: bytes) -> bool:
+    """Whether lines end in more than one way: new ones end as the first line does, then."""
+    return content.count(b"\r\n") not in (0, content.count(b"\n"))
+
+
+def _with_ends(content: bytes, result: bytes) -> bytes:
+    """``result`` with the lines that are not in ``content`` ended as the one they stand for, or the one above."""
+    before, after = content.splitlines(True), result.splitlines(True)
+    lines: list[bytes] = []
+    for kind, i, j, k, n in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        beside = before[i] if kind == "replace" else lines[-1] if lines else before[0]
+        end = beside[len(beside.rstrip(b"\r\n")) :] or b"\n"
+        same = kind == "equal"
+        lines += before[i:j] if same else [line.rstrip(b"\r\n") + end for line in after[k:n]]
+    return b"".join(lines)
 
 
 def _sites(fix: Fix, tree: ast.Module, options: Options, skipped: frozenset[int]) -> list[Site]:

@@ -166,8 +166,10 @@ def _show(entry: File, verbose: bool, applied: str, to_stderr: bool) -> None:
             line(f"{entry.path}:{each.lines[0]}: conflict: {each.fix}: {each.reason}")
         elif verbose:
             line(f"{entry.path}: {each.outcome}: {each.fix}: {each.reason}")
-    for sign in entry.looks_like:
-        line(f"{entry.path}:{sign.line}: {sign.fix}: {sign}")
+    signs = Counter((sign.fix, str(sign)) for sign in entry.looks_like)
+    for (fix, said), count in signs.items():
+        first = next(sign.line for sign in entry.looks_like if (sign.fix, str(sign)) == (fix, said))
+        line(f"{entry.path}:{first}: {fix}: {said}" + f" ({count} places)" * (count > 1))
 
 
 def _newer(name: str) -> str:

@@ -11,7 +11,7 @@ from kit.fixes import _deepspeed
 from kit.fixes._ast import text
 from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
-from kit.fixes._roles._script import FUNCTIONS, last, own, shown
+from kit.fixes._roles._script import FUNCTIONS, dotted, last, own, shown
 from kit.fixes._roles.holders import accelerator
 
 _RANKS = re.compile(
@@ -167,7 +167,7 @@ def unguarded_saves(script: Script) -> Iterator[tuple[int, str]]:
                     yield line.lineno, f"`if {text(test)}`"
                     break
                 if isinstance(node, FUNCTIONS):
-                    if roles.removals(script, node):
+                    if _handed(node, calls) and any(not roles.alone(script, each) for each in _removing(script, node)):
                         yield line.lineno, f"`{node.name}` also removes files"
                     break
                 inner = node
@@ -177,6 +177,18 @@ def unguarded_saves(script: Script) -> Iterator[tuple[int, str]]:
             ]
             if helpers and not script.called(helpers[0]):
                 yield line.lineno, f"by {shown(helpers[0])}"
+
+
+def _handed(function: ast.AST, calls: list[ast.Call]) -> bool:
+    """Whether a function saves with an Accelerator that it is handed: who comes there, its callers say."""
+    given = {each.arg for each in function.args.args}  # type: ignore[attr-defined]
+    return any(dotted(call.func).partition(".")[0] in given - {"self"} for call in calls)
+
+
+def _removing(script: Script, function: ast.AST) -> list[ast.stmt]:
+    """The simple statements of a function that remove files."""
+    lines = [line for line in script.inside(function) if not hasattr(line, "body")]
+    return [line for line in lines if roles.removals(script, line)]
 
 
 def _leaves_others(script: Script, line: ast.stmt) -> bool:

@@ -7,10 +7,9 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Sign, Site, Splice
+from kit.fixes import Options, Site, Splice
 from kit.fixes._ast import text
 from kit.fixes._roles import Script, read
-from kit.fixes._roles._script import own
 from kit.fixes._roles.holders import accelerator, has_accelerator
 from kit.fixes._roles.paths import missing
 from kit.fixes._roles.places import for_cuda
@@ -32,7 +31,6 @@ TORCH = "2.3"
 _OLD = ("torch.cuda.amp.GradScaler", "torch.cuda.amp.grad_scaler.GradScaler")
 _NEW = ("torch.amp.GradScaler", "torch.amp.grad_scaler.GradScaler", "torch.GradScaler")
 _DEVICES = ("device", "self.device", "args.device", "self.args.device", "cfg.device", "config.device")
-_AUTOCAST = "torch.cuda.amp.autocast"
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
@@ -104,14 +102,6 @@ def _lacks(script: Script, name: str, statement: ast.stmt) -> str:
     ]
     late = bool(made) and made[0].lineno > statement.lineno
     return missing(script, name, statement) if used and not late else f"`{name}` is not bound there"
-
-
-def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
-    script = read(tree)
-    for statement, _ in script.statements if not has_accelerator(script) else ():
-        calls = [node for node in own(statement) if isinstance(node, ast.Call)]
-        if any(script.full(call.func) == _AUTOCAST for call in calls) and not for_cuda(script, statement):
-            yield Sign(statement.lineno, "CUDA's autocast, which does nothing elsewhere")
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:

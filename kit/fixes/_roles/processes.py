@@ -257,6 +257,8 @@ def work_of_one(script: Script, statement: ast.AST, within: tuple[Function, ...]
     """The first call in a statement that one process alone should make: one that may write, remove, upload or log;
     None where any number of them may do it."""
     for call in calls_in(statement):
+        if within and last(call.func) == "print":
+            return call  # a function of the script's own that says something says what it did
         saves = isinstance(call.func, ast.Attribute) and call.func.attr in _COLLECTIVE
         if not saves and not is_harmless(script, call, within):
             return call
