@@ -174,10 +174,10 @@ class Block:
             if beside in group:
                 yield Splice(index, index + 1, self._with_import(self.statements[index], name), counted=False)
         if beside is None and self.at_top:
-            place = self._below_imports()
+            place = self.below_imports()
             yield Splice(place, place, self.parse(f"from {module} import {name}\n"), counted=False)
 
-    def _below_imports(self) -> int:
+    def below_imports(self) -> int:
         """The place below the module's first run of imports; where there is none, below its docstring."""
         lines = [all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in group) for group in self.groups]
         if True not in lines:

@@ -25,6 +25,12 @@ LINKS = ()
 NEEDS = ()
 GENERAL = True
 TORCH = "2.6"
+UPSTREAM = "helpers of its own for NPU and XPU in places (#10602, #11617); plain CUDA in most scripts"
+EXAMPLE = """\
+import torch
+
+torch.cuda.empty_cache()
+"""
 
 
 _CUDA, _IS_CUDA = "torch.cuda.empty_cache", "torch.cuda.is_available"

@@ -25,6 +25,15 @@ says nothing and shows in the images. The kind of device that the tensors are on
 LINKS = ()
 NEEDS = ()
 GENERAL = True
+UPSTREAM = "as it is in transformer_z_image.py and others; not known to be reported"
+EXAMPLE = """\
+import torch
+
+
+def rotate(x, angles):
+    with torch.amp.autocast("cuda", enabled=False):
+        return x.float() * angles
+"""
 
 _AUTOCAST = ("torch.autocast", "torch.amp.autocast", "torch.amp.autocast_mode.autocast")
 _METHODS = (

@@ -22,6 +22,19 @@ accelerate does with the generator of torch's own samplers. One process goes thr
 LINKS = ("https://github.com/huggingface/diffusers/pull/13712",)
 NEEDS = ()
 GENERAL = True
+UPSTREAM = "in order in the scripts of #13712; not elsewhere"
+EXAMPLE = """\
+import random
+from accelerate.utils import set_seed
+from torch.utils.data import BatchSampler
+
+
+class Buckets(BatchSampler):
+    def __iter__(self):
+        random.shuffle(self.batches)
+        for batch in self.batches:
+            yield batch
+"""
 
 _NAME, _MODULE = "broadcast_object_list", "accelerate.utils"
 _BESIDE = "set_seed"

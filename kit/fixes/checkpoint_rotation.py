@@ -34,6 +34,20 @@ LINKS = (
 )
 NEEDS = ("os",)
 GENERAL = True
+UPSTREAM = "no pull request found; 22 scripts at 58eb52c0"
+EXAMPLE = """\
+import os
+import shutil
+from accelerate import Accelerator
+
+
+def main(args, accelerator, save_path):
+    if args.checkpoints_total_limit is not None:
+        checkpoints = [d for d in os.listdir(args.output_dir) if d.startswith("checkpoint")]
+        for old in checkpoints[: 1 - args.checkpoints_total_limit]:
+            shutil.rmtree(os.path.join(args.output_dir, old))
+    accelerator.save_state(save_path)
+"""
 
 _LIMIT = "checkpoints_total_limit"
 _COMMENTS = {  # what upstream says of it, and what is true after the fix

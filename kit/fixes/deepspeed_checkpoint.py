@@ -25,6 +25,15 @@ LINKS = (
 NEEDS = ()
 GENERAL = True
 BRINGS = ("checkpoint-rotation", "weights-pop")
+UPSTREAM = "taken script by script (#10378, #11737, #12240; FSDP #12860), lacking in the others; #2606 is open"
+EXAMPLE = """\
+from accelerate import Accelerator
+
+
+def main(args, accelerator):
+    if accelerator.is_main_process:
+        accelerator.save_state("checkpoint-1")
+"""
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
@@ -57,7 +66,8 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
 
 
 def _guarded(block: Block, gate: Gate) -> Iterator[Splice]:
-    """What one process alone should do, under a test of its own: statements that follow on one another together."""
+    """What one process alone should do, under a test for that: an `if` in its own, other statements that follow on one
+    another in one together."""
     index = 0
     while index < len(block.nodes):
         stop = index
@@ -65,5 +75,7 @@ def _guarded(block: Block, gate: Gate) -> Iterator[Splice]:
             stop += 1
         if stop > index:
             body = [block.statements[at] for at in range(index, stop)]
-            yield Splice(index, stop, [block.under(f"if {gate.main}:", body)], counted=False)
+            alone = stop == index + 1 and isinstance(node := block.nodes[index], ast.If) and not node.orelse
+            guarded = block.narrowed(body[0], gate.main) if alone else block.under(f"if {gate.main}:", body)
+            yield Splice(index, stop, [guarded], counted=False)
         index = max(stop, index + 1)

@@ -27,6 +27,17 @@ LINKS = (
 )
 NEEDS = ()
 GENERAL = True
+UPSTREAM = "#10378 and #11737 load a second model there instead"
+EXAMPLE = """\
+from accelerate import Accelerator
+
+
+def main(accelerator, Pipeline):
+    def load_model_hook(models, input_dir):
+        model = models.pop() if models else None
+        state = Pipeline.lora_state_dict(input_dir)
+        load(model, state)
+"""
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:

@@ -24,6 +24,13 @@ LINKS = ()
 NEEDS = ()
 GENERAL = True
 OPTIONS = {"package": "{device.package}"}
+UPSTREAM = "accelerate imports it by itself where it finds it; a script without accelerate does not"
+EXAMPLE = """\
+import torch
+
+if __name__ == "__main__":
+    print(torch.device("npu"))
+"""
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:

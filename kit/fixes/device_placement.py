@@ -25,6 +25,15 @@ device but warn (`CUDA is not available. Disabling`): a validation then mixes th
 LINKS = ()
 NEEDS = ()
 GENERAL = True
+UPSTREAM = "taken in places (#11617); in documentation its maintainers prefer a plain name (#14414, #14575)"
+EXAMPLE = """\
+from accelerate import Accelerator
+
+
+def main(model):
+    accelerator = Accelerator()
+    model.to("cuda")
+"""
 
 
 _CUDA = ("cuda", "cuda:0")

@@ -26,6 +26,14 @@ LINKS = ()
 NEEDS = ()
 GENERAL = True
 TORCH = "2.3"
+UPSTREAM = "pytorch #119358 is open"
+EXAMPLE = """\
+import torch
+
+
+def train(device):
+    scaler = torch.cuda.amp.GradScaler()
+"""
 
 
 _OLD = ("torch.cuda.amp.GradScaler", "torch.cuda.amp.grad_scaler.GradScaler")

@@ -27,6 +27,17 @@ LINKS = ()
 NEEDS = ()
 GENERAL = True
 TORCH = "2.6"
+UPSTREAM = (
+    "#10123, #11316, #11643, #12665, then maybe_adjust_dtype_for_device (#13289); eight files ask for a Mac alone"
+)
+EXAMPLE = """\
+import torch
+
+
+def rope(positions, dim):
+    dtype = torch.float32 if torch.backends.mps.is_available() else torch.float64
+    return torch.arange(0, dim, 2, dtype=dtype)
+"""
 
 _MAC = "torch.backends.mps.is_available()"
 _WITHOUT = 'str(torch.accelerator.current_accelerator()) in ("mps", "npu", "tpu")'

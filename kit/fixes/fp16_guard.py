@@ -21,6 +21,16 @@ of a vendor's is imported here."""
 LINKS = ()
 NEEDS = ("self", "torch")
 GENERAL = True
+UPSTREAM = "accelerate knows each device by name; a PrivateUse1 device it does not know is refused"
+EXAMPLE = """\
+import torch
+
+
+class Accelerator:
+    def check(self):
+        if not torch.cuda.is_available():
+            raise ValueError("fp16 mixed precision requires a GPU")
+"""
 
 _GPU = "not torch.cuda.is_available()"
 _OTHER = "self.device.type != torch._C._get_privateuse1_backend_name()"

@@ -21,6 +21,15 @@ package here would make its name local to the whole function, and the guard abov
 LINKS = ()
 NEEDS = ("self", "torch")
 GENERAL = True
+UPSTREAM = "accelerate #3588 (2025-05) lets torch choose"
+EXAMPLE = """\
+import torch
+
+
+class Accelerator:
+    def prepare(self, kwargs):
+        self.scaler = torch.cuda.amp.GradScaler(**kwargs)
+"""
 
 _DEVICE = "self.device.type == torch._C._get_privateuse1_backend_name()"
 _OWN = "self.scaler = getattr(torch, self.device.type).amp.GradScaler"

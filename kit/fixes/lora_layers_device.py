@@ -24,6 +24,12 @@ the LoRA exactly zero. CUDA keeps the parameters it moves. Layers placed first g
 LINKS = ()
 NEEDS = ()
 GENERAL = True
+UPSTREAM = "gone: the scripts use PEFT since 13d73d93"
+EXAMPLE = """\
+def main(accelerator, unet):
+    layers = AttnProcsLayers(unet.attn_processors)
+    optimizer = AdamW(layers.parameters())
+"""
 
 _MAKER = "AttnProcsLayers"
 

@@ -28,6 +28,12 @@ LINKS = (
 )
 NEEDS = ()
 GENERAL = True
+UPSTREAM = "mended in the library (#14204, merged 2026-07-16): not needed from diffusers 0.40 on"
+EXAMPLE = """\
+def main(args, pipeline, layers):
+    pipeline.save_lora_weights(args.output_dir, layers)
+    pipeline.load_lora_weights(args.output_dir)
+"""
 
 _LOADS = ("lora_state_dict", "load_lora_weights")
 _NAME = "pytorch_lora_weights.safetensors"

@@ -24,6 +24,17 @@ HFValidationError. Only a pushed repository needs the card; validation images ar
 LINKS = ("https://github.com/huggingface/diffusers/issues/11629",)
 NEEDS = ("save_model_card",)
 GENERAL = True
+UPSTREAM = "declined: #11629 was closed unmerged; 12 scripts at 58eb52c0"
+EXAMPLE = """\
+def save_model_card(name):
+    load_or_create_model_card(name)
+
+
+def main(args):
+    save_model_card(args.name)
+    if args.push_to_hub:
+        upload(args.output_dir)
+"""
 
 _CARD, _PUSH = "save_model_card", "push_to_hub"
 _ASKS = re.compile(r"hub|model_?card", re.IGNORECASE)  # what the calls are named that ask the hub for a card

@@ -25,6 +25,12 @@ LINKS = ()
 NEEDS = ()
 GENERAL = True
 TORCH = "2.6"
+UPSTREAM = "not known to be reported"
+EXAMPLE = """\
+import torch
+
+batch = torch.zeros(2).pin_memory()
+"""
 
 _GUARD, _CUDA = "torch.accelerator.is_available()", "torch.cuda.is_available()"
 _NAME = "pin_memory"

@@ -23,6 +23,13 @@ step"). `accelerator.print("")` ends the line once a step, on the main process o
 LINKS = ()
 NEEDS = ()
 GENERAL = True
+UPSTREAM = "a local matter: not for upstream"
+EXAMPLE = """\
+def main(args, accelerator, loader):
+    for global_step, batch in enumerate(loader):
+        if global_step >= args.max_train_steps:
+            break
+"""
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:

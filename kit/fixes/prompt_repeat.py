@@ -24,6 +24,17 @@ Klein so (#13712): what is repeated has a name of its own."""
 LINKS = ("https://github.com/huggingface/diffusers/pull/13712",)
 NEEDS = ()
 GENERAL = True
+UPSTREAM = "mended in FLUX.2 and Klein (#13712)"
+EXAMPLE = """\
+def main(args, loader, prompts):
+    prompt_embeds = encode(args.prompt)
+    for batch in loader:
+        if args.own_prompts:
+            prompt_embeds = batch["embeds"]
+        else:
+            prompt_embeds = prompt_embeds.repeat(len(prompts), 1, 1)
+        accelerator.backward(loss(prompt_embeds))
+"""
 
 _OWN = "static_"  # upstream's prefix
 _COMMENT = "# Repeated for each batch, which must not find what the last one made of them."

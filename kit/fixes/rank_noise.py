@@ -25,6 +25,19 @@ gives the sampler a generator of its own there, and sends the first process's st
 LINKS = ("https://github.com/huggingface/accelerate/issues/236",)
 NEEDS = ("torch",)
 GENERAL = True
+UPSTREAM = "accelerate #236 gives a device_specific seed; the scripts do not use it"
+EXAMPLE = """\
+import torch
+from accelerate.utils import set_seed
+
+
+def main(args, accelerator, loader, model):
+    set_seed(args.seed)
+    model, loader = accelerator.prepare(model, loader)
+    model.train()
+    for batch in loader:
+        accelerator.backward(model(batch, torch.randn(2)))
+"""
 
 _ABOVE = "# Other noise and timesteps on each process; the first one draws what it would draw alone."
 

@@ -31,6 +31,17 @@ LINKS = (
 NEEDS = ("torch",)
 GENERAL = True
 AFTER = ("sample-caches",)  # which looks for loops over `enumerate(loader)`
+UPSTREAM = "accelerate #2016 and #3996 are open"
+EXAMPLE = """\
+import torch
+
+
+def main(accelerator, loader, model):
+    loader, model = accelerator.prepare(loader, model)
+    accelerator.load_state("checkpoint-1")
+    for step, batch in enumerate(loader):
+        accelerator.backward(model(batch))
+"""
 
 _CLASS, _NAME = "ResumableBatches", "train_batches"
 _CODE = f'''\

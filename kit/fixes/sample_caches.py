@@ -32,6 +32,33 @@ GENERAL = True
 CHANGES = (
     "With --cache_latents or captions of their own, images come in the order of a run without caches, new each epoch."
 )
+UPSTREAM = "taken in some scripts (#13353, #13712)"
+EXAMPLE = """\
+import torch
+
+
+class Pictures(Dataset):
+    def __getitem__(self, index):
+        example = {}
+        example["picture"] = self.pictures[index]
+        return example
+
+
+def collate(examples):
+    batch = {"pixels": torch.stack([example["picture"] for example in examples])}
+    return batch
+
+
+def main(args, accelerator, vae):
+    pictures = Pictures(args.folder)
+    loader = torch.utils.data.DataLoader(pictures, shuffle=True, collate_fn=lambda each: collate(each))
+    cache = []
+    for batch in loader:
+        cache.append(vae.encode(batch["pixels"]).latent_dist)
+    loader = accelerator.prepare(loader)
+    for step, batch in enumerate(loader):
+        latents = cache[step].sample()
+"""
 
 _GAUSSIAN = "DiagonalGaussianDistribution"
 _MODULE = "diffusers.models.autoencoders.vae"
@@ -96,7 +123,7 @@ def _functions(block: Block, plan: Plan, imported: bool) -> Iterator[Splice]:
     if any(cache.kind == caches.LATENTS for cache in plan.caches) and not imported:
         later = [at for at, module in enumerate(lines) if module.startswith("diffusers.") and module > _MODULE]
         first = [at + 1 for at, module in enumerate(lines) if module == "diffusers"]
-        place = (later or first or [at + 1 for at, line in enumerate(lines) if line])[0]
+        place = (later or first or [at + 1 for at, line in enumerate(lines) if line] or [block.below_imports()])[0]
         yield Splice(place, place, block.parse(f"from {_MODULE} import {_GAUSSIAN}\n"), counted=False)
     for index, node in block.simple():
         if isinstance(node, caches.Function) and node.name == plan.function:

@@ -21,6 +21,16 @@ epoch left, and a checkpoint past the limit (4 steps and a checkpoint-4 where 3 
 LINKS = ("https://github.com/huggingface/diffusers/issues/2636",)
 NEEDS = ()
 GENERAL = True
+UPSTREAM = "#2636 was closed; 93 scripts; sd-scripts #1406 and #1999 are open"
+EXAMPLE = """\
+def main(args, loader):
+    global_step = 0
+    for epoch in range(args.num_train_epochs):
+        for batch in loader:
+            global_step += 1
+            if global_step >= args.max_train_steps:
+                break
+"""
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:

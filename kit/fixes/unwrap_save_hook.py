@@ -29,6 +29,14 @@ LINKS = (
 )
 NEEDS = ()
 GENERAL = True
+UPSTREAM = "taken in scripts of #6628 and #10378"
+EXAMPLE = """\
+def main(accelerator, Unet):
+    def save_model_hook(models, weights, output_dir):
+        for model in models:
+            if isinstance(model, Unet):
+                model.save_pretrained(output_dir)
+"""
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:

@@ -26,6 +26,16 @@ LINKS = (
 )
 NEEDS = ()
 GENERAL = True
+UPSTREAM = "#13895 mended one script; #13899, for ten, is open"
+EXAMPLE = """\
+import torch
+
+
+def log_validation(pipeline, accelerator, torch_dtype):
+    pipeline = pipeline.to(accelerator.device, dtype=torch_dtype)
+    with torch.autocast(accelerator.device.type):
+        return pipeline()
+"""
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:

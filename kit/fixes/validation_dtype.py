@@ -32,6 +32,15 @@ LINKS = (
 )
 NEEDS = ("is_final_validation", "accelerator")
 GENERAL = True
+UPSTREAM = "#9419 and #9565 mended scripts; #9476 is open"
+EXAMPLE = """\
+from accelerate import Accelerator
+
+
+def log_validation(pipeline, accelerator, torch_dtype, is_final_validation=False):
+    pipeline = pipeline.to(accelerator.device)
+    return pipeline()
+"""
 
 _NAME = "DistributedType"
 _DTYPE, _PASSED = "torch_dtype", "weight_dtype"

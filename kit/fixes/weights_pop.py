@@ -23,6 +23,13 @@ checkpoint to every DeepSpeed rank is not enough without this."""
 LINKS = ("https://github.com/huggingface/diffusers/issues/2606",)
 NEEDS = ()
 GENERAL = True
+UPSTREAM = "taken in #6628, #10378, #11737, #12240; 45 files lack it"
+EXAMPLE = """\
+def save_model_hook(models, weights, output_dir):
+    for model in models:
+        model.save_pretrained(output_dir)
+        weights.pop()
+"""
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:

@@ -173,7 +173,7 @@ def pop_lacking(tree: ast.Module) -> list[int]:
     found: list[int] = []
 
     def visit(node: ast.AST, asked: bool) -> None:
-        if called(node) == "weights.pop" and not asked:
+        if called(node) == "weights.pop" and not node.value.args and not asked:
             found.append(node.lineno)
         for name, value in ast.iter_fields(node):
             inside = isinstance(node, (ast.If, ast.While)) and name == "body" and set(GUARDS) & {*terms(node.test)}
@@ -285,9 +285,13 @@ def checkpoint_stripped(tree: ast.Module) -> ast.Module:
     tree = parse(ast.unparse(Simplified().visit(tree)).encode())
     for _, block, index in places(tree):
         node = block[index]
-        inside = isinstance(node, ast.If) and ast.unparse(node.test) == MAIN and not node.orelse
-        if inside and any("accelerator.save_state(" in ast.unparse(gate) for gate in gates_around(tree, node)):
+        asks = isinstance(node, ast.If) and MAIN in terms(node.test) and not node.orelse
+        inside = asks and any("accelerator.save_state(" in ast.unparse(gate) for gate in gates_around(tree, node))
+        if inside and ast.unparse(node.test) == MAIN:
             block[index : index + 1] = node.body
+        elif inside:
+            node.test.values = [each for each in node.test.values if ast.unparse(each) != MAIN]
+    tree = Simplified().visit(tree)
     return without_import(tree)
 
 

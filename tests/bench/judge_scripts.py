@@ -277,18 +277,27 @@ def layers_stripped(tree: ast.Module) -> ast.Module:
 # offline-lora: what was written here is loaded by its name.
 
 
-def loads(call: ast.Call) -> bool:
+def loads(call: ast.Call, folders: set[str]) -> bool:
     named = text(call.func).endswith((".lora_state_dict", ".load_lora_weights"))
-    return named and bool(call.args) and text(call.args[0]) in ("input_dir", "args.output_dir")
+    return named and bool(call.args) and text(call.args[0]) in folders
+
+
+def folders(tree: ast.Module) -> set[str]:
+    """Where the script saves a LoRA, and what a load hook is handed."""
+    saves = [call for call in calls(tree) if text(call.func).endswith(".save_lora_weights")]
+    given = [[*call.args[:1], *(k.value for k in call.keywords if k.arg == "save_directory")] for call in saves]
+    return {"input_dir", *(text(each) for some in given for each in some)} if saves else set()
 
 
 def lora_lacking(tree: ast.Module) -> list[int]:
-    return [c.lineno for c in calls(tree) if loads(c) and "weight_name" not in [each.arg for each in c.keywords]]
+    known = folders(tree)
+    return [c.lineno for c in calls(tree) if loads(c, known) and "weight_name" not in [k.arg for k in c.keywords]]
 
 
 def lora_stripped(tree: ast.Module) -> ast.Module:
+    known = folders(tree)
     for call in calls(tree):
-        if loads(call):
+        if loads(call, known):
             call.keywords = [k for k in call.keywords if (k.arg, text(k.value)) != ("weight_name", NAME)]
     return tree
 

@@ -31,21 +31,20 @@ class Limit:
 
 
 def limits(script: Script) -> list[Limit]:
-    """Every such `if`, in source order; one that heads the loop over epochs, where the loop over batches has its own,
-    is none."""
+    """Every such `if`, in source order; one of the loop over epochs, where that over batches has its own, is none."""
     return script.once(_limits)
 
 
 def _limits(script: Script) -> list[Limit]:
     found = [limit for node, _ in script.statements if isinstance(node, ast.If) and (limit := _limit(script, node))]
-    inner = {limit.around for limit in found}
-    return [limit for limit in found if not _heads(limit.batches, limit) or limit.batches not in inner]
+    around = {limit.around for limit in found}
+    return [limit for limit in found if limit.batches not in around]
 
 
 def _limit(script: Script, node: ast.If) -> Limit | None:
     if not isinstance(node.body[-1], ast.Break):
         return None
-    compared = next((part for part in conjuncts(node.test) if _compared(part)), None)
+    compared = next((part for part in conjuncts(node.test) if _compared(part)[0]), None)
     loops = _loops(script, node)
     if compared is None or not loops:
         return None
@@ -80,14 +79,10 @@ def _loops(script: Script, statement: ast.AST) -> list[Loop]:
     return found
 
 
-def _heads(loop: Loop, limit: Limit) -> bool:
-    return loop.body[0] is limit.statement
-
-
 def headed(loop: Loop, limit: Limit) -> bool:
-    """Whether a loop begins with the same test, and leaves."""
-    first = loop.body[0]
-    return isinstance(first, ast.If) and isinstance(first.body[-1], ast.Break) and text(first.test) == limit.test
+    """Whether a loop leaves by the same test itself, before or after the loop over batches."""
+    leaving = (line for line in loop.body if isinstance(line, ast.If) and isinstance(line.body[-1], ast.Break))
+    return any(text(line.test) in (limit.test, text(limit.statement.test)) for line in leaving)
 
 
 def over_epochs(script: Script, limit: Limit) -> str:

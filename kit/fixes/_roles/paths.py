@@ -24,7 +24,10 @@ def missing(script: Script, name: str, statement: ast.stmt, may_be_none: bool = 
         return ""
     if base != name and state <= {BOUND} and NONE not in script.once(_attribute, name, script.class_of(statement)):
         return ""
-    if _used(script, name, statement):  # it would have failed there already
+    read = UNBOUND in state and any(
+        isinstance(n, ast.Name) and n.id == base and type(n.ctx) is ast.Load for n in own(statement)
+    )
+    if read or _used(script, name, statement):  # it would have failed there already
         return ""
     return f"`{base if UNBOUND in state else name}` may {'not be bound' if UNBOUND in state else 'be None'} there"
 
