@@ -23,8 +23,9 @@ from kit.errors import KitError
 from kit.fixes import Fix, Options, Outcome, Site
 from kit.fixes import _roles as roles
 from kit.fixes._ast import loose_names, parse
-from kit.fixes._block import Block, written
+from kit.fixes._block import Block
 from kit.fixes._roles.paths import missing
+from kit.fixes._written import written
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def run(
         return Result(Outcome.conflict, content, reason, todo[0].line)
     if _edit(fix, edited, parse(result, name), options, frozenset())[1]:
         return Result(Outcome.conflict, content, "a second run would change the file again", todo[0].line)
-    _written.clear()
+    if len(_written) > 2:
+        del _written[next(iter(_written))]
     _written[result] = edited
     return Result(Outcome.applied, result, places=len(todo))
 
@@ -144,7 +146,7 @@ def _unedited(content: bytes, tree: ast.Module, sites: Sequence[Site]) -> tuple[
     return "it is written in a way that this fix cannot edit: make the change by hand, or skip the fix", sites[0].line
 
 
-# What the last fix made: the next one need not parse it again, which is half of what a fix costs.
+# What the last fixes made: the next one need not parse it again, which is half of what a fix costs.
 _written: dict[bytes, cst.Module] = {}
 
 
@@ -152,9 +154,9 @@ _written: dict[bytes, cst.Module] = {}
 def _parse(content: bytes) -> tuple[cst.Module, int]:
     """The module, and the first line (from 1) that libcst would write otherwise, or 0."""
     module = cst.parse_module(content)
-    if written(module) == content:
+    if (text := written(module)) == content:
         return module, 0
-    pairs = zip_longest(content.splitlines(True), written(module).splitlines(True))
+    pairs = zip_longest(content.splitlines(True), text.splitlines(True))
     return module, next(line for line, (ours, theirs) in enumerate(pairs, 1) if ours != theirs)
 
 

@@ -320,12 +320,6 @@ def _code(node: cst.CSTNode) -> str:
     return ast.unparse(ast.parse(f"({cst.Module([]).code_for_node(node)})"))
 
 
-@lru_cache(maxsize=4)
-def written(module: cst.Module) -> bytes:
-    """A module as a file: it takes as long as all else that a fix does."""
-    return module.bytes
-
-
 class _Expressions(cst.CSTTransformer):
     """See `Block.with_expressions`."""
 
