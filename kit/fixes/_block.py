@@ -14,6 +14,7 @@ from libcst.helpers import get_full_name_for_node
 
 from kit.fixes import Splice
 from kit.fixes._ast import text
+from kit.fixes._expressions import Expressions, parenthesised
 from kit.fixes._roles import Script
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -109,7 +110,7 @@ class Block:
         parentheses."""
         old: cst.BaseExpression = statement.test  # type: ignore[attr-defined]
         if isinstance(old, cst.BooleanOperation) and isinstance(old.operator, cst.Or) and not old.lpar:
-            old = _parenthesised(old)
+            old = parenthesised(old)
         test = cst.BooleanOperation(old, cst.And(), self.expression(condition))
         if apart:
             inner, outer = (
@@ -138,7 +139,7 @@ class Block:
             if self.code(node) != operand:
                 return node
             made = cst.BooleanOperation(node, cst.Or(), self.expression(choice))
-            return made if node is whole else _parenthesised(made)
+            return made if node is whole else parenthesised(made)
 
         whole: cst.BaseExpression = statement.test  # type: ignore[attr-defined]
         return statement.with_changes(test=visit(whole, False))
@@ -265,7 +266,7 @@ class Block:
             return statement
         part: Any = getattr(statement, name) if name else statement
         parts = part if isinstance(part, (list, tuple)) else [part]
-        expressions = _Expressions(self, kind, word, change)
+        expressions = Expressions(self.module, kind, word, change)
         new = [each.visit(expressions) if word in self.module.code_for_node(each) else each for each in parts]
         if not expressions.changed:
             return statement
@@ -304,10 +305,6 @@ def _row(node: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
         yield node
 
 
-def _parenthesised(node: Any) -> Any:
-    return node.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
-
-
 def _modules(line: Sequence[ast.stmt]) -> list[str] | None:
     """The modules that a line names by `import …`; None for a line that is not all imports."""
     if not all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in line):
@@ -318,43 +315,3 @@ def _modules(line: Sequence[ast.stmt]) -> list[str] | None:
 @lru_cache(maxsize=8192)  # most fixes ask for the same tests, before and after
 def _code(node: cst.CSTNode) -> str:
     return ast.unparse(ast.parse(f"({cst.Module([]).code_for_node(node)})"))
-
-
-class _Expressions(cst.CSTTransformer):
-    """See `Block.with_expressions`."""
-
-    def __init__(self, block: Block, kind: str, word: str, change: Callable[[str], str | None]) -> None:
-        super().__init__()
-        self.block, self.kind, self.word, self.change = block, kind, word, change
-        self.changed = 0
-        self.made: list[cst.CSTNode] = []  # the replacements
-
-    def on_leave(self, original: cst.CSTNode, updated: cst.CSTNode) -> Any:
-        if type(updated).__name__ == self.kind and self.word in (code := self.block.module.code_for_node(updated)):
-            new = self.change(code)
-            if new is not None:
-                self.changed += 1
-                node = self.block.expression(new)
-                operand = isinstance(node, (cst.IfExp, cst.BooleanOperation)) and not node.lpar
-                if operand:
-                    node = _parenthesised(node)
-                    self.made.append(node)
-                return node
-        if isinstance(updated, cst.Expr) and any(updated.value is made for made in self.made):
-            self.changed -= 1  # nobody takes its value
-            return original
-        for name in _WHOLE.get(type(updated), ()):
-            part = getattr(updated, name)
-            if any(part is made for made in self.made):
-                updated = updated.with_changes(**{name: part.with_changes(lpar=part.lpar[1:], rpar=part.rpar[1:])})
-        return updated
-
-
-# Where a whole expression stands, which needs no parentheses.
-_WHOLE: dict[type, tuple[str, ...]] = {
-    cst.AnnAssign: ("value",),
-    cst.Arg: ("value",),
-    cst.Assign: ("value",),
-    cst.ListComp: ("elt",),
-    cst.Return: ("value",),
-}

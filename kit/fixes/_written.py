@@ -1,6 +1,6 @@
 """Write a libcst module as a file, and again after an edit: what was not edited is remembered.
 
-libcst writes a module node by node, which takes a third of all that a fix takes. A fix leaves most statements as they are,
+libcst writes a module node by node, a third of all that a fix takes. A fix leaves most statements as they are,
 and nodes do not change: a statement's text, at its indentation, is kept with it.
 """
 
