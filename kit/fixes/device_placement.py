@@ -43,7 +43,7 @@ _KINDS = (
     "torch.amp.GradScaler",
     "torch.amp.autocast_mode.autocast",
 )  # want a kind's name
-_STRINGS = ("safetensors.", "faster_whisper.")  # whose functions want a string, or a number
+_STRINGS = ("safetensors.",)  # whose functions want a string, or a number
 _DEVICES = ("torch.",)  # whose functions want a device, or its name
 _METHODS = ("to", "to_empty", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor", "arange", "load")
 _OLD = "torch.cuda.amp.autocast"
@@ -129,9 +129,10 @@ def _replaced(script: Script, call: ast.Call, name: str) -> tuple[str, str] | No
         enabled = "enabled=" if call.args else ""
         given = ", " * bool(call.args or call.keywords)
         return rf"{re.escape(text(call.func))}\(", f"{torch}.autocast({name}.device.type{given}{enabled}"
-    moves = isinstance(call.func, ast.Attribute) and call.func.attr == "cuda" and not call.keywords
-    if moves and all(isinstance(each, ast.Constant) and each.value == 0 for each in call.args) and full != "torch.cuda":
-        return r"\.cuda\(0?\)\Z", f".to({name}.device)"
+    moves = isinstance(call.func, ast.Attribute) and call.func.attr == "cuda" and full != "torch.cuda"
+    plain = all(isinstance(each, ast.Constant) and each.value == 0 for each in call.args)
+    if moves and plain and all(each.arg == "non_blocking" for each in call.keywords):
+        return r"\.cuda\((?:0(?:,\s*)?)?(?=[^()]*\)\Z)", f".to({name}.device" + ", " * bool(call.keywords)
     return None
 
 

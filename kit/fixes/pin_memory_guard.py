@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kit.fixes import Options, Site, Splice
 from kit.fixes._ast import guarded, requires, text
 from kit.fixes._roles import Script, read
-from kit.fixes._roles._script import last, own
+from kit.fixes._roles._script import dotted, last, own
 from kit.fixes._roles.places import for_cuda
 
 if TYPE_CHECKING:
@@ -74,8 +74,10 @@ def _of_own_class(script: Script, node: ast.expr) -> bool:
 
 
 def _says_so(node: ast.expr) -> bool:
-    """Whether a name says that it holds settings."""
-    return any(word in last(node).lower() for word in ("config", "setting", "option", "args"))
+    """Whether a name, or what it belongs to, says that it holds settings."""
+    parts = [part.lower() for part in dotted(node).split(".")]
+    known = any(part in _SETTINGS[:-1] for part in parts)  # `self` may hold anything
+    return known or any(word in part for part in parts for word in ("config", "setting", "option", "args"))
 
 
 def _as_truth(node: ast.AST, call: ast.Call) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice, _deepspeed
 from kit.fixes._ast import autocasts, bound_names, calls_of, casts, imports, text, validation_moves
 from kit.fixes._roles import Script, read
+from kit.fixes._roles._script import own
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -66,34 +68,41 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             move.lineno,
             imported and not casts(move) and wanted <= {ast.unparse(line) for line in function.body},
             () if function.name in threaded else (_DTYPE,),
-            _from_image(function) or ("" if text(read(tree).at(move.lineno)) in _MOVES else _OTHERWISE),
+            _from_image(read(tree)) or ("" if text(read(tree).at(move.lineno)) in _MOVES else _OTHERWISE),
         )
         for move, function in validation_moves(tree)
         if not autocasts(function)
     ]
 
 
-def _from_image(function: ast.FunctionDef) -> str:
+def _from_image(script: Script) -> str:
     """Why a pipeline that makes images of others is not served: it encodes them with the VAE, in the dtype of its other
     parts."""
-    words = {each.arg or "" for node in ast.walk(function) if isinstance(node, ast.Call) for each in node.keywords}
-    names = {text(node.func).rpartition(".")[2] for node in ast.walk(function) if isinstance(node, ast.Call)}
-    found = sorted(word for word in words if word in _IMAGES) or sorted(name for name in names if name in _OPENS)
-    why = "its pipeline is handed an image (`{}`), which it encodes with a VAE of the other parts' dtype: cast by hand"
-    return why.format(found[0]) if found else ""
+    made = [
+        text(call.func.value) for call, _ in script.calls["from_pretrained"] if isinstance(call.func, ast.Attribute)
+    ]
+    found = [name for name in made if name.endswith("Pipeline") and _IMAGE_PIPELINES.search(name)]
+    given = [
+        each.arg for calls in script.calls.values() for call, _ in calls for each in call.keywords if _is_pipe(call)
+    ]
+    handed = [word for word in (*given, *_keys(script)) if word in _IMAGES]
+    why = "its pipeline is handed images (`{}`), which it encodes with a VAE of the other parts' dtype: cast by hand"
+    return why.format((found + handed)[0]) if found or handed else ""
 
 
-_IMAGES = (
-    "image",
-    "control_image",
-    "mask_image",
-    "init_image",
-    "conditioning_image",
-    "image_embeds",
-    "ip_adapter_image",
-    "video",
-)
-_OPENS = ("load_image", "load_video")
+def _is_pipe(call: ast.Call) -> bool:
+    return text(call.func) in ("pipeline", "pipe")
+
+
+def _keys(script: Script) -> list[str]:
+    """The keys of dictionaries, which may be handed on as arguments."""
+    dicts = [node for line, _ in script.statements for node in own(line) if isinstance(node, ast.Dict)]
+    named = [each for each in dicts if any(text(key) in ("'prompt'", "'prompt_embeds'") for key in each.keys if key)]
+    return [str(getattr(key, "value", "")) for each in named for key in each.keys]
+
+
+_IMAGES = ("image", "control_image", "mask_image", "init_image", "conditioning_image", "video")
+_IMAGE_PIPELINES = re.compile(r"Img2Img|ImageTo|Image2|Inpaint|Kontext|Control|Edit|Fill|Pix2Pix|Upscale|Redux|Adapter")
 _OTHERWISE = "it moves its pipeline in another way than `pipeline = pipeline.to(accelerator.device)`: write it so first"
 
 

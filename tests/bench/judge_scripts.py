@@ -125,9 +125,15 @@ def resume_stripped(tree: ast.Module) -> ast.Module:
 
 
 def package_lacking(tree: ast.Module) -> list[int]:
-    names = [(alias.name, alias.lineno) for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
-    torch = [line for name, line in names if name == "torch"][:1]
-    return [line for line in torch if not any(name == PACKAGE and other >= line for name, other in names)]
+    lines = [(alias.name, node) for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    torch = [node.lineno for name, node in lines if name == "torch" and node in tree.body][:1]
+    run = "__name__ ==" in text(tree) or any(
+        name in text(tree) for name in ("ArgumentParser(", "sys.argv", "parse_args(")
+    )
+    calls_itself = any(isinstance(node, ast.Expr) and text(node).startswith(("print(", "main(")) for node in tree.body)
+    module = any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree))
+    known = any(name == PACKAGE for name, _ in lines)
+    return [] if module or known or not (run or calls_itself) else torch
 
 
 def package_stripped(tree: ast.Module) -> ast.Module:
@@ -379,11 +385,24 @@ def casts(call: ast.Call) -> bool:
     return len(call.args) > 1 or any(keyword.arg == "dtype" for keyword in call.keywords)
 
 
+ALONE = re.compile(r"(pipeline = )?pipe(line)?\.to\(dtype=\w+\)")
+
+
+def cast_alone(tree: ast.Module) -> list[tuple[list[ast.stmt], ast.stmt]]:
+    """The casts of a pipeline that is offloaded, in a validation under autocast."""
+    validate = [each for each in functions(tree, "log_validation") if "autocast(" in text(each)]
+    offloaded = [each for each in validate if "enable_model_cpu_offload(" in text(each)]
+    return [(each.body, line) for each in offloaded for line in each.body if ALONE.fullmatch(text(line))]
+
+
 def cast_lacking(tree: ast.Module) -> list[int]:
-    return [call.lineno for _, call in moves(tree, True) if casts(call)]
+    moved = [call.lineno for _, call in moves(tree, True) if casts(call)]
+    return moved + [line.lineno for _, line in cast_alone(tree)]
 
 
 def cast_stripped(tree: ast.Module) -> ast.Module:
+    for body, line in cast_alone(tree):
+        body.remove(line)
     for _, call in moves(tree, True):
         call.keywords = [keyword for keyword in call.keywords if keyword.arg != "dtype"]
     return tree

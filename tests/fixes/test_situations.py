@@ -619,6 +619,109 @@ def main(path, model):
     ),
 ]
 
+DEVICES += [
+    mended(
+        "moved without waiting",
+        "device-placement",
+        HEAD
+        + """\
+def main(x):
+    accelerator = Accelerator()
+    return x.cuda(non_blocking=True)
+""",
+        "return x.to(accelerator.device, non_blocking=True)",
+    ),
+    refused(
+        "what is called so is a device",
+        "device-placement",
+        7,
+        "`accelerator` is no Accelerator there",
+        HEAD
+        + """\
+def main(model):
+    accelerator = torch.accelerator.current_accelerator()
+    model.to("cuda")
+""",
+    ),
+    left(
+        "settings further in",
+        "pin-memory-guard",
+        "import torch\ndef f(cfg):\n    return cfg.data.pin_memory()\n",
+    ),
+    refused(
+        "a pipeline that is handed images",
+        "validation-dtype",
+        3,
+        "handed images (`StableDiffusion3Img2ImgPipeline`)",
+        """
+        from accelerate import Accelerator
+        def log_validation(pipeline, accelerator, given, torch_dtype, is_final_validation=False):
+            pipeline = pipeline.to(accelerator.device)
+            return pipeline(**given)
+        pipeline = StableDiffusion3Img2ImgPipeline.from_pretrained("x")
+        """,
+    ),
+    mended(
+        "angles in float64 on a tensor's device",
+        "float32-rope",
+        """
+        import torch
+        def get_1d_sincos_pos_embed_from_grid(dim, pos):
+            omega = torch.arange(dim // 2, device=pos.device, dtype=torch.float64)
+            return omega
+        """,
+        'dtype=torch.float32 if pos.device.type in ("mps", "npu", "tpu") else torch.float64)',
+    ),
+    mended(
+        "by the helper that upstream has",
+        "float32-rope",
+        """
+        import torch
+        from ..utils.torch_utils import maybe_adjust_dtype_for_device
+        def rope(pos, dim):
+            return torch.arange(0, dim, 2, dtype=torch.float64, device=pos.device)
+        """,
+        "dtype=maybe_adjust_dtype_for_device(torch.float64, pos.device), device=pos.device)",
+    ),
+    looks(
+        "a rotary embedding in float64, nobody knows where",
+        "float32-rope",
+        3,
+        "a rotary embedding worked out in float64",
+        """
+        import torch
+        def rope(pos, dim, device):
+            return torch.arange(0, dim, 2, dtype=torch.float64, device=device)
+        """,
+    ),
+    looks(
+        "autocast switched off by a decorator",
+        "autocast-device",
+        4,
+        "autocast switched off on CUDA alone",
+        """
+        import torch
+        class Rope(torch.nn.Module):
+            @torch.amp.autocast("cuda", enabled=False)
+            def forward(self, x):
+                return x.float()
+        """,
+    ),
+    mended(
+        "cast alone, and offloaded",
+        "validation-cast",
+        """
+        def log_validation(pipeline, args, torch_dtype):
+            pipeline = pipeline.to(dtype=torch_dtype)
+            pipeline.enable_model_cpu_offload()
+            with torch.autocast("npu"):
+                return pipeline()
+        """,
+        "def log_validation(pipeline, args, torch_dtype):\n    pipeline.enable_model_cpu_offload()",
+        gone=("dtype=torch_dtype)",),
+    ),
+]
+
 # A save hook is what is registered as one; its models and weights are its own parameters.
 HOOKS = [
     left(

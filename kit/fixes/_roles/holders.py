@@ -20,7 +20,8 @@ def accelerator(script: Script, statement: ast.stmt) -> tuple[str, str]:
     """The Accelerator that a statement can rely on, as it is called there; and why there is none ("": there is one)."""
     found = _candidates(script, statement)
     if not found:
-        return ACCELERATOR, f"`{ACCELERATOR}` is not bound there"
+        bound = any(ACCELERATOR in _bindings(script).get(scope, {}) for scope in script.scopes(statement))
+        return ACCELERATOR, f"`{ACCELERATOR}` is {'no Accelerator' if bound else 'not bound'} there"
     reasons = [missing(script, name, statement) for name in found]
     at = next((number for number, reason in enumerate(reasons) if not reason), 0)
     return found[at], reasons[at]

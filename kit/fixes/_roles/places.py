@@ -8,7 +8,7 @@ from kit.fixes._ast import text
 from kit.fixes._roles._script import FUNCTIONS, Script, last, own
 
 _READS = ("ArgumentParser", "HfArgumentParser", "parse_args", "Fire", "run_exit", "cli", "Typer")
-_KINDS = ("npu", "xpu", "mps", "mlu", "musa", "hpu", "tpu", "xla", "cpu", "accelerator")
+_KINDS = ("npu", "mlu", "musa", "hpu", "tpu", "xla", "accelerator")
 
 
 def is_script(script: Script) -> bool:
