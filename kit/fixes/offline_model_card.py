@@ -11,6 +11,7 @@ from kit.fixes import Options, Site, Splice
 from kit.fixes._ast import guarded, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles.holders import option_missing
+from kit.fixes._roles.holders import options as attributes
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -65,8 +66,10 @@ def _asks_hub(script: Script) -> bool:
 
 def _push(script: Script, statement: ast.stmt) -> str:
     """How the script asks whether to push: as it does elsewhere, or of its `args`."""
-    scope = script.scopes(statement)[0]
-    asked = [text(node) for node in ast.walk(scope) if isinstance(node, ast.Attribute) and node.attr == _PUSH]
+    here = script.scopes(statement)[0]
+    asked = [
+        name for line, name in script.once(attributes) if name.endswith(f".{_PUSH}") and script.scopes(line)[0] is here
+    ]
     return asked[0] if asked else f"args.{_PUSH}"
 
 

@@ -828,6 +828,18 @@ def main():
     save_model_card("x", args.output_dir)
 """,
     ),
+    refused(
+        "a method of that name is no option",
+        "offline-model-card",
+        6,
+        "no option `push_to_hub`",
+        f"""\
+{CARD}\
+def main(args, model):
+    model.push_to_hub(args.repo)
+    save_model_card("x", args.output_dir)
+""",
+    ),
     left(
         "a LoRA in another file",
         "offline-lora",

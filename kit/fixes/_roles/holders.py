@@ -190,14 +190,19 @@ def option_missing(script: Script, name: str, statement: ast.stmt) -> str:
     """Why an option (`args.push_to_hub`) cannot be asked for at a statement; "" where it can: it is one that the script
     declares, or asks for elsewhere without care."""
     holder, _, option = name.rpartition(".")
-    read = [
-        node for line, _ in script.statements if line is not statement for node in own(line) if last(node) == option
-    ]
-    if any(isinstance(node, ast.Attribute) and type(node.ctx) is ast.Load for node in read) or option in _declared(
-        script
-    ):
+    if any(line is not statement for line, read in script.once(options) if read == name) or option in _declared(script):
         return missing(script, holder, statement)
     return f"there is no option `{option}`"
+
+
+def options(script: Script) -> list[tuple[ast.stmt, str]]:
+    """The attributes that are read, each with its statement: not methods, which are called."""
+    found = []
+    for line, _ in script.statements:
+        called = {node.func for node in own(line) if isinstance(node, ast.Call)}
+        nodes = (node for node in own(line) if isinstance(node, ast.Attribute) and node not in called)
+        found += [(line, dotted(node)) for node in nodes if type(node.ctx) is ast.Load]
+    return found
 
 
 def _declared(script: Script) -> set[str]:
