@@ -67,9 +67,8 @@ def _asks_hub(script: Script) -> bool:
 def _push(script: Script, statement: ast.stmt) -> str:
     """How the script asks whether to push: as it does elsewhere, or of its `args`."""
     here = script.scopes(statement)[0]
-    asked = [
-        name for line, name in script.once(attributes) if name.endswith(f".{_PUSH}") and script.scopes(line)[0] is here
-    ]
+    read = [(line, name) for line, name in script.once(attributes) if name.endswith(f".{_PUSH}")]
+    asked = [name for line, name in read if script.scopes(line)[0] is here]
     return asked[0] if asked else f"args.{_PUSH}"
 
 
