@@ -165,6 +165,18 @@ LOOPS = [
                         break
         """,
     ),
+    left(
+        "a loop that goes on below the limit only",
+        "stop-at-max-steps",
+        """
+        def main(args, loader, global_step):
+            while global_step < args.max_train_steps:
+                for batch in loader:
+                    global_step += 1
+                    if global_step >= args.max_train_steps:
+                        break
+        """,
+    ),
     mended(
         "the options are called cfg",
         "stop-at-max-steps",

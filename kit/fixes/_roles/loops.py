@@ -80,7 +80,12 @@ def _loops(script: Script, statement: ast.AST) -> list[Loop]:
 
 
 def headed(loop: Loop, limit: Limit) -> bool:
-    """Whether a loop leaves by the same test itself, before or after the loop over batches."""
+    """Whether a loop goes on below the limit only, or leaves by the same test itself, before or after the loop over
+    batches."""
+    if isinstance(loop, ast.While) and any(
+        text(part) == f"{limit.step} < {limit.limit}" for part in conjuncts(loop.test)
+    ):
+        return True
     leaving = (line for line in loop.body if isinstance(line, ast.If) and isinstance(line.body[-1], ast.Break))
     return any(text(line.test) in (limit.test, text(limit.statement.test)) for line in leaving)
 
