@@ -262,13 +262,14 @@ def choices(test: ast.expr) -> list[str]:
 
 
 def checkpoint_lacking(tree: ast.Module) -> list[int]:
+    known = savers(tree)
     imported = any("DistributedType" in [alias.name for alias in getattr(node, "names", [])] for node in tree.body)
     return [
         node.lineno
         for node in ast.walk(tree)
         if isinstance(node, ast.If)
         and "main_process" in ast.unparse(node.test)
-        and any(called(inner) == "accelerator.save_state" for s in node.body for inner in ast.walk(s))
+        and any(called(inner) in known for s in node.body for inner in ast.walk(s))
         and not (
             imported and any(DEEPSPEED in choices(part) for part in ast.walk(node.test) if isinstance(part, ast.expr))
         )
@@ -283,16 +284,26 @@ def checkpoint_stripped(tree: ast.Module) -> ast.Module:
         ]:
             part.values = [each for each in part.values if ast.unparse(each) != DEEPSPEED]  # type: ignore[attr-defined]
     tree = parse(ast.unparse(Simplified().visit(tree)).encode())
+    known = savers(tree)
     for _, block, index in places(tree):
         node = block[index]
         asks = isinstance(node, ast.If) and MAIN in terms(node.test) and not node.orelse
-        inside = asks and any("accelerator.save_state(" in ast.unparse(gate) for gate in gates_around(tree, node))
+        inside = asks and any(
+            f"{name}(" in ast.unparse(gate) for name in savers(tree) for gate in gates_around(tree, node)
+        )
         if inside and ast.unparse(node.test) == MAIN:
             block[index : index + 1] = node.body
         elif inside:
             node.test.values = [each for each in node.test.values if ast.unparse(each) != MAIN]
     tree = Simplified().visit(tree)
     return without_import(tree)
+
+
+def savers(tree: ast.Module) -> set[str]:
+    """What saves the state: the accelerator, and functions that do nothing about who calls them."""
+    texts = {node.name: ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    helpers = {name for name, code in texts.items() if "accelerator.save_state(" in code and "main_process" not in code}
+    return {"accelerator.save_state", *helpers}
 
 
 class Simplified(ast.NodeTransformer):
