@@ -288,9 +288,7 @@ def checkpoint_stripped(tree: ast.Module) -> ast.Module:
     for _, block, index in places(tree):
         node = block[index]
         asks = isinstance(node, ast.If) and MAIN in terms(node.test) and not node.orelse
-        inside = asks and any(
-            f"{name}(" in ast.unparse(gate) for name in savers(tree) for gate in gates_around(tree, node)
-        )
+        inside = asks and any(f"{name}(" in ast.unparse(gate) for name in known for gate in gates_around(tree, node))
         if inside and ast.unparse(node.test) == MAIN:
             block[index : index + 1] = node.body
         elif inside:
