@@ -3,49 +3,18 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
 
-from kit import __version__, output
+from kit import __version__, completion, output
 from kit.errors import USAGE, handler
 
-
-def _complete_recipe(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from kit import recipe
-
-    return [CompletionItem(name) for name in recipe.names() if name.startswith(incomplete)]
-
-
-def _complete_device(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from kit import devices
-
-    return [CompletionItem(name) for name in devices.names() if name.startswith(incomplete)]
-
-
-def _complete_fix(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from kit import recipe
-
-    # click gives no parameters here: to it the line is wrong, for its last option has no value yet.
-    words = os.environ.get("COMP_WORDS", "").split()
-    steps = [step for word in words if word in recipe.names() for step in recipe.load(word).fix]
-    return [CompletionItem(step.id) for step in steps if step.id.startswith(incomplete)]
-
-
-def _complete_general(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from kit import fixes
-
-    found = [CompletionItem(name) for name in fixes.general() if incomplete and name.startswith(incomplete)]
-    return [*found, CompletionItem(incomplete, type="file")]
-
-
-recipe_argument = click.argument("recipe_name", metavar="RECIPE", shell_complete=_complete_recipe)
+recipe_argument = click.argument("recipe_name", metavar="RECIPE", shell_complete=completion.recipes)
 device_option = click.option(
-    "--device", metavar="DEVICE", shell_complete=_complete_device, help="The device to prepare for."
+    "--device", metavar="DEVICE", shell_complete=completion.devices, help="The device to prepare for."
 )
 settings_option = click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set an option of the recipe."
@@ -124,7 +93,7 @@ def show(**options: Any) -> int:
 @device_option
 @click.argument("dest", required=False, type=folder)
 @cluster_options
-@click.option("--without", multiple=True, metavar="FIX", shell_complete=_complete_fix, help="Leave a fix out.")
+@click.option("--without", multiple=True, metavar="FIX", shell_complete=completion.fixes, help="Leave a fix out.")
 @click.option("--with", "extras", multiple=True, metavar="FIX", help="Apply an extra fix, too.")
 @settings_option
 @click.option("--profile", default="", metavar="NAME", help="Take the recipe's values under this name.")
@@ -207,10 +176,17 @@ def verify(**options: Any) -> int:
 
 
 @cli.command()
-@click.argument("fixes_and_files", nargs=-1, metavar="[FIX]... FILE...", shell_complete=_complete_general)
+@click.argument("fixes_and_files", nargs=-1, metavar="[FIX]... FILE...", shell_complete=completion.general)
 @click.option("--diff", "as_diff", is_flag=True, help="Print what would change; write nothing.")
 @click.option("--check", is_flag=True, help="Say what would change; write nothing.")
 @click.option("--list", "list_", is_flag=True, help="List the fixes there are for any script.")
+@click.option("--explain", metavar="FIX", help="Say what a fix does and why, and where upstream stands.")
+@click.option("--skip", multiple=True, metavar="FIX", help="Leave a fix out; in a script: # kit: skip=FIX")
+@click.option("--strict", is_flag=True, help="Exit with 1, too, for what looks like a fault in an unknown form.")
+@click.option(
+    "--summary", is_flag=True, help="Say of each fix in how many files it was applied, refused, looked needed."
+)
+@click.option("--csv", "as_csv", is_flag=True, help="The summary as CSV.")
 @click.option("--verbose", "-v", is_flag=True, help="Also say where there was nothing to do, and why.")
 @click.option("--torch", metavar="VERSION", help="The torch they run on: fixes for a newer one are left out.")
 @device_option
@@ -218,7 +194,8 @@ def verify(**options: Any) -> int:
 def fix(**options: Any) -> int:
     """Apply the general fixes (or only those named) to any training script, in place.
 
-    Exit status 1 if a file was changed or would be, or a fix refused one: as pre-commit wants it.
+    Exit status 1 if a file was changed or would be, or a fix refused one: as pre-commit wants it. What looks like a
+    fault in a form that is not known is said, and counts with --strict.
     """
     from kit.commands import fix as command
 
@@ -226,7 +203,7 @@ def fix(**options: Any) -> int:
 
 
 @cli.command()
-@click.argument("recipe_names", nargs=-1, metavar="[RECIPE]...", shell_complete=_complete_recipe)
+@click.argument("recipe_names", nargs=-1, metavar="[RECIPE]...", shell_complete=completion.recipes)
 @device_option
 @click.option("--to", default="HEAD", metavar="REF", help="A branch, tag or full commit (default: upstream's newest).")
 @click.option("--history", "back", is_flag=True, help="Also the versions before the pin, from the first one on.")
@@ -277,7 +254,7 @@ def new(**options: Any) -> int:
 
 
 @cli.command()
-@click.argument("recipe_names", nargs=-1, metavar="[RECIPE]...", shell_complete=_complete_recipe)
+@click.argument("recipe_names", nargs=-1, metavar="[RECIPE]...", shell_complete=completion.recipes)
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if a patch would change.")
 @click.option("--offline", is_flag=True, help="Use the cache alone.")
 @click.option(
@@ -311,7 +288,7 @@ def env(**options: Any) -> int:
 @cli.command("patch-env")
 @click.argument("python", type=folder)
 @click.option(
-    "--recipe", "recipe_name", required=True, metavar="RECIPE", shell_complete=_complete_recipe, help="Whose fixes."
+    "--recipe", "recipe_name", required=True, metavar="RECIPE", shell_complete=completion.recipes, help="Whose fixes."
 )
 @device_option
 @click.option("--restore", is_flag=True, help="Put the packages back as they were.")
@@ -334,7 +311,7 @@ def tiny(**options: Any) -> int:
 
 
 @cli.command()
-@click.argument("recipe_name", metavar="[RECIPE]", required=False, shell_complete=_complete_recipe)
+@click.argument("recipe_name", metavar="[RECIPE]", required=False, shell_complete=completion.recipes)
 @device_option
 @settings_option
 @json_option

@@ -1,8 +1,10 @@
-"""Run one fix on one file: exact count, independent postcondition, second run.
+"""Run one fix on one file: exact count, postcondition on what was written, nothing left for a second run.
 
-libcst keeps every byte that is not edited; where it would not (a form feed before a statement), that is a conflict.
-Its visitors cost as much as parsing does (80 ms for an 1,800-line script), and all the fixes are about statements, so
-blocks of statements are walked directly and expressions are left alone.
+What a script is about is asked of its `ast` tree and of the roles in it (`kit.fixes._roles`); libcst edits, which keeps
+every byte that is not edited. The two trees are gone through side by side. Where libcst would not keep a byte (a form
+feed before a statement), that is a conflict. Its visitors cost as much as parsing does (80 ms for an 1,800-line
+script), and all the fixes are about statements, so blocks of statements are walked directly and expressions are left
+alone.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
@@ -18,8 +21,11 @@ import libcst as cst
 
 from kit.errors import KitError
 from kit.fixes import Fix, Options, Outcome, Site
-from kit.fixes._ast import bound_names, loose_names, parse
-from kit.fixes._block import Block, written
+from kit.fixes import _roles as roles
+from kit.fixes._ast import loose_names, parse
+from kit.fixes._block import Block
+from kit.fixes._roles.paths import missing
+from kit.fixes._written import written
 
 
 @dataclass(frozen=True)
@@ -34,16 +40,24 @@ class Result:
     places: int = 0
 
 
-def run(fix: Fix, content: bytes, name: str, count: int | None = 1, options: Options | None = None) -> Result:
+def run(
+    fix: Fix,
+    content: bytes,
+    name: str,
+    count: int | None = 1,
+    options: Options | None = None,
+    skipped: Callable[[bytes], frozenset[int]] = lambda content: frozenset(),
+) -> Result:
     """Apply ``fix`` to the file ``content``, whose ``name`` appears in messages.
 
-    ``count`` places must need it, no more and no fewer; None: as many as there are. The result is ``applied`` only if
-    afterwards the fix's own postcondition holds at every site and a second run finds nothing to do. Raises KitError
-    with file and line where the file is not Python.
+    ``count`` places must need it, no more and no fewer; None: as many as there are; those on the lines that ``skipped``
+    tells of a file's content are left alone. The result is ``applied`` only if afterwards the fix's own postcondition
+    holds at every other site and a second run finds nothing to do. Raises KitError with file and line where the file is
+    not Python.
     """
     options = options or {}
     tree = parse(content, name)
-    before = fix.sites(tree, options)
+    before = _sites(fix, tree, options, skipped(content))
     todo = [site for site in before if not site.done]
     if not before:
         return Result(Outcome.gone, content, "the construct it is about is not in this file")
@@ -56,41 +70,83 @@ def run(fix: Fix, content: bytes, name: str, count: int | None = 1, options: Opt
         reason = f"expected {count} place{'s' * (count != 1)} to fix, found {len(todo)} (lines {places})"
         return Result(Outcome.conflict, content, reason, todo[0].line)
 
+    module, lost = _module(content, name)
+    if lost:
+        reason = "libcst would not keep this line as it is (a form feed, a lone carriage return, blanks at the end?)"
+        return Result(Outcome.conflict, content, reason, lost)
+    edited, counted = _edit(fix, module, tree, options, frozenset(site.line for site in todo))
+    if counted != len(todo):
+        return Result(Outcome.conflict, content, *_unedited(content, tree, todo))
+    result = written(edited)
+    if b"\r" in content and _mixed(content):
+        result, edited = (mended := _with_ends(content, result)), cst.parse_module(mended)
+    after = _sites(fix, parse(result, name), options, skipped(result))
+    if len(after) < len(before) or not all(site.done for site in after):
+        line = next((site.line for site in after if not site.done), todo[0].line)
+        reason = "what it would write does not have the effect it wants there: make the change by hand, or skip the fix"
+        return Result(Outcome.conflict, content, reason, line)
+    orphans = loose_names(result, name) - loose_names(content, name)
+    if orphans and (orphans := orphans & {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}):
+        names = ", ".join(f"`{name}`" for name in sorted(orphans))
+        reason = f"the edit takes away what binds {names}, which is still used"
+        return Result(Outcome.conflict, content, reason, todo[0].line)
+    if _edit(fix, edited, parse(result, name), options, frozenset())[1]:
+        return Result(Outcome.conflict, content, "a second run would change the file again", todo[0].line)
+    if len(_written) > 2:
+        del _written[next(iter(_written))]
+    _written[result] = edited
+    return Result(Outcome.applied, result, places=len(todo))
+
+
+def _mixed(content: bytes) -> bool:
+    """Whether lines end in more than one way: new ones end as the first line does, then."""
+    return content.count(b"\r\n") not in (0, content.count(b"\n"))
+
+
+def _with_ends(content: bytes, result: bytes) -> bytes:
+    """``result`` with the lines that are not in ``content`` ended as the one they stand for, or the one above."""
+    before, after = content.splitlines(True), result.splitlines(True)
+    lines: list[bytes] = []
+    for kind, i, j, k, n in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        beside = before[i] if kind == "replace" else lines[-1] if lines else before[0]
+        end = beside[len(beside.rstrip(b"\r\n")) :] or b"\n"
+        same = kind == "equal"
+        lines += before[i:j] if same else [line.rstrip(b"\r\n") + end for line in after[k:n]]
+    return b"".join(lines)
+
+
+def _sites(fix: Fix, tree: ast.Module, options: Options, skipped: frozenset[int]) -> list[Site]:
+    return [site for site in fix.sites(tree, options) if site.line not in skipped]
+
+
+def _module(content: bytes, name: str) -> tuple[cst.Module, int]:
+    """The module, and the first line (from 1) that libcst would write otherwise, or 0. Raises KitError."""
     try:
-        module, lost = (_written[content], 0) if content in _written else _parse(content)
+        return (_written[content], 0) if content in _written else _parse(content)
     except cst.ParserSyntaxError as error:
         raise KitError(f"{name}:{error.raw_line}: libcst cannot read this: {error.message}", "update libcst") from None
     except UnicodeDecodeError as error:  # in a comment, where Python itself lets it pass
         line = content.count(b"\n", 0, error.start) + 1
         raise KitError(f"{name}:{line}: not {error.encoding}: {error.reason}", "save the file as UTF-8") from None
-    if lost:
-        reason = "libcst would not keep this line as it is (a form feed, a lone carriage return, blanks at the end?)"
-        return Result(Outcome.conflict, content, reason, lost)
-    edited, counted = _edit(fix, module, options)
-    if counted != len(todo):
-        reason = (
-            f"expected {len(todo)} edit{'s' * (len(todo) != 1)}, made {counted}: the code is not as the fix knows it"
+
+
+def _unedited(content: bytes, tree: ast.Module, sites: Sequence[Site]) -> tuple[str, int]:
+    """Why a site could not be edited, and its line."""
+    lines = content.splitlines()
+    for site in sites:
+        node = roles.read(tree).at(site.line)
+        before, after = (
+            lines[node.lineno - 1][: node.col_offset].strip(),
+            lines[(node.end_lineno or 1) - 1][node.end_col_offset :],
         )
-        return Result(Outcome.conflict, content, reason, todo[0].line)
-    result = written(edited)
-    after = fix.sites(parse(result, name), options)
-    if len(after) < len(before) or not all(site.done for site in after):
-        line = next((site.line for site in after if not site.done), todo[0].line)
-        return Result(Outcome.conflict, content, "its own postcondition does not hold after the edit", line)
-    known = loose_names(content, name)
-    orphans = loose_names(result, name) - known
-    if orphans and (orphans := orphans & {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}):
-        names = ", ".join(f"`{name}`" for name in sorted(orphans))
-        reason = f"the edit takes away what binds {names}, which is still used"
-        return Result(Outcome.conflict, content, reason, todo[0].line)
-    if _edit(fix, edited, options)[1]:
-        return Result(Outcome.conflict, content, "a second run would change the file again", todo[0].line)
-    _written.clear()
-    _written[result] = edited
-    return Result(Outcome.applied, result, places=len(todo))
+        if before.endswith(b";") or after.strip().startswith(b";"):
+            return "several statements share the line: give each a line of its own", site.line
+        if before:
+            return "it stands on the line of what it is in: give it a line of its own", site.line
+    return "it is written in a way that this fix cannot edit: make the change by hand, or skip the fix", sites[0].line
 
 
-# What the last fix made: the next one need not parse it again, which is half of what a fix costs.
+# What the last fixes made: the next one need not parse it again, which is half of what a fix costs.
 _written: dict[bytes, cst.Module] = {}
 
 
@@ -98,60 +154,85 @@ _written: dict[bytes, cst.Module] = {}
 def _parse(content: bytes) -> tuple[cst.Module, int]:
     """The module, and the first line (from 1) that libcst would write otherwise, or 0."""
     module = cst.parse_module(content)
-    if written(module) == content:
+    if (text := written(module)) == content:
         return module, 0
-    pairs = zip_longest(content.splitlines(True), written(module).splitlines(True))
+    pairs = zip_longest(content.splitlines(True), text.splitlines(True))
     return module, next(line for line, (ours, theirs) in enumerate(pairs, 1) if ours != theirs)
 
 
 def _refusal(fix: Fix, tree: ast.Module, sites: Sequence[Site]) -> tuple[str, int] | None:
+    script = roles.read(tree)
     for site in sites:
         if site.refuses:
             return site.refuses, site.line
-        for name in (*fix.NEEDS, *site.needs):
-            if name not in bound_names(tree, site.line):
-                return f"`{name}` is not bound there", site.line
+        here = script.at(site.line)
+        reasons = [missing(script, name, here, may_be_none=True) for name in fix.NEEDS]
+        for reason in filter(None, [*reasons, *(missing(script, name, here) for name in site.needs)]):
+            return f"{reason}: bind it above, or skip the fix", site.line
     return None
 
 
-def _edit(fix: Fix, module: cst.Module, options: Options) -> tuple[cst.Module, int]:
-    """The module with a fix's splices made, and how many of them count."""
+def _edit(
+    fix: Fix, module: cst.Module, tree: ast.Module, options: Options, todo: frozenset[int]
+) -> tuple[cst.Module, int]:
+    """The module with a fix's splices made, and how many of them count. The two trees are gone through side by side."""
     counted = 0
+    script = roles.read(tree)
 
-    def block(statements: Sequence[Any], enclosing: tuple[cst.CSTNode, ...]) -> Sequence[Any]:
+    def block(statements: Sequence[Any], nodes: Sequence[ast.stmt], above: tuple[ast.AST, ...]) -> Sequence[Any]:
         nonlocal counted
-        inner: list[Any] = [_rebuild(statement, enclosing, block) for statement in statements]
-        splices = sorted(fix.edits(Block(inner, enclosing, module), options), key=lambda splice: -splice.start)
+        groups = _groups(statements, nodes)
+        pairs = zip(statements, groups, strict=True)
+        inner: list[Any] = [_rebuild(statement, group[0], above, block) for statement, group in pairs]
+        given = Block(inner, groups, above, module, script, todo)
+        splices = sorted(fix.edits(given, options), key=lambda splice: -splice.start)
         for splice in splices:
             inner[splice.start : splice.stop] = splice.statements
             counted += splice.counted
         changed = splices or any(new is not old for new, old in zip(inner, statements, strict=False))
         return inner if changed else statements
 
-    body = block(module.body, ())
+    body = block(module.body, tree.body, (tree,))
     return (module if body is module.body else module.with_changes(body=body)), counted
 
 
-def _rebuild(node: cst.CSTNode, enclosing: tuple[cst.CSTNode, ...], block: _EditBlock) -> cst.CSTNode:
-    """``node`` with the blocks inside it edited; the node itself where nothing changed."""
+def _groups(statements: Sequence[Any], nodes: Sequence[ast.stmt]) -> list[Sequence[ast.stmt]]:
+    """`ast`'s statements, those of a line together."""
+    found = []
+    at = 0
+    for statement in statements:
+        count = len(statement.body) if isinstance(statement, cst.SimpleStatementLine) else 1
+        found.append(nodes[at : at + count])
+        at += count
+    return found
+
+
+def _rebuild(node: cst.CSTNode, twin: ast.AST, above: tuple[ast.AST, ...], block: _EditBlock) -> cst.CSTNode:
+    """``node`` with the blocks inside it edited; the node itself where nothing changed. ``twin``: the same in `ast`."""
     changes: dict[str, object] = {}
     for name in _BLOCKS if isinstance(node, _HOLDERS) else ():
-        part = getattr(node, name, None)
-        if isinstance(part, cst.IndentedBlock):
-            body = block(part.body, (*enclosing, node))
-            if body is not part.body:
-                changes[name] = part.with_changes(body=body)
-        elif isinstance(part, (list, tuple)):
-            items = [_rebuild(item, (*enclosing, node), block) for item in part]
-            if any(new is not old for new, old in zip(items, part, strict=True)):
-                changes[name] = items
-        elif isinstance(part, _HOLDERS):
-            new = _rebuild(part, (*enclosing, node), block)
+        part, theirs = getattr(node, name, None), getattr(twin, name, None)
+        if isinstance(part, (cst.Else, cst.Finally)):  # no nodes of their own in `ast`
+            body = part.body.body if isinstance(part.body, cst.IndentedBlock) else []
+            new_body = block(body, theirs, (*above, twin)) if body else body  # type: ignore[arg-type]
+            if new_body is not body:
+                changes[name] = part.with_changes(body=part.body.with_changes(body=new_body))
+        elif isinstance(part, cst.IndentedBlock):
+            new_body = block(part.body, theirs, (*above, twin))  # type: ignore[arg-type]
+            if new_body is not part.body:
+                changes[name] = part.with_changes(body=new_body)
+        elif isinstance(part, cst.If):  # an `elif`
+            new = _rebuild(part, theirs[0], (*above, twin), block)  # type: ignore[index]
             if new is not part:
                 changes[name] = new
+        elif isinstance(part, (list, tuple)):
+            pairs = zip(part, theirs, strict=True)  # type: ignore[arg-type]
+            items = [_rebuild(item, each, (*above, twin), block) for item, each in pairs]
+            if any(new is not old for new, old in zip(items, part, strict=True)):
+                changes[name] = items
     return node.with_changes(**changes) if changes else node
 
 
-_EditBlock = Callable[[Sequence[Any], tuple[cst.CSTNode, ...]], Sequence[Any]]
+_EditBlock = Callable[[Sequence[Any], Sequence[ast.stmt], tuple[ast.AST, ...]], Sequence[Any]]
 _BLOCKS = ("body", "orelse", "handlers", "finalbody", "cases")
-_HOLDERS = (cst.BaseCompoundStatement, cst.Else, cst.Finally, cst.ExceptHandler, cst.ExceptStarHandler, cst.MatchCase)
+_HOLDERS = (cst.BaseCompoundStatement, cst.ExceptHandler, cst.ExceptStarHandler, cst.MatchCase)

@@ -273,6 +273,6 @@ def _key(recipe: Recipe, upstream: Upstream, device: Device, path: str, blob: st
 def _code() -> str:
     """A hash of the code that results come from: the fixes, what runs them, libcst and Python."""
     here = Path(__file__).parent
-    files = [*sorted((here / "fixes").glob("*.py")), here / "codemod.py", here / "series.py"]
+    files = [*sorted((here / "fixes").rglob("*.py")), here / "codemod.py", here / "series.py"]
     versions = f"{version('libcst')} {sys.version_info[:2]}".encode()
     return hashlib.sha256(b"\0".join([versions, *(file.read_bytes() for file in files)])).hexdigest()

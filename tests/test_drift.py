@@ -75,7 +75,7 @@ def test_a_fix_that_is_not_general_has_its_count_everywhere(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (NOT_BOUND, "(line 21: `accelerator` is not bound there)"),
+        (NOT_BOUND, "(line 21: `accelerator` is not bound there"),
         (BROKEN, "not valid Python"),
         (GONE, "gone"),
     ],

@@ -697,17 +697,18 @@ def moved(root: Root, content: str) -> None:
             "weights-pop",
         ),
         (
-            TRAIN.replace("weights, ", ""),
-            "13: fix weights-pop: conflict: `weights` is not bound there",
+            TRAIN.replace("weights.pop()", "last = weights.pop()"),
+            "13: fix weights-pop: conflict: what is popped is used: put it under `if weights:` by hand",
             "weights-pop",
         ),
         (
             TRAIN.replace("args, accelerator", "args"),
-            "21: fix progress-print: conflict: `accelerator` is not bound there",
+            "21: fix progress-print: conflict: `accelerator` is not bound there: "
+            "print with the Accelerator that trains, or skip the fix",
             "progress-print",
         ),
     ],
-    ids=["gone", "twice", "unbound", "second"],
+    ids=["gone", "twice", "used", "second"],
 )
 def test_conflict(root: Root, kit: Kit, content: str, message: str, fix: str) -> None:
     moved(root, content)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import gc
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from difflib import SequenceMatcher, diff_bytes, unified_diff
+from dataclasses import dataclass
+from difflib import diff_bytes, unified_diff
 from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
@@ -14,19 +17,8 @@ from packaging.version import InvalidVersion, Version
 from kit import devices, fixes, output, whole
 from kit.errors import KitError
 from kit.fixes import Options, Outcome
-from kit.fixes._ast import parse
+from kit.mend import Finding, LooksLike, looks_like, mend, options_for, readable
 from kit.schema import nearest
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What came of a fix on a file: the lines (from 1) of the places that needed it in the file as it was, or why
-    it did not happen."""
-
-    fix: str
-    outcome: Outcome
-    lines: tuple[int, ...]
-    reason: str
 
 
 def run(
@@ -34,6 +26,11 @@ def run(
     as_diff: bool,
     check: bool,
     list_: bool,
+    explain: str | None,
+    skip: tuple[str, ...],
+    strict: bool,
+    summary: bool,
+    as_csv: bool,
     verbose: bool,
     device: str | None,
     torch: str | None,
@@ -41,10 +38,13 @@ def run(
 ) -> int:
     if list_:
         return _list(fixes.general(), as_json)
+    if explain is not None:
+        return _explain(explain, device)
     named, files = _split(fixes_and_files)
-    chosen = _choose(named, device, torch)
+    chosen = _choose(named, skip, device, torch)
     if not files:
         raise KitError("there is no file to fix", "kit fix train.py")
+    gc.set_threshold(10_000_000)  # libcst's trees are a million small objects each: not gone through while one is made
     report = []
     for file in files:
         entry = _one(file, chosen, write=not (as_diff or check))
@@ -52,19 +52,23 @@ def run(
         if as_diff and not as_json:
             sys.stdout.flush()
             sys.stdout.buffer.write(entry.diff)
-        if not as_json:
+        if not (as_json or summary or as_csv):
             _show(entry, verbose, "would be applied" if as_diff or check else "applied", to_stderr=as_diff)
-    if as_json:
+    if summary or as_csv:
+        _summarise(report, as_csv, as_json)
+    elif as_json:
         output.as_json([entry.as_dict() for entry in report])
-    return 1 if any(entry.changed or entry.refused for entry in report) else 0
+    return 1 if any(entry.changed or entry.refused or (strict and entry.looks_like) for entry in report) else 0
 
 
 @dataclass(frozen=True)
 class File:
-    """A file, what came of each fix, and the change as a unified diff (empty: none); ``error``: not to be read."""
+    """A file, what came of each fix, what else looks like a fault, and the change as a unified diff (empty: none);
+    ``error``: not to be read."""
 
     path: str
     findings: tuple[Finding, ...] = ()
+    looks_like: tuple[LooksLike, ...] = ()
     diff: bytes = b""
     error: KitError | None = None
 
@@ -81,8 +85,64 @@ class File:
             {"id": each.fix, "outcome": str(each.outcome), "lines": each.lines, "reason": each.reason}
             for each in self.findings
         ]
+        signs = [{"id": each.fix, "line": each.line, "what": each.what} for each in self.looks_like]
         error = self.error.message if self.error else None
-        return {"path": self.path, "changed": self.changed, "error": error, "fixes": found}
+        return {"path": self.path, "changed": self.changed, "error": error, "fixes": found, "looks_like": signs}
+
+
+def _summarise(report: Sequence[File], as_csv: bool, as_json: bool) -> None:
+    """Of each fix that was about a file: in how many it was applied and at how many places, refused, looked needed."""
+    applied, places, refused, signs = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    for entry in report:
+        for each in entry.findings:
+            applied[each.fix] += each.outcome is Outcome.applied
+            places[each.fix] += len(each.lines) * (each.outcome is Outcome.applied)
+            refused[each.fix] += each.outcome is Outcome.conflict
+        signs.update({each.fix for each in entry.looks_like})
+    rows = [
+        {
+            "fix": name,
+            "applied": applied[name],
+            "places": places[name],
+            "refused": refused[name],
+            "looks_like": signs[name],
+        }
+        for name in fixes.names()
+        if applied[name] or refused[name] or signs[name]
+    ]
+    unread = [entry.error for entry in report if entry.error]
+    for error in unread:
+        output.error(error.message, error.hint)
+    if as_json:
+        counts = {"files": len(report), "changed": sum(entry.changed for entry in report), "unread": len(unread)}
+        output.as_json({**counts, "fixes": rows})
+    elif as_csv:
+        writer = csv.DictWriter(sys.stdout, ["fix", "applied", "places", "refused", "looks_like"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        words = [("fix", "files", "places", "refused", "looks like")]
+        output.table(words + [tuple(str(value) for value in row.values()) for row in rows], indent="")
+        changed = sum(entry.changed for entry in report)
+        output.line(f"{len(report)} files, {changed} changed, {len(unread)} not read")
+
+
+def _explain(name: str, device: str | None) -> int:
+    """What a fix does and why, on an example, and where upstream stands on it."""
+    known = fixes.general()
+    if name not in known:
+        raise KitError(f"there is no fix {name} for any script{nearest(name, known)}", "kit fix --list")
+    fix = fixes.load(name)
+    output.line(f"{name}: {fix.TITLE}{_newer(name)}\n\n{fix.WHY.strip()}\n")
+    example = fixes.example(name).encode()
+    chosen = options_for(fixes.with_brought([name]), device or "npu")
+    after = mend(example, "train.py", chosen)[1]
+    sys.stdout.flush()
+    sys.stdout.buffer.write(b"".join(_diff(example.splitlines(True), after.splitlines(True), b"train.py")))
+    output.line(f"\nupstream: {fixes.upstream(name)}")
+    for link in fix.LINKS:
+        output.line(f"  {link}")
+    return 0
 
 
 def _list(known: Sequence[str], as_json: bool) -> int:
@@ -106,6 +166,10 @@ def _show(entry: File, verbose: bool, applied: str, to_stderr: bool) -> None:
             line(f"{entry.path}:{each.lines[0]}: conflict: {each.fix}: {each.reason}")
         elif verbose:
             line(f"{entry.path}: {each.outcome}: {each.fix}: {each.reason}")
+    signs = Counter((sign.fix, str(sign)) for sign in entry.looks_like)
+    for (fix, said), count in signs.items():
+        first = next(sign.line for sign in entry.looks_like if (sign.fix, str(sign)) == (fix, said))
+        line(f"{entry.path}:{first}: {fix}: {said}" + f" ({count} places)" * (count > 1))
 
 
 def _newer(name: str) -> str:
@@ -123,14 +187,17 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(words[:first]), list(words[first:])
 
 
-def _choose(named: Sequence[str], device: str | None, torch: str | None) -> dict[str, Options]:
+def _choose(named: Sequence[str], skip: Sequence[str], device: str | None, torch: str | None) -> dict[str, Options]:
     """The fixes to try, each with its options: the named ones, or all general ones, and what those bring."""
     known = fixes.general()
     for name in named:
         if name not in known:
             hint = f"name a file as ./{name}, or a fix of these: {', '.join(known)}"
             raise KitError(f"fix {name} belongs to a recipe; it is not for any script", hint)
-    wanted = fixes.with_brought(named or known)
+    for name in skip:
+        if name not in known:
+            raise KitError(f"--skip {name}: there is no such fix{nearest(name, known)}", "kit fix --list")
+    wanted = [name for name in fixes.with_brought(named or known) if name not in skip]
     newer = _too_new(wanted, torch)
     chosen = options_for([name for name in wanted if name not in newer], device)
     for name in named:
@@ -138,7 +205,7 @@ def _choose(named: Sequence[str], device: str | None, torch: str | None) -> dict
             raise KitError(
                 f"fix {name} needs torch {fixes.oldest_torch(name)}, not {torch}", "leave out --torch, or the fix"
             )
-        if name not in chosen:
+        if name not in chosen and name not in skip:
             fitting = ",".join(each for each in devices.names() if options_for([name], each))
             hint = f"kit fix --device {{{fitting}}} {name} FILE…"
             raise KitError(f"fix {name} " + ("differs by device" if device is None else f"is not for {device}"), hint)
@@ -156,20 +223,6 @@ def _too_new(names: Sequence[str], torch: str | None) -> list[str]:
     return [name for name in names if (needed := fixes.oldest_torch(name)) and installed < Version(needed)]
 
 
-def options_for(names: Sequence[str], device: str | None) -> dict[str, Options]:
-    """Each fix's options. Left out are those that need to know a device where there is none, and those that are about
-    something the device has not (a package of its own)."""
-    templates = {name: getattr(fixes.load(name), "OPTIONS", {}) for name in names}
-    if device is None:
-        return {name: {} for name in names if not templates[name]}
-    profile = devices.load(device)
-    filled = {
-        name: {key: value.format(device=profile) for key, value in template.items()}
-        for name, template in templates.items()
-    }
-    return {name: options for name, options in filled.items() if all(options.values())}
-
-
 def _one(path: str, chosen: dict[str, Options], write: bool) -> File:
     """Fix one file; what is wrong with it does not stop the others."""
     place = Path(path)
@@ -177,7 +230,9 @@ def _one(path: str, chosen: dict[str, Options], write: bool) -> File:
         if place.is_dir():
             raise KitError(f"{path} is a folder", f"name its files: kit fix {path.rstrip('/')}/*.py")
         before = place.read_bytes()
+        readable(path, before)
         findings, after = mend(before, path, chosen)
+        signs = looks_like(before, after, path, chosen, findings)
         if write and after != before:
             whole.write(place, after)
     except OSError as error:
@@ -188,55 +243,7 @@ def _one(path: str, chosen: dict[str, Options], write: bool) -> File:
         return File(path, error=error)
     lines = (before.splitlines(True), after.splitlines(True))
     name = os.fsencode(path.removeprefix("/"))
-    return File(path, tuple(findings), b"".join(_diff(*lines, name)))
-
-
-def mend(content: bytes, name: str, chosen: dict[str, Options]) -> tuple[list[Finding], bytes]:
-    """Try fixes, in the order of ``chosen`` (name to options), on the script ``content``, at however many places.
-
-    Returns what came of each, and the script as they leave it. Raises KitError with file and line where ``content`` is
-    not Python.
-    """
-    findings = []
-    original = content
-    for fix in chosen:
-        finding, after = _try(fix, content, name, chosen)
-        if finding.outcome is Outcome.applied:
-            made = after
-            for other in fixes.brings(fix):
-                brought, made = _try(other, made, name, chosen)
-                if brought.outcome is Outcome.conflict:
-                    reason = f"it makes {other} necessary, which refuses: {brought.reason}"
-                    finding, after = Finding(fix, Outcome.conflict, brought.lines, reason), content
-                    break
-        findings.append(replace(finding, lines=_lines_before(original, content, finding.lines)))
-        content = after
-    return findings, content
-
-
-def _lines_before(original: bytes, content: bytes, lines: tuple[int, ...]) -> tuple[int, ...]:
-    """Where lines of ``content`` (from 1) are in the script it was made from; the next one for those that are new."""
-    if content == original or not lines:
-        return lines
-    blocks = SequenceMatcher(None, original.splitlines(), content.splitlines()).get_opcodes()
-    return tuple(
-        next(min(start + line - begin, max(stop, start + 1)) for _, start, stop, begin, end in blocks if line <= end)
-        for line in lines
-    )
-
-
-def _try(fix: str, content: bytes, name: str, chosen: dict[str, Options]) -> tuple[Finding, bytes]:
-    module, options = fixes.load(fix), chosen[fix]
-    sites = module.sites(parse(content, name), options)
-    todo = tuple(site.line for site in sites if not site.done)
-    if not todo:
-        nothing = (Outcome.satisfied, (), "it is so already") if sites else (Outcome.gone, (), "not about this file")
-        return Finding(fix, *nothing), content
-    from kit import codemod
-
-    result = codemod.run(module, content, name, None, options)
-    lines = todo if result.outcome is Outcome.applied else (result.line,)
-    return Finding(fix, result.outcome, lines, result.reason), result.content
+    return File(path, tuple(findings), tuple(signs), b"".join(_diff(*lines, name)))
 
 
 def _diff(before: list[bytes], after: list[bytes], name: bytes) -> Iterator[bytes]:

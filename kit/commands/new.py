@@ -10,9 +10,9 @@ from pathlib import Path
 
 from kit import devices, fixes, git, output, rebase, recipe, store, underway
 from kit.commands import refresh
-from kit.commands.fix import mend
 from kit.errors import KitError
 from kit.fixes import Options, Outcome
+from kit.mend import mend
 from kit.paths import ID, NAME, TreePath, tree_path
 from kit.recipe import Recipe, Upstream
 from kit.schema import nearest

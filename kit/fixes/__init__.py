@@ -6,8 +6,10 @@ A fix is a module with
 - ``WHY``: what breaks without it; ``LINKS``: upstream issues that say so;
 - ``NEEDS``: the names that must be bound where it edits; where one is not, the fix refuses;
 - ``sites(tree, options)``: every place of the construct the fix is about, and whether it is in order there already.
-  Written with `ast`, it is the fix's independent check: before (is there anything to do?) and after (is all done?);
-- ``edits(block, options)``: the same places found in libcst's tree, one block of statements at a time, as splices.
+  It asks `ast` and the roles of the script (`kit.fixes._roles`), before (is there anything to do?) and after, of what
+  was written (is all done?);
+- ``edits(block, options)``: what is done there, one block of statements at a time, as splices of libcst's tree. The
+  block has the statements of both trees side by side.
 
 A fix that puts statements beside statements is a table (`kit.fixes._table`), which gives both functions.
 
@@ -20,6 +22,8 @@ What a fix may have besides, for `kit fix`, which tries it on any file:
 - ``GENERAL = True``: it is right for any training script, not only for the files a recipe names;
 - ``BRINGS``: the fixes it makes necessary; where one of them refuses, it refuses too;
 - ``AFTER``: fixes that come before it, as it would hide their places;
+- ``looks_like(tree, options)``: the places with the sign of its fault in a form that it does not know (`Sign`);
+- ``EXAMPLE``: a few lines of a script that lack it; ``UPSTREAM``: where upstream stands on it (`kit fix --explain`);
 - ``OPTIONS``: what its options are there, as a recipe writes them (``{device.package}``); with those it needs a device;
 - ``TORCH``: the oldest torch on which what it writes runs, where that is newer than what such scripts run on.
 
@@ -66,6 +70,14 @@ class Site:
     done: bool
     needs: tuple[str, ...] = ()
     refuses: str = ""
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A place with the sign of a fault in a form that a fix does not know: its line (from 1) and what it looks like."""
+
+    line: int
+    what: str
 
 
 @dataclass(frozen=True)
@@ -120,6 +132,18 @@ def changes(name: str) -> str:
     """What the fix called ``name`` means to change in a run of one process; "" where that trains as upstream does."""
     sentence: str = getattr(load(name), "CHANGES", "")
     return sentence
+
+
+def example(name: str) -> str:
+    """A few lines of a script that lack the general fix called ``name``."""
+    text: str = getattr(load(name), "EXAMPLE", "")
+    return text
+
+
+def upstream(name: str) -> str:
+    """Where upstream stands on what the fix called ``name`` mends."""
+    told: str = getattr(load(name), "UPSTREAM", "not known to be reported")
+    return told
 
 
 def oldest_torch(name: str) -> str:

@@ -12,7 +12,6 @@ from functools import lru_cache
 from kit.errors import KitError
 
 Ancestors = tuple[ast.AST, ...]
-_SIMPLE = (ast.Expr, ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return, ast.Delete, ast.Assert, ast.Raise)
 
 
 @lru_cache(maxsize=4)  # one fix after another asks for the same file, before and after
@@ -113,17 +112,6 @@ def calls(node: ast.AST, name: str) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and same(node.value.func, name)
 
 
-def has_call(statement: ast.stmt, name: str) -> bool:
-    """Whether a simple statement calls ``name`` (dotted) anywhere in its expressions."""
-    last = name.rpartition(".")[2]  # looked at first: writing an expression out costs more than all the rest
-    return isinstance(statement, _SIMPLE) and any(
-        isinstance(node, ast.Call)
-        and last in (getattr(node.func, "attr", ""), getattr(node.func, "id", ""))
-        and same(node.func, name)
-        for node in ast.walk(statement)
-    )
-
-
 def calls_of(tree: ast.Module, name: str) -> list[ast.Call | None]:
     """What a module does with ``name``: the calls that are a statement or all it assigns; None for any other use."""
     parts = [getattr(node, "value", None) for node in ast.walk(tree) if isinstance(node, (ast.Expr, ast.Assign))]
@@ -148,6 +136,13 @@ def pipeline_move(statement: ast.stmt) -> ast.Call | None:
     return None
 
 
+def pipeline_cast(statement: ast.stmt) -> bool:
+    """Whether all that a statement does is to give a pipeline a dtype."""
+    call = statement.value if isinstance(statement, (ast.Assign, ast.Expr)) else None
+    plain = isinstance(call, ast.Call) and (same(call.func, "pipeline.to") or same(call.func, "pipe.to"))
+    return plain and not call.args and [each.arg for each in call.keywords] == ["dtype"]  # type: ignore[union-attr]
+
+
 def validation_moves(tree: ast.Module) -> Iterator[tuple[ast.Call, ast.FunctionDef]]:
     """The pipeline moves in functions named `log_validation…`, each with its function."""
     for statement, above in statements(tree):
@@ -168,39 +163,6 @@ def autocasts(function: ast.AST) -> bool:
         isinstance(node, ast.Call) and "autocast" in (getattr(node.func, "attr", ""), getattr(node.func, "id", ""))
         for node in ast.walk(function)
     )
-
-
-def is_step_limit(statement: ast.AST) -> bool:
-    """`if global_step >= args.max_train_steps: break`."""
-    return (
-        isinstance(statement, ast.If)
-        and isinstance(statement.body[-1], ast.Break)
-        and same(statement.test, "global_step >= args.max_train_steps")
-    )
-
-
-Loop = (ast.For, ast.AsyncFor, ast.While)
-
-
-def limited(loop: ast.AST) -> bool:
-    """Whether a loop has the step-limit break directly in its body."""
-    return isinstance(loop, Loop) and any(is_step_limit(statement) for statement in loop.body)
-
-
-def over_epochs(loop: ast.AST) -> bool:
-    """Whether a loop holds, directly, the loop over batches: the innermost one with the step-limit break."""
-    return isinstance(loop, Loop) and any(
-        limited(inner) and not any(limited(deeper) for deeper in inner.body)  # type: ignore[attr-defined]
-        for inner in loop.body
-    )
-
-
-def body_after(statement: ast.AST, above: Ancestors) -> list[ast.stmt]:
-    """The statements that follow ``statement`` in its own block."""
-    for _, value in ast.iter_fields(above[-1]):
-        if isinstance(value, list) and statement in value:
-            return value[value.index(statement) + 1 :]
-    return []
 
 
 @lru_cache(maxsize=64)

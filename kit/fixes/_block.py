@@ -1,4 +1,5 @@
-"""Small questions that fixes ask of libcst's tree, and small edits; imported only when a codemod runs."""
+"""Small edits of libcst's tree; imported only when a codemod runs. What is asked of a script is asked of its `ast`
+nodes, which stand beside the statements here, and of its roles."""
 
 from __future__ import annotations
 
@@ -12,42 +13,104 @@ import libcst as cst
 from libcst.helpers import get_full_name_for_node
 
 from kit.fixes import Splice
-from kit.fixes._ast import expression, requires
+from kit.fixes._ast import text
+from kit.fixes._expressions import Expressions, parenthesised
+from kit.fixes._roles import Script
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @dataclass
 class Block:
-    """A run of statements and what encloses it, as a fix's ``edits`` sees them."""
+    """A run of statements as a fix's ``edits`` sees them: the blocks inside them have been edited already. ``groups``:
+    the same statements as they were, several where they share a line. ``todo``: the lines of the sites to be edited."""
 
     statements: Sequence[cst.BaseStatement]
-    enclosing: tuple[cst.CSTNode, ...]  # outermost first; the block's own statement is the last
+    groups: Sequence[Sequence[ast.stmt]]
+    above: tuple[ast.AST, ...]  # what encloses them, outermost first: the module, …, what they are a block of
     module: cst.Module = field(repr=False)
+    script: Script = field(repr=False)
+    todo: frozenset[int]
 
-    def parse(self, text: str) -> list[cst.BaseStatement]:
+    @cached_property
+    def nodes(self) -> list[ast.stmt | None]:
+        """The statements as they were; None for those that share a line."""
+        return [group[0] if len(group) == 1 else None for group in self.groups]
+
+    def wanted(self, heads: bool = False) -> Iterator[tuple[int, ast.stmt]]:
+        """The statements that are sites to be edited, each with its place in the block; ``heads``: also those that have
+        their body on the line of their head, which may be what is meant."""
+        for index, node in enumerate(self.nodes):
+            if node is not None and node.lineno in self.todo:
+                body = getattr(node, "body", None)
+                if heads or not body or body[0].lineno != node.lineno:
+                    yield index, node
+
+    def simple(self) -> Iterator[tuple[int, ast.stmt]]:
+        """The statements that have a line of their own, each with its place in the block."""
+        return ((index, node) for index, node in enumerate(self.nodes) if node is not None)
+
+    @property
+    def at_top(self) -> bool:
+        """Whether this is the module's own block."""
+        return isinstance(self.above[-1], ast.Module)
+
+    def owner(self) -> str:
+        """The name of the function this block is the body of; "" for other blocks."""
+        last = self.above[-1]
+        return last.name if isinstance(last, _FUNCTIONS) else ""
+
+    def in_else(self) -> bool:
+        """Whether this block is the `else` of an `if`."""
+        last = self.above[-1]
+        return isinstance(last, ast.If) and any(node is not None and node in last.orelse for node in self.nodes[:1])
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The statements as `ast` writes them; "" for those that share a line."""
+        return [text(node) if node is not None else "" for node in self.nodes]
+
+    def parse(self, code: str) -> list[cst.BaseStatement]:
         """Statements from source with four spaces and line feeds; written, they have the file's own."""
-        body = cst.parse_module(text).body
+        body = cst.parse_module(code).body
         return [statement for statement in body if isinstance(statement, cst.BaseStatement)]
 
-    def expression(self, text: str) -> cst.BaseExpression:
-        return cst.parse_expression(text)
+    def expression(self, code: str) -> cst.BaseExpression:
+        return cst.parse_expression(code)
 
     def blank_lines(self, count: int) -> list[cst.EmptyLine]:
         return [cst.EmptyLine(indent=False)] * count
 
-    def test(self, statement: cst.CSTNode) -> str:
-        """The test of an `if` as `ast` writes it (spacing and quotes do not matter); "" for other statements."""
-        return self.code(statement.test) if isinstance(statement, cst.If) else ""
+    def leading(self, statement: cst.CSTNode) -> tuple[list[cst.EmptyLine], list[cst.EmptyLine]]:
+        """The blank lines above a statement, and from its first comment on the rest."""
+        lines = list(statement.leading_lines)  # type: ignore[attr-defined]
+        blank = next((index for index, line in enumerate(lines) if line.comment), len(lines))
+        return lines[:blank], lines[blank:]
 
-    def requires(self, statement: cst.CSTNode, condition: str) -> bool:
-        """Whether a statement is an `if` that is only taken where ``condition`` holds."""
-        return isinstance(statement, cst.If) and requires(expression(self.code(statement.test)), condition)
+    def body(self, statement: cst.CSTNode) -> Sequence[cst.BaseStatement]:
+        """The statements inside a compound statement written over several lines."""
+        inner = getattr(statement, "body", None)
+        return inner.body if isinstance(inner, cst.IndentedBlock) else ()
+
+    def with_body(self, statement: cst.BaseStatement, body: Sequence[cst.BaseStatement]) -> cst.BaseStatement:
+        return statement.with_deep_changes(statement.body, body=body)  # type: ignore[attr-defined]
+
+    def with_else(self, statement: cst.BaseStatement, body: Sequence[cst.BaseStatement]) -> cst.BaseStatement:
+        """An `if` with an `else` that has another body."""
+        return statement.with_deep_changes(statement.orelse.body, body=body)  # type: ignore[attr-defined]
+
+    def under(self, head: str, body: Sequence[cst.BaseStatement]) -> cst.BaseStatement:
+        """A compound statement (`if x:`) around others; what is above the first of them comes above it."""
+        above = body[0].leading_lines  # type: ignore[attr-defined]
+        inner = [body[0].with_changes(leading_lines=[]), *body[1:]]
+        return self.with_body(self.parse(f"{head}\n    pass\n")[0].with_changes(leading_lines=above), inner)
 
     def narrowed(self, statement: cst.BaseStatement, condition: str, apart: bool = False) -> cst.BaseStatement:
         """An `if` with `and condition` added to its test; ``apart``: the condition on a line of its own, all of it in
         parentheses."""
         old: cst.BaseExpression = statement.test  # type: ignore[attr-defined]
         if isinstance(old, cst.BooleanOperation) and isinstance(old.operator, cst.Or) and not old.lpar:
-            old = old.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
+            old = parenthesised(old)
         test = cst.BooleanOperation(old, cst.And(), self.expression(condition))
         if apart:
             inner, outer = (
@@ -61,85 +124,25 @@ class Block:
             )
         return statement.with_changes(test=test)
 
-    def widened(self, statement: cst.BaseStatement, condition: str) -> cst.BaseExpression:
-        """The test of an `if`, which is an `or`, with `or condition` added."""
-        return cst.BooleanOperation(statement.test, cst.Or(), self.expression(condition))  # type: ignore[attr-defined]
+    def with_operand(self, statement: cst.BaseStatement, operand: str, choice: str) -> cst.BaseStatement:
+        """An `if` whose test asks `operand or choice` where it asks ``operand`` (as `ast` writes it): the last one of a
+        row of `or`s gets one more beside it."""
 
-    def calls(self, statement: cst.CSTNode, name: str) -> bool:
-        """Whether a statement is just a call of ``name`` (dotted)."""
-        return self.callee(statement) == name and isinstance(statement.body[0], cst.Expr)  # type: ignore[attr-defined]
+        def visit(node: cst.BaseExpression, either: bool) -> cst.BaseExpression:
+            if isinstance(node, cst.BooleanOperation):
+                mine = isinstance(node.operator, cst.Or)
+                if mine and not (either and not node.lpar) and any(self.code(each) == operand for each in _row(node)):
+                    plain = node.with_changes(lpar=[], rpar=[])
+                    more = cst.BooleanOperation(plain, cst.Or(), self.expression(choice))
+                    return more.with_changes(lpar=node.lpar, rpar=node.rpar)
+                return node.with_changes(left=visit(node.left, mine), right=visit(node.right, mine))
+            if self.code(node) != operand:
+                return node
+            made = cst.BooleanOperation(node, cst.Or(), self.expression(choice))
+            return made if node is whole else parenthesised(made)
 
-    def assigned_call(self, statement: cst.CSTNode, name: str) -> cst.Call | None:
-        """The call of ``name`` (dotted) whose result is all that a line assigns."""
-        alone = self.calls(statement, name) or self.callee(statement) != name
-        return None if alone else self._call(statement)
-
-    def imports(self, statement: cst.CSTNode) -> tuple[str, list[str]]:
-        """The module of a `from module import …` line and the names it imports as themselves; none for others."""
-        line = statement.body[0] if isinstance(statement, cst.SimpleStatementLine) and statement.body else None
-        if not isinstance(line, cst.ImportFrom) or isinstance(line.names, cst.ImportStar) or not line.module:
-            return "", []
-        names = [alias.evaluated_name for alias in line.names if alias.asname is None]
-        return "" if line.relative else get_full_name_for_node(line.module) or "", names
-
-    def importing(self, name: str, module: str, beside: str) -> Iterator[Splice]:
-        """At the module's top, the import of ``name`` where ``beside`` comes from ``module``, unless it is there."""
-        lines = [] if self.enclosing else [self.imports(statement) for statement in self.statements]
-        place = next((at for at, (library, names) in enumerate(lines) if library == module and beside in names), None)
-        if place is not None and not any(name in names for _, names in lines):
-            yield Splice(place, place + 1, self._with_import(self.statements[place], name), counted=False)
-
-    def importing_module(self, name: str) -> Iterator[Splice]:
-        """At the module's top, `import name` below the first import, in its alphabetical place, unless it is there."""
-        lines = [] if self.enclosing else [self.imported(statement) for statement in self.statements]
-        future = [self.imports(self.statements[at])[0] == "__future__" for at in range(len(lines))]
-        place = next((at + 1 for at, line in enumerate(lines) if line is not None and not future[at]), None)
-        if place is not None and not any(name in line for line in lines if line):
-            while place < len(lines) and (line := lines[place]) and line[0] < name:
-                place += 1
-            yield Splice(place, place, self.parse(f"import {name}\n"), counted=False)
-
-    def imported(self, statement: cst.CSTNode) -> list[str] | None:
-        """The modules that a line of imports names by `import …`; None for a line that is not all imports."""
-        lines = statement.body if isinstance(statement, cst.SimpleStatementLine) else ()
-        if not lines or not all(isinstance(line, (cst.Import, cst.ImportFrom)) for line in lines):
-            return None
-        return [alias.evaluated_name for line in lines if isinstance(line, cst.Import) for alias in line.names]
-
-    def _with_import(self, statement: cst.BaseStatement, name: str) -> list[cst.BaseStatement]:
-        """A `from module import …` line that imports ``name`` too, in its alphabetical place; one in parentheses stays
-        as it is, with a line of its own below."""
-        line: cst.ImportFrom = statement.body[0]  # type: ignore[attr-defined]
-        names = list(line.names)  # type: ignore[arg-type]
-        if line.lpar or len(statement.body) > 1:  # type: ignore[attr-defined]
-            alone = cst.ImportFrom(line.module, [cst.ImportAlias(cst.Name(name))])
-            return [statement, cst.SimpleStatementLine([alone])]
-        at = sum(alias.evaluated_name < name for alias in names)
-        names.insert(at, cst.ImportAlias(cst.Name(name)))
-        return [statement.with_deep_changes(line, names=names)]
-
-    def with_method(self, statement: cst.BaseStatement, value: cst.Call, call: str) -> cst.BaseStatement:
-        """A line that assigns the result of the call ``value``, with a method called on that first (``call``)."""
-        method = cst.ensure_type(self.expression(f"_.{call}"), cst.Call)
-        made = method.with_deep_changes(cst.ensure_type(method.func, cst.Attribute), value=value)
-        return statement.with_deep_changes(statement.body[0], value=made)  # type: ignore[attr-defined]
-
-    def with_call(self, statement: cst.BaseStatement, call: cst.Call, made: str) -> cst.BaseStatement:
-        """A line that assigns the result of ``call``, with the call ``made`` in its place: of another function, its
-        arguments in front of those there are."""
-        new = cst.ensure_type(self.expression(made), cst.Call)
-        arguments = [*new.args, *call.args]
-        new = new.with_changes(args=arguments, whitespace_before_args=call.whitespace_before_args)
-        return statement.with_deep_changes(statement.body[0], value=new)  # type: ignore[attr-defined]
-
-    def named(self, statement: cst.CSTNode) -> bool:
-        """Whether all a line does is to give something a name, and only one."""
-        line = statement.body[0] if isinstance(statement, cst.SimpleStatementLine) and statement.body else None
-        return isinstance(line, cst.Assign) and [type(each.target) for each in line.targets] == [cst.Name]
-
-    def loops_over(self, statement: cst.CSTNode, name: str) -> bool:
-        """Whether a statement is `for … in name`."""
-        return isinstance(statement, cst.For) and self.code(statement.iter) == name
+        whole: cst.BaseExpression = statement.test  # type: ignore[attr-defined]
+        return statement.with_changes(test=visit(whole, False))
 
     def with_tests(
         self, statement: cst.BaseStatement, change: Callable[[cst.If], str | None]
@@ -153,64 +156,6 @@ class Block:
             statement = statement.with_changes(orelse=below) if count else statement
         return (statement.with_changes(test=self.expression(new)), count + 1) if new else (statement, count)
 
-    def assigns(self, statement: cst.CSTNode, name: str) -> bool:
-        """Whether a statement is just `name = …`."""
-        line = statement.body[0] if isinstance(statement, cst.SimpleStatementLine) and statement.body else None
-        return isinstance(line, cst.Assign) and [self.code(each.target) for each in line.targets] == [name]
-
-    def with_expressions(
-        self, statement: cst.BaseStatement, kind: str, word: str, change: Callable[[str], str | None]
-    ) -> cst.BaseStatement:
-        """A statement of simple ones (of an `if` the test, of a `with` the items) with expressions of a ``kind`` (a
-        class of libcst's, such as "Call") replaced, the inner ones first: ``change`` is given the code of each that has
-        ``word`` in it, and returns new code or None. An operand is put in parentheses. The statement itself where
-        nothing changed."""
-        if isinstance(statement, cst.If):
-            parts: Sequence[cst.CSTNode] = [statement.test]
-        elif isinstance(statement, cst.With):
-            parts = statement.items
-        else:
-            parts = [statement] if isinstance(statement, cst.SimpleStatementLine) else []
-        expressions = _Expressions(self, kind, word, change)
-        new: list[Any] = [
-            part.visit(expressions) if word in self.module.code_for_node(part) else part for part in parts
-        ]
-        if not expressions.changed:
-            return statement
-        if isinstance(statement, cst.If):
-            return statement.with_changes(test=new[0])
-        changed: cst.BaseStatement = statement.with_changes(items=new) if isinstance(statement, cst.With) else new[0]
-        return changed
-
-    def body(self, statement: cst.CSTNode) -> Sequence[cst.BaseStatement]:
-        """The statements inside a compound statement written over several lines."""
-        inner = getattr(statement, "body", None)
-        return inner.body if isinstance(inner, cst.IndentedBlock) else ()
-
-    def leading(self, statement: cst.CSTNode) -> tuple[list[cst.EmptyLine], list[cst.EmptyLine]]:
-        """The blank lines above a statement, and from its first comment on the rest."""
-        lines = list(statement.leading_lines)  # type: ignore[attr-defined]
-        blank = next((index for index, line in enumerate(lines) if line.comment), len(lines))
-        return lines[:blank], lines[blank:]
-
-    def with_body(self, statement: cst.BaseStatement, body: Sequence[cst.BaseStatement]) -> cst.BaseStatement:
-        return statement.with_deep_changes(statement.body, body=body)  # type: ignore[attr-defined]
-
-    def raises(self, statement: cst.CSTNode, word: str = "") -> bool:
-        """Whether the last thing a compound statement does is to raise what ``word`` appears in."""
-        last = self.body(statement)[-1:]
-        line = last[0].body[-1] if last and isinstance(last[0], cst.SimpleStatementLine) else None
-        return isinstance(line, cst.Raise) and word in self.module.code_for_node(line)
-
-    def branches(self, statement: cst.CSTNode) -> tuple[list[str], cst.Else | None]:
-        """The tests of an `if` and its `elif`s, and the `else` below them."""
-        tests = []
-        below: cst.CSTNode | None = statement
-        while isinstance(below, cst.If):
-            tests.append(self.test(below))
-            below = below.orelse
-        return tests, below if tests and isinstance(below, cst.Else) else None
-
     def with_elif(self, statement: cst.BaseStatement, branch: cst.BaseStatement) -> cst.BaseStatement:
         """An `if` with the `if` ``branch`` as the last `elif` above its `else`."""
         below = statement.orelse  # type: ignore[attr-defined]
@@ -223,97 +168,72 @@ class Block:
         below = cst.Else(cst.IndentedBlock([inner]))
         return branch.with_changes(orelse=below, leading_lines=statement.leading_lines)  # type: ignore[attr-defined]
 
-    def in_else(self) -> bool:
-        """Whether this block is the `else` of an `if`."""
-        return len(self.enclosing) > 1 and isinstance(self.enclosing[-1], cst.Else)
+    def importing(self, name: str, beside: ast.stmt | None, module: str) -> Iterator[Splice]:
+        """The import of ``name`` in the statement ``beside``, which imports from that module, or on a line of its own
+        below it; without one, on a line of its own below the module's first run of imports."""
+        for index, group in enumerate(self.groups if beside else ()):
+            if beside in group:
+                yield Splice(index, index + 1, self._with_import(self.statements[index], name), counted=False)
+        if beside is None and self.at_top:
+            place = self.below_imports()
+            yield Splice(place, place, self.parse(f"from {module} import {name}\n"), counted=False)
 
-    def with_else(self, statement: cst.BaseStatement, body: Sequence[cst.BaseStatement]) -> cst.BaseStatement:
-        """An `if` with an `else` that has another body."""
-        return statement.with_deep_changes(statement.orelse.body, body=body)  # type: ignore[attr-defined]
+    def below_imports(self) -> int:
+        """The place below the module's first run of imports; where there is none, below its docstring."""
+        lines = [all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in group) for group in self.groups]
+        if True not in lines:
+            return int(ast.get_docstring(self.script.tree) is not None)
+        return next((at for at in range(lines.index(True), len(lines)) if not lines[at]), len(lines))
 
-    def chosen_after(self, name: str) -> bool:
-        """Whether this block is the `else` of an `if` that calls ``name``."""
-        return self.in_else() and any(self.contains_call(each, name) for each in self.body(self.enclosing[-2]))
+    def importing_module(self, name: str) -> Iterator[Splice]:
+        """At the module's top, `import name` below the first import, in its alphabetical place, unless it is there."""
+        lines = [_modules(group) for group in self.groups] if self.at_top else []
+        future = [getattr(group[0], "module", "") == "__future__" for group in self.groups]
+        place = next((at + 1 for at, line in enumerate(lines) if line is not None and not future[at]), None)
+        if place is not None and not any(name in line for line in lines if line):
+            while place < len(lines) and (line := lines[place]) and line[0] < name:
+                place += 1
+            yield Splice(place, place, self.parse(f"import {name}\n"), counted=False)
 
-    def contains_call(self, statement: cst.CSTNode, name: str) -> bool:
-        """Whether ``name`` is called by a statement somewhere inside."""
-        return self.calls(statement, name) or any(self.contains_call(inner, name) for inner in self.body(statement))
+    def _with_import(self, statement: cst.BaseStatement, name: str) -> list[cst.BaseStatement]:
+        """A `from module import …` line that imports ``name`` too, in its alphabetical place; one in parentheses stays
+        as it is, with a line of its own below."""
+        line: cst.ImportFrom = statement.body[0]  # type: ignore[attr-defined]
+        if line.lpar or len(statement.body) > 1 or isinstance(line.names, cst.ImportStar):  # type: ignore[attr-defined]
+            return [
+                statement,
+                cst.SimpleStatementLine([cst.ImportFrom(line.module, [cst.ImportAlias(cst.Name(name))])]),
+            ]
+        names = list(line.names)
+        at = sum(alias.evaluated_name < name for alias in names)
+        names.insert(at, cst.ImportAlias(cst.Name(name)))
+        return [statement.with_deep_changes(line, names=names)]
 
-    def is_step_limit(self, statement: cst.CSTNode) -> bool:
-        """`if global_step >= args.max_train_steps: break`, with no `else`."""
-        if self.test(statement) != "global_step >= args.max_train_steps" or statement.orelse:  # type: ignore[attr-defined]
-            return False
-        last = statement.body.body[-1]  # type: ignore[attr-defined]
-        return isinstance(last.body[-1] if isinstance(last, cst.SimpleStatementLine) else last, cst.Break)
+    def call(self, statement: cst.CSTNode) -> cst.Call | None:
+        """The call that a line consists of, or assigns the result of."""
+        if not isinstance(statement, cst.SimpleStatementLine) or len(statement.body) != 1:
+            return None
+        line = statement.body[0]
+        value = line.value if isinstance(line, (cst.Expr, cst.Assign, cst.AnnAssign)) else None
+        return value if isinstance(value, cst.Call) else None
 
-    def loop(self) -> cst.For | cst.While | None:
-        """The loop this block is the body of."""
-        last = self.enclosing[-1] if self.enclosing else None
-        return last if isinstance(last, (cst.For, cst.While)) else None
-
-    def holds_batches(self) -> bool:
-        """Whether one of these statements is the loop over batches: the innermost one with the step-limit break."""
-        return any(
-            self._limited(loop) and not any(map(self._limited, self.body(loop)))
-            for loop in self.statements
-            if isinstance(loop, (cst.For, cst.While))
-        )
-
-    def _limited(self, loop: cst.CSTNode) -> bool:
-        return isinstance(loop, (cst.For, cst.While)) and any(map(self.is_step_limit, self.body(loop)))
-
-    def guarded(self, condition: str) -> bool:
-        """Whether an `if` or `while` around this block, in the same function, requires ``condition``."""
-        inner: cst.CSTNode | None = None
-        for node in reversed(self.enclosing):
-            if isinstance(node, cst.FunctionDef):
-                return False
-            taken = isinstance(node, (cst.If, cst.While)) and (inner is None or node.orelse is not inner)
-            if taken and requires(expression(self.code(node.test)), condition):  # type: ignore[attr-defined]
-                return True
-            inner = node
-        return False
-
-    def loop_of_backward(self, node: cst.CSTNode) -> bool:
-        """Whether a node is a loop that trains."""
-        return isinstance(node, cst.For) and ".backward(" in self.module.code_for_node(node)
-
-    def line(self, statement: cst.CSTNode) -> str:
-        """A statement's code, without what stands above it."""
-        return self.module.code_for_node(statement.with_changes(leading_lines=())).strip()
-
-    def name(self, statement: cst.CSTNode) -> str:
-        """The name of the function that a statement defines; "" for other statements."""
-        return statement.name.value if isinstance(statement, cst.FunctionDef) else ""
-
-    def owner(self) -> str:
-        """The name of the function this block is the body of; "" for other blocks."""
-        return self.name(self.enclosing[-1]) if self.enclosing else ""
-
-    def function(self, name: str) -> ast.FunctionDef | None:
-        """The innermost function around this block as `ast` reads it, where its name starts with ``name``."""
-        around = next((node for node in reversed(self.enclosing) if isinstance(node, cst.FunctionDef)), None)
-        return self.read(around) if around and around.name.value.startswith(name) else None  # type: ignore[return-value]
-
-    def read(self, statement: cst.CSTNode) -> ast.stmt:
-        """A statement as `ast` reads it: comments, spacing and quotes do not matter."""
-        return ast.parse(self.module.code_for_node(statement)).body[0]
-
-    def callee(self, statement: cst.CSTNode) -> str:
-        """What the call is of (dotted) that a line consists of, or assigns the result of; "" for other statements."""
-        call = self._call(statement)
-        return get_full_name_for_node(call.func) or "" if call else ""
+    def with_method(self, statement: cst.BaseStatement, call: str) -> cst.BaseStatement:
+        """A line that assigns the result of a call, with a method called on that first (``call``)."""
+        value = cst.ensure_type(self.call(statement), cst.Call)
+        method = cst.ensure_type(self.expression(f"_.{call}"), cst.Call)
+        made = method.with_deep_changes(cst.ensure_type(method.func, cst.Attribute), value=value)
+        return statement.with_deep_changes(statement.body[0], value=made)  # type: ignore[attr-defined]
 
     def without(self, statement: cst.BaseStatement, keyword: str) -> cst.BaseStatement:
-        """A statement whose call gives ``keyword`` last, without it."""
-        call: cst.Call = self._call(statement)  # type: ignore[assignment]
+        """A statement whose call gives ``keyword``, without it."""
+        call: cst.Call = self.call(statement)  # type: ignore[assignment]
         kept = [argument for argument in call.args if not argument.keyword or argument.keyword.value != keyword]
         kept[-1] = kept[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)
         return statement.with_deep_changes(call, args=kept)
 
     def with_argument(self, statement: cst.BaseStatement, argument: str) -> cst.BaseStatement:
         """A statement whose call, of one argument or more, has one more, laid out as they are."""
-        call: cst.Call = self._call(statement)  # type: ignore[assignment]
+        call: cst.Call = self.call(statement)  # type: ignore[assignment]
         added: cst.Call = cst.parse_expression(f"call({argument})")  # type: ignore[assignment]
         above, several = (
             call.whitespace_before_args,
@@ -334,68 +254,64 @@ class Block:
         parameters.insert(at, new)
         return function.with_deep_changes(function.params, params=parameters)  # type: ignore[attr-defined]
 
-    def _call(self, statement: cst.CSTNode) -> cst.Call | None:
-        if not isinstance(statement, cst.SimpleStatementLine) or len(statement.body) != 1:
-            return None
-        line = statement.body[0]
-        return line.value if isinstance(line, (cst.Expr, cst.Assign)) and isinstance(line.value, cst.Call) else None
+    def with_expressions(
+        self, statement: cst.BaseStatement, kind: str, word: str, change: Callable[[str], str | None]
+    ) -> cst.BaseStatement:
+        """A statement of simple ones (of an `if` the test, of a `with` the items, of a function the decorators) with
+        expressions of a ``kind`` (a class of libcst's, such as "Call") replaced, the inner ones first: ``change`` is
+        given the code of each that has ``word`` in it, and returns new code or None. An operand is put in parentheses.
+        The statement itself where nothing changed."""
+        name = next((part for kinds, part in _PARTS if isinstance(statement, kinds)), "")
+        if not name and not isinstance(statement, cst.SimpleStatementLine):
+            return statement
+        part: Any = getattr(statement, name) if name else statement
+        parts = part if isinstance(part, (list, tuple)) else [part]
+        expressions = Expressions(self.module, kind, word, change)
+        new = [each.visit(expressions) if word in self.module.code_for_node(each) else each for each in parts]
+        if not expressions.changed:
+            return statement
+        if not name:
+            return new[0]  # type: ignore[no-any-return]
+        return statement.with_changes(**{name: new if isinstance(part, (list, tuple)) else new[0]})
 
-    @cached_property
-    def texts(self) -> list[str]:
-        """The statements as `ast` writes them."""
-        return [ast.unparse(ast.parse(self.module.code_for_node(statement))) for statement in self.statements]
+    def line(self, statement: cst.CSTNode) -> str:
+        """A statement's code, without what stands above it."""
+        return self.module.code_for_node(statement.with_changes(leading_lines=())).strip()
 
     def code(self, node: cst.CSTNode) -> str:
         """An expression as `ast` writes it."""
         return _code(node)
 
+    def name(self, statement: cst.CSTNode) -> str:
+        """What the call is of (dotted) that a line consists of, or assigns the result of; "" for other statements."""
+        call = self.call(statement)
+        return get_full_name_for_node(call.func) or "" if call else ""
+
+
+_PARTS: tuple[tuple[Any, str], ...] = (
+    ((cst.If, cst.While), "test"),
+    (cst.With, "items"),
+    (cst.For, "iter"),
+    ((cst.FunctionDef, cst.ClassDef), "decorators"),
+)
+
+
+def _row(node: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
+    """`a or b or c` as a, b and c."""
+    if isinstance(node, cst.BooleanOperation) and isinstance(node.operator, cst.Or):
+        yield from _row(node.left)
+        yield from _row(node.right)
+    else:
+        yield node
+
+
+def _modules(line: Sequence[ast.stmt]) -> list[str] | None:
+    """The modules that a line names by `import …`; None for a line that is not all imports."""
+    if not all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in line):
+        return None
+    return [alias.name for node in line if isinstance(node, ast.Import) for alias in node.names]
+
 
 @lru_cache(maxsize=8192)  # most fixes ask for the same tests, before and after
 def _code(node: cst.CSTNode) -> str:
     return ast.unparse(ast.parse(f"({cst.Module([]).code_for_node(node)})"))
-
-
-@lru_cache(maxsize=4)
-def written(module: cst.Module) -> bytes:
-    """A module as a file: it takes as long as all else that a fix does."""
-    return module.bytes
-
-
-class _Expressions(cst.CSTTransformer):
-    """See `Block.with_expressions`."""
-
-    def __init__(self, block: Block, kind: str, word: str, change: Callable[[str], str | None]) -> None:
-        super().__init__()
-        self.block, self.kind, self.word, self.change = block, kind, word, change
-        self.changed = 0
-        self.made: list[cst.CSTNode] = []  # the replacements
-
-    def on_leave(self, original: cst.CSTNode, updated: cst.CSTNode) -> Any:
-        if type(updated).__name__ == self.kind and self.word in (code := self.block.module.code_for_node(updated)):
-            new = self.change(code)
-            if new is not None:
-                self.changed += 1
-                node = self.block.expression(new)
-                operand = isinstance(node, (cst.IfExp, cst.BooleanOperation)) and not node.lpar
-                if operand:
-                    node = node.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
-                    self.made.append(node)
-                return node
-        if isinstance(updated, cst.Expr) and any(updated.value is made for made in self.made):
-            self.changed -= 1  # nobody takes its value
-            return original
-        for name in _WHOLE.get(type(updated), ()):
-            part = getattr(updated, name)
-            if any(part is made for made in self.made):
-                updated = updated.with_changes(**{name: part.with_changes(lpar=part.lpar[1:], rpar=part.rpar[1:])})
-        return updated
-
-
-# Where a whole expression stands, which needs no parentheses.
-_WHOLE: dict[type, tuple[str, ...]] = {
-    cst.AnnAssign: ("value",),
-    cst.Arg: ("value",),
-    cst.Assign: ("value",),
-    cst.ListComp: ("elt",),
-    cst.Return: ("value",),
-}

@@ -55,7 +55,7 @@ def table(*rows: Row) -> tuple[Callable[[ast.Module, Options], list[Site]], Call
         return [site for row in rows for site in _sites(tree, row)]
 
     def edits(block: Block, options: Options) -> Iterator[Splice]:
-        scope = _scope(block.enclosing)
+        scope = _scope(block.above)
         for row in rows:
             if row.scope == scope:
                 yield from _put(block, row) if isinstance(row, Put) else _swap(block, row)
@@ -109,7 +109,7 @@ def _put(block: Block, row: Put) -> Iterator[Splice]:
     texts = block.texts
     wanted = _code(row.code)
     for index, code in enumerate(texts):
-        if not code.startswith(row.at) or (row.top and not block.owner()):
+        if not code or not code.startswith(row.at) or (row.top and not block.owner()):
             continue
         new = [_unindented(block, each) for each in block.parse(textwrap.dedent(row.code).strip("\n") + "\n")]
         if row.how == "after":

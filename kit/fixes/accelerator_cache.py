@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import Ancestors, calls, guarded, same, statements
+from kit.fixes._ast import text
+from kit.fixes._roles import Script, read
+from kit.fixes._roles._script import FUNCTIONS
+from kit.fixes._roles.places import for_cuda, kinds_asked
 
 if TYPE_CHECKING:
-    import libcst as cst
-
     from kit.fixes._block import Block
 
 TITLE = "empty the memory cache of any accelerator"
@@ -20,66 +22,124 @@ WHY = """\
 transformer is loaded, and a card on which the run would fit is out of memory. The device module of whatever
 accelerator there is has the same function. (torch 2.6 or newer)"""
 LINKS = ()
-NEEDS = ("torch",)
+NEEDS = ()
 GENERAL = True
 TORCH = "2.6"
+UPSTREAM = "helpers of its own for NPU and XPU in places (#10602, #11617); plain CUDA in most scripts"
+EXAMPLE = """\
+import torch
 
-_CUDA = "torch.cuda.empty_cache"
-_IS_CUDA = "torch.cuda.is_available()"
-_IS_THERE = "torch.accelerator.is_available()"
-_ANY = "torch.get_device_module().empty_cache"
-_EMPTY = f"if {_IS_THERE}:\n    {_ANY}()\n"
+torch.cuda.empty_cache()
+"""
+
+
+_CUDA, _IS_CUDA = "torch.cuda.empty_cache", "torch.cuda.is_available"
+_EMPTIES_ANY = re.compile(r"(get_device_module\(\)|accelerator)\.empty_cache\(")
+_ANY, _IS_THERE = "torch.get_device_module().empty_cache", "torch.accelerator.is_available"
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The places where CUDA's cache is emptied or any accelerator's; in order where any accelerator's is: by the call
-    itself, or in the `elif` of the branch for CUDA."""
-    found = []
-    for statement, above in statements(tree):
-        if isinstance(statement, ast.If) and same(statement.test, _IS_CUDA) and _empties(statement.body, _CUDA):
-            done = any(same(other.test, _IS_THERE) and _empties(other.body, _ANY) for other in _branches(statement))
-            found.append(Site(statement.lineno, done))
-        elif calls(statement, _CUDA) and not guarded(statement, above, _IS_CUDA):
-            found.append(Site(statement.lineno, False))
-        elif isinstance(statement, ast.If) and same(statement.test, _IS_THERE) and not _of_cuda(statement, above):
-            found += [Site(statement.lineno, True)] * _empties(statement.body, _ANY)
-    return found
+    itself, in the `elif` of the branch for CUDA, or by a branch for another kind of device."""
+    script = read(tree)
+    found: dict[ast.stmt, Site] = {}
+    for call, statement in script.calls["empty_cache"]:
+        if not isinstance(statement, ast.Expr) or statement.value is not call:
+            continue
+        branch = _branch(script, statement)
+        if script.full(call.func) == _CUDA and branch:
+            done = _others(script, branch)
+            other = (
+                "its `else` would no longer be for that accelerator: give it a test of its own"
+                if _last(branch).orelse
+                else ""
+            )
+            found[branch] = Site(branch.lineno, done, (_torch(script),), "" if done else other)
+        elif script.full(call.func) == _CUDA and not _guarded(script, statement):
+            found[statement] = Site(statement.lineno, False, (_torch(script),))
+        elif text(call.func).endswith("get_device_module().empty_cache") and not (branch and branch in found):
+            found.setdefault(statement, Site(statement.lineno, True))
+    return [site for node, site in found.items() if not (site.done and _in_chain(script, node, found))]
 
 
-def _empties(body: list[ast.stmt], name: str) -> bool:
-    return any(calls(statement, name) for statement in body)
+def _torch(script: Script) -> str:
+    return script.spelt("torch") or "torch"
 
 
-def _branches(statement: ast.stmt) -> Iterator[ast.If]:
-    """An `if` and its `elif`s."""
-    while isinstance(statement, ast.If):
-        yield statement
-        statement = statement.orelse[0] if statement.orelse else ast.Pass()
+def _branch(script: Script, statement: ast.stmt) -> ast.If | None:
+    """The `if` or `elif` that empties the cache where there is CUDA."""
+    above = script.above[statement][-1]
+    asked = isinstance(above, ast.If) and isinstance(above.test, ast.Call) and script.full(above.test.func) == _IS_CUDA
+    return above if asked and statement in above.body else None  # type: ignore[attr-defined, return-value]
 
 
-def _of_cuda(branch: ast.If, above: Ancestors) -> bool:
-    """Whether an `if` is an `elif` of one that asks for CUDA."""
-    outer = [node for node in above if isinstance(node, ast.If) and same(node.test, _IS_CUDA)]
-    return any(branch in _branches(node) for node in outer)
+def _guarded(script: Script, statement: ast.stmt) -> bool:
+    """Whether only CUDA comes there, or another branch is there for the others."""
+    inner: ast.AST = statement
+    for node in reversed(script.above[statement]):
+        if isinstance(node, FUNCTIONS):
+            break
+        if isinstance(node, ast.If):
+            asked = inner in node.body and isinstance(node.test, ast.Call) and script.full(node.test.func) == _IS_CUDA
+            if asked or (inner in node.orelse and kinds_asked(node.test)):
+                return True
+        inner = node
+    return for_cuda(script, statement)
+
+
+def _branches(script: Script, branch: ast.If) -> Iterator[ast.If]:
+    """An `if` with its `elif`s, from the first one on."""
+    while script.is_elif(branch):
+        branch = script.above[branch][-1]  # type: ignore[assignment]
+    node: ast.stmt | None = branch
+    while isinstance(node, ast.If):
+        yield node
+        node = node.orelse[0] if len(node.orelse) == 1 else None
+
+
+def _last(branch: ast.If) -> ast.If:
+    while len(branch.orelse) == 1 and isinstance(branch.orelse[0], ast.If):
+        branch = branch.orelse[0]
+    return branch
+
+
+def _others(script: Script, branch: ast.If) -> bool:
+    """Whether an `if` has a branch that empties the cache of any device, or an `else` that empties another one's."""
+    branches = list(_branches(script, branch))
+    lines = [line for each in branches if each is not branch for line in each.body]
+    return any(_EMPTIES_ANY.search(text(line)) for line in lines) or any(
+        "empty_cache(" in text(line) for line in branches[-1].orelse
+    )
+
+
+def _in_chain(script: Script, node: ast.stmt, found: dict[ast.stmt, Site]) -> bool:
+    """Whether what is in order is part of the branches of another place."""
+    branch = script.above[node][-1]
+    return isinstance(branch, ast.If) and any(each in found and each is not node for each in _branches(script, branch))
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    for index, statement in enumerate(block.statements):
-        if block.calls(statement, _CUDA) and not block.guarded(_IS_CUDA):
-            first = block.parse(_EMPTY)[0].with_changes(leading_lines=statement.leading_lines)  # type: ignore[attr-defined]
+    torch = _torch(block.script)
+    code = f"if {_IS_THERE}():\n    {_ANY}()\n".replace("torch.", f"{torch}.")
+    for index, node in block.wanted():
+        if isinstance(node, ast.Expr):
+            first = block.parse(code)[0].with_changes(leading_lines=block.statements[index].leading_lines)  # type: ignore[attr-defined]
             yield Splice(index, index + 1, [first])
-        tests, other = block.branches(statement)
-        body = _body_for_cuda(block, statement)
-        # an `else` would no longer be for that accelerator
-        if _IS_THERE not in tests and not other and any(block.calls(inner, _CUDA) for inner in body):
-            before = [inner for inner in body if block.calls(inner, "gc.collect")]
-            branch = block.parse(_EMPTY)[0]
+    for index, node in block.simple():
+        chain = list(_branches(block.script, node)) if isinstance(node, ast.If) else []
+        if any(each.lineno in block.todo and _for_cuda(block.script, each) for each in chain):
+            statement = block.statements[index]
+            for each in chain:
+                if each.lineno in block.todo and _for_cuda(block.script, each):
+                    body = block.body(statement)
+                    break
+                statement = statement.orelse  # type: ignore[attr-defined]
+            nodes = [text(line) for line in each.body]
+            before = [line for line, said in zip(body, nodes, strict=False) if said == "gc.collect()"]
+            branch = block.parse(code)[0]
             branch = block.with_body(branch, [*before, *block.body(branch)])
-            yield Splice(index, index + 1, [block.with_elif(statement, branch)])
+            yield Splice(index, index + 1, [block.with_elif(block.statements[index], branch)])
 
 
-def _body_for_cuda(block: Block, statement: cst.CSTNode) -> Sequence[cst.BaseStatement]:
-    """What an `if` or one of its `elif`s does where there is CUDA."""
-    while (test := block.test(statement)) and test != _IS_CUDA:
-        statement = statement.orelse  # type: ignore[attr-defined]
-    return block.body(statement) if test else ()
+def _for_cuda(script: Script, branch: ast.If) -> bool:
+    return any(_branch(script, line) is branch for line in branch.body)

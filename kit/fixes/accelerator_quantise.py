@@ -43,17 +43,29 @@ def _sets(statement: ast.Assign) -> bool:
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    def test(branch: cst.If) -> str | None:
-        chooses = any(block.assigns(inner, _DEVICE) for inner in block.body(branch))
-        written = block.module.code_for_node(branch.test)
-        return written.replace(_CUDA, _ANY) if chooses and block.requires(branch, _CUDA) else None
+    owner = block.above[-1]
+    if isinstance(owner, ast.If) and requires(owner.test, _CUDA) and not block.in_else():
+        for index, node in block.simple():
+            if isinstance(node, ast.Assign) and _sets(node):
+                line = block.parse(f"{_DEVICE} = {_TYPE}\n")[0]
+                comments = {"leading_lines": block.statements[index].leading_lines}  # type: ignore[attr-defined]
+                yield Splice(index, index + 1, [line.with_changes(**comments)], counted=False)
+    for index, node in block.simple():
+        chosen = iter(_branches(node))
 
-    around = block.enclosing[-1:]
-    for index, statement in enumerate(block.statements):
-        if around and block.requires(around[0], _CUDA) and block.assigns(statement, _DEVICE):
-            line = block.parse(f"{_DEVICE} = {_TYPE}\n")[0]
-            comments = {"leading_lines": statement.leading_lines}  # type: ignore[attr-defined]
-            yield Splice(index, index + 1, [line.with_changes(**comments)], counted=False)
-        changed, count = block.with_tests(statement, test)
+        def test(branch: cst.If) -> str | None:
+            each = next(chosen)  # noqa: B023 - asked for at once, branch after branch, the last one first
+            chooses = any(isinstance(inner, ast.Assign) and _sets(inner) for inner in each.body)
+            written = block.module.code_for_node(branch.test)
+            return written.replace(_CUDA, _ANY) if chooses and requires(each.test, _CUDA) else None
+
+        changed, count = block.with_tests(block.statements[index], test)
         if count:
             yield Splice(index, index + 1, [changed])
+
+
+def _branches(node: ast.AST) -> Iterator[ast.If]:
+    """An `if` and its `elif`s."""
+    while isinstance(node, ast.If):
+        yield node
+        node = node.orelse[0] if node.orelse else ast.Pass()

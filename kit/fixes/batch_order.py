@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import calls, imports, text
+from kit.fixes._ast import imports, text
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -22,6 +22,19 @@ accelerate does with the generator of torch's own samplers. One process goes thr
 LINKS = ("https://github.com/huggingface/diffusers/pull/13712",)
 NEEDS = ()
 GENERAL = True
+UPSTREAM = "in order in the scripts of #13712; not elsewhere"
+EXAMPLE = """\
+import random
+from accelerate.utils import set_seed
+from torch.utils.data import BatchSampler
+
+
+class Buckets(BatchSampler):
+    def __iter__(self):
+        random.shuffle(self.batches)
+        for batch in self.batches:
+            yield batch
+"""
 
 _NAME, _MODULE = "broadcast_object_list", "accelerate.utils"
 _BESIDE = "set_seed"
@@ -55,13 +68,17 @@ def _hands_out(loop: ast.stmt) -> str:
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    yield from block.importing(_NAME, _MODULE, beside=_BESIDE)
-    if block.owner() != "__iter__" or len(block.enclosing) != 2:
-        return
-    sampler: ast.ClassDef = block.read(block.enclosing[0])  # type: ignore[assignment]
-    if not isinstance(sampler, ast.ClassDef) or not _is_sampler(sampler):
-        return
-    for index, statement in enumerate(block.statements):
-        batches = _hands_out(block.read(statement))
-        if batches and not (index and calls(block.read(block.statements[index - 1]), _NAME)):
-            yield Splice(index, index, block.parse(f"{_NAME}({batches})  # the first process's order\n"))
+    if block.todo and not imports(block.script.tree, _NAME):
+        beside = next((line for line in block.script.tree.body if _imports_beside(line)), None)
+        yield from block.importing(_NAME, beside, _MODULE) if beside else ()
+    for index, node in block.wanted():
+        if block.owner() == "__iter__" and (batches := _hands_out(node)):
+            order = f"{_NAME}({batches})"
+            if not index or block.texts[index - 1] != order:
+                yield Splice(index, index, block.parse(f"{order}  # the first process's order\n"))
+            else:  # only the import was lacking
+                yield Splice(index, index + 1, [block.statements[index]])
+
+
+def _imports_beside(line: ast.stmt) -> bool:
+    return isinstance(line, ast.ImportFrom) and line.module == _MODULE and _BESIDE in [each.name for each in line.names]

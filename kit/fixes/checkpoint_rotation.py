@@ -7,7 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import Ancestors, expression, guarded, requires, same, statements, text
+from kit.fixes._ast import conjuncts, expression, text
+from kit.fixes._roles import Script, read
+from kit.fixes._roles import processes as roles
+from kit.fixes._roles._script import last, shown
+from kit.fixes._roles.holders import accelerator, is_accelerator
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -28,12 +32,24 @@ LINKS = (
     "https://github.com/huggingface/diffusers/issues/5338",
     "https://github.com/huggingface/diffusers/issues/2606",
 )
-NEEDS = ("accelerator", "args", "os")
+NEEDS = ("os",)
 GENERAL = True
+UPSTREAM = "no pull request found; 22 scripts at 58eb52c0"
+EXAMPLE = """\
+import os
+import shutil
+from accelerate import Accelerator
 
-_MAIN = "accelerator.is_main_process"
-_LIMITS = ("args.checkpoints_total_limit is not None", "args.checkpoints_total_limit")
-_SAVE = "accelerator.save_state"
+
+def main(args, accelerator, save_path):
+    if args.checkpoints_total_limit is not None:
+        checkpoints = [d for d in os.listdir(args.output_dir) if d.startswith("checkpoint")]
+        for old in checkpoints[: 1 - args.checkpoints_total_limit]:
+            shutil.rmtree(os.path.join(args.output_dir, old))
+    accelerator.save_state(save_path)
+"""
+
+_LIMIT = "checkpoints_total_limit"
 _COMMENTS = {  # what upstream says of it, and what is true after the fix
     "# _before_ saving state, check if this save would set us over the `checkpoints_total_limit`": (
         "# _after_ saving state, check if this save has set us over the `checkpoints_total_limit`"
@@ -45,41 +61,81 @@ _COMMENTS = {  # what upstream says of it, and what is true after the fix
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
-    """The `if`s that look at the limit; in order where they stand below the save, for the main process, and leave the
-    checkpoint just saved out of what they list."""
-    return [
-        _site(statement, above, block[: block.index(statement)], block[block.index(statement) + 1 :])
-        for statement, above in statements(tree)
-        if isinstance(statement, ast.If) and any(requires(statement.test, limit) for limit in _LIMITS)
-        for block in _blocks(above[-1])
-        if statement in block
+    """The `if`s that look at the limit and remove something; in order where they stand below the save, for the main
+    process, and leave the checkpoint just saved out of what they list."""
+    return [_site(read(tree), statement) for statement in _rotations(read(tree))]
+
+
+def _rotations(script: Script) -> list[ast.If]:
+    return script.once(_found)
+
+
+def _found(script: Script) -> list[ast.If]:
+    asked = [
+        node for node, _ in script.statements if isinstance(node, ast.If) and any(map(_limit, conjuncts(node.test)))
     ]
+    return [node for node in asked if roles.removals(script, node)]
 
 
-def _site(statement: ast.If, above: Ancestors, before: Sequence[ast.stmt], after: Sequence[ast.stmt]) -> Site:
-    main = requires(statement.test, _MAIN) or guarded(statement, above, _MAIN)
-    saved, to_save = _saved(before), _saved(after)
+def _limit(part: ast.expr) -> bool:
+    """Whether a test is whether there is a limit: the option itself, or that it is not None."""
+    if isinstance(part, ast.Compare) and isinstance(part.ops[0], (ast.IsNot, ast.Gt)):
+        part = part.left
+    return isinstance(part, (ast.Name, ast.Attribute)) and last(part) == _LIMIT
+
+
+def _site(script: Script, statement: ast.If) -> Site:
+    block = script.block(statement)
+    at = block.index(statement)
+    main = _on_main(script, statement)
+    saved, to_save = _saved(script, block[:at]), _saved(script, block[at + 1 :])
+    name, why = accelerator(script, statement)
+    held = roles.collective(statement)
+    if held and _apart(script, statement):
+        return Site(statement.lineno, True)
     refuses = ""
-    if not saved and not to_save:
-        refuses = f"no `{_SAVE}(…)` of a name stands beside it"
+    if held:
+        refuses = (
+            f"it holds {shown(held)}, which every process must come to: "
+            f"put `if {name}.is_main_process:` around what removes"
+        )
+    elif not saved and not to_save:
+        refuses = f"no `{name}.save_state(…)` of a name stands beside it: give the folder a name, and save to that"
     elif not to_save and _other(saved) not in text(statement):
-        refuses = "it removes checkpoints after the save, and may count the one just saved"
+        refuses = (
+            "it removes checkpoints after the save, and may count the one just saved: leave that out of what it lists"
+        )
     elif to_save and len(_lists(statement)) != 1:
-        refuses = "it does not list the checkpoints as the fix knows it"
+        refuses = "it does not list the checkpoints as the fix knows it: move it below the save by hand"
     elif statement.orelse and not main:
-        refuses = "its `else` would be taken by all the other processes"
+        refuses = "its `else` would be taken by all the other processes: give that an `if` of its own"
+    elif why and not main:
+        refuses = f"{why}: bind it above, or skip the fix"
     return Site(statement.lineno, main and not to_save and not refuses, refuses=refuses)
 
 
-def _blocks(node: ast.AST) -> list[list[ast.stmt]]:
-    return [value for _, value in ast.iter_fields(node) if isinstance(value, list)]
+def _on_main(script: Script, statement: ast.If) -> bool:
+    """Whether only the main process removes anything."""
+    asked = roles.required(script, statement.test, statement)
+    return asked or roles.alone(script, statement) or _apart(script, statement)
 
 
-def _saved(block: Sequence[ast.stmt]) -> str:
+def _apart(script: Script, statement: ast.If) -> bool:
+    """Whether what removes has a test of its own for the main process."""
+    lines = [line for line in script.inside(ast.Module(statement.body, [])) if not hasattr(line, "body")]
+    removing = [line for line in lines if roles.removals(script, line)]
+    return bool(removing) and all(roles.alone(script, line) for line in removing)
+
+
+def _saved(script: Script, block: Sequence[ast.stmt]) -> str:
     """The name of the folder that one of these statements saves the state to; "" where none does."""
-    calls = [each.value for each in block if isinstance(each, ast.Expr) and isinstance(each.value, ast.Call)]
-    names = [call.args[0] for call in calls if same(call.func, _SAVE) and call.args]
-    return next((name.id for name in names if isinstance(name, ast.Name)), "")
+    for line in block:
+        call = line.value if isinstance(line, ast.Expr) else None
+        saves = isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == roles.SAVE
+        if saves and is_accelerator(script, call.func.value, line):  # type: ignore[union-attr]
+            names = [each.id for each in call.args[:1] if isinstance(each, ast.Name)]  # type: ignore[union-attr]
+            return names[0] if names else ""
+    return ""
 
 
 def _lists(statement: ast.If) -> list[ast.ListComp]:
@@ -94,22 +150,23 @@ def _other(name: str) -> str:
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    at = next((n for n, each in enumerate(block.statements) if any(block.requires(each, one) for one in _LIMITS)), None)
-    if at is None:
-        return
-    below = [block.read(statement) for statement in block.statements[at + 1 :]]
-    main = block.requires(block.statements[at], _MAIN) or block.guarded(_MAIN)
-    name = _saved(below)
-    if name:
-        stop = at + 2 + max(n for n, each in enumerate(below) if name in text(each))
-        rest = block.statements[at + 1 : stop]
-        first = rest[0].with_changes(leading_lines=block.leading(rest[0])[1])
-        yield Splice(at, stop, [first, *rest[1:], _rotation(block, block.statements[at], name, main)])
-    elif not main:
-        yield Splice(at, at + 1, [block.narrowed(block.statements[at], _MAIN)])
+    found = _rotations(block.script)
+    for at, node in block.wanted():
+        if not isinstance(node, ast.If) or node not in found:
+            continue
+        here = block.script.block(node)
+        below = here[here.index(node) + 1 :]
+        main = "" if _on_main(block.script, node) else f"{accelerator(block.script, node)[0]}.is_main_process"
+        if name := _saved(block.script, below):
+            stop = at + 1 + max(n for n in range(1, len(block.nodes) - at) if name in block.texts[at + n])
+            rest = block.statements[at + 1 : stop]
+            first = rest[0].with_changes(leading_lines=block.leading(rest[0])[1])
+            yield Splice(at, stop, [first, *rest[1:], _rotation(block, block.statements[at], name, main)])
+        elif main:
+            yield Splice(at, at + 1, [block.narrowed(block.statements[at], main)])
 
 
-def _rotation(block: Block, statement: cst.BaseStatement, name: str, main: bool) -> cst.BaseStatement:
+def _rotation(block: Block, statement: cst.BaseStatement, name: str, main: str) -> cst.BaseStatement:
     """What removes old checkpoints, as it is below the save."""
 
     def another(listing: str) -> str | None:
@@ -122,7 +179,7 @@ def _rotation(block: Block, statement: cst.BaseStatement, name: str, main: bool)
     ]
     made = block.with_body(_said_again(statement), body)
     above = [*block.blank_lines(1), *block.leading(made)[1]]
-    return (made if main else block.narrowed(made, _MAIN)).with_changes(leading_lines=above)
+    return (block.narrowed(made, main) if main else made).with_changes(leading_lines=above)
 
 
 def _said_again(statement: cst.BaseStatement) -> cst.BaseStatement:

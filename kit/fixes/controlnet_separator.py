@@ -37,11 +37,10 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    for index, statement in enumerate(block.statements):
-        call = block.assigned_call(statement, _MAKER)
-        given = [block.code(each.value) for each in call.args] if call else []
-        if call and _BEFORE in given and _MISSING not in given:
-            at = given.index(_BEFORE)
+    for index, _ in block.wanted():
+        statement = block.statements[index]
+        if call := block.call(statement):
+            at = next(number for number, each in enumerate(call.args) if block.code(each.value) == _BEFORE)
             argument = call.args[at].with_changes(value=block.expression(_MISSING))
             whole = call.with_changes(args=[*call.args[: at + 1], argument, *call.args[at + 1 :]])
             yield Splice(index, index + 1, [statement.deep_replace(call, whole)])  # type: ignore[arg-type]

@@ -6,8 +6,9 @@ import ast
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import has_call, imports, same, statements
+from kit.fixes import Options, Sign, Site, Splice, _deepspeed
+from kit.fixes._gate import Gate, gates, unguarded_saves
+from kit.fixes._roles import read
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -21,48 +22,60 @@ LINKS = (
     "https://github.com/huggingface/accelerate/issues/1171",
     "https://github.com/huggingface/diffusers/pull/11737",
 )
-NEEDS = ("accelerator",)
+NEEDS = ()
 GENERAL = True
 BRINGS = ("checkpoint-rotation", "weights-pop")
+UPSTREAM = "taken script by script (#10378, #11737, #12240; FSDP #12860), lacking in the others; #2606 is open"
+EXAMPLE = """\
+from accelerate import Accelerator
 
-_MAIN = "accelerator.is_main_process"
-_DEEPSPEED = "accelerator.distributed_type == DistributedType.DEEPSPEED"
-_OPEN = f"{_MAIN} or {_DEEPSPEED}"
-_NAME = "DistributedType"
+
+def main(args, accelerator):
+    if accelerator.is_main_process:
+        accelerator.save_state("checkpoint-1")
+"""
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
-    """The `if`s around each save_state() whose test speaks of the main process, each counted once; in order where the
-    test lets DeepSpeed in and names it by an imported DistributedType."""
-    imported = imports(tree, _NAME)
-    found: dict[int, Site] = {}
-    for statement, above in statements(tree):
-        if has_call(statement, "accelerator.save_state"):
-            gates = [node for node in above if isinstance(node, ast.If) and _of_main(node.test)]
-            found |= {gate.lineno: Site(gate.lineno, imported and _is_open(gate.test)) for gate in gates}
-    return list(found.values())
+    """The `if`s around each save of the state whose test asks for the main process, each counted once; in order where
+    the test lets DeepSpeed in and names it by an imported DistributedType."""
+    script = read(tree)
+    named = _deepspeed.named(script, options)
+    return [Site(gate.statement.lineno, gate.open and named, refuses=gate.refuses) for gate in gates(script)]
 
 
-def _of_main(test: ast.expr) -> bool:
-    return any(isinstance(node, ast.Attribute) and node.attr.endswith("main_process") for node in ast.walk(test))
-
-
-def _is_open(test: ast.expr) -> bool:
-    return any(same(choice, _DEEPSPEED) for choice in _choices(test))
-
-
-def _choices(test: ast.expr) -> list[ast.expr]:
-    """`a or b` as [a, b]; anything else as itself."""
-    return test.values if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.Or) else [test]
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    for line, how in unguarded_saves(read(tree)):
+        yield Sign(line, f"a checkpoint saved by one process alone ({how})")
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    yield from block.importing(_NAME, options.get("accelerate", "accelerate"), beside="Accelerator")
-    for index, statement in enumerate(block.statements):
-        test = block.test(statement)
-        choices = _choices(ast.parse(test, mode="eval").body) if test else []
-        closed = any(same(choice, _MAIN) for choice in choices) and not any(map(_is_open, choices))
-        alone = closed and not statement.orelse  # type: ignore[attr-defined]
-        if alone and block.contains_call(statement, "accelerator.save_state"):
-            wider = block.expression(_OPEN) if len(choices) == 1 else block.widened(statement, _DEEPSPEED)
-            yield Splice(index, index + 1, [statement.with_changes(test=wider)])
+    found = {gate.statement: gate for gate in gates(block.script)}
+    wanted = [gate for gate in found.values() if gate.statement.lineno in block.todo and not gate.open]
+    if block.todo:
+        yield from _deepspeed.importing(block, options)
+    for index, node in block.wanted(heads=True):
+        gate = found.get(node)  # type: ignore[call-overload]
+        if gate and not gate.open:
+            test = _deepspeed.asked(block.script, gate.accelerator, options)
+            yield Splice(index, index + 1, [block.with_operand(block.statements[index], gate.main, test)])
+        elif gate:  # open, but the name is not imported
+            yield Splice(index, index + 1, [block.statements[index]])
+    for gate in wanted:
+        yield from _guarded(block, gate)
+
+
+def _guarded(block: Block, gate: Gate) -> Iterator[Splice]:
+    """What one process alone should do, under a test for that: an `if` in its own, other statements that follow on one
+    another in one together."""
+    index = 0
+    while index < len(block.nodes):
+        stop = index
+        while stop < len(block.nodes) and block.nodes[stop] in gate.work:
+            stop += 1
+        if stop > index:
+            body = [block.statements[at] for at in range(index, stop)]
+            alone = stop == index + 1 and isinstance(node := block.nodes[index], ast.If) and not node.orelse
+            guarded = block.narrowed(body[0], gate.main) if alone else block.under(f"if {gate.main}:", body)
+            yield Splice(index, stop, [guarded], counted=False)
+        index = max(stop, index + 1)

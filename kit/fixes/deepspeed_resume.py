@@ -6,8 +6,11 @@ import ast
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import imports, same, statements
+from kit.fixes import Options, Site, Splice, _deepspeed
+from kit.fixes._roles import Script, read
+from kit.fixes._roles._script import Function
+from kit.fixes._roles.holders import accelerator
+from kit.fixes._roles.hooks import load_hooks
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -22,31 +25,41 @@ LINKS = (
     "https://github.com/huggingface/diffusers/pull/10378",
     "https://github.com/huggingface/diffusers/pull/11737",
 )
-NEEDS = ("accelerator",)
+NEEDS = ()
 GENERAL = True
+UPSTREAM = "#10378 and #11737 load a second model there instead"
+EXAMPLE = """\
+from accelerate import Accelerator
 
-_HOOK = "load_model_hook"
-_NAME = "DistributedType"
-_DEEPSPEED = f"accelerator.distributed_type == {_NAME}.DEEPSPEED"
-_CODE = f"if {_DEEPSPEED}:\n    return\n"
+
+def main(accelerator, Pipeline):
+    def load_model_hook(models, input_dir):
+        model = models.pop() if models else None
+        state = Pipeline.lora_state_dict(input_dir)
+        load(model, state)
+"""
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The load hooks that load a LoRA; in order where they treat DeepSpeed apart."""
-    imported = imports(tree, _NAME)
+    script = read(tree)
+    named = _deepspeed.named(script, options)
+    return [_site(script, hook, named and any(map(_deepspeed.asks, ast.walk(hook)))) for hook in _hooks(script)]
+
+
+def _hooks(script: Script) -> list[Function]:
     return [
-        Site(hook.lineno, imported and _knows_deepspeed(hook))
-        for hook, _ in statements(tree)
-        if isinstance(hook, ast.FunctionDef) and hook.name == _HOOK and _loads_lora(hook)
+        hook.function
+        for hook in load_hooks(script)
+        if any(isinstance(node, ast.Attribute) and node.attr == "lora_state_dict" for node in ast.walk(hook.function))
     ]
 
 
-def _loads_lora(hook: ast.AST) -> bool:
-    return any(isinstance(node, ast.Attribute) and node.attr == "lora_state_dict" for node in ast.walk(hook))
-
-
-def _knows_deepspeed(hook: ast.AST) -> bool:
-    return any(isinstance(node, ast.Compare) and same(node, _DEEPSPEED) for node in ast.walk(hook))
+def _site(script: Script, hook: Function, done: bool) -> Site:
+    why = accelerator(script, hook.body[0])[1]
+    ema = "it loads averaged weights, too, which DeepSpeed knows nothing of: part the two, and leave those alone"
+    refuses = f"{why}: bind it above, or skip the fix" if why else ema if _loads_ema(hook) else ""
+    return Site(hook.lineno, done, refuses="" if done else refuses)
 
 
 def _loads_ema(hook: ast.AST) -> bool:
@@ -58,9 +71,14 @@ def _loads_ema(hook: ast.AST) -> bool:
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    yield from block.importing(_NAME, options.get("accelerate", "accelerate"), beside="Accelerator")
-    hook = block.function(_HOOK) if block.owner() == _HOOK else None
-    if hook and _loads_lora(hook) and not _knows_deepspeed(hook) and not _loads_ema(hook):
+    hook = block.above[-1]
+    if block.todo:
+        yield from _deepspeed.importing(block, options)
+    if hook in block.script.once(_hooks) and hook.lineno in block.todo:
+        asked = any(map(_deepspeed.asks, ast.walk(hook)))  # only the name was lacking
+        name = accelerator(block.script, block.groups[0][0])[0]
         first = block.statements[0]
         below = [*block.blank_lines(1), *first.leading_lines]  # type: ignore[attr-defined]
-        yield Splice(0, 1, [*block.parse(_CODE), first.with_changes(leading_lines=below)])
+        code = f"if {_deepspeed.asked(block.script, name, options)}:\n    return\n"
+        new = [] if asked else [*block.parse(code), first.with_changes(leading_lines=below)]
+        yield Splice(0, 1, new or [first])

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
+from kit.fixes._ast import text
+from kit.fixes._roles import Script, read
+from kit.fixes._roles.places import is_script
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -18,45 +21,67 @@ Without the import the script ends at `torch.device("tpu:0")` with `Expected one
 device string: tpu`. The overlay's device_package.py imports the package, so that the script is the same for every
 device."""
 LINKS = ()
-NEEDS = ("torch",)
+NEEDS = ()
 GENERAL = True
 OPTIONS = {"package": "{device.package}"}
+UPSTREAM = "accelerate imports it by itself where it finds it; a script without accelerate does not"
+EXAMPLE = """\
+import torch
+
+if __name__ == "__main__":
+    print(torch.device("npu"))
+"""
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
-    """The line below the run of imports that has `import torch`; in order where one of them, below torch, imports the
-    package."""
-    modules: list[str] = []
-    end = 0
-    for statement in [*tree.body, None]:
-        if isinstance(statement, (ast.Import, ast.ImportFrom)):
-            modules += [alias.name for alias in statement.names] if isinstance(statement, ast.Import) else []
-            end = statement.end_lineno or 0
-        elif "torch" in modules:
-            return [Site(end + 1, _package(options) in _below_torch(modules))]
-        else:
-            modules = []
-    return []
+    """The line below the run of imports that has `import torch`, in a script; in order where something imports the
+    package, however carefully. A module of a library has none: it is imported where the package may be missing."""
+    script = read(tree)
+    package = options.get("package", "device_package")
+    place = _place(script)
+    if place is None or not is_script(script):
+        return []
+    return [Site(_end(tree, place) + 1, _imported(script, package))]
+
+
+def _place(script: Script) -> int | None:
+    """The place below the imports that have `import torch`, among the module's statements."""
+    tops = script.tree.body
+    seen = False
+    for at, node in enumerate([*tops, None]):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            seen = seen or (isinstance(node, ast.Import) and any(alias.name == "torch" for alias in node.names))
+        elif seen:
+            return at
+        elif isinstance(node, (ast.Try, ast.If)) and any(text(each).startswith("import torch") for each in node.body):
+            return None  # imported on a condition
+    return None
+
+
+def _end(tree: ast.Module, place: int) -> int:
+    return tree.body[place - 1].end_lineno or 0
+
+
+def _imported(script: Script, package: str) -> bool:
+    """Whether a script imports the package, or what belongs to it, anywhere and in any form."""
+    plain = any(full.partition(".")[0] == package for full, _ in script.imports.values())
+    given = [
+        each
+        for name in ("import_module", "__import__", "find_spec")
+        for call, _ in script.calls[name]
+        for each in call.args
+    ]
+    return plain or any(isinstance(each, ast.Constant) and each.value == package for each in given)
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    modules: list[str] = []
-    for index, statement in enumerate([*block.statements, None]):
-        imported = block.imported(statement) if statement else None
-        if imported is not None:
-            modules += imported
-        elif "torch" in modules and not block.enclosing:
-            if _package(options) not in _below_torch(modules):
-                line = block.parse(f"import {_package(options)}  # noqa: F401 - registers the device with torch\n")[0]
-                yield Splice(index, index, [line.with_changes(leading_lines=block.blank_lines(1))])
-            return
-        else:
-            modules = []
-
-
-def _package(options: Options) -> str:
-    return options.get("package", "device_package")
-
-
-def _below_torch(modules: list[str]) -> list[str]:
-    return modules[modules.index("torch") :]
+    place = _place(block.script) if block.at_top and block.todo else None
+    if place is not None:
+        package = options.get("package", "device_package")
+        at = next(
+            index
+            for index, group in enumerate([*block.groups, []])
+            if not group or group[0] in block.script.tree.body[place:]
+        )
+        line = block.parse(f"import {package}  # noqa: F401 - registers the device with torch\n")[0]
+        yield Splice(at, at, [line.with_changes(leading_lines=block.blank_lines(1))])

@@ -50,11 +50,8 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    name = block.owner()
-    for index, statement in enumerate(block.statements):
-        if name == "to" and block.loops_over(statement, "self.shadow_params"):
+    for index, node in block.wanted():
+        if isinstance(node, ast.For) and block.owner() == "to":
             yield Splice(index, index + 1, block.parse(_MOVED))
-        elif name == _ALIGN and block.assigns(statement, "params"):
-            known = any(block.assigns(inner, _IDS) for each in block.statements for inner in block.body(each))
-            if not known:
-                yield Splice(index + 1, index + 1, block.parse(_KNOWN))
+        elif isinstance(node, ast.Assign) and block.owner() == _ALIGN:
+            yield Splice(index + 1, index + 1, block.parse(_KNOWN))

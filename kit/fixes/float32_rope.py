@@ -1,13 +1,19 @@
-"""Compute rotary embeddings in float32 on devices that have no float64."""
+"""Compute rotary embeddings in float32 on devices that have no float64.
+
+Newer upstream files ask `maybe_adjust_dtype_for_device`, and so does what is written in a file that imports it.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import Ancestors, same, walk
+from kit.fixes import Options, Sign, Site, Splice
+from kit.fixes._ast import same, text
+from kit.fixes._roles import Script, read
+from kit.fixes._roles._script import FUNCTIONS, last, own
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -18,23 +24,87 @@ The angles of a rotary embedding are computed in float64, unless the machine is 
 arithmetic either, nor has a Sophgo TPU: the first forward pass ends there. The result is float32 in any case, and
 on Macs upstream computes it so throughout. (torch 2.6 or newer)"""
 LINKS = ()
-NEEDS = ("torch",)
+NEEDS = ()
 GENERAL = True
 TORCH = "2.6"
+UPSTREAM = (
+    "#10123, #11316, #11643, #12665, then maybe_adjust_dtype_for_device (#13289); eight files ask for a Mac alone"
+)
+EXAMPLE = """\
+import torch
+
+
+def rope(positions, dim):
+    dtype = torch.float32 if torch.backends.mps.is_available() else torch.float64
+    return torch.arange(0, dim, 2, dtype=dtype)
+"""
 
 _MAC = "torch.backends.mps.is_available()"
 _WITHOUT = 'str(torch.accelerator.current_accelerator()) in ("mps", "npu", "tpu")'
-_OTHERS = 'in ("npu", "tpu")'
+_OTHERS, _NONE = 'in ("npu", "tpu")', 'in ("mps", "npu", "tpu")'
+_HELPER = "maybe_adjust_dtype_for_device"
+_ANGLES = re.compile(
+    r"rope|rotary|sin_?cos|pos_?emb|freqs|timestep_emb", re.IGNORECASE
+)  # what such functions are called
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
-    """The choices between float32 and float64 by what machine it is, or by whether a tensor is on a Mac's GPU; in order
-    where an NPU gets float32 too."""
-    return [
-        Site(node.lineno, "npu" in ast.unparse(node.test))
-        for node, above in walk(tree)
-        if isinstance(node, ast.IfExp) and (_better(node, above) or _knows_npu(node))
-    ]
+    """The choices between float32 and float64 by what machine it is, or by whether a tensor is on a Mac's GPU, and what
+    is made in float64 on a tensor's own device where angles are worked out; in order where an NPU gets float32."""
+    script = read(tree)
+    found: dict[ast.stmt, Site] = {}
+    for statement, _ in script.statements:
+        for node in own(statement):
+            if isinstance(node, ast.IfExp) and (_better(script, node, statement) or _knows_npu(node)):
+                found[statement] = Site(statement.lineno, not _better(script, node, statement), (_torch(script),))
+            elif (
+                isinstance(node, ast.Call) and last(node.func) == _HELPER and node.args and _is64(script, node.args[0])
+            ):
+                found.setdefault(statement, Site(statement.lineno, True))
+            elif isinstance(node, ast.Call) and _angles(script, statement) and _made(script, node):
+                found[statement] = Site(statement.lineno, False, (_torch(script),))
+    return list(found.values())
+
+
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    """float64 where angles are worked out, on a device that is not known."""
+    script = read(tree)
+    for statement, _ in script.statements:
+        nodes = list(own(statement))
+        given = [node.value for node in nodes if isinstance(node, ast.keyword) and node.arg in ("dtype", "freqs_dtype")]
+        moved = [arg for node in nodes if isinstance(node, ast.Call) and last(node.func) == "to" for arg in node.args]
+        assigned = (
+            [statement.value] if isinstance(statement, ast.Assign) and "dtype" in text(statement.targets[0]) else []
+        )
+        plain = any(_is64(script, value) for value in (*given, *moved, *assigned))
+        known = any(isinstance(node, ast.Call) and _made(script, node) for node in nodes)
+        if plain and _angles(script, statement) and not known and "cpu" not in text(statement):
+            yield Sign(statement.lineno, "a rotary embedding worked out in float64")
+
+
+def _torch(script: Script) -> str:
+    return script.spelt("torch") or "torch"
+
+
+def _is64(script: Script, node: ast.AST) -> bool:
+    return script.full(node) in ("torch.float64", "torch.double")
+
+
+def _angles(script: Script, statement: ast.stmt) -> bool:
+    """Whether a statement is in a function, or a class, that by its name works out angles."""
+    around = [node for node in script.above[statement] if isinstance(node, (*FUNCTIONS, ast.ClassDef))]
+    return any(_ANGLES.search(node.name) for node in around)
+
+
+def _made(script: Script, call: ast.Call) -> str:
+    """The device that a call makes or moves something in float64 on: a tensor's own; "" for other calls."""
+    named = {each.arg: each.value for each in call.keywords}
+    if last(call.func) == "to" and isinstance(call.func, ast.Attribute) and len(call.args) == 1 and not named:
+        plain = isinstance(call.func.value, (ast.Name, ast.Attribute))
+        return f"{text(call.func.value)}.device" if plain and _is64(script, call.args[0]) else ""
+    device = text(named["device"]) if "device" in named else ""
+    makes = script.full(call.func).startswith("torch.") and "dtype" in named and _is64(script, named["dtype"])
+    return device if makes and device.endswith(".device") else ""
 
 
 def _chooses(node: ast.IfExp) -> bool:
@@ -42,21 +112,21 @@ def _chooses(node: ast.IfExp) -> bool:
 
 
 def _knows_npu(node: ast.IfExp) -> bool:
-    return _chooses(node) and "mps" in ast.unparse(node.test) and "npu" in ast.unparse(node.test)
+    return _chooses(node) and "npu" in text(node.test)
 
 
-def _better(node: ast.IfExp, above: Ancestors) -> str:
+def _better(script: Script, node: ast.IfExp, statement: ast.stmt) -> str:
     """The test that also asks for an NPU; "" where it is another choice, or does so."""
     if not _chooses(node):
         return ""
     if same(node.test, _MAC):
         return _WITHOUT
-    function = next((each for each in reversed(above) if isinstance(each, ast.FunctionDef)), None)
+    function = script.function(statement)
     kind = _kind_asked(function, node.test.id) if function and isinstance(node.test, ast.Name) else ""
-    return f"{ast.unparse(node.test)} or {kind} {_OTHERS}" if kind else ""
+    return f"{text(node.test)} or {kind} {_OTHERS}" if kind else ""
 
 
-def _kind_asked(function: ast.FunctionDef, name: str) -> str:
+def _kind_asked(function: ast.AST, name: str) -> str:
     """`x.device.type`, where all that a function assigns to ``name`` is whether that is "mps"."""
     values = [
         node.value
@@ -67,19 +137,31 @@ def _kind_asked(function: ast.FunctionDef, name: str) -> str:
     mac = isinstance(compared, ast.Compare) and isinstance(compared.ops[0], ast.Eq) and len(compared.ops) == 1
     if not mac or not same(compared.comparators[0], "'mps'"):  # type: ignore[union-attr]
         return ""
-    kind = ast.unparse(compared.left)  # type: ignore[union-attr]
+    kind = text(compared.left)  # type: ignore[union-attr]
     return kind if kind.endswith(".device.type") else ""
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    for index, statement in enumerate(block.statements):
+    script = block.script
 
-        def choose(code: str) -> str | None:
-            node = ast.parse(f"({code})", mode="eval").body
-            function = block.function("")
-            better = _better(node, (function,) if function else ()) if isinstance(node, ast.IfExp) else ""
+    def in_float32(code: str) -> str | None:
+        call = ast.parse(f"({code})", mode="eval").body
+        device = _made(script, call) if isinstance(call, ast.Call) and last(call.func) != _HELPER else ""
+        old = rf"\b{_torch(script)}\.(float64|double)\b"
+        torch = _torch(script)
+        asks = f"{_HELPER}({torch}.float64, {device})"
+        chooses = f"{torch}.float32 if {device}.type {_NONE} else {torch}.float64"
+        return re.sub(old, asks if _HELPER in script.imports else chooses, code, count=1) if device else None
+
+    for index, node in block.wanted():
+
+        def choose(code: str, node: ast.stmt = node) -> str | None:
+            chosen = ast.parse(f"({code})", mode="eval").body
+            better = _better(script, chosen, node) if isinstance(chosen, ast.IfExp) else ""
             return f"torch.float32 if {better} else torch.float64" if better else None
 
-        chosen = block.with_expressions(statement, "IfExp", "torch.float64", choose)
-        if chosen is not statement:
-            yield Splice(index, index + 1, [chosen])
+        made = block.statements[index]
+        made = block.with_expressions(made, "IfExp", "float64", choose)
+        made = block.with_expressions(made, "Call", "", in_float32) if made is block.statements[index] else made
+        if made is not block.statements[index]:
+            yield Splice(index, index + 1, [made])

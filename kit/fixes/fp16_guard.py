@@ -21,6 +21,16 @@ of a vendor's is imported here."""
 LINKS = ()
 NEEDS = ("self", "torch")
 GENERAL = True
+UPSTREAM = "accelerate knows each device by name; a PrivateUse1 device it does not know is refused"
+EXAMPLE = """\
+import torch
+
+
+class Accelerator:
+    def check(self):
+        if not torch.cuda.is_available():
+            raise ValueError("fp16 mixed precision requires a GPU")
+"""
 
 _GPU = "not torch.cuda.is_available()"
 _OTHER = "self.device.type != torch._C._get_privateuse1_backend_name()"
@@ -46,8 +56,6 @@ def _asks_device(test: ast.expr) -> bool:
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    for index, statement in enumerate(block.statements):
-        if block.raises(statement, "fp16") and block.test(statement):
-            test = ast.parse(block.test(statement), mode="eval").body
-            if _asks_device(test) and not requires(test, _OTHER):
-                yield Splice(index, index + 1, [block.narrowed(statement, _OTHER, apart=True)])
+    for index, node in block.wanted(heads=True):
+        if isinstance(node, ast.If) and _asks_device(node.test):
+            yield Splice(index, index + 1, [block.narrowed(block.statements[index], _OTHER, apart=True)])

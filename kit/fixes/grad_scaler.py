@@ -10,8 +10,6 @@ from kit.fixes import Options, Site, Splice
 from kit.fixes._ast import guarded, imports, same, statements
 
 if TYPE_CHECKING:
-    import libcst as cst
-
     from kit.fixes._block import Block
 
 TITLE = "take a PrivateUse1 device's own GradScaler"
@@ -23,6 +21,15 @@ package here would make its name local to the whole function, and the guard abov
 LINKS = ()
 NEEDS = ("self", "torch")
 GENERAL = True
+UPSTREAM = "accelerate #3588 (2025-05) lets torch choose"
+EXAMPLE = """\
+import torch
+
+
+class Accelerator:
+    def prepare(self, kwargs):
+        self.scaler = torch.cuda.amp.GradScaler(**kwargs)
+"""
 
 _DEVICE = "self.device.type == torch._C._get_privateuse1_backend_name()"
 _OWN = "self.scaler = getattr(torch, self.device.type).amp.GradScaler"
@@ -37,7 +44,6 @@ _CHOICES = {
         f"{_OWN}(**kwargs)",
     ),
 }
-_CALLEES = ("torch.cuda.amp.GradScaler", "torch.amp.GradScaler", "get_grad_scaler")
 _OTHERS = ("torch.cuda.is_available()", "self.state.mixed_precision == 'bf16'")  # CUDA alone; needs no scaler
 _FP16 = ("fp16", "self.state.use_fp16")  # without arguments it is this one's there, and MS-AMP's elsewhere
 _Choice = tuple[str, str]
@@ -73,42 +79,35 @@ def _below_own(statement: ast.stmt, gate: ast.AST, choice: _Choice) -> bool:
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     """An `else` that does nothing else gets an `elif` above it; elsewhere the statement becomes an `if`."""
-    for index, statement in enumerate(block.statements):
-        whole = _read(block, statement)
-        body = () if whole else block.body(_last(statement))
-        choice = whole or (_read(block, body[0]) if len(body) == 1 else None)
-        if not choice or not _meant(block, choice):
-            continue
-        if whole and not _inside(block):
-            yield Splice(index, index + 1, [block.choosing(block.parse(_code(choice))[0], statement)])
-        tests, other = ([], None) if whole else block.branches(statement)
-        if other and choice[0] not in tests:
-            yield Splice(index, index + 1, [block.with_elif(statement, block.parse(_code(choice))[0])])
+    for index, node in block.simple():
+        whole = _choice(node)
+        if whole and node.lineno in block.todo and not _inside(block):
+            yield Splice(index, index + 1, [block.choosing(block.parse(_code(whole))[0], block.statements[index])])
+        below = _last_else(node)
+        choice = _choice(below[0]) if len(below) == 1 and not whole else None
+        if choice and below[0].lineno in block.todo and choice[0] not in _tests(node):
+            yield Splice(index, index + 1, [block.with_elif(block.statements[index], block.parse(_code(choice))[0])])
 
 
-def _last(statement: cst.CSTNode) -> cst.CSTNode:
-    """The `else` of an `if` and its `elif`s, where there is one."""
-    below = getattr(statement, "orelse", None)
-    return _last(below) if below else statement
+def _last_else(node: ast.AST) -> list[ast.stmt]:
+    """What the `else` of an `if` and its `elif`s does."""
+    below = node.orelse if isinstance(node, ast.If) else []
+    elif_ = len(below) == 1 and isinstance(below[0], ast.If) and below[0].col_offset == node.col_offset  # type: ignore[attr-defined]
+    return _last_else(below[0]) if elif_ else below
+
+
+def _tests(node: ast.AST) -> list[str]:
+    """What an `if` and its `elif`s ask."""
+    below = node.orelse[:1] if isinstance(node, ast.If) else []
+    return (
+        [ast.unparse(node.test), *(test for each in below for test in _tests(each))] if isinstance(node, ast.If) else []
+    )
 
 
 def _code(choice: _Choice) -> str:
     return f"if {choice[0]}:\n    {choice[1]}\n"
 
 
-def _read(block: Block, statement: cst.CSTNode) -> _Choice | None:
-    likely = any(block.callee(each) in _CALLEES for each in (statement, *block.body(statement)))
-    return _choice(block.read(statement)) if likely else None
-
-
-def _meant(block: Block, choice: _Choice) -> bool:
-    if any(map(block.guarded, _OTHERS)):
-        return False
-    return not choice[1].endswith("()") or any(map(block.guarded, _FP16))
-
-
 def _inside(block: Block) -> bool:
     """Whether this block is all there is to an `else`, or is part of a choice by torch's version."""
-    if block.in_else():
-        return len(block.statements) == 1 or _read(block, block.enclosing[-2]) is not None
-    return bool(block.enclosing) and bool(block.test(block.enclosing[-1])) and bool(_read(block, block.enclosing[-1]))
+    return (block.in_else() and len(block.nodes) == 1) or _choice(block.above[-1]) is not None

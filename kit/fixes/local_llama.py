@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import same, walk
+from kit.fixes._ast import same, text, walk
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -34,7 +34,9 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    for index, statement in enumerate(block.statements):
-        chosen = block.with_expressions(statement, "SimpleString", _HUB, lambda code: _ANY)
-        if chosen is not statement and _ANY not in block.module.code_for_node(statement):
-            yield Splice(index, index + 1, [chosen])
+    for index, node in block.simple():
+        statement = block.statements[index]
+        if _HUB.strip('"') in text(node) and "HIDREAM_LLAMA" not in text(node):
+            chosen = block.with_expressions(statement, "SimpleString", _HUB, lambda code: _ANY)
+            if chosen is not statement:
+                yield Splice(index, index + 1, [chosen])

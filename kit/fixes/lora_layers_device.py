@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import same, statements
+from kit.fixes._ast import text
+from kit.fixes._roles import Script, read
+from kit.fixes._roles._script import last
+from kit.fixes._roles.holders import accelerator
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -19,30 +22,41 @@ device that a package registered with torch (PrivateUse1), torch 2.1 puts new pa
 optimizer goes on with the old ones on the CPU: the run ends with exit status 0, finite losses, and every `up` weight of
 the LoRA exactly zero. CUDA keeps the parameters it moves. Layers placed first give the optimizer the right ones."""
 LINKS = ()
-NEEDS = ("accelerator",)
+NEEDS = ()
 GENERAL = True
+UPSTREAM = "gone: the scripts use PEFT since 13d73d93"
+EXAMPLE = """\
+def main(accelerator, unet):
+    layers = AttnProcsLayers(unet.attn_processors)
+    optimizer = AdamW(layers.parameters())
+"""
 
 _MAKER = "AttnProcsLayers"
-_PLACE = "to(accelerator.device)"
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The assignments of new LoRA layers, placed on the device in the same breath or not."""
+    script = read(tree)
     found = []
-    for statement, _ in statements(tree):
+    for statement, _ in script.statements:
         value = statement.value if isinstance(statement, (ast.Assign, ast.AnnAssign)) else None
         if value and _made(value):
-            found.append(Site(statement.lineno, False))
+            why = accelerator(script, statement)[1]
+            found.append(Site(statement.lineno, False, refuses=f"{why}: bind it above, or skip the fix" if why else ""))
         elif isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and _made(value.func.value):
-            found.append(Site(statement.lineno, ast.unparse(value).endswith(f".{_PLACE}")))
+            found.append(Site(statement.lineno, text(value).endswith(f".{_place(script, statement)}")))
     return found
 
 
 def _made(value: ast.expr) -> bool:
-    return isinstance(value, ast.Call) and same(value.func, _MAKER)
+    return isinstance(value, ast.Call) and last(value.func) == _MAKER
+
+
+def _place(script: Script, statement: ast.stmt) -> str:
+    return f"to({accelerator(script, statement)[0]}.device)"
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    for index, statement in enumerate(block.statements):
-        if value := block.assigned_call(statement, _MAKER):
-            yield Splice(index, index + 1, [block.with_method(statement, value, _PLACE)])
+    for index, node in block.wanted():
+        if isinstance(node, ast.Assign) and _made(node.value):
+            yield Splice(index, index + 1, [block.with_method(block.statements[index], _place(block.script, node))])

@@ -58,10 +58,9 @@ def _words(node: ast.AST) -> list[ast.Constant]:
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    for index, statement in enumerate(block.statements):
-        text = block.module.code_for_node(statement) if block.calls(statement, "parser.add_argument") else ""
-        if f'"{_FLAG}"' in text and "--lycoris_config" not in block.module.code:
-            yield Splice(index + 1, index + 1, block.parse(_OPTION))
-        if block.calls(statement, _ADD) and not block.chosen_after("use_lycoris"):
+    for index, node in block.wanted():
+        if calls(node, _ADD):
             choice = block.parse(_USE)[0]
-            yield Splice(index, index + 1, [block.with_else(choice, [statement])])
+            yield Splice(index, index + 1, [block.with_else(choice, [block.statements[index]])])
+        else:
+            yield Splice(index + 1, index + 1, block.parse(_OPTION))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import same
+from kit.fixes._ast import same, text
+from kit.fixes._roles import Script, read
+from kit.fixes._roles._script import last
+from kit.fixes._roles.hooks import load_hooks
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -24,39 +28,68 @@ LINKS = (
 )
 NEEDS = ()
 GENERAL = True
+UPSTREAM = "mended in the library (#14204, merged 2026-07-16): not needed from diffusers 0.40 on"
+EXAMPLE = """\
+def main(args, pipeline, layers):
+    pipeline.save_lora_weights(args.output_dir, layers)
+    pipeline.load_lora_weights(args.output_dir)
+"""
 
 _LOADS = ("lora_state_dict", "load_lora_weights")
-_FOLDERS = ("input_dir", "args.output_dir")  # what the load hook is handed; where the result went
-_ARGUMENT = 'weight_name="pytorch_lora_weights.safetensors"'
+_NAME = "pytorch_lora_weights.safetensors"
+_SINCE = (0, 20)  # diffusers wrote another file before
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The calls that load a LoRA from a folder the script wrote; in order where they name the file. None in a script
-    that saves a LoRA under a name of its own, or not as safetensors."""
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    if any(_saves_otherwise(call) for call in calls):
+    that saves a LoRA under another name, by other means, not as safetensors, or for a diffusers that wrote another."""
+    script = read(tree)
+    if _otherwise(script) or _older(script):
         return []
-    return [Site(call.lineno, _names_file(call)) for call in calls if _loads(call)]
+    found: dict[ast.stmt, Site] = {}
+    for name in _LOADS:
+        for call, statement in script.calls[name]:
+            if _written_here(script, call):
+                found[statement] = Site(statement.lineno, any(each.arg == "weight_name" for each in call.keywords))
+    return sorted(found.values(), key=lambda site: site.line)
 
 
-def _saves_otherwise(call: ast.Call) -> bool:
-    saves = isinstance(call.func, ast.Attribute) and call.func.attr == "save_lora_weights"
-    asked = {keyword.arg: keyword.value for keyword in call.keywords} if saves else {}
-    return "weight_name" in asked or not same(asked.get("safe_serialization", ast.Constant(True)), "True")
+def _written_here(script: Script, call: ast.Call) -> bool:
+    """Whether a call loads from the folder that a load hook is handed, or one where the script saves its result."""
+    if not call.args or not isinstance(call.func, ast.Attribute):
+        return False
+    folder = text(call.args[0])
+    handed = {hook.folder for hook in load_hooks(script)} | {"input_dir"}
+    return folder in handed or folder in {text(node) for each in _saves(script) for node in _folder(each)}
 
 
-def _loads(call: ast.Call) -> bool:
-    loads = isinstance(call.func, ast.Attribute) and call.func.attr in _LOADS
-    return loads and bool(call.args) and any(same(call.args[0], folder) for folder in _FOLDERS)
+def _saves(script: Script) -> list[ast.Call]:
+    return [call for call, _ in script.calls["save_lora_weights"]]
 
 
-def _names_file(call: ast.Call) -> bool:
-    return any(keyword.arg == "weight_name" for keyword in call.keywords)
+def _folder(call: ast.Call) -> list[ast.expr]:
+    return [*call.args[:1], *(each.value for each in call.keywords if each.arg == "save_directory")]
+
+
+def _otherwise(script: Script) -> bool:
+    """Whether a LoRA is not saved as this fix knows it."""
+    saves = _saves(script)
+    given = [keyword for call in saves for keyword in call.keywords]
+    named = any(each.arg == "weight_name" and not same(each.value, repr(_NAME)) for each in given)
+    unsafe = any(each.arg == "safe_serialization" and not same(each.value, "True") for each in given)
+    other = any(word.endswith((".bin", ".pt", ".ckpt")) and "lora" in word for word in script.words)
+    return not saves or named or unsafe or other or bool(script.calls["save_attn_procs"])
+
+
+def _older(script: Script) -> bool:
+    """Whether the script is for a diffusers before the file got its name."""
+    asked = [call.args[0] for call, _ in script.calls["check_min_version"] if call.args]
+    found = [re.match(r"(\d+)\.(\d+)", str(getattr(each, "value", ""))) for each in asked]
+    return any(each and (int(each[1]), int(each[2])) < _SINCE for each in found)
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    for index, statement in enumerate(block.statements):
-        if block.callee(statement).rpartition(".")[2] in _LOADS:
-            call: ast.Call = block.read(statement).value  # type: ignore[attr-defined]
-            if _loads(call) and not _names_file(call):
-                yield Splice(index, index + 1, [block.with_argument(statement, _ARGUMENT)])
+    for index, node in block.wanted():
+        value = node.value if isinstance(node, (ast.Assign, ast.Expr, ast.AnnAssign)) else None
+        if isinstance(value, ast.Call) and last(value.func) in _LOADS:
+            yield Splice(index, index + 1, [block.with_argument(block.statements[index], f'weight_name="{_NAME}"')])

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import guarded, has_call, statements
+from kit.fixes._ast import guarded, text
+from kit.fixes._roles import Script, read
+from kit.fixes._roles.holders import option_missing
+from kit.fixes._roles.holders import options as attributes
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -19,31 +23,73 @@ output folder. A machine without network waits 23 s in retries (huggingface-hub 
 card of whoever owns that name, and a folder name that is no repository id ("my lora") ends the run, trained, with
 HFValidationError. Only a pushed repository needs the card; validation images are in the tracker's log either way."""
 LINKS = ("https://github.com/huggingface/diffusers/issues/11629",)
-NEEDS = ("args", "save_model_card")
+NEEDS = ("save_model_card",)
 GENERAL = True
+UPSTREAM = "declined: #11629 was closed unmerged; 12 scripts at 58eb52c0"
+EXAMPLE = """\
+def save_model_card(name):
+    load_or_create_model_card(name)
 
-_PUSH = "args.push_to_hub"
+
+def main(args):
+    save_model_card(args.name)
+    if args.push_to_hub:
+        upload(args.output_dir)
+"""
+
+_CARD, _PUSH = "save_model_card", "push_to_hub"
+_ASKS = re.compile(r"hub|model_?card", re.IGNORECASE)  # what the calls are named that ask the hub for a card
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
-    return [
-        Site(statement.lineno, guarded(statement, above, _PUSH))
-        for statement, above in statements(tree)
-        if has_call(statement, "save_model_card")
-    ]
+    """The calls of save_model_card, where that is one that asks the hub; in order under a test for push_to_hub."""
+    script = read(tree)
+    found = {}
+    for call, statement in script.calls[_CARD] if _asks_hub(script) else ():
+        if not isinstance(call.func, ast.Name):
+            continue
+        push = _push(script, statement)
+        done = any(guarded(statement, script.above[statement], each) for each in _pushes(script, push))
+        why = "" if done else option_missing(script, push, statement)
+        used = "" if isinstance(statement, ast.Expr) and statement.value is call else "what it gives back is used"
+        refuses = f"{why}: leave the card to the script, or skip the fix" if why else used
+        found[statement] = Site(statement.lineno, done, refuses="" if done else refuses)
+    return list(found.values())
+
+
+def _asks_hub(script: Script) -> bool:
+    """Whether the script's own function takes the card from the hub; one that comes from elsewhere may."""
+    made = script.functions.get(_CARD, [])
+    calls = [text(call.func) for each in made for call in ast.walk(each) if isinstance(call, ast.Call)]
+    return not made or any(_ASKS.search(name) for name in calls)
+
+
+def _push(script: Script, statement: ast.stmt) -> str:
+    """How the script asks whether to push: as it does elsewhere, or of its `args`."""
+    here = script.scopes(statement)[0]
+    read = [(line, name) for line, name in script.once(attributes) if name.endswith(f".{_PUSH}")]
+    asked = [name for line, name in read if script.scopes(line)[0] is here]
+    return asked[0] if asked else f"args.{_PUSH}"
+
+
+def _pushes(script: Script, push: str) -> tuple[str, ...]:
+    return (push, f"args.{_PUSH}")
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    for index, statement in enumerate(block.statements):
-        if not block.calls(statement, "save_model_card") or block.guarded(_PUSH):
+    for index, node in block.wanted():
+        if not isinstance(node, ast.Expr):
             continue
+        push = _push(block.script, node)
+        statement = block.statements[index]
         blank, comments = block.leading(statement)
         moved = statement.with_changes(leading_lines=comments)
-        following = block.statements[index + 1 : index + 2]
-        if following and block.test(following[0]) == _PUSH and block.body(following[0]):
-            push, body, stop = following[0], [moved, *block.body(following[0])], index + 2
+        below = block.nodes[index + 1] if index + 1 < len(block.nodes) else None
+        following = block.statements[index + 1] if isinstance(below, ast.If) and text(below.test) == push else None
+        if following is not None and block.body(following):
+            whole, stop = block.with_body(following, [moved, *block.body(following)]), index + 2
         else:
             above = blank or block.blank_lines(bool(index))
-            push = block.parse(f"if {_PUSH}:\n    pass\n")[0].with_changes(leading_lines=above)
-            body, stop = [moved], index + 1
-        yield Splice(index, stop, [block.with_body(push, body)])
+            guard = block.parse(f"if {push}:\n    pass\n")[0].with_changes(leading_lines=above)
+            whole, stop = block.with_body(guard, [moved]), index + 1
+        yield Splice(index, stop, [whole])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import Ancestors, guarded, requires, walk
+from kit.fixes._ast import guarded, requires, text
+from kit.fixes._roles import Script, read
+from kit.fixes._roles._script import dotted, last, own
+from kit.fixes._roles.places import for_cuda
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -20,44 +22,101 @@ WHY = """\
 is available`), and a run on the CPU ends at its first batch. Pinned memory only makes copies to an accelerator faster:
 without one the tensor itself will do. (torch 2.6 or newer)"""
 LINKS = ()
-NEEDS = ("torch",)
+NEEDS = ()
 GENERAL = True
 TORCH = "2.6"
+UPSTREAM = "not known to be reported"
+EXAMPLE = """\
+import torch
 
-_GUARD = "torch.accelerator.is_available()"
-_GUARDS = (_GUARD, "torch.cuda.is_available()")
+batch = torch.zeros(2).pin_memory()
+"""
+
+_GUARD, _CUDA = "torch.accelerator.is_available()", "torch.cuda.is_available()"
+_NAME = "pin_memory"
+_SETTINGS = ("args", "cfg", "config", "settings", "options", "opt", "opts", "hparams", "params", "flags", "self")
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
-    """The calls of `pin_memory()` whose result is used; in order where one runs only if there is an accelerator."""
-    return [
-        Site(node.lineno, any(guarded(node, above, guard) or _chosen(node, above, guard) for guard in _GUARDS))
-        for node, above in walk(tree)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "pin_memory"
-        and not (node.args or node.keywords or isinstance(above[-1], ast.Expr))
-    ]
+    """The statements that take a tensor's pinned copy; in order where that is done only if there is an accelerator."""
+    script = read(tree)
+    torch = script.spelt("torch") or "torch"
+    found: dict[ast.stmt, Site] = {}
+    for call, statement in script.calls[_NAME]:
+        if _of_tensor(script, call, statement):
+            done = _guarded(script, call, statement) and (statement not in found or found[statement].done)
+            found[statement] = Site(statement.lineno, done, (torch,))
+    return list(found.values())
 
 
-def _chosen(node: ast.AST, above: Ancestors, condition: str) -> bool:
-    """Whether ``node`` is in the first branch of an `… if condition else …`."""
-    chain = (*above, node)
-    return any(
-        isinstance(outer, ast.IfExp) and outer.body is inner and requires(outer.test, condition)
-        for outer, inner in pairwise(chain)
+def _of_tensor(script: Script, call: ast.Call, statement: ast.stmt) -> bool:
+    """Whether a call pins a tensor, and the result is used: something else may have a method of that name, too."""
+    if not isinstance(call.func, ast.Attribute) or call.args or call.keywords:
+        return False
+    if isinstance(statement, ast.Expr) and statement.value is call:
+        return False
+    if last(call.func.value) in _SETTINGS or _says_so(call.func.value) or _of_own_class(script, call.func.value):
+        return False
+    return not any(_as_truth(node, call) for node in (statement, *own(statement)))
+
+
+def _of_own_class(script: Script, node: ast.expr) -> bool:
+    """Whether a name was given an object of a class of the script's that has such a method."""
+    owners = {owner.name for each in script.functions.get(_NAME, []) if (owner := script.class_of(each))}
+    made = {
+        text(target): last(line.value.func)
+        for line, _ in script.statements
+        if isinstance(line, ast.Assign)
+        if isinstance(line.value, ast.Call)
+        for target in line.targets
+    }
+    return made.get(text(node), "") in owners
+
+
+def _says_so(node: ast.expr) -> bool:
+    """Whether a name, or what it belongs to, says that it holds settings."""
+    parts = [part.lower() for part in dotted(node).split(".")]
+    known = any(part in _SETTINGS[:-1] for part in parts)  # `self` may hold anything
+    return known or any(word in part for part in parts for word in ("config", "setting", "option", "args"))
+
+
+def _as_truth(node: ast.AST, call: ast.Call) -> bool:
+    """Whether an expression or a statement only asks whether what a call gives is true."""
+    if isinstance(node, (ast.If, ast.While, ast.IfExp, ast.Assert)):
+        return node.test is call
+    if isinstance(node, ast.keyword):
+        return node.value is call and (node.arg or "").startswith("pin_")
+    if isinstance(node, ast.Assign):
+        return node.value is call and any("pin" in last(target) for target in node.targets)
+    return (isinstance(node, (ast.BoolOp, ast.Compare)) and call in ast.iter_child_nodes(node)) or (
+        isinstance(node, ast.UnaryOp) and node.operand is call
     )
 
 
+def _guarded(script: Script, call: ast.Call, statement: ast.stmt) -> bool:
+    """Whether a call is made only where there is an accelerator."""
+    torch = script.spelt("torch") or "torch"
+    guards = [each.replace("torch", torch, 1) for each in (_GUARD, _CUDA)]
+    chosen = [
+        node
+        for node in own(statement)
+        if isinstance(node, ast.IfExp)
+        and any(requires(node.test, each) for each in guards)
+        and call in ast.walk(node.body)
+    ]
+    around = any(guarded(statement, script.above[statement], each) for each in guards)
+    return bool(chosen) or around or for_cuda(script, statement)
+
+
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    if any(map(block.guarded, _GUARDS)):
-        return
+    torch = block.script.spelt("torch") or "torch"
 
     def choose(code: str) -> str | None:
-        tensor = code.removesuffix(".pin_memory()")
-        return None if tensor == code else f"{code} if {_GUARD} else {tensor}"
+        tensor = code.removesuffix(f".{_NAME}()")
+        return None if tensor == code else f"{code} if {_GUARD.replace('torch', torch, 1)} else {tensor}"
 
-    for index, statement in enumerate(block.statements):
-        chosen = block.with_expressions(statement, "Call", ".pin_memory()", choose)
-        if chosen is not statement and not any(guard in block.module.code_for_node(statement) for guard in _GUARDS):
-            yield Splice(index, index + 1, [chosen])
+    for index, node in block.wanted():
+        if _GUARD.partition(".")[2] not in text(node) and _CUDA.partition(".")[2] not in text(node):
+            chosen = block.with_expressions(block.statements[index], "Call", f".{_NAME}()", choose)
+            if chosen is not block.statements[index]:
+                yield Splice(index, index + 1, [chosen])

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import Loop, body_after, calls, is_step_limit, over_epochs, statements
+from kit.fixes._roles import Script, read
+from kit.fixes._roles._script import last
+from kit.fixes._roles.holders import accelerator
+from kit.fixes._roles.loops import limits
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -18,27 +21,44 @@ The progress bar rewrites one line with carriage returns. On Ubuntu, and whereve
 log collector that waits for a newline, nothing is shown until the run ends (the seeds' "the terminal may not update in
 step"). `accelerator.print("")` ends the line once a step, on the main process only."""
 LINKS = ()
-NEEDS = ("accelerator",)
+NEEDS = ()
 GENERAL = True
+UPSTREAM = "a local matter: not for upstream"
+EXAMPLE = """\
+def main(args, accelerator, loader):
+    for global_step, batch in enumerate(loader):
+        if global_step >= args.max_train_steps:
+            break
+"""
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
-    """The step-limit breaks of loops over batches (not that of a loop over epochs, where stop-at-max-steps puts one);
-    in order where a print follows in the same block."""
+    """The breaks at the step limit out of loops over batches (not that which heads a loop over epochs, where
+    stop-at-max-steps puts one); in order where a print follows in the same block."""
+    script = read(tree)
     found = []
-    for statement, above in statements(tree):
-        loop = next((node for node in reversed(above) if isinstance(node, Loop)), None)
-        if is_step_limit(statement) and loop and not over_epochs(loop):
-            after = body_after(statement, above)
-            found.append(Site(statement.lineno, bool(after) and calls(after[0], "accelerator.print")))
+    for each in limits(script):
+        why = accelerator(script, each.statement)[1]
+        printed = _printed(script, each.statement)
+        other = "its `else` is taken in every step: put what is in it below" if each.statement.orelse else ""
+        reason = f"{why}: print with the Accelerator that trains, or skip the fix" if why else other
+        found.append(Site(each.statement.lineno, printed, refuses="" if printed else reason))
     return found
 
 
+def _printed(script: Script, statement: ast.stmt) -> bool:
+    """Whether an accelerator prints right below a statement."""
+    block = script.block(statement)
+    below = block[block.index(statement) + 1 :][:1]
+    return any(
+        isinstance(each, ast.Expr) and isinstance(each.value, ast.Call) and last(each.value.func) == "print"
+        for each in below
+    )
+
+
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    if not block.loop() or block.holds_batches():
-        return
-    for index, statement in enumerate(block.statements):
-        following = block.statements[index + 1 : index + 2]
-        printed = bool(following) and block.calls(following[0], "accelerator.print")
-        if block.is_step_limit(statement) and not printed:
-            yield Splice(index + 1, index + 1, block.parse('accelerator.print("")\n'))
+    places = {each.statement for each in limits(block.script)}
+    for index, node in block.wanted(heads=True):
+        if node in places:
+            name, _ = accelerator(block.script, node)
+            yield Splice(index + 1, index + 1, block.parse(f'{name}.print("")\n'))

@@ -24,6 +24,17 @@ Klein so (#13712): what is repeated has a name of its own."""
 LINKS = ("https://github.com/huggingface/diffusers/pull/13712",)
 NEEDS = ()
 GENERAL = True
+UPSTREAM = "mended in FLUX.2 and Klein (#13712)"
+EXAMPLE = """\
+def main(args, loader, prompts):
+    prompt_embeds = encode(args.prompt)
+    for batch in loader:
+        if args.own_prompts:
+            prompt_embeds = batch["embeds"]
+        else:
+            prompt_embeds = prompt_embeds.repeat(len(prompts), 1, 1)
+        accelerator.backward(loss(prompt_embeds))
+"""
 
 _OWN = "static_"  # upstream's prefix
 _COMMENT = "# Repeated for each batch, which must not find what the last one made of them."
@@ -86,31 +97,22 @@ def _source(value: ast.expr) -> str:
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    """The repetitions, and above the loop (which is gone through after what is in it) what they repeat."""
-    if block.in_else() and any(block.loop_of_backward(node) for node in block.enclosing):
-        given = _given([block.read(each) for each in block.body(block.enclosing[-2])])
-        for index, statement in enumerate(block.statements):
-            node = block.read(statement) if block.named(statement) else None
-            if (
-                isinstance(node, ast.Assign)
-                and (name := text(node.targets[0])) in given
-                and _source(node.value) == name
-            ):
-                code = re.sub(rf"(= |in ){name}\b", rf"\g<1>{_OWN}{name}", block.line(statement), count=1)
-                above = statement.leading_lines  # type: ignore[attr-defined]
-                yield Splice(index, index + 1, [block.parse(f"{code}\n")[0].with_changes(leading_lines=above)])
-    for index, statement in enumerate(block.statements if block.owner() else ()):
-        if not block.loop_of_backward(statement):
-            continue
+    """The repetitions, and above the loop what they repeat."""
+    for index, node in block.wanted():
+        if isinstance(node, ast.Assign) and block.in_else() and (name := _source(node.value)) == text(node.targets[0]):
+            code = re.sub(rf"(= |in ){name}\b", rf"\g<1>{_OWN}{name}", block.line(block.statements[index]), count=1)
+            above = block.statements[index].leading_lines  # type: ignore[attr-defined]
+            yield Splice(index, index + 1, [block.parse(f"{code}\n")[0].with_changes(leading_lines=above)])
+    for index, node in block.simple() if block.owner() and block.todo else ():
         kept: dict[str, list[str]] = {}
-        earlier = "".join(map(block.line, block.statements[:index]))
-        for each in _repeats(block.read(statement)):
-            line = f"{each.source} = {each.name}"
-            if each.source == _OWN + each.name and line not in earlier:
+        earlier = "\n".join(block.texts[:index])
+        for each in _repeats(node):
+            line = f"{_OWN}{each.name} = {each.name}"
+            if each.line in block.todo and line not in earlier:
                 kept.setdefault(each.test, []).append(f"    {line}")
         for test, lines in kept.items():
             code = "\n".join(["pass", _COMMENT, f"if not ({test}):" if " " in test else f"if not {test}:", *lines])
-            blank, _ = block.leading(statement)
+            blank, _ = block.leading(block.statements[index])
             new = block.parse(f"{code}\n")[1]
             lines = [*blank, *new.leading_lines]  # type: ignore
             yield Splice(index, index, [new.with_changes(leading_lines=lines)], counted=False)

@@ -34,7 +34,6 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    for index, statement in enumerate(block.statements):
-        found = any(block.requires(statement, test) for test in _TESTS)
-        if found and block.body(statement) and not block.raises(statement):
-            yield Splice(index, index + 1, [block.with_body(statement, block.parse(_RAISE))])
+    for index, _ in block.wanted():
+        if block.body(block.statements[index]):
+            yield Splice(index, index + 1, [block.with_body(block.statements[index], block.parse(_RAISE))])

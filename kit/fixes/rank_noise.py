@@ -25,6 +25,19 @@ gives the sampler a generator of its own there, and sends the first process's st
 LINKS = ("https://github.com/huggingface/accelerate/issues/236",)
 NEEDS = ("torch",)
 GENERAL = True
+UPSTREAM = "accelerate #236 gives a device_specific seed; the scripts do not use it"
+EXAMPLE = """\
+import torch
+from accelerate.utils import set_seed
+
+
+def main(args, accelerator, loader, model):
+    set_seed(args.seed)
+    model, loader = accelerator.prepare(model, loader)
+    model.train()
+    for batch in loader:
+        accelerator.backward(model(batch, torch.randn(2)))
+"""
 
 _ABOVE = "# Other noise and timesteps on each process; the first one draws what it would draw alone."
 
@@ -118,14 +131,11 @@ def _code(place: Place) -> str:
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    name = block.owner()
-    function = block.function(name) if name else None
-    if not function or not _trained(function):
+    function = block.above[-1]
+    if not block.todo or not isinstance(function, ast.FunctionDef) or not _seeds(function):
         return
-    seeds = _seeds(function)
-    apart = any("process_index" in text(call) or "device_specific" in text(call) for call in seeds)
-    place = _place(function) if seeds and not apart else None
-    if place and len(function.body) == len(block.statements) and not _site(function, place).done:
+    place = _place(function)
+    if place and len(function.body) == len(block.statements) and function.body[place.at].lineno in block.todo:
         new = block.parse(f"pass\n{_code(place)}")[1]  # a comment at the top would be the module's
         blank = block.leading(block.statements[place.at + 1])[0][:1]
         lines = [*blank, *new.leading_lines]  # type: ignore[attr-defined]

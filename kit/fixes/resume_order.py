@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
 from kit.fixes._ast import text
+from kit.fixes._roles import Script, read
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -31,6 +31,17 @@ LINKS = (
 NEEDS = ("torch",)
 GENERAL = True
 AFTER = ("sample-caches",)  # which looks for loops over `enumerate(loader)`
+UPSTREAM = "accelerate #2016 and #3996 are open"
+EXAMPLE = """\
+import torch
+
+
+def main(accelerator, loader, model):
+    loader, model = accelerator.prepare(loader, model)
+    accelerator.load_state("checkpoint-1")
+    for step, batch in enumerate(loader):
+        accelerator.backward(model(batch))
+"""
 
 _CLASS, _NAME = "ResumableBatches", "train_batches"
 _CODE = f'''\
@@ -119,8 +130,12 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The loops over batches of the functions that load a checkpoint; in order where a class hands out the batches."""
     return [
         Site(line, False, (found.accelerator,)) if isinstance(found, Plan) else Site(line, not found, refuses=found)
-        for line, found in _read(tree)
+        for line, found in read(tree).once(_found)
     ]
+
+
+def _found(script: Script) -> list[tuple[int, Plan | str]]:
+    return list(_read(script.tree))
 
 
 def _read(tree: ast.Module) -> Iterator[tuple[int, Plan | str]]:
@@ -206,43 +221,45 @@ def _bound(tree: ast.Module) -> set[str]:
     return classes | {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and type(node.ctx) is ast.Store}
 
 
-@lru_cache(maxsize=1)  # asked for each block of a module
-def _plans(module: cst.Module) -> dict[str, Plan]:
-    """What to do to which function."""
-    from kit.fixes._block import written
-
-    plans = [found for _, found in _read(ast.parse(written(module))) if isinstance(found, Plan)]
-    return {plan.function: plan for plan in plans}
-
-
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    plans = _plans(block.module)
-    if plans and not block.enclosing:
+    plans = block.script.once(_plans) if block.todo else {}
+    if plans and block.at_top:
         yield from block.importing_module("random")
         yield from block.importing_module("os")
         yield from _class(block, next(iter(plans)))
-    plan = block.enclosing and plans.get(getattr(getattr(block.enclosing[0], "name", None), "value", ""))
+    plan = len(block.above) > 1 and plans.get(getattr(block.above[1], "name", ""))
     if not plan:
         return
-    if len(block.enclosing) == 1:
+    if len(block.above) == 2:
         line = f"{_NAME} = {_CLASS}({plan.accelerator}, {plan.loader})\n"
         yield Splice(plan.at, plan.at, block.parse(line), counted=False)
-    for index, statement in enumerate(block.statements):
-        if block.loops_over(statement, plan.over) and ".backward(" in block.module.code_for_node(statement):
-            yield Splice(index, index + 1, [_handed_out(block, statement)])
-    loop = block.loop()
-    if plan.passes_by and loop and block.loops_over(loop, plan.over):
-        at = next((at for at, each in enumerate(block.statements) if _passes_by(block.read(each))), None)
+    for index, node in block.simple():
+        if _trains(node, plan):
+            yield Splice(index, index + 1, [_handed_out(block, block.statements[index])])
+    if plan.passes_by and _trains(block.above[-1], plan):
+        at = next((at for at, node in block.simple() if _passes_by(node)), None)
         if at is not None:
             below = block.statements[at + 1]
             kept = below.with_changes(leading_lines=block.leading(below)[1])
             yield Splice(at, at + 2, [kept], counted=False)
 
 
+def _plans(script: Script) -> dict[str, Plan]:
+    """What to do to which function."""
+    found = [plan for _, plan in script.once(_found) if isinstance(plan, Plan)]
+    return {plan.function: plan for plan in found}
+
+
+def _trains(node: ast.AST, plan: Plan) -> bool:
+    """Whether a statement is the loop over batches."""
+    return isinstance(node, ast.For) and text(node.iter) == plan.over and bool(_calls(node, "backward"))
+
+
 def _class(block: Block, function: str) -> Iterator[Splice]:
     """The class, above the first function that trains."""
-    for index, statement in enumerate(block.statements):
-        if block.name(statement) == function:
+    for index, node in block.simple():
+        if getattr(node, "name", "") == function:
+            statement = block.statements[index]
             blank, above = block.leading(statement)
             new = block.parse(_CODE)[0].with_changes(leading_lines=blank)
             below = statement.with_changes(leading_lines=[*block.blank_lines(2), *above])

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
 from kit.fixes import _caches as caches
 from kit.fixes._ast import imports, text
 from kit.fixes._caches import Cache, Plan
+from kit.fixes._roles import Script
 
 if TYPE_CHECKING:
-    import libcst as cst
-
     from kit.fixes._block import Block
 
 TITLE = "cache latents and captions by sample"
@@ -34,6 +32,33 @@ GENERAL = True
 CHANGES = (
     "With --cache_latents or captions of their own, images come in the order of a run without caches, new each epoch."
 )
+UPSTREAM = "taken in some scripts (#13353, #13712)"
+EXAMPLE = """\
+import torch
+
+
+class Pictures(Dataset):
+    def __getitem__(self, index):
+        example = {}
+        example["picture"] = self.pictures[index]
+        return example
+
+
+def collate(examples):
+    batch = {"pixels": torch.stack([example["picture"] for example in examples])}
+    return batch
+
+
+def main(args, accelerator, vae):
+    pictures = Pictures(args.folder)
+    loader = torch.utils.data.DataLoader(pictures, shuffle=True, collate_fn=lambda each: collate(each))
+    cache = []
+    for batch in loader:
+        cache.append(vae.encode(batch["pixels"]).latent_dist)
+    loader = accelerator.prepare(loader)
+    for step, batch in enumerate(loader):
+        latents = cache[step].sample()
+"""
 
 _GAUSSIAN = "DiagonalGaussianDistribution"
 _MODULE = "diffusers.models.autoencoders.vae"
@@ -63,60 +88,66 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     return [*done, *(Site(line, False) for line in plan.lines)] if plan else done
 
 
-@lru_cache(maxsize=1)  # asked for each block of a module
-def _plan(module: cst.Module) -> tuple[Plan | None, bool]:
-    """What to do to a module, and whether it has the class of latent distributions."""
-    from kit.fixes._block import written
-
-    tree = ast.parse(written(module))
-    return caches.read(tree), imports(tree, _GAUSSIAN)
-
-
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    plan, imported = _plan(block.module)
+    plan = block.script.once(_plan) if block.todo else None
     if not plan:
         return
-    if not block.enclosing:
-        yield from _functions(block, plan, imported)
+    if block.at_top:
+        yield from _functions(block, plan, imports(block.script.tree, _GAUSSIAN))
     owner = block.owner()
-    method = owner == "__getitem__" and getattr(block.enclosing[-2], "name", None)
-    if method and method.value == plan.dataset:
+    if owner == "__getitem__" and getattr(block.above[-2], "name", "") == plan.dataset:
         yield from _below(block, plan.container, f'{plan.container}["index"] = {plan.index}')
     if owner == plan.collate:
         indices = f'[example["index"] for example in {plan.examples}]'
         yield from _below(block, plan.batch, f'{plan.batch}["indices"] = {indices}')
-    for index, statement in enumerate(block.statements):
-        if type(statement).__name__ == "SimpleStatementLine":
-            code = block.line(statement)
+    for index, node in block.simple():
+        if not hasattr(node, "body"):
+            code = block.texts[index]
             if _FIXED in code:
+                line = block.line(block.statements[index])
                 yield from _instead(
-                    block, index, code.replace(f"{_FIXED} = ", "").replace(f"not {_FIXED}", "True"), False
+                    block, index, line.replace(f"{_FIXED} = ", "").replace(f"not {_FIXED}", "True"), False
                 )
             for cache in plan.caches:
-                if cache.name in code and (new := _rewritten(block.read(statement), cache, len(block.enclosing))):
+                if cache.name in code and (new := _rewritten(node, cache, len(block.above) - 1)):
                     written = new[0].replace("\n    ", f"\n{block.module.default_indent}")  # inside parentheses, too
                     yield from _instead(block, index, written, new[1])
 
 
+def _plan(script: Script) -> Plan | None:
+    return caches.read(script.tree)
+
+
 def _functions(block: Block, plan: Plan, imported: bool) -> Iterator[Splice]:
-    lines = [block.imports(statement)[0] for statement in block.statements]
+    lines = [_from(node) for node in block.nodes]
     if any(cache.kind == caches.LATENTS for cache in plan.caches) and not imported:
         later = [at for at, module in enumerate(lines) if module.startswith("diffusers.") and module > _MODULE]
         first = [at + 1 for at, module in enumerate(lines) if module == "diffusers"]
-        place = (later or first or [at + 1 for at, line in enumerate(lines) if line])[0]
+        place = (later or first or [at + 1 for at, line in enumerate(lines) if line] or [block.below_imports()])[0]
         yield Splice(place, place, block.parse(f"from {_MODULE} import {_GAUSSIAN}\n"), counted=False)
-    for index, statement in enumerate(block.statements):
-        if block.name(statement) == plan.function:
+    for index, node in block.simple():
+        if isinstance(node, caches.Function) and node.name == plan.function:
+            statement = block.statements[index]
             one, other = block.parse(_FUNCTIONS)
             above = statement.with_changes(leading_lines=[*block.blank_lines(2), *block.leading(statement)[1]])
             one = one.with_changes(leading_lines=block.leading(statement)[0])
             yield Splice(index, index + 1, [one, other, above], counted=False)
 
 
+def _from(node: ast.stmt | None) -> str:
+    """The module that a `from module import …` line is about."""
+    return node.module or "" if isinstance(node, ast.ImportFrom) and not node.level else ""
+
+
+def _assigns(node: ast.stmt, name: str) -> bool:
+    """Whether a statement is just `name = …`."""
+    return isinstance(node, ast.Assign) and [text(each) for each in node.targets] == [name]
+
+
 def _below(block: Block, name: str, line: str) -> Iterator[Splice]:
     """``line`` below the one that gives ``name`` its dictionary, unless there is one that does the same."""
-    for index, statement in enumerate(block.statements):
-        if block.assigns(statement, name) and text(ast.parse(line).body[0]) not in block.texts:
+    for index, node in block.simple():
+        if _assigns(node, name) and text(ast.parse(line).body[0]) not in block.texts:
             yield Splice(index + 1, index + 1, block.parse(f"{line}\n"), counted=False)
 
 

@@ -6,8 +6,9 @@ import ast
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import is_step_limit, over_epochs, statements
+from kit.fixes import Options, Sign, Site, Splice
+from kit.fixes._roles import Script, read
+from kit.fixes._roles.loops import Limit, headed, limits, over_epochs
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -18,22 +19,43 @@ The step-limit `break` leaves the loop over batches only. A run resumed in the m
 its first batch, reaches the limit one epoch early, and then goes on with the next epoch: one step too many for each
 epoch left, and a checkpoint past the limit (4 steps and a checkpoint-4 where 3 were asked for)."""
 LINKS = ("https://github.com/huggingface/diffusers/issues/2636",)
-NEEDS = ("global_step", "args")
+NEEDS = ()
 GENERAL = True
-
-_CODE = "if global_step >= args.max_train_steps:\n    break\n"
+UPSTREAM = "#2636 was closed; 93 scripts; sd-scripts #1406 and #1999 are open"
+EXAMPLE = """\
+def main(args, loader):
+    global_step = 0
+    for epoch in range(args.num_train_epochs):
+        for batch in loader:
+            global_step += 1
+            if global_step >= args.max_train_steps:
+                break
+"""
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
-    """The loops over epochs around a loop over batches with a step-limit break."""
-    return [
-        Site(statement.lineno, is_step_limit(statement.body[0]))  # type: ignore[attr-defined]
-        for statement, _ in statements(tree)
-        if over_epochs(statement)
-    ]
+    """The loops over epochs around a loop over batches with a break at the step limit; in order where they begin with
+    the same one."""
+    found = []
+    for loop, limit in read(tree).once(_loops).items():
+        refuses = "a break would pass by the `else` of the loop: move that below the loop" if loop.orelse else ""
+        needs = (limit.step, limit.limit.rpartition(".")[0] or limit.limit)
+        found.append(Site(loop.lineno, headed(loop, limit), needs, "" if headed(loop, limit) else refuses))
+    return found
+
+
+def _loops(script: Script, why: str = "") -> dict[ast.For | ast.AsyncFor | ast.While, Limit]:
+    """The loops around those over batches, each with its limit: those over epochs, or those that are not, as ``why``
+    says."""
+    return {each.around: each for each in limits(script) if each.around and over_epochs(script, each) == why}
+
+
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    for loop in _loops(read(tree), "something else"):
+        yield Sign(loop.lineno, "a loop over epochs that goes on after the step limit")
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    loop = block.loop()
-    if loop and not loop.orelse and block.holds_batches() and not block.is_step_limit(block.statements[0]):
-        yield Splice(0, 0, block.parse(_CODE))
+    limit = block.script.once(_loops).get(block.above[-1])  # type: ignore[call-overload]
+    if limit and block.groups[0][0] is limit.around.body[0] and limit.around.lineno in block.todo:
+        yield Splice(0, 0, block.parse(f"if {limit.test}:\n    break\n"))

@@ -42,11 +42,11 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    if block.enclosing or any(block.calls(statement, "apply_patches") for statement in block.statements):
+    if any(calls(node, "apply_patches") for _, node in block.simple()):
         return
-    for index, statement in enumerate(block.statements):
-        if block.test(statement) == _ANCHOR:
-            blank, comments = block.leading(statement)
-            first, *rest = block.parse(_CODE)
-            anchor = statement.with_changes(leading_lines=[*block.blank_lines(1), *comments])
-            yield Splice(index, index + 1, [first.with_changes(leading_lines=blank), *rest, anchor])
+    for index, _ in block.wanted(heads=True) if block.at_top else ():
+        statement = block.statements[index]
+        blank, comments = block.leading(statement)
+        first, *rest = block.parse(_CODE)
+        anchor = statement.with_changes(leading_lines=[*block.blank_lines(1), *comments])
+        yield Splice(index, index + 1, [first.with_changes(leading_lines=blank), *rest, anchor])

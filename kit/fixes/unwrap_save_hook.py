@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import same, statements
+from kit.fixes._ast import text
+from kit.fixes._roles import Script, read
+from kit.fixes._roles._script import last
+from kit.fixes._roles.holders import accelerator
+from kit.fixes._roles.hooks import save_hooks
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -23,45 +27,105 @@ LINKS = (
     "https://github.com/huggingface/diffusers/pull/6628",
     "https://github.com/huggingface/diffusers/pull/10378",
 )
-NEEDS = ("accelerator",)
+NEEDS = ()
 GENERAL = True
-
-_HOOK = "save_model_hook"
-_UNWRAP = ("unwrap_model", "accelerator.unwrap_model")
+UPSTREAM = "taken in scripts of #6628 and #10378"
+EXAMPLE = """\
+def main(accelerator, Unet):
+    def save_model_hook(models, weights, output_dir):
+        for model in models:
+            if isinstance(model, Unet):
+                model.save_pretrained(output_dir)
+"""
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
-    """The loops in the save hook that ask for the class of a model; in order where it is unwrapped first."""
-    return [
-        Site(loop.lineno, not _wrapped(loop))
-        for loop, above in statements(tree)
-        if isinstance(loop, ast.For) and any(getattr(node, "name", "") == _HOOK for node in above) and _asked(loop)
-    ]
+    """The loops of a save hook over the models it is handed that ask for the class of one; in order where it is
+    unwrapped first."""
+    script = read(tree)
+    found = []
+    for loop, model in script.once(_loops).items():
+        why = _unwrap(script, loop)[1]
+        done = _unwrapped(loop, model) or not any(_asks(node, model) for node in ast.walk(loop))
+        found.append(
+            Site(loop.lineno, done, refuses=f"{why}: bind it above, or skip the fix" if why and not done else "")
+        )
+    return found
 
 
-def _calls(node: ast.AST, name: str) -> list[ast.Call]:
-    return [call for call in ast.walk(node) if isinstance(call, ast.Call) and same(call.func, name)]
+def _loops(script: Script) -> dict[ast.For, str]:
+    """The loops over the models of a save hook that ask for a class of theirs, each with the name of a model."""
+    found = {}
+    for hook in save_hooks(script):
+        for loop in script.inside(hook.function):
+            name = _model(loop, hook.models) if isinstance(loop, ast.For) else ""
+            if name and any(_asks_of(node, {name, *_made_of(loop, name)}) for node in ast.walk(loop)):
+                found[loop] = name
+    return found  # type: ignore[return-value]
 
 
-def _asked(loop: ast.For) -> set[str]:
-    """What a loop asks the class of."""
-    return {ast.unparse(call.args[0]) for call in _calls(loop, "isinstance")}
+def _model(loop: ast.For, models: str) -> str:
+    """What a loop calls a model: `for model in models`, numbered or beside its weights or not; "" for other loops."""
+    over, target = loop.iter, loop.target
+    if (
+        isinstance(over, ast.Call)
+        and isinstance(target, (ast.Tuple, ast.List))
+        and last(over.func) in ("enumerate", "zip")
+    ):
+        given = [text(each) for each in over.args]
+        at = given.index(models) if models in given else -1
+        inner = target.elts[at + (last(over.func) == "enumerate")] if at >= 0 else target
+        if isinstance(inner, ast.Tuple) and inner.elts:
+            inner = inner.elts[0]
+        return inner.id if at >= 0 and isinstance(inner, ast.Name) else ""
+    plain = text(over) in (models, f"list({models})", f"reversed({models})", f"{models}[::-1]")
+    return target.id if plain and isinstance(target, ast.Name) else ""
 
 
-def _wrapped(loop: ast.For) -> str:
-    """The loop's own variable, where its class is asked for as it comes; else ""."""
-    own = {node.id for node in ast.walk(loop.target) if isinstance(node, ast.Name)}
-    unwrapped = {
-        ast.unparse(target)
-        for line in loop.body
-        if isinstance(line, ast.Assign) and any(_calls(line.value, name) for name in _UNWRAP)
-        for target in line.targets
-    }
-    return next(iter(own & _asked(loop) - unwrapped), "")
+def _made_of(loop: ast.stmt, name: str) -> set[str]:
+    """What a loop makes of a model by unwrapping it."""
+    lines = [line for line in ast.walk(loop) if isinstance(line, ast.Assign) and "unwrap" in text(line.value)]
+    return {text(target) for line in lines for target in line.targets if f"({name}" in text(line.value)}
+
+
+def _asks_of(node: ast.AST, names: set[str]) -> bool:
+    """Whether an expression asks for the class of one of ``names``, as it is or of what it holds."""
+    asks = isinstance(node, ast.Call) and text(node.func) == "isinstance" and bool(node.args)
+    parts = ast.walk(node.args[0]) if asks else ()  # type: ignore[attr-defined]
+    return any(isinstance(part, ast.Name) and part.id in names for part in parts)
+
+
+def _asks(node: ast.AST, name: str) -> bool:
+    """Whether an expression asks for the class of ``name`` as it is."""
+    return (
+        isinstance(node, ast.Call)
+        and text(node.func) == "isinstance"
+        and bool(node.args)
+        and text(node.args[0]) == name
+    )
+
+
+def _unwrapped(loop: ast.For, model: str) -> bool:
+    lines = [line for line in loop.body if isinstance(line, ast.Assign) and model in map(text, line.targets)]
+    return any("unwrap" in text(line.value) or "extract_model" in text(line.value) for line in lines)
+
+
+def _unwrap(script: Script, loop: ast.For) -> tuple[str, str]:
+    """What unwraps a model, the script's own helper or the accelerator; and why there is none."""
+    name, why = accelerator(script, loop.body[0])
+    helper = "unwrap_model"
+    if any(
+        last(node.func) == helper and isinstance(node.func, ast.Name)
+        for node in ast.walk(loop)
+        if isinstance(node, ast.Call)
+    ):
+        return helper, ""
+    return f"{name}.{helper}", why
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    loop = block.read(node) if block.function(_HOOK) and (node := block.loop()) else None
-    if isinstance(loop, ast.For) and (model := _wrapped(loop)):
-        unwrap = next(name for name in _UNWRAP if _calls(loop, name) or name == _UNWRAP[-1])  # the script's own helper
+    loop = block.above[-1]
+    model = block.script.once(_loops).get(loop, "")  # type: ignore[call-overload]
+    if model and loop.lineno in block.todo and not block.in_else():  # type: ignore[attr-defined]
+        unwrap, _ = _unwrap(block.script, loop)  # type: ignore[arg-type]
         yield Splice(0, 0, block.parse(f"{model} = {unwrap}({model})\n"))

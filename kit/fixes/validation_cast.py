@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import autocasts, casts, pipeline_move, validation_moves
+from kit.fixes._ast import autocasts, casts, pipeline_cast, pipeline_move, text, validation_moves
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -16,26 +16,53 @@ TITLE = "validate without casting what is being trained"
 WHY = """\
 log_validation moves its pipeline with a dtype, and in it is the very model in training, which is cast in place. In
 fp16 the gradient scaler needs float32 parameters, and the first step after a validation ends the run: `Attempting to
-unscale FP16 gradients`. The images are made under autocast, so nothing has to be cast. #13895 mends one script so."""
+unscale FP16 gradients`. The images are made under autocast, so nothing has to be cast. #13895 mends one script so,
+#13899 ten; in five of them the pipeline is cast alone, and offloading the model places it."""
 LINKS = (
     "https://github.com/huggingface/diffusers/issues/13124",
     "https://github.com/huggingface/diffusers/pull/13895",
+    "https://github.com/huggingface/diffusers/pull/13899",
     "https://github.com/huggingface/diffusers/issues/9973",
 )
-NEEDS = ("accelerator",)
+NEEDS = ()
 GENERAL = True
+UPSTREAM = "#13895 mended one script; #13899, for ten, is open"
+EXAMPLE = """\
+import torch
+
+
+def log_validation(pipeline, accelerator, torch_dtype):
+    pipeline = pipeline.to(accelerator.device, dtype=torch_dtype)
+    with torch.autocast(accelerator.device.type):
+        return pipeline()
+"""
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
-    """Where log_validation, under autocast, moves its pipeline to the device; in order where that gives no dtype."""
-    return [Site(move.lineno, not casts(move)) for move, function in validation_moves(tree) if autocasts(function)]
+    """Where log_validation, under autocast, moves its pipeline to the device, or casts it and has it offloaded; in
+    order where no dtype is given."""
+    moved = [Site(move.lineno, not casts(move)) for move, function in validation_moves(tree) if autocasts(function)]
+    for function, lines in _offloaded(tree):
+        cast = [line for line in lines if pipeline_cast(line)]
+        moved += [Site(line.lineno, False) for line in cast] or [Site(function.lineno, True)]
+    return moved
+
+
+def _offloaded(tree: ast.Module) -> Iterator[tuple[ast.FunctionDef, list[ast.stmt]]]:
+    """The functions that validate under autocast with an offloaded model, and their statements."""
+    for function in tree.body:
+        validates = isinstance(function, ast.FunctionDef) and function.name.startswith("log_validation")
+        offloads = validates and any("enable_model_cpu_offload(" in text(line) for line in function.body)  # type: ignore
+        if isinstance(function, ast.FunctionDef) and offloads and autocasts(function):
+            yield function, function.body
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    function = block.function("log_validation")
-    if not function or not autocasts(function):
-        return
-    for index, statement in enumerate(block.statements):
-        move = pipeline_move(block.read(statement))
+    for index, node in block.wanted():
+        move = pipeline_move(node)
         if move and any(keyword.arg == "dtype" for keyword in move.keywords):
-            yield Splice(index, index + 1, [block.without(statement, "dtype")])
+            yield Splice(index, index + 1, [block.without(block.statements[index], "dtype")])
+        elif pipeline_cast(node):
+            below = block.statements[index + 1]
+            above = [*block.leading(block.statements[index])[0], *block.leading(below)[1]]
+            yield Splice(index, index + 2, [below.with_changes(leading_lines=above)])

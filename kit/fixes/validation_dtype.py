@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import autocasts, bound_names, calls_of, casts, imports, validation_moves
+from kit.fixes import Options, Site, Splice, _deepspeed
+from kit.fixes._ast import autocasts, bound_names, calls_of, casts, imports, text, validation_moves
+from kit.fixes._roles import Script, read
+from kit.fixes._roles._script import own
 
 if TYPE_CHECKING:
-    import libcst as cst
-
     from kit.fixes._block import Block
 
 TITLE = "validate with dtypes that fit, training's own left alone"
@@ -34,6 +34,15 @@ LINKS = (
 )
 NEEDS = ("is_final_validation", "accelerator")
 GENERAL = True
+UPSTREAM = "#9419 and #9565 mended scripts; #9476 is open"
+EXAMPLE = """\
+from accelerate import Accelerator
+
+
+def log_validation(pipeline, accelerator, torch_dtype, is_final_validation=False):
+    pipeline = pipeline.to(accelerator.device)
+    return pipeline()
+"""
 
 _NAME = "DistributedType"
 _DTYPE, _PASSED = "torch_dtype", "weight_dtype"
@@ -59,10 +68,46 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             move.lineno,
             imported and not casts(move) and wanted <= {ast.unparse(line) for line in function.body},
             () if function.name in threaded else (_DTYPE,),
+            _from_image(read(tree)) or ("" if text(read(tree).at(move.lineno)) in _MOVES else _OTHERWISE),
         )
         for move, function in validation_moves(tree)
         if not autocasts(function)
     ]
+
+
+def _from_image(script: Script) -> str:
+    """Why a pipeline that makes images of others is not served: it encodes them with the VAE, in the dtype of its other
+    parts."""
+    made = [
+        text(call.func.value) for call, _ in script.calls["from_pretrained"] if isinstance(call.func, ast.Attribute)
+    ]
+    found = [name for name in made if name.endswith("Pipeline") and _IMAGE_PIPELINES.search(name)]
+    given = [
+        each.arg for calls in script.calls.values() for call, _ in calls for each in call.keywords if _is_pipe(call)
+    ]
+    handed = [word for word in (*given, *_keys(script)) if word in _IMAGES]
+    why = "its pipeline is handed images (`{}`), which it encodes with a VAE of the other parts' dtype: cast by hand"
+    return why.format((found + handed)[0]) if found or handed else ""
+
+
+def _is_pipe(call: ast.Call) -> bool:
+    return text(call.func) in ("pipeline", "pipe")
+
+
+def _keys(script: Script) -> list[str]:
+    """The keys of dictionaries, which may be handed on as arguments."""
+    dicts = [node for line, _ in script.statements for node in own(line) if isinstance(node, ast.Dict)]
+    named = [each for each in dicts if any(text(key) in ("'prompt'", "'prompt_embeds'") for key in each.keys if key)]
+    return [str(getattr(key, "value", "")) for each in named for key in each.keys]
+
+
+_IMAGES = ("image", "control_image", "mask_image", "init_image", "conditioning_image", "video")
+_IMAGE_PIPELINES = re.compile(r"Img2Img|ImageTo|Image2|Inpaint|Kontext|Control|Edit|Fill|Pix2Pix|Upscale|Redux|Adapter")
+_OTHERWISE = "it moves its pipeline in another way than `pipeline = pipeline.to(accelerator.device)`: write it so first"
+
+
+def _to_thread(script: Script) -> set[str]:
+    return _threaded(script.tree)
 
 
 def _threaded(tree: ast.Module) -> set[str]:
@@ -94,36 +139,29 @@ def _may_pass(tree: ast.Module, call: ast.expr | None, place: int) -> bool:
     return len(call.args) + len(call.keywords) > 0 and len(call.args) <= place and not (starred or doubled)
 
 
-@lru_cache(maxsize=1)  # asked for each block of a module
-def _to_thread(module: cst.Module) -> set[str]:
-    from kit.fixes._block import written
-
-    return _threaded(ast.parse(written(module)))
-
-
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    yield from block.importing(_NAME, options.get("accelerate", "accelerate"), beside="Accelerator")
+    if not block.todo:
+        return
+    yield from _deepspeed.importing(block, options)
     yield from block.importing_module("copy")
-    for index, statement in enumerate(block.statements):
-        defined, called = block.name(statement), block.callee(statement)
-        if not (defined or called).startswith("log_validation") or (defined or called) not in _to_thread(block.module):
-            continue
-        if called:
-            new = block.with_argument(statement, f"{_DTYPE}={_PASSED}")
-        else:
-            new = block.with_parameter(statement, _DTYPE, before=_ABOVE)
-        yield Splice(index, index + 1, [new], counted=False)
-    function = block.function("log_validation")
-    if function and not autocasts(function):
-        yield from _cast(block)
+    threaded = block.script.once(_to_thread)
+    for index, node in block.simple():
+        call = node.value if isinstance(node, (ast.Assign, ast.Expr)) else None
+        if isinstance(node, ast.FunctionDef) and node.name in threaded:
+            new = block.with_parameter(block.statements[index], _DTYPE, before=_ABOVE)
+            yield Splice(index, index + 1, [new], counted=False)
+        elif isinstance(call, ast.Call) and text(call.func) in threaded:
+            new = block.with_argument(block.statements[index], f"{_DTYPE}={_PASSED}")
+            yield Splice(index, index + 1, [new], counted=False)
+    yield from _cast(block)
 
 
 def _cast(block: Block) -> Iterator[Splice]:
     first, *rest = block.parse(_CODE)
-    lines = [ast.unparse(block.read(statement)) for statement in block.statements]
-    for index, statement in enumerate(block.statements):
-        if lines[index] in _MOVES and ast.unparse(block.read(first)) not in lines:
+    for index, node in block.wanted():
+        if text(node) in _MOVES:
+            statement = block.statements[index]
             blank, comments = block.leading(statement)
-            move = block.without(statement, "dtype") if "dtype" in lines[index] else statement
+            move = block.without(statement, "dtype") if "dtype" in text(node) else statement
             move = move.with_changes(leading_lines=comments)
             yield Splice(index, index + 1, [first.with_changes(leading_lines=blank), *rest, move])

@@ -6,8 +6,11 @@ import ast
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import guarded, has_call, statements
+from kit.fixes import Options, Sign, Site, Splice
+from kit.fixes._ast import text
+from kit.fixes._roles import Script, read
+from kit.fixes._roles._script import own
+from kit.fixes._roles.hooks import save_hooks
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -18,24 +21,86 @@ accelerate hands the save hook an empty list of weights under DeepSpeed, because
 unguarded `weights.pop()` then ends the run at its first checkpoint with `IndexError: pop from empty list`. Opening the
 checkpoint to every DeepSpeed rank is not enough without this."""
 LINKS = ("https://github.com/huggingface/diffusers/issues/2606",)
-NEEDS = ("weights",)
+NEEDS = ()
 GENERAL = True
-
-_GUARDS = ("weights", "len(weights) > 0")
+UPSTREAM = "taken in #6628, #10378, #11737, #12240; 45 files lack it"
+EXAMPLE = """\
+def save_model_hook(models, weights, output_dir):
+    for model in models:
+        model.save_pretrained(output_dir)
+        weights.pop()
+"""
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
-    return [
-        Site(statement.lineno, any(guarded(statement, above, guard) for guard in _GUARDS))
-        for statement, above in statements(tree)
-        if has_call(statement, "weights.pop")
-    ]
+    """The statements of a save hook that pop from the list of weights it is handed; in order where something around or
+    above them asks whether there is one."""
+    script = read(tree)
+    found = []
+    for statement, name in script.once(_pops, False).items():
+        used = text(statement) != f"{name}.pop()"
+        refuses = f"what is popped is used: put it under `if {name}:` by hand" if used else ""
+        done = _asked(script, statement, name)
+        found.append(Site(statement.lineno, done, refuses="" if done else refuses))
+    return found
+
+
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    """What is popped by its place in the list, without asking whether there is one."""
+    for statement, name in _pops(read(tree), numbered=True).items():
+        if not _asked(read(tree), statement, name):
+            yield Sign(statement.lineno, f"weights popped by their place from a list that may be empty (`{name}`)")
+
+
+def _pops(script: Script, numbered: bool) -> dict[ast.stmt, str]:
+    """The statements that pop from the list a save hook is handed, and its name: the last ones, or by number."""
+    found: dict[ast.stmt, str] = {}
+    for hook in save_hooks(script):
+        inside = list(script.inside(hook.function))
+        if any(isinstance(line, ast.Assign) and hook.weights in map(text, line.targets) for line in inside):
+            continue  # it is something else from then on
+        for line in inside:
+            for node in own(line):
+                popped = isinstance(node, ast.Call) and text(node.func) == f"{hook.weights}.pop"
+                if popped and not node.keywords and bool(node.args) == numbered:  # type: ignore[attr-defined]
+                    found[line] = hook.weights
+    return found
+
+
+def _asked(script: Script, statement: ast.stmt, name: str) -> bool:
+    """Whether a statement is come to only where there are weights, or catches that there are none."""
+    inner: ast.AST = statement
+    for node in reversed(script.above[statement]):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            return any(_leaves_without(line, name) for line in node.body if line.lineno < statement.lineno)
+        if isinstance(node, (ast.If, ast.While)) and inner in node.body and _asks(node.test, name):
+            return True
+        if isinstance(node, ast.Try) and inner in node.body and "IndexError" in "".join(map(text, node.handlers)):
+            return True
+        if any(_leaves_without(line, name) for line in getattr(node, "body", ()) if line.lineno < statement.lineno):
+            return True
+        inner = node
+    return False
+
+
+def _asks(test: ast.expr, name: str) -> bool:
+    """Whether a test can only hold where a list is not empty."""
+    if isinstance(test, ast.BoolOp):
+        told = [_asks(part, name) for part in test.values]
+        return any(told) if isinstance(test.op, ast.And) else all(told)
+    counts = isinstance(test, ast.Compare) and isinstance(test.ops[0], (ast.Gt, ast.GtE, ast.NotEq))
+    asked = text(test.left) if counts else text(test)  # type: ignore[attr-defined]
+    return asked in (name, f"len({name})")
+
+
+def _leaves_without(line: ast.AST, name: str) -> bool:
+    """`if not weights: return`."""
+    empty = isinstance(line, ast.If) and text(line.test) in (f"not {name}", f"len({name}) == 0", f"not len({name})")
+    return empty and isinstance(line.body[-1], (ast.Return, ast.Continue, ast.Break, ast.Raise))  # type: ignore[attr-defined]
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    for index, statement in enumerate(block.statements):
-        if block.calls(statement, "weights.pop") and not any(map(block.guarded, _GUARDS)):
-            guard = block.parse("if weights:\n    pass\n")[0]
-            leading = statement.leading_lines  # type: ignore[attr-defined]
-            body = [statement.with_changes(leading_lines=())]
-            yield Splice(index, index + 1, [block.with_body(guard.with_changes(leading_lines=leading), body)])
+    pops = block.script.once(_pops, False)
+    for index, node in block.wanted():
+        if node in pops and text(node) == f"{pops[node]}.pop()":
+            yield Splice(index, index + 1, [block.under(f"if {pops[node]}:", [block.statements[index]])])

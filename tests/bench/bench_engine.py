@@ -7,6 +7,7 @@ aims are printed beside what was measured. It needs git, the real upstream of a 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import shlex
 import shutil
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kit import codemod, fixes, recipe, store
+from kit.paths import TreePath
 from kit.recipe import Recipe, Upstream
 
 KIT = Path(sys.executable).with_name("kit")
@@ -30,6 +32,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="hidream", help="default: hidream")
     parser.add_argument("--device", default="npu", help="default: npu")
     parser.add_argument("--repeat", type=int, default=9, metavar="N", help="turns of the quick ones (default: 9)")
+    parser.add_argument("--history", action="store_true", help="also `kit drift --history` of all recipes (minutes)")
     parser.add_argument("--clones", type=int, default=3, metavar="N", help="turns of the naive clone (default: 3)")
     given = parser.parse_args()
     found = recipe.load(given.recipe)
@@ -39,6 +42,11 @@ def main() -> None:
         place = Path(scratch)
         show("kit --help / import click", help_text(given.repeat), aim=2)
         show("codemod / libcst parse and codegen", one_codemod(found, place, given.repeat), aim=2)
+        one, every = whole_process(place, given.repeat)
+        show("kit fix, one fix / libcst", one, aim=2)
+        show("kit fix, all general / libcst", every, aim=5)
+        if given.history:
+            show("kit drift --history / three minutes", (history(place), 180.0), aim=1, unit="s", scale=1)
         fetched, cached = warm(found, given.device, place, given.repeat)
         show("warm prepare / git, fetching", fetched, aim=3)
         show("warm prepare / git, from the cache", cached, aim=3)
@@ -111,6 +119,40 @@ def one_codemod(found: Recipe, place: Path, repeat: int) -> Timed:
 
     mine, baseline = in_turns(repeat, ours, lambda turn: libcst.parse_module(content + b"# %d\n" % turn).bytes)
     return mine, baseline
+
+
+FLUX = TreePath("examples/dreambooth/train_dreambooth_lora_flux.py")  # 1,800 lines that lack most general fixes
+
+
+def whole_process(place: Path, repeat: int) -> tuple[Timed, Timed]:
+    """`kit fix --check`, with one fix and with all general ones, as the shell runs it, against an interpreter that has
+    libcst read and write the same script."""
+    up = dataclasses.replace(upstream_of(recipe.load("hidream")), sparse=(TreePath("examples/dreambooth"),))
+    script = place / "train_flux.py"
+    script.write_bytes(store.ensure(up, place).files([FLUX])[FLUX])
+    raw = "import libcst, sys; libcst.parse_module(open(sys.argv[1], 'rb').read()).bytes"
+
+    def fix(*names: str) -> None:
+        done = subprocess.run([KIT, "fix", "--check", *names, script], capture_output=True, text=True)
+        if done.returncode != 1 or done.stderr:  # it would be changed
+            raise SystemExit(done.stdout + done.stderr)
+
+    one, every, baseline = in_turns(
+        repeat,
+        lambda turn: fix("progress-print"),
+        lambda turn: fix(),
+        lambda turn: command(sys.executable, "-c", raw, script),
+    )
+    return (one, baseline), (every, baseline)
+
+
+def history(place: Path) -> float:
+    """Seconds that `kit drift --history` of every recipe takes with nothing cached, the fetching included."""
+    start = time.perf_counter()
+    done = subprocess.run([KIT, "drift", "--history"], env={**os.environ, "KIT_CACHE": str(place / "history")})
+    if done.returncode not in (0, 4, 5):
+        raise SystemExit(done.returncode)
+    return time.perf_counter() - start
 
 
 def upstream_of(found: Recipe) -> Upstream:

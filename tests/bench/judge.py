@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 import symtable
 import warnings
 from collections import Counter
@@ -172,7 +173,7 @@ def pop_lacking(tree: ast.Module) -> list[int]:
     found: list[int] = []
 
     def visit(node: ast.AST, asked: bool) -> None:
-        if called(node) == "weights.pop" and not asked:
+        if called(node) == "weights.pop" and not node.value.args and not asked:
             found.append(node.lineno)
         for name, value in ast.iter_fields(node):
             inside = isinstance(node, (ast.If, ast.While)) and name == "body" and set(GUARDS) & {*terms(node.test)}
@@ -261,24 +262,60 @@ def choices(test: ast.expr) -> list[str]:
 
 
 def checkpoint_lacking(tree: ast.Module) -> list[int]:
+    known = savers(tree)
     imported = any("DistributedType" in [alias.name for alias in getattr(node, "names", [])] for node in tree.body)
     return [
         node.lineno
         for node in ast.walk(tree)
         if isinstance(node, ast.If)
         and "main_process" in ast.unparse(node.test)
-        and any(called(inner) == "accelerator.save_state" for s in node.body for inner in ast.walk(s))
-        and not (DEEPSPEED in choices(node.test) and imported)
+        and any(called(inner) in known for s in node.body for inner in ast.walk(s))
+        and not (
+            imported and any(DEEPSPEED in choices(part) for part in ast.walk(node.test) if isinstance(part, ast.expr))
+        )
     ]
 
 
 def checkpoint_stripped(tree: ast.Module) -> ast.Module:
+    """Nobody is let in, and what is one process's work in there need not be told apart."""
+    for node in [each for each in ast.walk(tree) if isinstance(each, ast.If)]:
+        for part in [
+            each for each in ast.walk(node.test) if isinstance(each, ast.expr) and {MAIN, DEEPSPEED} <= {*choices(each)}
+        ]:
+            part.values = [each for each in part.values if ast.unparse(each) != DEEPSPEED]  # type: ignore[attr-defined]
+    tree = parse(ast.unparse(Simplified().visit(tree)).encode())
+    known = savers(tree)
     for _, block, index in places(tree):
         node = block[index]
-        if isinstance(node, ast.If) and {MAIN, DEEPSPEED} <= set(choices(node.test)):
-            node.test.values = [each for each in node.test.values if ast.unparse(each) != DEEPSPEED]
-            node.test = node.test.values[0] if len(node.test.values) == 1 else node.test
+        asks = isinstance(node, ast.If) and MAIN in terms(node.test) and not node.orelse
+        inside = asks and any(f"{name}(" in ast.unparse(gate) for name in known for gate in gates_around(tree, node))
+        if inside and ast.unparse(node.test) == MAIN:
+            block[index : index + 1] = node.body
+        elif inside:
+            node.test.values = [each for each in node.test.values if ast.unparse(each) != MAIN]
+    tree = Simplified().visit(tree)
     return without_import(tree)
+
+
+def savers(tree: ast.Module) -> set[str]:
+    """What saves the state: the accelerator, and functions that do nothing about who calls them."""
+    texts = {node.name: ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    helpers = {name for name, code in texts.items() if "accelerator.save_state(" in code and "main_process" not in code}
+    return {"accelerator.save_state", *helpers}
+
+
+class Simplified(ast.NodeTransformer):
+    """A tree in which an `or` of one is that one."""
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
+        self.generic_visit(node)
+        return node.values[0] if len(node.values) == 1 else node
+
+
+def gates_around(tree: ast.Module, node: ast.AST) -> list[ast.If]:
+    """The `if`s of the main process that a statement is in."""
+    tests = [each for each in ast.walk(tree) if isinstance(each, ast.If) and MAIN in ast.unparse(each.test)]
+    return [each for each in tests if each is not node and node in ast.walk(each)]
 
 
 def without_import(tree: ast.Module) -> ast.Module:
@@ -297,6 +334,11 @@ def without_import(tree: ast.Module) -> ast.Module:
 
 def card_lacking(tree: ast.Module) -> list[int]:
     found: list[int] = []
+    own = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "save_model_card"]
+    if own and not any(
+        re.search(r"(hub|model_?card)\w*\(", "\n".join(map(ast.unparse, node.body)), re.I) for node in own
+    ):
+        return []
 
     def visit(node: ast.AST, pushed: bool) -> None:
         if called(node) == "save_model_card" and not pushed:

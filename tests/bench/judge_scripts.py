@@ -125,9 +125,15 @@ def resume_stripped(tree: ast.Module) -> ast.Module:
 
 
 def package_lacking(tree: ast.Module) -> list[int]:
-    names = [(alias.name, alias.lineno) for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
-    torch = [line for name, line in names if name == "torch"][:1]
-    return [line for line in torch if not any(name == PACKAGE and other >= line for name, other in names)]
+    lines = [(alias.name, node) for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    torch = [node.lineno for name, node in lines if name == "torch" and node in tree.body][:1]
+    run = "__name__ ==" in text(tree) or any(
+        name in text(tree) for name in ("ArgumentParser(", "sys.argv", "parse_args(")
+    )
+    calls_itself = any(isinstance(node, ast.Expr) and text(node).startswith(("print(", "main(")) for node in tree.body)
+    module = any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree))
+    known = any(name == PACKAGE for name, _ in lines)
+    return [] if module or known or not (run or calls_itself) else torch
 
 
 def package_stripped(tree: ast.Module) -> ast.Module:
@@ -174,18 +180,33 @@ def placement_stripped(tree: ast.Module) -> ast.Module:
 
 
 def scaler_lacking(tree: ast.Module) -> list[int]:
-    makers = ["torch.cuda.amp.GradScaler", *["GradScaler"] * imported_by(tree, "torch.cuda.amp", "GradScaler")]
-    made = [node for node in ast.walk(tree) if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)]
-    return [n.lineno for n in made if text(n.value.func) in makers and isinstance(n.targets[0], ast.Name)]
+    makers = {"torch.cuda.amp.GradScaler", "th.cuda.amp.GradScaler", *names_of(tree, "torch.cuda.amp")}
+    told = {"torch.amp.GradScaler", "torch.GradScaler", *names_of(tree, "torch.amp")}
+    found = []
+    for call in calls(tree):
+        of_cuda = not call.args and "device" not in [each.arg for each in call.keywords]
+        named = bool(call.args) and text(call.args[0]) == "'cuda'"
+        if text(call.func) in makers or (text(call.func) in told and (of_cuda or named)):
+            found.append(call.lineno)
+    its_own = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == "Accelerator"]
+    inside = {call.lineno for each in its_own for call in calls(each)}
+    return [line for line in found if line not in inside]
+
+
+def names_of(tree: ast.Module, module: str) -> set[str]:
+    """What a module's GradScaler is called."""
+    lines = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == module]
+    return {alias.asname or alias.name for line in lines for alias in line.names if alias.name == "GradScaler"}
 
 
 def scaler_stripped(tree: ast.Module) -> ast.Module:
+    makers = {"torch.cuda.amp.GradScaler", "torch.amp.GradScaler", "torch.GradScaler"}
+    makers |= names_of(tree, "torch.cuda.amp") | names_of(tree, "torch.amp")
+
     def change(node: ast.AST) -> ast.AST:
-        if isinstance(node, ast.Call) and text(node.func) == "torch.amp.GradScaler":
-            told = bool(node.args) and text(node.args[0]) == "torch.device(device).type"
+        if isinstance(node, ast.Call) and text(node.func) in makers:
+            told = bool(node.args) and text(node.args[0]) in ("torch.device(device).type", "'cuda'")
             node.func, node.args = ast.Name("GradScaler"), node.args[told:]
-        elif isinstance(node, ast.Call) and text(node.func) == "torch.cuda.amp.GradScaler":
-            node.func = ast.Name("GradScaler")
         return node
 
     return ast.parse(text(rewritten(tree, change)))
@@ -217,6 +238,32 @@ def rope_stripped(tree: ast.Module) -> ast.Module:
     return ast.parse(OR_THERE.sub(r"torch.float32 if \1 else", text(tree).replace(WITHOUT, MAC)))
 
 
+# autocast-device: what a module switches off is not CUDA's autocast, but its tensors'.
+
+SWITCH = re.compile(r"autocast\((device_type=)?'cuda', enabled=False\)")
+TOLD = re.compile(r"autocast\((device_type=)?\w+\.device\.type, enabled=False\)")
+
+
+def switch_lacking(tree: ast.Module) -> list[int]:
+    run = imported_by(tree, "accelerate", "Accelerator") or "__name__ ==" in text(tree)
+    withs = [] if run else [node for node in ast.walk(tree) if isinstance(node, ast.With)]
+    handed = {id(inner): each for each in functions(tree, "") for inner in ast.walk(each)}
+    return [
+        node.lineno
+        for node in withs
+        if SWITCH.search(text(node).partition("\n")[0])
+        and id(node) in handed
+        and any(
+            re.search(rf"\b{each.arg}(\.float|\.device|\.shape|\.reshape|\[)", text(node))
+            for each in handed[id(node)].args.args
+        )
+    ]
+
+
+def switch_stripped(tree: ast.Module) -> ast.Module:
+    return ast.parse(TOLD.sub(r"autocast(\1'cuda', enabled=False)", text(tree)))
+
+
 # lora-layers-device: placed where they are made.
 
 
@@ -236,18 +283,27 @@ def layers_stripped(tree: ast.Module) -> ast.Module:
 # offline-lora: what was written here is loaded by its name.
 
 
-def loads(call: ast.Call) -> bool:
+def loads(call: ast.Call, folders: set[str]) -> bool:
     named = text(call.func).endswith((".lora_state_dict", ".load_lora_weights"))
-    return named and bool(call.args) and text(call.args[0]) in ("input_dir", "args.output_dir")
+    return named and bool(call.args) and text(call.args[0]) in folders
+
+
+def folders(tree: ast.Module) -> set[str]:
+    """Where the script saves a LoRA, and what a load hook is handed."""
+    saves = [call for call in calls(tree) if text(call.func).endswith(".save_lora_weights")]
+    given = [[*call.args[:1], *(k.value for k in call.keywords if k.arg == "save_directory")] for call in saves]
+    return {"input_dir", *(text(each) for some in given for each in some)} if saves else set()
 
 
 def lora_lacking(tree: ast.Module) -> list[int]:
-    return [c.lineno for c in calls(tree) if loads(c) and "weight_name" not in [each.arg for each in c.keywords]]
+    known = folders(tree)
+    return [c.lineno for c in calls(tree) if loads(c, known) and "weight_name" not in [k.arg for k in c.keywords]]
 
 
 def lora_stripped(tree: ast.Module) -> ast.Module:
+    known = folders(tree)
     for call in calls(tree):
-        if loads(call):
+        if loads(call, known):
             call.keywords = [k for k in call.keywords if (k.arg, text(k.value)) != ("weight_name", NAME)]
     return tree
 
@@ -329,11 +385,24 @@ def casts(call: ast.Call) -> bool:
     return len(call.args) > 1 or any(keyword.arg == "dtype" for keyword in call.keywords)
 
 
+ALONE = re.compile(r"(pipeline = )?pipe(line)?\.to\(dtype=\w+\)")
+
+
+def cast_alone(tree: ast.Module) -> list[tuple[list[ast.stmt], ast.stmt]]:
+    """The casts of a pipeline that is offloaded, in a validation under autocast."""
+    validate = [each for each in functions(tree, "log_validation") if "autocast(" in text(each)]
+    offloaded = [each for each in validate if "enable_model_cpu_offload(" in text(each)]
+    return [(each.body, line) for each in offloaded for line in each.body if ALONE.fullmatch(text(line))]
+
+
 def cast_lacking(tree: ast.Module) -> list[int]:
-    return [call.lineno for _, call in moves(tree, True) if casts(call)]
+    moved = [call.lineno for _, call in moves(tree, True) if casts(call)]
+    return moved + [line.lineno for _, line in cast_alone(tree)]
 
 
 def cast_stripped(tree: ast.Module) -> ast.Module:
+    for body, line in cast_alone(tree):
+        body.remove(line)
     for _, call in moves(tree, True):
         call.keywords = [keyword for keyword in call.keywords if keyword.arg != "dtype"]
     return tree
@@ -412,6 +481,7 @@ def order_stripped(tree: ast.Module) -> ast.Module:
 LACKING: dict[str, Callable[[ast.Module], list[int]]] = {
     **judge_data.LACKING,
     "accelerator-cache": cache_lacking,
+    "autocast-device": switch_lacking,
     "deepspeed-resume": resume_lacking,
     "device-package": package_lacking,
     "device-placement": placement_lacking,
@@ -428,6 +498,7 @@ LACKING: dict[str, Callable[[ast.Module], list[int]]] = {
 STRIPPED: dict[str, Callable[[ast.Module], ast.Module]] = {
     **judge_data.STRIPPED,
     "accelerator-cache": cache_stripped,
+    "autocast-device": switch_stripped,
     "deepspeed-resume": resume_stripped,
     "device-package": package_stripped,
     "device-placement": placement_stripped,

@@ -16,7 +16,7 @@ from diffusers.utils import is_wandb_available
 
 
 def save_model_card(name):
-    pass
+    load_or_create_model_card(name)
 
 
 if is_wandb_available():

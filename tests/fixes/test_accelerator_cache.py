@@ -123,7 +123,7 @@ REFUSED = [
     gone("none", "import torch\ntorch.mps.empty_cache()\n"),
     conflict(
         "a branch that has an else",
-        "made 0: the code is not",
+        "its `else` would no longer be for that accelerator",
         2,
         "import torch\nif torch.cuda.is_available():\n    torch.cuda.empty_cache()\nelse:\n    pass\n",
     ),

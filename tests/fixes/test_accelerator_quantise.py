@@ -69,7 +69,7 @@ REFUSED = [
     ),
     conflict(
         "on one line",
-        "made 0: the code is not",
+        "does not have the effect it wants",
         3,
         "import torch\nquantize_via = ''\nif torch.cuda.is_available(): quantization_device = 'cuda'\n",
     ),

@@ -91,6 +91,41 @@ APPLIED = [
         f"{BOTH}{CLOSED}    if accelerator.is_main_process:\n        log()\n",
         f"{BOTH}{OPENED}    if accelerator.is_main_process:\n        log()\n",
     ),
+    imports(
+        "a star", "from accelerate import *\n", "from accelerate import *\nfrom accelerate import DistributedType\n"
+    ),
+    imports(
+        "imported in a try",
+        "try:\n    from accelerate import Accelerator\nexcept ImportError:\n    pass\n",
+        "try:\n    from accelerate import Accelerator, DistributedType\nexcept ImportError:\n    pass\n",
+    ),
+    case(
+        "only the module is imported",
+        "import accelerate\n" + CLOSED,
+        "import accelerate\n" + OPENED.replace("DistributedType", "accelerate.DistributedType"),
+    ),
+    case(
+        "another condition besides",
+        BOTH + SAVE.format(gate="x and accelerator.is_main_process"),
+        BOTH + SAVE.format(gate=f"x and ({OPEN})"),
+    ),
+    case(
+        "the main process of each machine",
+        BOTH + SAVE.format(gate="accelerator.is_local_main_process"),
+        BOTH + SAVE.format(gate=OPEN.replace("is_main", "is_local_main")),
+    ),
+    case(
+        "on one line, and what it gives back is kept",
+        BOTH + "def main(accelerator):\n    if accelerator.is_main_process: path = accelerator.save_state(1)\n",
+        BOTH + f"def main(accelerator):\n    if {OPEN}: path = accelerator.save_state(1)\n",
+    ),
+    case(
+        "in a helper that is called under the gate",
+        f"{BOTH}def save(accelerator):\n    accelerator.save_state(1)\ndef main(accelerator):\n"
+        "    if accelerator.is_main_process:\n        save(accelerator)\n",
+        f"{BOTH}def save(accelerator):\n    accelerator.save_state(1)\ndef main(accelerator):\n"
+        f"    if {OPEN}:\n        save(accelerator)\n",
+    ),
 ]
 
 
@@ -106,11 +141,6 @@ REFUSED = [
         + SAVE.format(gate="accelerator.distributed_type == DistributedType.DEEPSPEED or accelerator.is_main_process"),
     ),
     gone("every rank saves", f"{BOTH}def main(accelerator):\n    accelerator.save_state(1)\n"),
-    gone(
-        "in a helper function that is called under the gate",
-        f"{BOTH}def save(accelerator):\n    accelerator.save_state(1)\ndef main(accelerator):\n"
-        "    if accelerator.is_main_process:\n        save(accelerator)\n",
-    ),
     gone("only spoken of", f'{BOTH}if accelerator.is_main_process:\n    log("accelerator.save_state(x)")\n'),
     gone("another gate", f"{BOTH}if step % 5 == 0:\n    accelerator.save_state(1)\n"),
     refused(
@@ -128,78 +158,36 @@ REFUSED = [
         "            accelerator.save_state(1)\n",
     ),
     refused(
-        "a second gate inside an open one whose call is hidden",
-        "made 0: the code is not",
-        4,
-        f"    if {OPEN}:\n        if accelerator.is_main_process:\n            path = accelerator.save_state(1)\n",
-    ),
-    refused(
-        "another condition",
-        "made 0: the code is not",
-        3,
-        "    if x and accelerator.is_main_process:\n        accelerator.save_state(1)\n",
-    ),
-    refused(
-        "the local main process",
-        "made 0: the code is not",
-        3,
-        "    if accelerator.is_local_main_process:\n        accelerator.save_state(1)\n",
-    ),
-    refused(
         "DeepSpeed shut out",
-        "made 0: the code is not",
+        "its test shuts DeepSpeed out",
         3,
         "    if accelerator.is_main_process and accelerator.distributed_type != DistributedType.DEEPSPEED:\n"
         "        accelerator.save_state(1)\n",
     ),
     refused(
         "an elif",
-        "made 0: the code is not",
+        "it is an `elif`",
         5,
         "    if x:\n        pass\n    elif accelerator.is_main_process:\n        accelerator.save_state(1)\n",
     ),
     refused(
         "with an elif",
-        "made 0: the code is not",
+        "its `else` is for the other processes",
         3,
         "    if accelerator.is_main_process:\n        accelerator.save_state(1)\n    elif x:\n        pass\n",
     ),
     refused(
         "with an else that the other ranks go to",
-        "made 0: the code is not",
+        "its `else` is for the other processes",
         3,
         "    if accelerator.is_main_process:\n        accelerator.save_state(1)\n    else:\n"
         "        accelerator.wait_for_everyone()\n",
     ),
     refused(
         "in the else",
-        "made 0: the code is not",
+        "turn that into an `if` for the main process",
         3,
         "    if not accelerator.is_main_process:\n        pass\n    else:\n        accelerator.save_state(1)\n",
-    ),
-    refused(
-        "on one line", "made 0: the code is not", 3, "    if accelerator.is_main_process: accelerator.save_state(1)\n"
-    ),
-    refused(
-        "only the module is imported",
-        "postcondition",
-        3,
-        "    if accelerator.is_main_process:\n        accelerator.save_state(1)\n",
-        "import accelerate\n",
-    ),
-    refused(
-        "imported inside a try",
-        "postcondition",
-        6,
-        "    if accelerator.is_main_process:\n        accelerator.save_state(1)\n",
-        "try:\n    from accelerate import Accelerator\nexcept ImportError:\n    pass\n",
-    ),
-    refused(
-        "a star",
-        "postcondition",
-        3,
-        "    if accelerator.is_main_process:\n        accelerator.save_state(1)\n",
-        "from accelerate import *\n",
     ),
     conflict(
         "not bound",

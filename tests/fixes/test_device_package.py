@@ -6,7 +6,7 @@ import sys
 from types import ModuleType
 
 import pytest
-from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, run, satisfied
+from fixing import Case, Refusal, case, check_applied, check_refused, gone, run, satisfied
 
 from kit.codemod import Outcome
 
@@ -31,6 +31,9 @@ APPLIED = [
 
         # Will error if the minimal version is not installed.
         check_min_version("0.20.0")
+
+        if __name__ == "__main__":
+            main()
         """,
         f"""
         import argparse
@@ -49,6 +52,9 @@ APPLIED = [
 
         # Will error if the minimal version is not installed.
         check_min_version("0.20.0")
+
+        if __name__ == "__main__":
+            main()
         """,
     ),
     case(
@@ -68,14 +74,17 @@ APPLIED = [
         package="torch_tpu",
     ),
     case(
-        "imports are all there is",
+        "two on a line",
         """
         import os, torch
-        """,
+        os.system("true") if __name__ == "__main__" else main()
+        """.replace('os.system("true") if', "if").replace(" else main()", ":\n            main()"),
         f"""
         import os, torch
 
         {LINE}
+        if __name__ == "__main__":
+            main()
         """,
     ),
     case(
@@ -87,6 +96,7 @@ APPLIED = [
         if os.environ["A"]:
             import json
         import math
+        parser = argparse.ArgumentParser()
         """,
         f"""
         import os
@@ -97,33 +107,22 @@ APPLIED = [
         if os.environ["A"]:
             import json
         import math
-        """,
-    ),
-    case(
-        "imported too early: torch must be there first",
-        """
-        import device_package
-        import torch
-        """,
-        f"""
-        import device_package
-        import torch
-
-        {LINE}
+        parser = argparse.ArgumentParser()
         """,
     ),
 ]
 
+GUARD = 'if __name__ == "__main__":\n    main()\n'
 REFUSED = [
-    satisfied("imported", f"import torch\n\n{LINE}\n"),
-    satisfied("with others", "import torch, device_package\n"),
-    satisfied("among the imports", "import torch\nimport device_package\nimport math\nprint()\n"),
-    gone("no torch", "import jax\n"),
-    gone("only a part of torch", "import torch.nn.functional as F\nfrom torch import nn\n"),
-    gone("torch in a function", "def f():\n    import torch\n"),
-    gone("torch where it may be missing", "try:\n    import torch\nexcept ImportError:\n    torch = None\n"),
-    conflict("under another name", "`torch` is not bound there", 2, "import torch as t\n"),
-    conflict("with other things on its line", "made 0: the code is not", 2, "import torch; print(1)\n"),
+    satisfied("imported", f"import torch\n\n{LINE}\n{GUARD}"),
+    satisfied("with others", f"import torch, device_package\n{GUARD}"),
+    satisfied("before torch, which it imports itself", f"import device_package\nimport torch\n{GUARD}"),
+    satisfied("among the imports", f"import torch\nimport device_package\nimport math\n{GUARD}"),
+    gone("no torch", f"import jax\n{GUARD}"),
+    gone("only a part of torch", f"import torch.nn.functional as F\nfrom torch import nn\n{GUARD}"),
+    gone("torch in a function", f"def f():\n    import torch\n{GUARD}"),
+    gone("torch where it may be missing", f"try:\n    import torch\nexcept ImportError:\n    torch = None\n{GUARD}"),
+    gone("a module", "import torch\n"),
 ]
 
 
@@ -160,4 +159,4 @@ def test_the_device_is_known_after_and_not_before(monkeypatch: pytest.MonkeyPatc
 
 
 def test_outcomes_are_told_apart() -> None:
-    assert {param.values[0].outcome for param in REFUSED} == {Outcome.satisfied, Outcome.gone, Outcome.conflict}
+    assert {param.values[0].outcome for param in REFUSED} == {Outcome.satisfied, Outcome.gone}

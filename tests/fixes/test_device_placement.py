@@ -73,7 +73,6 @@ REFUSED = [
         3,
         'from accelerate import Accelerator\ndef validate(pipeline):\n    pipeline.to("cuda")\n',
     ),
-    conflict("in a loop's head", "made 0: the code is not", 4, f"{HEAD}for each in parts.cuda():\n    pass\n"),
 ]
 
 

@@ -28,12 +28,21 @@ APPLIED = [
         f"{DEVICE}scaler = torch.cuda.amp.GradScaler(\n    growth_interval=1,\n)\n",
         f"{DEVICE}scaler = torch.amp.GradScaler(\n    torch.device(device).type, growth_interval=1,\n)\n",
     ),
+    case(
+        "imported from where it is told nothing",
+        f"from torch.amp import GradScaler\n{DEVICE}scaler = GradScaler()\n",
+        f"from torch.amp import GradScaler\n{DEVICE}scaler = GradScaler(torch.device(device).type)\n",
+    ),
+    case(
+        "under another name",
+        f"from torch.cuda.amp import GradScaler as S\n{DEVICE}scaler = S()\n",
+        f"from torch.cuda.amp import GradScaler as S\n{DEVICE}"
+        "scaler = torch.amp.GradScaler(torch.device(device).type)\n",
+    ),
 ]
 REFUSED = [
     satisfied("told", f"{DEVICE}scaler = torch.amp.GradScaler(device.type)\n"),
     gone("accelerate's", f"{DEVICE}self.scaler = torch.cuda.amp.GradScaler(**kwargs)\n"),
-    gone("imported from elsewhere", f"from torch.amp import GradScaler\n{DEVICE}scaler = GradScaler()\n"),
-    gone("another name", f"from torch.cuda.amp import GradScaler as S\n{DEVICE}scaler = S()\n"),
     conflict("no device", "`device` is not bound there", 2, "import torch\nscaler = torch.cuda.amp.GradScaler()\n"),
     conflict(
         "the device comes later",

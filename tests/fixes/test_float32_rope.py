@@ -103,7 +103,7 @@ REFUSED = [
     ),
     conflict(
         "in a default",
-        "made 0: the code is not",
+        "in a way that this fix cannot edit",
         2,
         "import torch\ndef f(x=torch.float32 if torch.backends.mps.is_available() else torch.float64):\n    pass\n",
     ),

@@ -127,10 +127,9 @@ REFUSED = [
     conflict(
         "no self", "`self` is not bound", 3, f"import torch\ndef f():\n    if not torch.cuda.is_available():\n{RAISE}"
     ),
-    conflict("on one line", "made 0", 3, f"{HEAD}    if not torch.cuda.is_available(): raise ValueError('fp16')\n"),
     conflict(
         "an elif",
-        "made 0",
+        "in a way that this fix cannot edit",
         5,
         f"{HEAD}    if other:\n        pass\n    elif not torch.cuda.is_available():\n{RAISE}",
     ),

@@ -183,12 +183,11 @@ REFUSED = [
     gone("other arguments", CUDA.strip().replace("**kwargs", "") + "\n"),
     conflict("no torch", "`torch` is not bound", 5, f"{HEAD[13:]}    else:\n{CUDA}"),
     conflict(
-        "a loop's else",
-        "made 0",
-        6,
-        f"import torch\ndef f(self, kwargs):\n    for x in y:\n        z()\n    else:\n{CUDA}",
+        "the branch takes another",
+        "in a way that this fix cannot edit",
+        8,
+        f"{HEAD}    elif {DEVICE}:\n        pass\n    else:\n{CUDA}",
     ),
-    conflict("the branch takes another", "made 0", 8, f"{HEAD}    elif {DEVICE}:\n        pass\n    else:\n{CUDA}"),
 ]
 
 

@@ -57,16 +57,36 @@ REFUSED = [
     gone("none are made", "from diffusers.loaders import AttnProcsLayers\na = Layers(b)\n"),
     gone("they are not kept", "AttnProcsLayers(b)\n"),
     conflict("no accelerator", "`accelerator` is not bound", 2, "def f(b):\n    a = AttnProcsLayers(b)\n"),
-    conflict("no device is named", "made 0", 2, "def f(accelerator):\n    a = AttnProcsLayers(b).to(d)\n"),
-    conflict("another method", "made 0", 2, "def f(accelerator):\n    a = AttnProcsLayers(b).eval()\n"),
+    conflict(
+        "no device is named",
+        "in a way that this fix cannot edit",
+        2,
+        "def f(accelerator):\n    a = AttnProcsLayers(b).to(d)\n",
+    ),
+    conflict(
+        "another method",
+        "in a way that this fix cannot edit",
+        2,
+        "def f(accelerator):\n    a = AttnProcsLayers(b).eval()\n",
+    ),
     conflict(
         "two where one is expected",
         "found 2 (lines 2, 3)",
         2,
         "def f(accelerator):\n    a = AttnProcsLayers(b)\n    c = AttnProcsLayers(d)\n",
     ),
-    conflict("annotated", "made 0", 2, "def f(accelerator):\n    a: Layers = AttnProcsLayers(b)\n"),
-    conflict("behind a semicolon", "made 0", 2, "def f(accelerator):\n    a = 1; c = AttnProcsLayers(d)\n"),
+    conflict(
+        "annotated",
+        "in a way that this fix cannot edit",
+        2,
+        "def f(accelerator):\n    a: Layers = AttnProcsLayers(b)\n",
+    ),
+    conflict(
+        "behind a semicolon",
+        "several statements share the line",
+        2,
+        "def f(accelerator):\n    a = 1; c = AttnProcsLayers(d)\n",
+    ),
 ]
 
 

@@ -6,54 +6,62 @@ import pytest
 from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, satisfied
 
 NAME = "offline-lora"
+SAVED = "P.save_lora_weights(args.output_dir, layers)\n"
 NAMED = 'weight_name="pytorch_lora_weights.safetensors"'
 
 APPLIED = [
     case(
         "saved under the usual name",
-        "P.save_lora_weights(out, safe_serialization=True)\npipeline.load_lora_weights(args.output_dir)\n",
-        f"P.save_lora_weights(out, safe_serialization=True)\npipeline.load_lora_weights(args.output_dir, {NAMED})\n",
+        "P.save_lora_weights(args.output_dir, safe_serialization=True)\npipeline.load_lora_weights(args.output_dir)\n",
+        "P.save_lora_weights(args.output_dir, safe_serialization=True)\n"
+        f"pipeline.load_lora_weights(args.output_dir, {NAMED})\n",
     ),
     case(
         "in the load hook",
-        "def load_model_hook(models, input_dir):\n    state = FluxPipeline.lora_state_dict(input_dir)\n",
-        f"def load_model_hook(models, input_dir):\n    state = FluxPipeline.lora_state_dict(input_dir, {NAMED})\n",
+        f"{SAVED}def load_model_hook(models, input_dir):\n    state = FluxPipeline.lora_state_dict(input_dir)\n",
+        f"{SAVED}def load_model_hook(models, input_dir):\n"
+        f"    state = FluxPipeline.lora_state_dict(input_dir, {NAMED})\n",
     ),
     case(
         "after training, with a comment",
-        "if x:\n    # the result\n    pipeline.load_lora_weights( args.output_dir )  # ours\n",
-        f"if x:\n    # the result\n    pipeline.load_lora_weights( args.output_dir, {NAMED} )  # ours\n",
+        f"{SAVED}if x:\n    # the result\n    pipeline.load_lora_weights( args.output_dir )  # ours\n",
+        f"{SAVED}if x:\n    # the result\n    pipeline.load_lora_weights( args.output_dir, {NAMED} )  # ours\n",
     ),
     case(
         "over several lines",
-        "pipe.load_lora_weights(\n    args.output_dir,  # ours\n)\n",
-        f"pipe.load_lora_weights(\n    args.output_dir,\n    {NAMED},  # ours\n)\n",
+        f"{SAVED}pipe.load_lora_weights(\n    args.output_dir,  # ours\n)\n",
+        f"{SAVED}pipe.load_lora_weights(\n    args.output_dir,\n    {NAMED},  # ours\n)\n",
     ),
     case(
         "both, with what is handed on",
-        "def hook(input_dir):\n    state, alphas = LoaderMixin.lora_state_dict(input_dir)\n"
+        f"{SAVED}def hook(input_dir):\n    state, alphas = LoaderMixin.lora_state_dict(input_dir)\n"
         "pipe.prior.load_lora_weights(args.output_dir, adapter_name='a')\n",
-        f"def hook(input_dir):\n    state, alphas = LoaderMixin.lora_state_dict(input_dir, {NAMED})\n"
+        f"{SAVED}def hook(input_dir):\n    state, alphas = LoaderMixin.lora_state_dict(input_dir, {NAMED})\n"
         f"pipe.prior.load_lora_weights(args.output_dir, adapter_name='a', {NAMED})\n",
         count=2,
     ),
     case(
         "one of two has it",
-        f"pipeline.load_lora_weights(args.output_dir, {NAMED})\npipeline.load_lora_weights(args.output_dir)\n",
-        f"pipeline.load_lora_weights(args.output_dir, {NAMED})\npipeline.load_lora_weights(args.output_dir, {NAMED})\n",
+        f"{SAVED}pipeline.load_lora_weights(args.output_dir, {NAMED})\npipeline.load_lora_weights(args.output_dir)\n",
+        f"{SAVED}pipeline.load_lora_weights(args.output_dir, {NAMED})\n"
+        f"pipeline.load_lora_weights(args.output_dir, {NAMED})\n",
     ),
 ]
 
 REFUSED = [
-    satisfied("there", f"pipeline.load_lora_weights(args.output_dir, {NAMED})\n"),
-    satisfied("another file", "state = P.lora_state_dict(input_dir, weight_name='a.bin')\n"),
-    gone("from a state dict", "pipeline.load_lora_weights(lora_state_dict)\n"),
-    gone("from the hub", "pipeline.load_lora_weights('latent-consistency/lcm-lora-sdv1-5')\n"),
-    gone("nothing given", "pipeline.load_lora_weights()\n"),
-    gone("a function of that name", "load_lora_weights(args.output_dir)\n"),
-    gone("in a text", "text = 'pipeline.load_lora_weights(args.output_dir)'\n"),
+    satisfied("there", f"{SAVED}pipeline.load_lora_weights(args.output_dir, {NAMED})\n"),
+    satisfied("another file", f"{SAVED}state = P.lora_state_dict(input_dir, weight_name='a.safetensors')\n"),
+    gone("from a state dict", f"{SAVED}pipeline.load_lora_weights(lora_state_dict)\n"),
+    gone("from the hub", f"{SAVED}pipeline.load_lora_weights('latent-consistency/lcm-lora-sdv1-5')\n"),
+    gone("from a folder that nothing was saved to", f"{SAVED}pipeline.load_lora_weights(args.lora)\n"),
+    gone("nothing given", f"{SAVED}pipeline.load_lora_weights()\n"),
+    gone("a function of that name", f"{SAVED}load_lora_weights(args.output_dir)\n"),
+    gone("in a text", f"{SAVED}text = 'pipeline.load_lora_weights(args.output_dir)'\n"),
+    gone("nothing saved", "pipeline.load_lora_weights(args.output_dir)\n"),
     *(
-        gone(f"saved {how}", f"P.save_lora_weights(out, {argument})\nP.load_lora_weights(args.output_dir)\n")
+        gone(
+            f"saved {how}", f"P.save_lora_weights(args.output_dir, {argument})\nP.load_lora_weights(args.output_dir)\n"
+        )
         for how, argument in (
             ("under another name", "weight_name='a.safetensors'"),
             ("as a pickle", "safe_serialization=False"),
@@ -62,15 +70,28 @@ REFUSED = [
     ),
     conflict(
         "resume and result, where one is expected",
-        "expected 1 place to fix, found 2 (lines 1, 2)",
-        1,
-        "state = P.lora_state_dict(input_dir)\npipeline.load_lora_weights(args.output_dir)\n",
+        "expected 1 place to fix, found 2 (lines 2, 3)",
+        2,
+        f"{SAVED}state = P.lora_state_dict(input_dir)\npipeline.load_lora_weights(args.output_dir)\n",
     ),
-    conflict("in an expression", "made 0: the code is not", 1, "model.load(P.lora_state_dict(input_dir))\n"),
     conflict(
-        "in a return", "made 0: the code is not", 2, "def f(input_dir):\n    return P.lora_state_dict(input_dir)\n"
+        "in an expression",
+        "in a way that this fix cannot edit",
+        2,
+        f"{SAVED}model.load(P.lora_state_dict(input_dir))\n",
     ),
-    conflict("behind a semicolon", "made 0: the code is not", 1, "a = 1; P.load_lora_weights(args.output_dir)\n"),
+    conflict(
+        "in a return",
+        "in a way that this fix cannot edit",
+        3,
+        f"{SAVED}def f(input_dir):\n    return P.lora_state_dict(input_dir)\n",
+    ),
+    conflict(
+        "behind a semicolon",
+        "several statements share the line",
+        2,
+        f"{SAVED}a = 1; P.load_lora_weights(args.output_dir)\n",
+    ),
 ]
 
 

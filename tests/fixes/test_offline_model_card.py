@@ -6,7 +6,7 @@ import pytest
 from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, satisfied
 
 NAME = "offline-model-card"
-CARD = "def save_model_card(repo_id):\n    pass\n"
+CARD = "def save_model_card(repo_id): load_or_create_model_card(repo_id)\nparser.add_argument('--push_to_hub')\n"
 
 APPLIED = [
     case(
@@ -128,25 +128,37 @@ def main(args, accelerator):
 ]
 
 REFUSED = [
-    satisfied("there", "if args.push_to_hub:\n    save_model_card(1)\n"),
-    satisfied("there, with more asked", "if done and args.push_to_hub:\n    with a:\n        save_model_card(1)\n"),
+    satisfied("there", CARD + "if args.push_to_hub:\n    save_model_card(1)\n"),
+    satisfied(
+        "there, with more asked", CARD + "if done and args.push_to_hub:\n    with a:\n        save_model_card(1)\n"
+    ),
     gone("only defined", CARD),
+    gone(
+        "one that asks nobody",
+        "def save_model_card(name):\n    write(name)\ndef main(args):\n    save_model_card(args.push_to_hub)\n",
+    ),
+    conflict(
+        "no such option",
+        "there is no option `push_to_hub`",
+        2,
+        "def main(args):\n    save_model_card(args.name)\nfrom card import save_model_card\n",
+    ),
     gone("a method of that name", "hub.save_model_card(1)\n"),
     conflict(
         "an `or` lets others in", "`args` is not bound", 4, CARD + "if a or args.push_to_hub:\n    save_model_card(1)\n"
     ),
     conflict(
-        "its result is used", "made 0: the code is not", 4, CARD + "def main(args):\n    card = save_model_card(1)\n"
+        "its result is used", "what it gives back is used", 4, CARD + "def main(args):\n    card = save_model_card(1)\n"
     ),
     conflict(
         "its result is handed on",
-        "made 0: the code is not",
+        "what it gives back is used",
         4,
         CARD + "def main(args):\n    upload(save_model_card(1))\n",
     ),
     conflict(
         "in an else on one line",
-        "made 0: the code is not",
+        "it stands on the line of what it is in",
         5,
         CARD + "def main(args):\n    if a: b()\n    else: save_model_card(1)\n",
     ),
@@ -157,7 +169,12 @@ REFUSED = [
         CARD + "def main(args):\n    save_model_card(1)\n    save_model_card(2)\n",
     ),
     conflict("no args", "`args` is not bound", 4, CARD + "def main(options):\n    save_model_card(1)\n"),
-    conflict("not bound", "`save_model_card` is not bound", 2, "def main(args):\n    save_model_card(1)\n"),
+    conflict(
+        "not bound",
+        "`save_model_card` is not bound",
+        3,
+        "parser.add_argument('--push_to_hub')\ndef main(args):\n    save_model_card(1)\n",
+    ),
     conflict(
         "the guard is outside the function",
         "`args` is not bound",

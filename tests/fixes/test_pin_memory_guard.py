@@ -95,11 +95,10 @@ REFUSED = [
     conflict("torch is not there", "`torch` is not bound", 1, "x = x.pin_memory()\n"),
     conflict(
         "in the other branch",
-        "made 0: the code is not",
+        "in a way that this fix cannot edit",
         2,
         "import torch\nx = y if torch.accelerator.is_available() else x.pin_memory()\n",
     ),
-    conflict("two in one line", "made 1", 2, "import torch\nx = (x.pin_memory(), y.pin_memory())\n", count=2),
 ]
 
 

@@ -56,7 +56,7 @@ REFUSED = [
     conflict("no key", "`key` is not bound", 2, "def f(value):\n    if value_lower == 'false':\n        return\n"),
     conflict(
         "on one line",
-        "made 0: the code is not",
+        "it stands on the line of what it is in",
         2,
         "def f(key, value):\n    if value_lower == 'false': return\n",
     ),

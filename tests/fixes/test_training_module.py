@@ -96,7 +96,7 @@ REFUSED = [
     ),
     conflict(
         "nothing to prepare it with",
-        "made 1: the code is not",
+        "in a way that this fix cannot edit",
         2,
         """
         import library.train_util as train_util

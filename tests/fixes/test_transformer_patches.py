@@ -38,8 +38,8 @@ REFUSED = [
     conflict("not imported", "`is_wandb_available` is not bound", 1, WANDB),
     conflict("imported below only", "`is_wandb_available` is not bound", 1, WANDB + IMPORT),
     conflict("asked twice", "expected 1 place to fix, found 2 (lines 2, 4)", 2, IMPORT + WANDB + WANDB),
-    conflict("another apply_patches", "made 0: the code is not", 3, f"{IMPORT}apply_patches()\n{WANDB}"),
-    conflict("called below", "made 0: the code is not", 2, f"{IMPORT}{WANDB}{CALL}"),
+    conflict("another apply_patches", "in a way that this fix cannot edit", 3, f"{IMPORT}apply_patches()\n{WANDB}"),
+    conflict("called below", "in a way that this fix cannot edit", 2, f"{IMPORT}{WANDB}{CALL}"),
 ]
 
 

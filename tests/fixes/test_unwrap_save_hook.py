@@ -78,7 +78,12 @@ REFUSED = [
         3,
         HOOK + 2 * f"{LOOP}            isinstance(model, A)\n",
     ),
-    conflict("on one line", "made 0: the code is not", 3, f"{HOOK}        for model in models: isinstance(model, A)\n"),
+    conflict(
+        "on one line",
+        "it stands on the line of what it is in",
+        3,
+        f"{HOOK}        for model in models: isinstance(model, A)\n",
+    ),
 ]
 
 

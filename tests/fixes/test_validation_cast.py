@@ -70,15 +70,9 @@ REFUSED = [
     gone("a part of it", f"{DEFINITION}    pipeline.vae = pipeline.vae.to(accelerator.device, dtype=d)\n{AUTOCAST}"),
     conflict(
         "the dtype by its place",
-        "made 0: the code is not",
+        "in a way that this fix cannot edit",
         2,
         f"{DEFINITION}    pipeline = pipeline.to(accelerator.device, torch_dtype)\n{AUTOCAST}",
-    ),
-    conflict(
-        "no accelerator",
-        "`accelerator` is not bound",
-        2,
-        f"def log_validation(pipeline):\n{CAST}    with autocast():\n        pipeline()\n",
     ),
     conflict(
         "twice",

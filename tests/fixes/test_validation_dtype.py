@@ -151,15 +151,27 @@ REFUSED = [
         )
     ),
     conflict("nobody calls it", "`torch_dtype` is not bound there", 11, THREADED[0].partition("\n\ndef main")[0]),
-    refused("no place to import from", "postcondition does not hold", 6, f"import copy\n{DEFINITION}{MOVE}"),
-    refused("another dtype", "made 0: the code is not", 4, f"{BOTH}{DEFINITION}{MOVE[:-2]}, dtype=torch.float16)\n"),
     refused(
-        "another name", "made 0: the code is not", 4, f"{BOTH}{DEFINITION}    pipe = pipe.to(accelerator.device)\n"
+        "another dtype",
+        "it moves its pipeline in another way",
+        4,
+        f"{BOTH}{DEFINITION}{MOVE[:-2]}, dtype=torch.float16)\n",
     ),
-    refused("not kept", "made 0: the code is not", 4, f"{BOTH}{DEFINITION}    pipeline.to(accelerator.device)\n"),
+    refused(
+        "another name",
+        "it moves its pipeline in another way",
+        4,
+        f"{BOTH}{DEFINITION}    pipe = pipe.to(accelerator.device)\n",
+    ),
+    refused(
+        "not kept",
+        "it moves its pipeline in another way",
+        4,
+        f"{BOTH}{DEFINITION}    pipeline.to(accelerator.device)\n",
+    ),
     refused(
         "only sometimes",
-        "postcondition does not hold",
+        "does not have the effect it wants",
         8,
         f"{BOTH}{DEFINITION}    if accelerator:\n        pipeline = pipeline.to(accelerator.device)\n",
     ),

@@ -31,12 +31,12 @@ APPLIED = [
         """,
     ),
     case(
-        "arguments and a comment at the end of the line stay",
+        "spacing and a comment at the end of the line stay",
         """
         def hook(models, weights):
             while models:
                 models.pop()
-                weights.pop( 0 )  # the first
+                weights.pop( )  # the last
             return models
         """,
         """
@@ -44,7 +44,7 @@ APPLIED = [
             while models:
                 models.pop()
                 if weights:
-                    weights.pop( 0 )  # the first
+                    weights.pop( )  # the last
             return models
         """,
     ),
@@ -71,13 +71,13 @@ APPLIED = [
         """
         def main(weights):
             if weights:
-                def hook(models):
+                def hook(models, weights):
                     weights.pop()
         """,
         """
         def main(weights):
             if weights:
-                def hook(models):
+                def hook(models, weights):
                     if weights:
                         weights.pop()
         """,
@@ -87,14 +87,14 @@ APPLIED = [
         """
         class Hooks:
             @staticmethod
-            def save(weights):
+            def save_hook(weights):
                 weights.pop()
                 weights.pop()
         """,
         """
         class Hooks:
             @staticmethod
-            def save(weights):
+            def save_hook(weights):
                 if weights:
                     weights.pop()
                 if weights:
@@ -139,40 +139,40 @@ REFUSED = [
     satisfied("guarded and more", "def hook(weights, a):\n    if a and weights:\n        weights.pop()\n"),
     satisfied("in a loop that ends", "def hook(weights):\n    while len(weights) > 0:\n        weights.pop()\n"),
     satisfied("on one line", "def hook(weights):\n    if weights: weights.pop()\n"),
+    satisfied("left before", "def hook(weights):\n    if not weights:\n        return\n    weights.pop()\n"),
+    satisfied("caught", "def hook(weights):\n    try:\n        weights.pop()\n    except IndexError:\n        pass\n"),
     gone("other lists", "def hook(models, weights):\n    models.pop()\n    self.weights.pop()\n"),
     gone("a method of that name", "def hook(weights):\n    return weights.popitem()\n"),
+    gone("no hook", "def merge(models, weights):\n    weights.pop()\n"),
+    gone("by its place", "def hook(models, weights):\n    weights.pop(0)\n"),
+    gone("something else by then", "def hook(models, weights):\n    weights = dict(weights)\n    weights.pop()\n"),
+    gone("a hook that loads", "def load_hook(models, weights):\n    weights.pop()\n"),
+    gone("not its own", "def hook(models):\n    weights.pop()\n"),
     conflict(
         "an `or` is no guard",
         "found 2 (lines 3, 4)",
         3,
-        "def f(weights, a):\n    if a or weights:\n        weights.pop()\n    weights.pop()\n",
+        "def hook(weights, a):\n    if a or weights:\n        weights.pop()\n    weights.pop()\n",
     ),
     conflict(
         "two hooks",
         "expected 1 place to fix, found 2 (lines 2, 4)",
         2,
-        "def f(weights):\n    weights.pop()\ndef g(weights):\n    weights.pop()\n",
+        "def hook(weights):\n    weights.pop()\ndef hook_2(weights):\n    weights.pop()\n",
     ),
     conflict(
         "one where two are expected",
         "expected 2 places to fix, found 1 (lines 2)",
         2,
-        "def f(weights):\n    weights.pop()\n",
+        "def hook(weights):\n    weights.pop()\n",
         count=2,
     ),
-    conflict("not bound", "`weights` is not bound", 2, "def hook(models):\n    weights.pop()\n"),
-    conflict(
-        "bound elsewhere", "`weights` is not bound", 4, "def g(weights):\n    pass\ndef f(models):\n    weights.pop()\n"
-    ),
-    conflict(
-        "bound only below", "`weights` is not bound", 2, "def hook(models):\n    weights.pop()\n    weights = []\n"
-    ),
-    conflict("its result is used", "made 0: the code is not", 2, "def hook(weights):\n    last = weights.pop()\n"),
-    conflict("in an expression", "made 0: the code is not", 2, "def hook(weights):\n    return save(weights.pop())\n"),
-    conflict("behind a semicolon", "made 0: the code is not", 2, "def hook(weights):\n    print(1); weights.pop()\n"),
+    conflict("its result is used", "what is popped is used", 2, "def hook(weights):\n    last = weights.pop()\n"),
+    conflict("in an expression", "what is popped is used", 2, "def hook(weights):\n    return save(weights.pop())\n"),
+    conflict("behind a semicolon", "several statements share", 2, "def hook(weights):\n    print(1); weights.pop()\n"),
     conflict(
         "in a loop of one line",
-        "made 0: the code is not",
+        "it stands on the line of what it is in",
         2,
         "def hook(models, weights):\n    for _ in models: weights.pop()\n",
     ),
@@ -196,7 +196,7 @@ def test_an_empty_list_ends_the_hook_before_and_not_after() -> None:
     assert run(given.after)["hook"]([1], []) == []
     weights = [1, 2]
     run(given.after)["hook"]([1], weights)
-    assert weights == [2]
+    assert weights == [1]
 
 
 def test_outcomes_are_told_apart() -> None:

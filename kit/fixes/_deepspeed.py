@@ -1,0 +1,84 @@
+"""How a script asks whether it runs under DeepSpeed, and imports what it takes to ask."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from kit.fixes._ast import text
+from kit.fixes._roles import Script
+
+if TYPE_CHECKING:
+    from kit.fixes import Options, Splice
+    from kit.fixes._block import Block
+
+_NAME, _LIBRARY = "DistributedType", "accelerate"
+
+
+def asked(script: Script, accelerator: str, options: Options) -> str:
+    """The test: whether the run is DeepSpeed's."""
+    return f"{accelerator}.distributed_type == {_spelt(script, options)}.DEEPSPEED"
+
+
+def asks(node: ast.AST) -> bool:
+    """Whether an expression is that test, however it is put."""
+    return isinstance(node, ast.expr) and "deepspeed" in text(node).lower() and not _denies(node)
+
+
+def _denies(node: ast.expr) -> bool:
+    return isinstance(node, ast.Compare) and isinstance(node.ops[0], (ast.NotEq, ast.Is))
+
+
+def shuts_out(test: ast.expr) -> bool:
+    """Whether a test only holds where the run is not DeepSpeed's."""
+    parts = test.values if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And) else [test]
+    return any("deepspeed" in text(part).lower() and (_denies(part) or isinstance(part, ast.UnaryOp)) for part in parts)
+
+
+def named(script: Script, options: Options) -> bool:
+    """Whether the script has the names that the test takes."""
+    return _imported(script) or "." in _spelt(script, options)
+
+
+def importing(block: Block, options: Options) -> Iterator[Splice]:
+    """The import of DistributedType where it is lacking: beside the Accelerator's."""
+    script = block.script
+    if not named(script, options):
+        module = options.get("accelerate", _LIBRARY)
+        yield from block.importing(_NAME, _beside(script, module), module)
+
+
+def _spelt(script: Script, options: Options) -> str:
+    module = options.get("accelerate", _LIBRARY)
+    own = script.spelt(module)
+    return f"{own}.{_NAME}" if own and not _imported(script) and _beside(script, module) is None else _NAME
+
+
+def _imported(script: Script) -> bool:
+    return any(
+        isinstance(line, ast.ImportFrom) and any((alias.asname or alias.name) == _NAME for alias in line.names)
+        for line in _at_top(script)
+    )
+
+
+def _beside(script: Script, module: str) -> ast.stmt | None:
+    """The import of the Accelerator itself, at the module's top or in a `try` there."""
+    lines = [line for line in _at_top(script) if isinstance(line, ast.ImportFrom) and line.module == module]
+    return next((line for line in lines if any(alias.name == "Accelerator" for alias in line.names)), None)
+
+
+def _at_top(script: Script) -> list[ast.stmt]:
+    """The module's own statements, and those of a `try` or an `if` there."""
+    return script.once(_tops)
+
+
+def _tops(script: Script) -> list[ast.stmt]:
+    found: list[ast.stmt] = []
+    pending = list(script.tree.body)
+    while pending:
+        node = pending.pop(0)
+        found.append(node)
+        if isinstance(node, (ast.Try, ast.If)):
+            pending[:0] = [*node.body, *node.orelse]
+    return found

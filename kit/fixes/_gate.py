@@ -1,0 +1,197 @@
+"""The `if`s of the main process around a save of the state, and what else they hold."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kit.fixes import _deepspeed
+from kit.fixes._ast import text
+from kit.fixes._roles import Script
+from kit.fixes._roles import processes as roles
+from kit.fixes._roles._script import FUNCTIONS, dotted, last, own, shown
+from kit.fixes._roles.holders import accelerator
+
+_RANKS = re.compile(
+    r"\b(rank|local_rank|global_rank|process_index|is_master\w*|master_process|is_main\w*|main_process)\b"
+)
+_SAVER = re.compile(r"save_(\w+_)?state(_\w+)?")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """An `if` around a save: the part of its test that asks for the main process (as `ast` writes it), the Accelerator,
+    whether DeepSpeed is let in, the statements inside it that are one process's work, and why it cannot be opened."""
+
+    statement: ast.If
+    main: str
+    accelerator: str
+    open: bool
+    work: frozenset[ast.stmt]
+    refuses: str
+
+
+def gates(script: Script) -> list[Gate]:
+    """Each `if` around a save of the state, once, in source order."""
+    return script.once(_gates)
+
+
+def _gates(script: Script) -> list[Gate]:
+    found: dict[ast.If, list[ast.stmt]] = {}
+    for _, line in (call for calls in script.calls.values() for call in calls):
+        for gate in roles.gates(script, line) if roles.saves(script, line) else ():
+            found.setdefault(gate, []).append(line)
+    made = [_gate(script, gate, lines) for gate, lines in found.items()]
+    return sorted(made, key=lambda gate: gate.statement.lineno)
+
+
+def _gate(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Gate:
+    mains = roles.main_test(script, gate.test, gate)
+    name, why = accelerator(script, gate)
+    opened = any(_opens(script, node, gate) for node in ast.walk(gate.test))
+    main = text(mains[0]) if mains else f"{name}.is_main_process"
+    if opened:
+        return Gate(gate, main, name, True, frozenset(), "")
+    refuses = why or _shape(script, gate, mains, saves)
+    work: list[ast.stmt] = []
+    if not refuses:
+        try:
+            work = list(_work(script, gate, saves))
+        except _Refused as reason:
+            refuses = str(reason)
+    return Gate(gate, main, name, False, frozenset(work), refuses)
+
+
+def _opens(script: Script, node: ast.AST, gate: ast.If) -> bool:
+    """Whether a part of a test is `main or DeepSpeed`."""
+    either = node.values if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or) else []
+    return any(map(_deepspeed.asks, either)) and any(roles.is_main(script, part, gate) for part in either)
+
+
+def _shape(script: Script, gate: ast.If, mains: list[ast.expr], saves: list[ast.stmt]) -> str:
+    """Why an `if` cannot be opened by an `or` in its test; "" where it can."""
+    inside = {*script.inside(ast.Module(gate.body, []))}
+    if _deepspeed.shuts_out(gate.test):
+        return "its test shuts DeepSpeed out: take that out of it first"
+    if len(mains) != 1 or not all(line in inside for line in saves):
+        return f"it saves where `{text(gate.test)}` says so: turn that into an `if` for the main process first"
+    if script.is_elif(gate):
+        return (
+            "it is an `elif`, and the other processes would no longer come to what is below: give it an `if` of its own"
+        )
+    if gate.orelse:
+        return "its `else` is for the other processes, DeepSpeed's too: give the save an `if` of its own"
+    return ""
+
+
+class _Refused(Exception):
+    """Why what a gate holds cannot be told apart."""
+
+
+def _work(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of a gate that are one process's work. Raises _Refused."""
+    ways = {
+        node
+        for line in saves
+        for node in (line, *script.above[line])
+        if node is not gate and gate in script.above.get(node, ())
+    }
+    lines = [*gate.body, *(line for way in ways if way not in saves for line in _blocks(way))]
+    common = [line for line in lines if line in ways or not roles.work_of_one(script, line)]
+    for line in lines:
+        if line in ways:
+            _check_way(script, line, line in saves)
+            continue
+        call = roles.work_of_one(script, line)
+        if call is None or _rotates(script, line):
+            continue
+        given = {n.id for n in ast.walk(line) if isinstance(n, ast.Name) and type(n.ctx) is ast.Store}
+        needed = {
+            n.id for other in common for n in ast.walk(other) if isinstance(n, ast.Name) and type(n.ctx) is ast.Load
+        }
+        if given & needed:
+            name = sorted(given & needed)[0]
+            raise _Refused(
+                f"{shown(call)} gives `{name}`, which every process needs, and may do what one alone should: "
+                "move it above"
+            )
+        if roles.collective(line) or any(isinstance(n, (ast.Break, ast.Continue, ast.Return)) for n in ast.walk(line)):
+            raise _Refused(
+                f"{shown(call)} is one process's work, beside what all must come to: move it out of the `if`"
+            )
+        yield line
+
+
+def _check_way(script: Script, line: ast.stmt, saves: bool) -> None:
+    """Whether what leads to a save, or saves, does one process's work in the same breath. Raises _Refused."""
+    for node in own(line):
+        if isinstance(node, ast.Call) and roles.saving(script, node, line):
+            if more := roles.does_more(script, node):
+                raise _Refused(
+                    f"{shown(node)} saves the state and calls {shown(more)}, which one process alone should: "
+                    "part the two"
+                )
+        elif (
+            isinstance(node, ast.Call) and not roles.is_harmless(script, node) and (saves or isinstance(line, ast.With))
+        ):
+            raise _Refused(f"{shown(node)} may do what one process alone should: take it out of the save")
+
+
+def _blocks(node: ast.AST) -> list[ast.stmt]:
+    """The statements directly in a compound one, of all its branches."""
+    if isinstance(node, ast.Try):
+        return [*node.body, *node.orelse, *node.finalbody, *(line for each in node.handlers for line in each.body)]
+    return [*getattr(node, "body", ()), *getattr(node, "orelse", ())]
+
+
+def _rotates(script: Script, line: ast.stmt) -> bool:
+    """Whether a statement is the removal of old checkpoints, which has a fix of its own."""
+    return isinstance(line, ast.If) and "total_limit" in text(line.test) and bool(roles.removals(script, line))
+
+
+def unguarded_saves(script: Script) -> Iterator[tuple[int, str]]:
+    """The lines that save state, or call what by its name does, where only one process comes by other ways than an `if`
+    of the main process; and how it comes so."""
+    for line, above in script.statements:
+        calls = [node for node in own(line) if isinstance(node, ast.Call)]
+        if roles.saves(script, line) and not roles.gates(script, line):
+            inner: ast.AST = line
+            for node in reversed(above):
+                block = getattr(node, "body", [])
+                left = [each for each in block if each.lineno < line.lineno and _leaves_others(script, each)]
+                asked = isinstance(node, ast.If) and inner in node.body and _RANKS.search(text(node.test))
+                if left or asked:
+                    test: ast.expr = (left[0] if left else node).test  # type: ignore[union-attr]
+                    yield line.lineno, f"`if {text(test)}`"
+                    break
+                if isinstance(node, FUNCTIONS):
+                    if _handed(node, calls) and any(not roles.alone(script, each) for each in _removing(script, node)):
+                        yield line.lineno, f"`{node.name}` also removes files"
+                    break
+                inner = node
+        elif roles.gates(script, line):
+            helpers = [
+                call for call in calls if _SAVER.fullmatch(last(call.func)) and not roles.saving(script, call, line)
+            ]
+            if helpers and not script.called(helpers[0]):
+                yield line.lineno, f"by {shown(helpers[0])}"
+
+
+def _handed(function: ast.AST, calls: list[ast.Call]) -> bool:
+    """Whether a function saves with an Accelerator that it is handed: who comes there, its callers say."""
+    given = {each.arg for each in function.args.args}  # type: ignore[attr-defined]
+    return any(dotted(call.func).partition(".")[0] in given - {"self"} for call in calls)
+
+
+def _removing(script: Script, function: ast.AST) -> list[ast.stmt]:
+    """The simple statements of a function that remove files."""
+    lines = [line for line in script.inside(function) if not hasattr(line, "body")]
+    return [line for line in lines if roles.removals(script, line)]
+
+
+def _leaves_others(script: Script, line: ast.stmt) -> bool:
+    """`if not main: continue`."""
+    leaves = isinstance(line, ast.If) and isinstance(line.body[-1], (ast.Continue, ast.Return, ast.Break))
+    return leaves and roles.mentions_main(script, line.test, line)  # type: ignore[attr-defined]

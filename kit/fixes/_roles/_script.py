@@ -1,0 +1,188 @@
+"""A script's statements, calls and imports, each list made once; and what a name means there."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator
+from functools import cached_property, lru_cache
+from typing import Any, TypeVar
+
+from kit.fixes._ast import Ancestors, statements, text
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Scope = ast.Module | ast.FunctionDef | ast.AsyncFunctionDef
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_Made = TypeVar("_Made")
+_APART = (ast.stmt, ast.excepthandler, ast.match_case)
+
+
+@lru_cache(maxsize=8192)  # every fix asks for the same statements, before and after
+def own(statement: ast.AST) -> tuple[ast.AST, ...]:
+    """A statement's expressions, outermost first, in source order; not those of the statements inside it."""
+    found = []
+    pending = [child for child in ast.iter_child_nodes(statement) if not isinstance(child, _APART)][::-1]
+    while pending:
+        node = pending.pop()
+        found.append(node)
+        pending.extend(list(ast.iter_child_nodes(node))[::-1])
+    return tuple(found)
+
+
+class Script:
+    """A file's tree, and what is asked of it again and again."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.tree = tree
+        self.statements = statements(tree)
+        self.memory: dict[object, Any] = {}  # what the other modules worked out, by what they were asked
+
+    def once(self, work: Callable[..., _Made], *about: Hashable) -> _Made:
+        """What ``work`` makes of this script and of ``about``, worked out the first time it is asked for."""
+        key = (work, *about)
+        if key not in self.memory:
+            self.memory[key] = work(self, *about)
+        return self.memory[key]  # type: ignore[no-any-return]
+
+    @cached_property
+    def above(self) -> dict[ast.AST, Ancestors]:
+        """Each statement's ancestors, outermost first."""
+        return dict(self.statements)
+
+    @cached_property
+    def calls(self) -> dict[str, list[tuple[ast.Call, ast.stmt]]]:
+        """Every call with the statement it is in, by the last part of what it calls."""
+        found: dict[str, list[tuple[ast.Call, ast.stmt]]] = defaultdict(list)
+        for statement, _ in self.statements:
+            for node in own(statement):
+                if isinstance(node, ast.Call):
+                    found[last(node.func)].append((node, statement))
+        return found
+
+    @cached_property
+    def imports(self) -> dict[str, tuple[str, ast.stmt]]:
+        """What each imported name stands for, in full, and the statement that imports it, wherever that is."""
+        found: dict[str, tuple[str, ast.stmt]] = {}
+        for statement, _ in self.statements:
+            if isinstance(statement, ast.Import):
+                for alias in statement.names:
+                    name = alias.asname or alias.name.partition(".")[0]
+                    found.setdefault(name, (alias.name if alias.asname else name, statement))
+            elif isinstance(statement, ast.ImportFrom):
+                module = "." * statement.level + (statement.module or "")
+                for alias in statement.names:
+                    found.setdefault(alias.asname or alias.name, (f"{module}.{alias.name}", statement))
+        return found
+
+    def full(self, node: ast.AST) -> str:
+        """A dotted name in full: `th.cuda.synchronize` is `torch.cuda.synchronize` where torch was imported as `th`;
+        "" for what is no dotted name."""
+        name = dotted(node)
+        base, dot, rest = name.partition(".")
+        meant = self.imports.get(base)
+        return f"{meant[0]}{dot}{rest}" if meant else name
+
+    def spelt(self, name: str) -> str:
+        """How the script writes a dotted name that begins with a module it imports (`torch.cuda`); "" where it does
+        not import that."""
+        base, dot, rest = name.partition(".")
+        for local, (meant, _) in self.imports.items():
+            if meant == base:
+                return f"{local}{dot}{rest}"
+        return ""
+
+    @cached_property
+    def functions(self) -> dict[str, list[Function]]:
+        """Every function by its name."""
+        found: dict[str, list[Function]] = defaultdict(list)
+        for node, _ in self.statements:
+            if isinstance(node, FUNCTIONS):
+                found[node.name].append(node)
+        return found
+
+    def called(self, call: ast.Call) -> Function | None:
+        """The function of this script that a call is of: by its name, or a method of `self`; None where there is none,
+        or several."""
+        name = dotted(call.func)
+        found = (
+            self.functions.get(name.removeprefix("self."), []) if name.count(".") <= name.startswith("self.") else []
+        )
+        return found[0] if len(found) == 1 else None
+
+    def scopes(self, statement: ast.AST) -> list[Scope]:
+        """The functions around a statement, innermost first, and the module."""
+        return [node for node in reversed(self.above.get(statement, (self.tree,))) if isinstance(node, Scope)]
+
+    def at(self, line: int) -> ast.stmt:
+        """The innermost statement at a line, or the last one that begins above it."""
+        return max(
+            (node for node, _ in self.statements if node.lineno <= line),
+            key=lambda node: (node.lineno, node.col_offset),
+        )
+
+    def function(self, statement: ast.AST) -> Function | None:
+        """The innermost function around a statement."""
+        scope = self.scopes(statement)[0]
+        return scope if isinstance(scope, FUNCTIONS) else None
+
+    def class_of(self, statement: ast.AST) -> ast.ClassDef | None:
+        """The class that `self` is of in a statement."""
+        return next((node for node in reversed(self.above.get(statement, ())) if isinstance(node, ast.ClassDef)), None)
+
+    def of_class(self, owner: ast.ClassDef) -> list[ast.stmt]:
+        """The statements of a class and its methods."""
+        return [statement for statement, above in self.statements if owner in above]
+
+    def block(self, statement: ast.AST) -> list[ast.stmt]:
+        """The block that a statement is in: the list of it and its neighbours."""
+        for name in ("body", "orelse", "finalbody"):
+            value = getattr(self.above[statement][-1], name, ())
+            if isinstance(value, list) and any(each is statement for each in value):
+                return value
+        return []
+
+    def is_elif(self, statement: ast.If) -> bool:
+        """Whether an `if` is the `elif` of another one."""
+        parent = self.above[statement][-1]
+        return isinstance(parent, ast.If) and parent.orelse == [statement] and parent.col_offset == statement.col_offset
+
+    def inside(self, statement: ast.AST) -> Iterator[ast.stmt]:
+        """The statements in a statement, at any depth, those of functions and classes in it left out."""
+        for name in ("body", "handlers", "orelse", "finalbody", "cases"):
+            value = getattr(statement, name, ())
+            for child in value if isinstance(value, list) else ():
+                if isinstance(child, ast.stmt):
+                    yield child
+                if not isinstance(child, (*FUNCTIONS, ast.ClassDef)):
+                    yield from self.inside(child)
+
+    @cached_property
+    def words(self) -> set[str]:
+        """The texts that stand in the script as constants."""
+        nodes = (node for statement, _ in self.statements for node in own(statement))
+        return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def dotted(node: ast.AST) -> str:
+    """`a.b.c` as written; "" for what is no dotted name."""
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
+
+
+def last(node: ast.AST) -> str:
+    """The last part of a name, dotted or not; "" for others."""
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def shown(call: ast.Call) -> str:
+    """A call as a message names it, its arguments left out."""
+    return f"`{text(call.func)}(…)`"
+
+
+@lru_cache(maxsize=8)  # before and after each of several fixes
+def read(tree: ast.Module) -> Script:
+    """What there is to know of a script."""
+    return Script(tree)

@@ -1,0 +1,55 @@
+"""Which functions save and load state, and which of their parameters are what."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+
+from kit.fixes._roles._script import Function, Script, last
+
+_SAVES, _LOADS = "register_save_state_pre_hook", "register_load_state_pre_hook"
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A function that accelerate calls before it saves (or loads), and its parameters: the list of models, that of
+    their weights (of a hook that loads: ""), the folder."""
+
+    function: Function
+    models: str
+    weights: str
+    folder: str
+
+
+def save_hooks(script: Script) -> list[Hook]:
+    """What is registered to be called before a save; what is called a hook and is handed `weights`."""
+    found = {hook.function: hook for hook in _hooks(script, _SAVES, "save_model_hook", 3)}
+    for name, functions in script.functions.items():
+        for function in functions if "hook" in name and "load" not in name else ():
+            if function not in found and any(each.arg == "weights" for each in function.args.args):
+                found[function] = Hook(function, "models", "weights", "output_dir")
+    return list(found.values())
+
+
+def load_hooks(script: Script) -> list[Hook]:
+    """What is registered to be called before state is loaded, or is called `load_model_hook`."""
+    return _hooks(script, _LOADS, "load_model_hook", 2)
+
+
+def _hooks(script: Script, registers: str, name: str, parameters: int) -> list[Hook]:
+    found: dict[Function, Hook] = {}
+    registered = [call.args[0] for call, _ in script.calls[registers] if call.args]
+    names = {name, *(last(_function(each)) for each in registered)}
+    bound = {last(_function(each)): len(each.args) - 1 for each in registered if isinstance(each, ast.Call)}
+    for function in (each for one in sorted(names) for each in script.functions.get(one, [])):
+        given = [each.arg for each in (*function.args.posonlyargs, *function.args.args)]
+        given = given[given[:1] in (["self"], ["cls"]) :][max(bound.get(function.name, 0), 0) :]
+        if len(given) >= parameters:
+            models, *weights, folder = given[:parameters]
+            found[function] = Hook(function, models, weights[0] if weights else "", folder)
+    return list(found.values())
+
+
+def _function(given: ast.expr) -> ast.AST:
+    """What is called: itself, or what `partial` is given first."""
+    return given.args[0] if isinstance(given, ast.Call) and given.args else given

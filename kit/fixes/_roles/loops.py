@@ -1,0 +1,130 @@
+"""Which loops go over epochs and which over batches, and where the step limit ends them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+
+from kit.fixes._ast import conjuncts, text
+from kit.fixes._roles._script import FUNCTIONS, Script, dotted, last, own
+
+Loop = ast.For | ast.AsyncFor | ast.While
+LOOPS = (ast.For, ast.AsyncFor, ast.While)
+_LIMIT = re.compile(
+    r"max_(train(ing)?_)?(steps|iters|iterations)|(total|num|n)_(train(ing)?_)(steps|iters)|train_steps|total_steps"
+)
+_COUNTED = ("range", "trange", "count")  # what numbers are gone over by
+
+
+@dataclass(frozen=True)
+class Limit:
+    """An `if` that leaves the loop over batches at the step limit: what counts the steps, what limits them, and what is
+    asked of the two; the loop, and the one around it."""
+
+    statement: ast.If
+    step: str
+    limit: str
+    test: str
+    batches: Loop
+    around: Loop | None
+
+
+def limits(script: Script) -> list[Limit]:
+    """Every such `if`, in source order; one of the loop over epochs, where that over batches has its own, is none."""
+    return script.once(_limits)
+
+
+def _limits(script: Script) -> list[Limit]:
+    found = [limit for node, _ in script.statements if isinstance(node, ast.If) and (limit := _limit(script, node))]
+    around = {limit.around for limit in found}
+    return [limit for limit in found if limit.batches not in around]
+
+
+def _limit(script: Script, node: ast.If) -> Limit | None:
+    if not isinstance(node.body[-1], ast.Break):
+        return None
+    compared = next((part for part in conjuncts(node.test) if _compared(part)[0]), None)
+    loops = _loops(script, node)
+    if compared is None or not loops:
+        return None
+    step, limit = _compared(compared)
+    asked = [part for part in conjuncts(node.test) if part is compared or text(part) in (limit, f"{limit} is not None")]
+    return Limit(node, step, limit, " and ".join(map(text, asked)), loops[0], loops[1] if len(loops) > 1 else None)
+
+
+def _compared(node: ast.expr) -> tuple[str, str]:
+    """What counts steps and what limits them, in `step >= limit` or the other way round; two "" for others."""
+    if isinstance(node, ast.Compare) and len(node.ops) == 1:
+        left, right = node.left, node.comparators[0]
+        if isinstance(node.ops[0], (ast.LtE, ast.Lt)):
+            left, right = right, left
+        elif not isinstance(node.ops[0], (ast.GtE, ast.Gt)):
+            return "", ""
+        if dotted(left) and dotted(right) and _LIMIT.fullmatch(last(right)):
+            return dotted(left), dotted(right)
+    return "", ""
+
+
+def _loops(script: Script, statement: ast.AST) -> list[Loop]:
+    """The loops around a statement in its function, innermost first; one whose `else` it is in does not count."""
+    found: list[Loop] = []
+    inner: ast.AST = statement
+    for node in reversed(script.above[statement]):
+        if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+            break
+        if isinstance(node, LOOPS) and inner in node.body:
+            found.append(node)
+        inner = node
+    return found
+
+
+def headed(loop: Loop, limit: Limit) -> bool:
+    """Whether a loop goes on below the limit only, or leaves by the same test itself, before or after the loop over
+    batches."""
+    if isinstance(loop, ast.While) and any(
+        text(part) == f"{limit.step} < {limit.limit}" for part in conjuncts(loop.test)
+    ):
+        return True
+    leaving = (line for line in loop.body if isinstance(line, ast.If) and isinstance(line.body[-1], ast.Break))
+    return any(text(line.test) in (limit.test, text(limit.statement.test)) for line in leaving)
+
+
+def over_epochs(script: Script, limit: Limit) -> str:
+    """Why the loop around the loop over batches is not one over epochs, which all the steps are counted through: it
+    "starts anew" what is compared, or goes over "something else"; "" where it is one."""
+    loop = limit.around
+    assert loop is not None
+    inside = set(script.inside(limit.batches))
+    outside = [line for line in script.inside(loop) if line not in inside]
+    if any(_assigned(line) & _parts(limit) for line in [loop, *outside]) or _by_method(script, loop, outside, limit):
+        return "starts anew"
+    if isinstance(loop, ast.While):
+        return ""
+    names = " ".join([text(loop.target), text(loop.iter)])
+    numbers = any(isinstance(node, ast.Call) and last(node.func) in _COUNTED for node in ast.walk(loop.iter))
+    return "" if numbers or "epoch" in names.lower() or re.fullmatch(r"\w", text(loop.target)) else "something else"
+
+
+def _parts(limit: Limit) -> set[str]:
+    """The names whose change starts the count anew."""
+    holder = limit.limit.rpartition(".")[0]
+    return {limit.step, limit.limit} | ({holder} if holder not in ("", "self") else set())
+
+
+def _assigned(line: ast.stmt) -> set[str]:
+    nodes = [line.target] if isinstance(line, (ast.For, ast.AsyncFor)) else own(line)
+    every = (inner for node in nodes for inner in ast.walk(node))
+    return {
+        dotted(node) for node in every if isinstance(node, (ast.Name, ast.Attribute)) and type(node.ctx) is ast.Store
+    }
+
+
+def _by_method(script: Script, loop: Loop, lines: list[ast.stmt], limit: Limit) -> bool:
+    """Whether something outside the loop over batches calls a function of the script that gives the step a value."""
+    calls = [node for line in lines for node in own(line) if isinstance(node, ast.Call)]
+    for function in (called for call in calls if (called := script.called(call))):
+        reaches = limit.step.startswith("self.") or any(isinstance(each, ast.Global) for each in function.body)
+        if reaches and any(_assigned(inner) & {limit.step, limit.limit} for inner in script.inside(function)):
+            return True
+    return False

@@ -1,0 +1,125 @@
+"""Switch autocast off on the device that a module's tensors are on, not on CUDA alone."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from kit.fixes import Options, Sign, Site, Splice
+from kit.fixes._ast import text
+from kit.fixes._roles import Script, read
+from kit.fixes._roles._script import last, own
+from kit.fixes._roles.holders import has_accelerator
+from kit.fixes._roles.places import for_cuda, is_script
+
+if TYPE_CHECKING:
+    from kit.fixes._block import Block
+
+TITLE = "switch autocast off where the tensors are"
+WHY = """\
+A module of a library works out angles and embeddings in float32, autocast or not: `torch.amp.autocast("cuda",
+enabled=False)`. That switches off CUDA's autocast and no other: on an NPU they are worked out in half precision, which
+says nothing and shows in the images. The kind of device that the tensors are on is known there."""
+LINKS = ()
+NEEDS = ()
+GENERAL = True
+UPSTREAM = "as it is in transformer_z_image.py and others; not known to be reported"
+EXAMPLE = """\
+import torch
+
+
+def rotate(x, angles):
+    with torch.amp.autocast("cuda", enabled=False):
+        return x.float() * angles
+"""
+
+_AUTOCAST = ("torch.autocast", "torch.amp.autocast", "torch.amp.autocast_mode.autocast")
+_METHODS = (
+    "float",
+    "reshape",
+    "view",
+    "unsqueeze",
+    "to",
+    "transpose",
+    "permute",
+    "shape",
+    "dtype",
+    "device",
+    "chunk",
+    "type_as",
+)
+
+
+def sites(tree: ast.Module, options: Options) -> list[Site]:
+    """The `with`s of a module that switch CUDA's autocast off around work on a tensor they are handed; in order where
+    they ask that for its device."""
+    script = read(tree)
+    if has_accelerator(script) or is_script(script):
+        return []
+    found = []
+    for statement, _ in script.statements:
+        for call in _switches(script, statement):
+            done = not _cuda(call)
+            if (done and text(_device(call)[0]).endswith(".device.type")) or (not done and _tensor(script, statement)):
+                if not for_cuda(script, statement):
+                    found.append(Site(statement.lineno, done))
+                break
+    return found
+
+
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    """The same, where it is not known what the tensors are: around a function, or without one in sight."""
+    script = read(tree)
+    if has_accelerator(script) or is_script(script):
+        return
+    for statement, _ in script.statements:
+        lists = getattr(statement, "decorator_list", [])
+        decorated = [call for call in lists if isinstance(call, ast.Call) and _off(script, call) and _cuda(call)]
+        plain = [call for call in _switches(script, statement) if _cuda(call) and not _tensor(script, statement)]
+        if (decorated or plain) and not for_cuda(script, statement):
+            yield Sign(statement.lineno, "autocast switched off on CUDA alone")
+
+
+def _switches(script: Script, statement: ast.stmt) -> list[ast.Call]:
+    """The calls by which a `with` switches autocast off."""
+    items = statement.items if isinstance(statement, ast.With) else []
+    calls = [item.context_expr for item in items]
+    return [call for call in calls if isinstance(call, ast.Call) and _off(script, call)]
+
+
+def _off(script: Script, call: ast.Call) -> bool:
+    off = any(each.arg == "enabled" and text(each.value) == "False" for each in call.keywords)
+    return script.full(call.func) in _AUTOCAST and off and bool(_device(call))
+
+
+def _device(call: ast.Call) -> list[ast.expr]:
+    return [*call.args[:1], *(each.value for each in call.keywords if each.arg == "device_type")]
+
+
+def _cuda(call: ast.Call) -> bool:
+    return isinstance(_device(call)[0], ast.Constant)
+
+
+def _tensor(script: Script, statement: ast.stmt) -> str:
+    """A parameter of the function that the work is done on: a tensor by what is done with it; "" where none is."""
+    function = script.function(statement)
+    given = [each.arg for each in (*function.args.posonlyargs, *function.args.args)] if function else []
+    taken = (node for line in script.inside(statement) for node in own(line) if isinstance(node, ast.Attribute))
+    names = [last(node.value) for node in taken if node.attr in _METHODS and isinstance(node.value, ast.Name)]
+    return next((name for name in names if name in given and name != "self"), "")
+
+
+def edits(block: Block, options: Options) -> Iterator[Splice]:
+    for index, node in block.wanted():
+        tensor = _tensor(block.script, node)
+
+        def told(code: str, tensor: str = tensor) -> str | None:
+            call = ast.parse(f"({code})", mode="eval").body
+            off = isinstance(call, ast.Call) and _off(block.script, call) and _cuda(call)
+            return re.sub(r"""(["'])cuda(:0)?\1""", f"{tensor}.device.type", code, count=1) if off else None
+
+        made = block.with_expressions(block.statements[index], "Call", "autocast", told)
+        if made is not block.statements[index]:
+            yield Splice(index, index + 1, [made])

@@ -1,0 +1,50 @@
+"""autocast-device: switch autocast off on the device that a module's tensors are on."""
+
+from __future__ import annotations
+
+import pytest
+from fixing import Case, Refusal, case, check_applied, check_refused, gone, satisfied
+
+NAME = "autocast-device"
+HEAD = "import torch\ndef rotate(x, angles):\n"
+WORK = "        return x.float() * angles\n"
+
+APPLIED = [
+    case(
+        "as in upstream's modules",
+        f'{HEAD}    with torch.amp.autocast("cuda", enabled=False):\n{WORK}',
+        f"{HEAD}    with torch.amp.autocast(x.device.type, enabled=False):\n{WORK}",
+    ),
+    case(
+        "by its name, with something else, in a method",
+        "import torch as th\nclass Rope(th.nn.Module):\n    def forward(self, x, angles):\n"
+        '        with th.no_grad(), th.autocast(device_type="cuda", enabled=False):  # exact\n    ' + WORK,
+        "import torch as th\nclass Rope(th.nn.Module):\n    def forward(self, x, angles):\n"
+        "        with th.no_grad(), th.autocast(device_type=x.device.type, enabled=False):  # exact\n    " + WORK,
+    ),
+]
+REFUSED = [
+    satisfied("asked of a tensor", f"{HEAD}    with torch.autocast(x.device.type, enabled=False):\n{WORK}"),
+    gone("switched on", f'{HEAD}    with torch.autocast("cuda"):\n{WORK}'),
+    gone(
+        "no tensor in sight", 'import torch\ndef f(n):\n    with torch.autocast("cuda", enabled=False):\n        g(n)\n'
+    ),
+    gone(
+        "only CUDA comes there",
+        f'{HEAD}    if x.device.type == "cuda":\n        with torch.autocast("cuda", enabled=False):\n    {WORK}',
+    ),
+    gone(
+        "a script",
+        f'{HEAD}    with torch.autocast("cuda", enabled=False):\n{WORK}if __name__ == "__main__":\n    rotate(1, 2)\n',
+    ),
+]
+
+
+@pytest.mark.parametrize("given", APPLIED)
+def test_applied(given: Case) -> None:
+    check_applied(NAME, given)
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_refused(given: Refusal) -> None:
+    check_refused(NAME, given)
