@@ -98,10 +98,13 @@ def prepared(option: Option, settings: Settings, captions: str, program: Program
     the launch script; the folder that it names is trained from. Raises Mistake."""
     work = Path(settings[program.roles["output"]], "data")
     words = [sys.executable, str(here / "prepare_data.py"), settings[option.name], settings[captions], str(work)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    chosen = {**os.environ, "PYTHONIOENCODING": "utf-8:surrogateescape"}  # names of files are any bytes
+    done = subprocess.run(
+        words, capture_output=True, check=False, env=chosen, encoding="utf-8", errors="surrogateescape"
+    )
     if done.returncode:
         raise Mistake(f"--{option.name}: {(done.stderr.strip().splitlines() or ['it could not be read'])[-1]}")
-    *told, place, extension = done.stdout.splitlines()
+    *told, place, extension = done.stdout.rstrip("\n").split("\n")
     say("\n".join(told))
     settings[option.name], settings[captions] = place, extension
     files = [path for path in sorted(Path(place).glob("**/*")) if path.suffix.lower() in data.IMAGES]

@@ -316,3 +316,32 @@ def test_an_older_python_is_one_line(script: Make) -> None:
     done = subprocess.run([sys.executable, main.parent, SCRIPT, SCRIPT], capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.endswith("is older than Python 3.8: activate the environment first\n")
+
+
+def test_a_prepared_data_set_of_an_odd_name(tmp_path: Path) -> None:
+    from launcher import checks, options
+
+    place = tmp_path / "d\udcff\u2028"
+    place.mkdir()
+    (tmp_path / "prepare_data.py").write_text("import sys\nprint('4 images', sys.argv[1], sys.argv[2], sep='\\n')\n")
+    option = options.Option("dataset_name", "captioned", "")
+    program = options.Program("", "torchrun", "", "", (option,), {"output": "output_dir"}, {})
+    settings = options.Settings({"dataset_name": str(place), "captions": ".txt", "output_dir": str(tmp_path / "out")})
+    checks.prepared(option, settings, "captions", program, tmp_path)
+    assert settings["dataset_name"] == str(place)
+
+
+def test_ctrl_c_twice(script: Make, machine: Machine) -> None:
+    body = "count = []\nsignal.signal(signal.SIGINT, lambda *_: (count.append(1), print('told', flush=True)))\n"
+    training(
+        machine,
+        f"{body}open('pids', 'w').write(str(os.getpid()))\n{STEPS}"
+        "while len(count) < 2: time.sleep(0.05)\nsys.exit(1)\n",
+    )
+    process = start(script(), machine)
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out.count("told"), alive(machine)) == (130, 2, [])
+    assert err == f"{SCRIPT}: interrupted at step 4: no checkpoint was saved yet\n"
