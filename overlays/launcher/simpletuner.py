@@ -148,6 +148,8 @@ def launch(program: Program, here: Path, name: str, words: Sequence[str]) -> int
     options.check(program, own)
     cluster = machines.by_accelerate(own, Path(program.config))
     machines.check_visible(cluster, program.device, "num_processors")
+    if cluster.processes > 1 and "distributed_type: NO" in program.several:
+        raise Mistake(f"--num_processors is {cluster.processes}: accelerate starts one process there, give 1")
     written = settings(program.device["device"], cluster.processes, own, theirs)
     if not written:
         print("the settings are good")
