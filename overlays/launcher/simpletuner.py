@@ -153,6 +153,8 @@ def launch(program: Program, here: Path, name: str, words: Sequence[str]) -> int
     machines.from_environment(program, own, Path(program.config))
     cluster = machines.by_accelerate(own, Path(program.config))
     machines.check_visible(cluster, program.device, "num_processors")
+    if cluster.processes > 1 and "distributed_type: NO" in program.several:
+        raise Mistake(f"--num_processors is {cluster.processes}: accelerate starts one process there, give 1")
     written = settings(program.device["device"], cluster.processes, own, theirs)
     if not written:
         say("the settings are good")

@@ -362,6 +362,12 @@ def test_the_config_of_several_processes(device: str, kind: str, tmp_path: Path)
     assert simpletuner.accelerate_config(made, Cluster(4, 1, port="29500"), program["several"], tmp_path) == made
 
 
+def test_a_device_that_trains_in_one_process(launch: Any, tree: Path) -> None:
+    render(tree, "mps")
+    done = launch("--num_processors=2")
+    assert done.returncode == 2 and "--num_processors is 2: accelerate starts one process there" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
