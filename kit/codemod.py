@@ -85,7 +85,8 @@ def run(
         line = next((site.line for site in after if not site.done), todo[0].line)
         reason = "what it would write does not have the effect it wants there: make the change by hand, or skip the fix"
         return Result(Outcome.conflict, content, reason, line)
-    orphans = loose_names(result, name) - loose_names(content, name)
+    known = loose_names(content, name)  # first: what does not compile is said of the file as it is
+    orphans = loose_names(result, name) - known
     if orphans and (orphans := orphans & {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}):
         names = ", ".join(f"`{name}`" for name in sorted(orphans))
         reason = f"the edit takes away what binds {names}, which is still used"

@@ -22,9 +22,8 @@ class MultiAspectSampler:
 RESTORED = f"""{SAMPLER.rstrip()}
         saved, own = previous_state.get("aspect_ratio_bucket_indices", {{}}), self.metadata_backend.aspect_ratio_bucket_indices
         names = {{str(bucket): bucket for bucket in own}}
-        if saved and {{name: sorted(images) for name, images in saved.items()}} == {{
-            name: sorted(own[bucket]) for name, bucket in names.items()
-        }}:
+        as_saved = {{str(bucket): sorted(images) for bucket, images in own.items()}}
+        if saved and {{name: sorted(images) for name, images in saved.items()}} == as_saved:
             for name, images in saved.items():
                 own[names[name]][:] = images
             self.buckets = [names[str(bucket)] for bucket in previous_state["buckets"]]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from launcher import simpletuner
+from launcher import data, simpletuner
 from launcher.machines import Cluster
 from launcher.mistake import Mistake
 from support import REPOSITORY, write
@@ -118,7 +118,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     }
     write(place / "datasets", images)
     write(place / "model", {"model_index.json": '{"_class_name": "HiDreamImagePipeline"}'})
-    monkeypatch.setitem(sys.modules, "PIL", None)  # whether the tests' own environment has it
+    monkeypatch.setattr(data, "_pil", lambda: None)  # whether the tests' own environment has it
     write(place / "llama", {"config.json": "{}", "tokenizer_config.json": "{}"})
     monkeypatch.chdir(place)
     return place

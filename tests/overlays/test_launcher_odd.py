@@ -290,7 +290,7 @@ def test_ctrl_c_before_the_training_is_one_line(script: Make, machine: Machine) 
 
 
 def test_a_state_that_is_cut_short_is_not_offered(machine: Machine, tmp_path: Path) -> None:
-    from launcher import options, report, run, training
+    from launcher import options, report, session, training
 
     state = options.Option("resume", "state", "", states="*-state*")
     demo = options.Program("", "python", "", "", (), {}, {})
@@ -301,10 +301,12 @@ def test_a_state_that_is_cut_short_is_not_offered(machine: Machine, tmp_path: Pa
         (output / name).mkdir(parents=True)
         (output / name / "random_states_0.pkl").write_bytes(pickled(part))
         os.utime(output / name, (age, age))
-    assert run.stopped(done, program, output) == f"interrupted at step 7: go on with --resume='{output}/a-state'"
-    assert run.stopped(done, demo, output) == "interrupted at step 7"
+    assert session.stopped(done, program, output) == f"interrupted at step 7: go on with --resume='{output}/a-state'"
+    assert session.stopped(done, demo, output) == "interrupted at step 7"
     (output / "checkpoint-5").mkdir()
-    assert run.stopped(done, demo, output) == f"interrupted at step 7; the newest checkpoint is {output}/checkpoint-5"
+    assert (
+        session.stopped(done, demo, output) == f"interrupted at step 7; the newest checkpoint is {output}/checkpoint-5"
+    )
 
 
 def test_an_older_python_is_one_line(script: Make) -> None:
