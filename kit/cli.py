@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from kit import __version__, completion, output
+from kit.cache import cache_dir
 from kit.errors import USAGE, handler
 
 recipe_argument = click.argument("recipe_name", metavar="RECIPE", shell_complete=completion.recipes)
@@ -330,7 +331,7 @@ def main() -> None:
     ):  # what it cannot write (another character set, a name of odd bytes) is shown
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    with handler():
+    with handler(cache_dir):
         try:
             status = cli.main(sys.argv[1:] or ["--help"], prog_name="kit", standalone_mode=False)
         except click.Abort:  # what click makes of Ctrl-C

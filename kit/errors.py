@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 EXPECTED, USAGE, BUG, INTERRUPTED = 1, 2, 3, 130
@@ -36,24 +36,20 @@ class KitError(Exception):
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
 
 
-def _write_log(text: str) -> str:
+def _write_log(text: str, cache: Callable[[], Path]) -> str:
     """Keep the traceback of a bug where the user can find it; fall back to nothing rather than fail twice."""
-    from kit.cache import cache_dir
-
     try:
-        directory = cache_dir()
+        directory = cache()
         directory.mkdir(parents=True, exist_ok=True)
         log = directory / "kit.log"
         log.write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError:
+    except (KitError, OSError):
         return "(the log could not be written)"
     return str(log)
 
 
-def _what_to_do(error: OSError) -> str:
-    from kit.cache import cache_dir
-
-    cached = isinstance(error.filename, str) and Path(error.filename).is_relative_to(cache_dir())
+def _what_to_do(error: OSError, cache: Callable[[], Path]) -> str:
+    cached = isinstance(error.filename, str) and Path(error.filename).is_relative_to(cache())
     elsewhere = ", or set KIT_CACHE to another folder" if cached else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full: make room{elsewhere}, then try again"
@@ -61,8 +57,8 @@ def _what_to_do(error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def handler() -> Iterator[None]:
-    """Turn any exception into one clear line and an exit status."""
+def handler(cache: Callable[[], Path]) -> Iterator[None]:
+    """Turn any exception into one clear line and an exit status; ``cache`` says where kit's cache is, and its log."""
     from kit import output
 
     try:
@@ -79,12 +75,14 @@ def handler() -> Iterator[None]:
         raise SystemExit(EXPECTED) from None
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _NOT_OURS:
-            output.error(f"{error.filename or 'the system'}: {error.strerror}", _what_to_do(error))
+            output.error(f"{error.filename or 'the system'}: {error.strerror}", _what_to_do(error, cache))
             raise SystemExit(EXPECTED) from None
         from kit import __version__
 
         details = "".join(traceback.format_exception(error))
-        log = _write_log(f"kit {__version__}, Python {sys.version}, {platform.platform()}\n{sys.argv}\n\n{details}")
+        log = _write_log(
+            f"kit {__version__}, Python {sys.version}, {platform.platform()}\n{sys.argv}\n\n{details}", cache
+        )
         hint = f"this is a bug in kit; please report it with {log}"
         output.error(f"unexpected {type(error).__name__}: {error}", hint)
         raise SystemExit(BUG) from None
