@@ -31,7 +31,7 @@ def copy(prepared: Callable[[str, str], Path], cache: Path) -> Callable[[str], P
 
 
 SCRIPT = "diffusers/examples/dreambooth/train_dreambooth_lora_hidream.py"
-LAUNCH = "diffusers/examples/dreambooth/finetune_hidream_dreambooth_lora_deepspeed_bf16.sh"
+TABLE = "diffusers/examples/dreambooth/launcher/programs.json"
 PATCHES = "diffusers/examples/dreambooth/transformer_patches.py"
 
 
@@ -39,8 +39,8 @@ PATCHES = "diffusers/examples/dreambooth/transformer_patches.py"
     ("path", "old", "new", "wrong"),
     [
         (SCRIPT, '            accelerator.print("")\n', "", "static: diffusers: fix progress-print"),
-        (LAUNCH, "--max_train_steps=", "--max_train_step=", "static: diffusers: the 27 flags"),
-        (PATCHES, "def apply_patches(", "SHAPE = None\n\n\ndef apply_patches(", "tree: diffusers: 9 files"),
+        (TABLE, '["max_train_steps"]', '["max_train_step"]', "static: diffusers: the 27 flags"),
+        (PATCHES, "def apply_patches(", "SHAPE = None\n\n\ndef apply_patches(", "tree: diffusers: 32 files"),
     ],
     ids=["a fix undone", "a flag that does not exist", "a file of the overlay changed"],
 )
