@@ -7,6 +7,7 @@ import json
 import tempfile
 from collections import defaultdict
 from pathlib import Path
+from shlex import quote
 
 from kit import devices, fixes, git, output, rebase, recipe, store, underway
 from kit.commands import refresh
@@ -62,7 +63,8 @@ def run(name: str, url: str, commit: str, files: tuple[str, ...]) -> int:
     shown = output.place(path)
     output.line(f"written: {shown}")
     output.line("next:")
-    for command in (f"kit show {shown}", f"kit prepare {shown} --device {devices.names()[0]}"):
+    named = quote(shown)
+    for command in (f"kit show {named}", f"kit prepare {named} --device {devices.names()[0]}"):
         output.line(f"  {command}")
     return 0
 

@@ -7,6 +7,7 @@ import dataclasses
 import shutil
 from collections.abc import Collection
 from pathlib import Path
+from shlex import quote
 
 from kit import history, output, rebase, recipe, underway
 from kit.commands.refresh import adopted, generate
@@ -21,17 +22,17 @@ def run(recipe_name: str, to: str | None, upstream: str | None, continue_: bool,
     path = recipe.locate(recipe_name)
     state = underway.find(path)
     if (continue_ or abort) and not state:
-        raise KitError(f"no rebase of {recipe_name} is under way", f"kit rebase {recipe_name} --to COMMIT")
+        raise KitError(f"no rebase of {recipe_name} is under way", f"kit rebase {quote(recipe_name)} --to COMMIT")
     if abort and state:
         underway.abort(path, state)
         output.line(f"{path}: recipe and patches are as they were")
         return 0
     if state and not state.written and not state.done:
-        raise KitError(f"a rebase of {recipe_name} was cut short", f"kit rebase {recipe_name} --abort")
+        raise KitError(f"a rebase of {recipe_name} was cut short", f"kit rebase {quote(recipe_name)} --abort")
     if continue_ and state:
         return _continue(path, state, offline)
     if state and state.tree:
-        hint = f"kit rebase {recipe_name} --continue, or --abort"
+        hint = f"kit rebase {quote(recipe_name)} --continue, or --abort"
         raise KitError(f"a rebase of {recipe_name} is under way, with conflicts in {state.tree}", hint)
     found = recipe.parse(path).whole
     return _start(found, recipe_name, to or "HEAD", _which(found, upstream), offline)
@@ -78,9 +79,9 @@ def _start(found: Recipe, called: str, to: str, name: str, offline: bool) -> int
     _write(found, kept, conflicts, wanted, State(str(found.root), name, past.tip, {}, {}, lost=lost), tree, offline)
     if not conflicts:
         output.line("next:")
-        on = f"{called} --device {found.devices[0]}"
+        on = f"{quote(called)} --device {found.devices[0]}"
         output.line(f"  kit prepare {on} && kit env {on} --lock && kit verify --smoke")
-        output.line(f"  kit rebase {called} --continue   # it is right; or --abort: as it was")
+        output.line(f"  kit rebase {quote(called)} --continue   # it is right; or --abort: as it was")
         return 0
     for each in conflicts:
         for why in each.why.values():
