@@ -1,7 +1,7 @@
-"""Patch files: mailbox patches that ``git am`` takes; read strictly, applied exactly, written deterministically.
+"""Patch files: mailbox patches that ``git am`` takes, read strictly. Applied they are in `patchfit`, written in
+`patchwrite`.
 
-unidiff takes the hunks apart and validates almost nothing, ``git apply`` accepts an offset silently and GNU patch takes
-fuzz; here a patch fits to the byte or is refused, and a refusal says what is wrong, where, and what to do.
+unidiff takes the hunks apart and validates almost nothing; here a refusal says what is wrong, where, and what to do.
 Everything is pure: bytes in, bytes out.
 """
 
@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import SequenceMatcher
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 
 from unidiff.errors import UnidiffParseError
 from unidiff.patch import PatchSet
@@ -99,25 +98,13 @@ def blob_id(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-def _split(data: bytes) -> list[bytes]:
+def split_lines(data: bytes) -> list[bytes]:
     """Lines with their ends; unlike splitlines, only a line feed ends one."""
     return re.findall(rb"[^\n]*\n|[^\n]+", data)
 
 
 def _error(name: str, line: int, what: str, hint: str) -> KitError:
     return KitError(f"{name}:{line}: {what}", hint)
-
-
-class Misfit(KitError):
-    """A patch that is sound does not fit a file. ``where`` is the line of the patch file, ``place`` that of the file it
-    is for, both from 1; ``why`` says what differs."""
-
-    def __init__(self, name: str, where: int, why: str, hint: str, place: int = 1) -> None:
-        super().__init__(f"{name}:{where}: {why}", hint)
-        self.where, self.why, self.place = where, why, place
-
-
-# Reading
 
 
 def parse(text: bytes, name: str) -> Patch:
@@ -176,7 +163,7 @@ def _read_message(lines: list[str], name: str) -> tuple[str, str, int]:
         raise _stray(name, lines, first, "'diff --git' belongs here, and nothing else", BY_HAND)
     body = "\n".join(lines[blank + 1 : end])
     title = next(at for at, line in enumerate(lines, 1) if line.lower().startswith("subject:"))
-    subject, body = _message(
+    subject, body = check_message(
         re.sub(r"^\[PATCH[^]]*\] *", "", subject),
         body,
         f"{name}:{title}",
@@ -190,7 +177,7 @@ def _ends_message(line: str) -> bool:
     return re.match(r"diff -|Index: |---( \S|\s*$)", line) is not None
 
 
-def _message(subject: str, body: str, where: str, where_in_body: Callable[[int], str]) -> tuple[str, str]:
+def check_message(subject: str, body: str, where: str, where_in_body: Callable[[int], str]) -> tuple[str, str]:
     """Subject and body as ``git am`` commits them: spaces squeezed, trailing ones and doubled blank lines dropped.
 
     Raises KitError for what ``git am`` would take for something else (git, mailinfo.c): a prefix it drops from a
@@ -287,152 +274,3 @@ def _read_hunk(lines: list[str], start: int, name: str) -> Hunk:
     if source > 0 and not before:
         raise _error(name, start + 1, "the hunk has no context to hold on to", REFRESH)
     return Hunk(start + 1, source, target, before, after)
-
-
-# Applying
-
-
-def apply(patch: FilePatch, source: bytes | None, name: str) -> bytes:
-    """The file's new content. ``source`` is the content of ``patch.source``; for a new file, what is in its place.
-
-    Exact: ``source`` is the very blob the patch was made from, every hunk fits where its header says, and the result
-    is the blob the patch promises. Raises Misfit otherwise; its message starts with ``name:line``.
-    """
-    if patch.preimage is None and source is not None:
-        if blob_id(source) == patch.postimage:
-            raise Misfit(name, patch.line, f"upstream has {patch.path}: drop the patch", DROP)
-        raise Misfit(name, patch.line, f"{patch.path} exists already", "give the new file another path")
-    if patch.preimage is not None and source is None:
-        raise Misfit(name, patch.line, f"{patch.source} is not in the upstream", "check the path and the pin")
-    content = source or b""
-    if patch.preimage not in (None, blob_id(content)):
-        raise _mismatch(patch, content, name)
-    lines, result, done = _split(content), list[bytes](), 0
-    for hunk in patch.hunks:
-        end = hunk.start + len(hunk.before)
-        if tuple(lines[hunk.start : end]) != hunk.before:
-            number, said = _difference(hunk, lines, hunk.start)
-            raise Misfit(name, hunk.line, f"{patch.path}: {said}", REFRESH, number)
-        result += [*lines[done : hunk.start], *hunk.after]
-        done = end
-    content = b"".join([*result, *lines[done:]])
-    if (found := blob_id(content)) != patch.postimage:
-        what = f"{patch.path}: the result is blob {found[:12]}, the patch promises {patch.postimage[:12]}"
-        raise Misfit(name, patch.line, what, REFRESH)
-    return content
-
-
-def _mismatch(patch: FilePatch, content: bytes, name: str) -> Misfit:
-    """Why ``patch`` does not fit ``content``, which is not the blob it was made from."""
-    blobs = f"{patch.source}: made for blob {str(patch.preimage)[:12]}, found {blob_id(content)[:12]}"
-    lines = _split(content)
-    places = [(hunk, *_place(hunk.before, lines, hunk.start)) for hunk in patch.hunks]
-    wrong = next(((hunk, place) for hunk, place, fits in places if not fits), None)
-    moved = next(((hunk, place) for hunk, place, fits in places if place != hunk.start), None)
-    if wrong and all(_place(hunk.after, lines, hunk.target)[1] for hunk in patch.hunks):
-        return Misfit(name, patch.line, f"{blobs}; upstream has the change: drop the patch", DROP)
-    if wrong:
-        number, said = _difference(wrong[0], lines, wrong[1])
-        return Misfit(name, wrong[0].line, f"{blobs}; {said}", REFRESH, number)
-    if moved:
-        what = f"{blobs}; its place moved {moved[1] - moved[0].start:+d} lines"
-        return Misfit(name, moved[0].line, what, REFRESH, moved[1] + 1)
-    return Misfit(name, patch.line, f"{blobs}; the hunks fit, other lines differ", REFRESH)
-
-
-def _place(wanted: tuple[bytes, ...], lines: list[bytes], start: int) -> tuple[int, bool]:
-    """Where most of ``wanted`` is found, of equals the nearest to ``start``; and whether all of it is there."""
-
-    def alike(at: int) -> int:
-        return sum(map(bytes.__eq__, wanted, lines[at : at + len(wanted)]))
-
-    best = max(range(len(lines) + 1), key=lambda at: (alike(at), -abs(at - start)))
-    return best, alike(best) == len(wanted)
-
-
-def _difference(hunk: Hunk, lines: list[bytes], place: int) -> tuple[int, str]:
-    """The first line of ``hunk.before`` that ``lines`` lacks when it starts at index ``place``: its number (from 1) and
-    how it differs."""
-    pairs = enumerate(zip_longest(hunk.before, lines[place : place + len(hunk.before)]), place + 1)
-    number, sides = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
-    wanted, found = ("the end of the file" if side is None else repr(side.decode(errors="replace")) for side in sides)
-    return number, f"context differs at line {number}: expected {wanted}, found {found}"
-
-
-# Writing
-
-
-def render(
-    subject: str,
-    body: str,
-    changes: Mapping[TreePath, tuple[bytes | None, bytes]],
-    author: str,
-    date: str,
-    executables: Collection[TreePath] = (),
-    copies: Mapping[TreePath, TreePath] | None = None,
-) -> bytes:
-    """The patch file that turns each path's first content (None: a new file) into its second.
-
-    ``author`` is ``name <address>``, ``date`` as in a mail header, ``executables`` the paths of mode 100755; ``copies``
-    says for a path from which other path its first content comes. The same arguments give the same bytes; ``parse``
-    and ``git am`` (``--keep-cr`` where content has CRLF) read them back. Raises KitError for what a patch cannot say.
-    """
-    where = ", ".join(sorted(changes)) or "patch"
-    subject, body = _message(subject, body, where, lambda number: where)
-    if not changes or any(before == after for before, after in changes.values()):
-        raise KitError(f"{subject}: nothing changes", "drop the patch, or the file that stays as it is")
-    if not re.fullmatch(r"[^\n<>]+ <[^\s<>]+>", author) or "\n" in date:
-        raise KitError(f"{subject}: {author!r} and {date!r} are not author and date", "write: Name <address>")
-    head = [f"From {NO_BLOB} Mon Sep 17 00:00:00 2001", f"From: {author}", f"Date: {date}"]
-    head += [f"Subject: [PATCH] {subject}"]
-    if not "".join((*head, body)).isascii():
-        head += ["MIME-Version: 1.0", "Content-Type: text/plain; charset=UTF-8", "Content-Transfer-Encoding: 8bit"]
-    message = "\n".join([*head, "", *([body] if body else []), "---", "", ""]).encode("utf-8")
-    return message + b"".join(
-        _write_file(path, (copies or {}).get(path, path), *changes[path], "100755" if path in executables else "100644")
-        for path in sorted(changes)
-    )
-
-
-def _write_file(path: TreePath, old: TreePath, before: bytes | None, after: bytes, mode: str) -> bytes:
-    """One file's ``diff --git``."""
-    if '"' in tree_path(path) + tree_path(old):
-        raise KitError(f"{path}: a patch cannot name a path with a quote", "rename the file")
-    lines, wanted = _split(before or b""), _split(after)
-    matcher = SequenceMatcher(None, lines, wanted, autojunk=False)
-    header = f"diff --git a/{old} b/{path}\n"
-    if before is None:
-        header += f"new file mode {mode}\nindex {NO_BLOB}..{blob_id(after)}\n"
-    else:
-        if old != path:
-            kept = sum(len(b"".join(lines[at : at + size])) for at, _, size in matcher.get_matching_blocks())
-            alike = 100 * kept // max(len(before), len(after))
-            header += f"similarity index {alike}%\ncopy from {old}\ncopy to {path}\n"
-        header += f"index {blob_id(before)}..{blob_id(after)} {mode}\n"
-    if before is not None or after:  # git ends a name that holds a space with a tab
-        sides = ("--- ", "/dev/null" if before is None else f"a/{old}"), ("+++ ", f"b/{path}")
-        header += "".join(mark + side + "\t" * (" " in side) + "\n" for mark, side in sides)
-    hunks = b"".join(_write_hunk(group, lines, wanted) for group in matcher.get_grouped_opcodes(CONTEXT))
-    try:
-        hunks.decode("utf-8")
-    except UnicodeDecodeError:
-        raise KitError(f"{path}: not UTF-8", AS_TEXT) from None
-    return header.encode("utf-8") + hunks
-
-
-def _write_hunk(group: list[tuple[str, int, int, int, int]], lines: list[bytes], wanted: list[bytes]) -> bytes:
-    """One hunk from difflib's opcodes: removals before additions, and a mark where a last line has no end."""
-
-    def span(start: int, end: int) -> str:
-        return f"{start + 1}" if end == start + 1 else f"{start + (end > start)},{end - start}"
-
-    def marked(mark: bytes, some: Iterable[bytes]) -> Iterable[bytes]:
-        return (mark + line + (b"" if line.endswith(b"\n") else f"\n{NO_NEWLINE}\n".encode()) for line in some)
-
-    text = [f"@@ -{span(group[0][1], group[-1][2])} +{span(group[0][3], group[-1][4])} @@\n".encode()]
-    for kind, start, end, to_start, to_end in group:
-        if kind == "equal":
-            text += marked(b" ", lines[start:end])
-        else:
-            text += [*marked(b"-", lines[start:end]), *marked(b"+", wanted[to_start:to_end])]
-    return b"".join(text)

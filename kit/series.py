@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from kit import fixes, patchfile
+from kit import fixes, patchfile, patchfit
 from kit.devices import Device
 from kit.errors import KitError
 from kit.fixes import Outcome
@@ -184,9 +184,9 @@ def _by_patch(
     for file in patch.files:
         before = current[file.path]
         try:
-            changes[file.path] = (before, patchfile.apply(file, before, shown))
+            changes[file.path] = (before, patchfit.apply(file, before, shown))
             outcomes[file.path] = FileOutcome(file.path, Outcome.applied, "patch")
-        except patchfile.Misfit as error:
+        except patchfit.Misfit as error:
             if patchfile.blob_id(before) == file.preimage:
                 raise  # it does not fit the very file that it is for: the patch was changed by hand
             reason = f"{name}:{error.where}: {error.why}"

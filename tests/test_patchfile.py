@@ -12,7 +12,9 @@ from random import Random
 import pytest
 
 from kit.errors import KitError
-from kit.patchfile import Patch, apply, blob_id, parse, render
+from kit.patchfile import Patch, blob_id, parse
+from kit.patchfit import apply
+from kit.patchwrite import render
 from kit.paths import TreePath
 
 PATCHES = Path(__file__).parent / "patches"

@@ -17,7 +17,7 @@ import pytest
 import support
 from support import GUARDED, PRINTED, TRAIN, Done, Root, git, kit_argv, kit_process, snapshot, write
 
-from kit import __version__, lock, patchfile, recipe, series, store, swap, workspace
+from kit import __version__, lock, patchfile, patchwrite, recipe, series, store, swap, workspace
 from kit.errors import KitError
 from kit.paths import TreePath
 
@@ -854,7 +854,7 @@ def test_hand_written_patch_of_two_files(root: Root, kit: Kit) -> None:
     """Where one file differs, that one is in conflict."""
     paths = TreePath("examples/other.py"), TreePath("examples/third.py")
     changes: dict[TreePath, tuple[bytes | None, bytes]] = dict.fromkeys(paths, (b"one\n", b"two\n"))
-    text = patchfile.render("by-hand: two", "", changes, "kit <kit@localhost>", "Thu, 01 Jan 2026 00:00:00 +0000")
+    text = patchwrite.render("by-hand: two", "", changes, "kit <kit@localhost>", "Thu, 01 Jan 2026 00:00:00 +0000")
     support.make_upstream(root.upstream, {"examples/other.py": "one\n"})
     shutil.rmtree(root.patches())
     write(root.patches(), {"01-by-hand.patch": text})
@@ -873,7 +873,7 @@ def test_hand_written_patch_of_two_files(root: Root, kit: Kit) -> None:
 
 def test_hand_written_patch_makes_a_file_that_exists(root: Root, kit: Kit) -> None:
     changes: dict[TreePath, tuple[bytes | None, bytes]] = {TreePath("examples/train.py"): (None, b"mine\n")}
-    text = patchfile.render("by-hand: new", "", changes, "kit <kit@localhost>", "Thu, 01 Jan 2026 00:00:00 +0000")
+    text = patchwrite.render("by-hand: new", "", changes, "kit <kit@localhost>", "Thu, 01 Jan 2026 00:00:00 +0000")
     shutil.rmtree(root.patches())
     write(root.patches(), {"01-by-hand.patch": text})
     root.recipe(fix=[{"id": "by-hand", "use": "patch", "files": list(changes), "why": "No codemod can say it."}])

@@ -10,7 +10,7 @@ from email.utils import formatdate
 from pathlib import Path
 from types import MappingProxyType
 
-from kit import git, lock, output, patchfile, rebase, recipe, series, store, whole
+from kit import git, lock, output, patchwrite, rebase, recipe, series, store, whole
 from kit.errors import KitError
 from kit.paths import TreePath
 from kit.recipe import FixStep, Recipe, Upstream
@@ -84,7 +84,7 @@ def generate(found: Recipe, upstream: Upstream, offline: bool = False) -> dict[s
                 subject, body = step.message
                 date = formatdate(int(entry.date().split()[0]))
                 copies = {path: step.fix.derive_from for path in step.changes if step.fix.derive_from}
-                text = patchfile.render(subject, body, step.changes, AUTHOR, date, copies=copies)
+                text = patchwrite.render(subject, body, step.changes, AUTHOR, date, copies=copies)
                 by_device.setdefault((step.number, step.fix.id), {})[device_name] = text
     wanted = dict(hand_written)
     for (number, _), texts in by_device.items():
@@ -133,7 +133,7 @@ def adopted(
         steps.append(step)
         text = _with_step(text, step, named=len(found.upstream) > 1)
         name = series.patch_name(len(steps), step)
-        patches[name] = patchfile.render(*series.message(step), changes, AUTHOR, date)
+        patches[name] = patchwrite.render(*series.message(step), changes, AUTHOR, date)
     made = {each.name: generate(codemods, each, offline) for each in found.upstream}
     made[upstream] = {**made[upstream], **patches}
     return list(patches), rebase.files(found, text, made)

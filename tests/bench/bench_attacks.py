@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import support
 from support import REPOSITORY, TRAIN, Root, write
 
-from kit import fixes, lock, patchfile, recipe
+from kit import fixes, lock, patchfile, patchfit, patchwrite, recipe
 from kit.commands import fix
 from kit.errors import KitError
 from kit.paths import ID, NAME, TreePath, tree_path
@@ -133,7 +133,7 @@ def patches(count: int, rng: random.Random) -> Tally:
         path: (TRAIN.encode(), after.encode()),
         new: (None, b"a\nb\n"),
     }
-    own = patchfile.render("Guard the list", "Why: it may be empty.", changes, author, date).decode()
+    own = patchwrite.render("Guard the list", "Why: it may be empty.", changes, author, date).decode()
     shipped = [each.read_text("utf-8") for each in sorted((REPOSITORY / "patches").rglob("*.patch"))]
     shipped = sorted(shipped, key=len)[:40]
     for number in range(count):
@@ -144,7 +144,7 @@ def patches(count: int, rng: random.Random) -> Tally:
             for each in read.files:
                 tally.need(tree_path(each.path), "escaped", name)
                 source = {path: TRAIN.encode(), new: None}.get(each.source or each.path, b"other\n")
-                made = patchfile.apply(each, source, name)
+                made = patchfit.apply(each, source, name)
                 tally.need(patchfile.blob_id(made) == each.postimage, "half-written", name)
     return tally
 
