@@ -16,5 +16,5 @@ programs.json in this folder, read by options.py. Modules, in the order a launch
     report       what the output says: images a second, loss; picture draws it
     output       what the launcher itself shows, whoever reads it
 
-To add a check, write a function that raises Mistake (or an entry of a table: options.py), and call it in `run.checked`.
+To add a check, write a function that raises Mistake (or an entry of a table: options.py); call it in `checks.checked`.
 """

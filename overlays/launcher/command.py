@@ -23,18 +23,16 @@ def python() -> str:
 
 def training(program: Program, settings: Settings, here: Path) -> list[str]:
     """The training script and its flags."""
-    always = set(FIRST) if program.starts != "torchrun" else set()
-    if not program.named("images"):
-        always |= {"dataset"} if program.starts != "torchrun" else set()
-    ordered = [option for option in program.options if option.kind in always]
-    ordered += [option for option in program.options if option.kind not in always]
+    first = () if program.starts == "torchrun" else FIRST if program.named("images") else (*FIRST, "dataset")
+    ordered = [option for option in program.options if option.kind in first]
+    ordered += [option for option in program.options if option.kind not in first]
     words = [os.path.join(str(here), program.script)]
     for option in ordered:
         value = settings[option.name]
         for flag in option.flags:
             if option.kind == "switch":
                 words += [f"--{flag}"] * (value == "true")
-            elif value or option.kind in always:
+            elif value or option.kind in first:
                 words.append(f"--{flag}={value}")
     return [*words, *settings.more]
 

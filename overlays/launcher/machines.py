@@ -63,9 +63,8 @@ def from_environment(program: Program, settings: Settings, config: Path | None) 
         return
     if not names or names[0] not in settings:
         raise Mistake(f"{place.source}: {place.machines} machines, but this launch script is for one: start it on one")
-    shown = os.environ.get(program.device["visible_devices"] or "", "")
     usual = value(config, "num_processes") if config else settings[names[4]]
-    local = len(shown.split(",")) if shown else place.local or int(usual or 1)
+    local = visible(program.device) or place.local or int(usual or 1)
     taken = (place.machines, place.rank, place.ip, place.port, local * place.machines if config else local)
     for name, found in zip(names, taken):
         if name not in settings.given:
@@ -162,14 +161,19 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+def visible(device: dict[str, Any]) -> int:
+    """How many devices the device's own variable shows to programs, 0 where it is not set."""
+    shown = os.environ.get(device["visible_devices"] or "", "")
+    return len(shown.split(",")) if shown else 0
+
+
 def check_visible(cluster: Cluster, device: dict[str, Any], option: str) -> None:
     """There are as many devices to see as processes on this machine. Raises Mistake."""
-    variable = device["visible_devices"]
-    shown = os.environ.get(variable, "") if variable else ""
-    visible = len(shown.split(","))
-    if shown and cluster.local > visible:
-        count = visible * (cluster.machines if option == "num_processors" else 1)
-        what = f"{cluster.local} processes on this machine, but {variable}={shown} shows {visible} devices"
+    shown, variable = visible(device), device["visible_devices"]
+    if shown and cluster.local > shown:
+        count = shown * (cluster.machines if option == "num_processors" else 1)
+        devices = f"{variable}={os.environ[variable]} shows {shown} devices"
+        what = f"{cluster.local} processes on this machine, but {devices}"
         raise Mistake(f"{what}: give --{option}={count}")
 
 

@@ -88,10 +88,9 @@ def check_part(at: str, folder: Path, name: str, variant: str = "") -> None:
                 raise Mistake(f"{at}: {path} is a Git LFS pointer: download the file itself: git lfs pull")
     if WITHOUT_WEIGHTS.search(name):
         return
-    found = [path for path in files if WEIGHTS.fullmatch(re.sub(r"-\d+-of-\d+", "", path.name))]
-    usable = [path for path in found if _variant(path.name) in ("", variant)]
-    if found and not usable:
-        there = _variant(found[0].name)
+    variants = {path: _variant(path.name) for path in files}
+    usable = [path for path, its in variants.items() if its in ("", variant)]
+    if not usable and (there := next(filter(None, variants.values()), None)):
         raise Mistake(f"{at}: only {there} weights in {folder}: give -- --variant={there}, or download the others")
     if not usable:
         raise Mistake(f"{at}: no weights in {folder}: download the whole model")
@@ -143,9 +142,10 @@ def check_encoder(option: Option, value: str) -> None:
         check_part(f"--{option.name}", Path(value), "")
 
 
-def _variant(name: str) -> str:
+def _variant(name: str) -> str | None:
+    """The variant of a file of weights, "" of the usual ones; None where it is no file of weights."""
     found = WEIGHTS.fullmatch(re.sub(r"-\d+-of-\d+", "", name))
-    return (found[2] or "")[1:] if found else ""
+    return (found[2] or "")[1:] if found else None
 
 
 def _read(path: Path, at: str) -> dict[str, Any]:

@@ -50,24 +50,23 @@ class Steps:
     _clock: float = 0.0
 
     def feed(self, line: str) -> None:
-        before, colon, bar = self._split(line)
+        before, bar = self._split(line)
         for kind, pattern in APART.items():
             if pattern.search(before):
                 self.apart[max(self.last, 0) + 1] = kind
         said = VALIDATION_LOSS.search(line)
         if said and math.isfinite(float(said[1])):
             self.validation_losses[max(self.last, 0)] = float(said[1])
-        found = BAR.search(bar) if colon else None
+        found = BAR.search(bar)
         if found:
-            self._step(
-                int(found[1]), int(found[2]), bar[found.start() :] if found[3] is None else found[3], found[3] is None
-            )
+            bare = found[3] is None
+            self._step(int(found[1]), int(found[2]), bar[found.start() :] if bare else found[3], bare)
 
     @staticmethod
-    def _split(line: str) -> tuple[str, str, str]:
-        """A line before its progress bar, and that bar, which the scripts call Steps or steps."""
+    def _split(line: str) -> tuple[str, str]:
+        """A line before its progress bar, and that bar, which scripts call Steps or steps; "" where there is none."""
         at = line.lower().rfind("steps:")
-        return (line, "", "") if at < 0 else (line[:at], ":", line[at + 6 :])
+        return (line, "") if at < 0 else (line[:at], line[at + 6 :])
 
     def _step(self, step: int, total: int, shown: str, bare: bool) -> None:
         if step > total:

@@ -68,7 +68,6 @@ def launch(program: Program, here: Path, name: str, words: Sequence[str]) -> int
         return session.trained(
             [*starts, *command.training(program, settings, here)],
             chosen,
-            None,
             session.log_file(settings.get("log_file", ""), output, cluster),
             shape(program, settings, cluster, config, starts),
             name,

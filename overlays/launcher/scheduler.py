@@ -7,8 +7,10 @@ and devices in others.
 
 from __future__ import annotations
 
+import fcntl
 import re
 import socket
+import struct
 import subprocess
 import zlib
 from collections.abc import Mapping
@@ -206,9 +208,6 @@ def own_address(ip: str) -> tuple[str, str]:
 
 def _address_of(way: socket.socket, name: str) -> str:
     """The IPv4 address of a network card (SIOCGIFADDR, netdevice(7))."""
-    import fcntl
-    import struct
-
     try:
         packed = fcntl.ioctl(way.fileno(), 0x8915, struct.pack("256s", name[:15].encode()))
     except OSError:

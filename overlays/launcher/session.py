@@ -30,7 +30,6 @@ def log_file(given: str, output: Path, cluster: Cluster) -> Path:
 def trained(
     words: list[str],
     chosen: dict[str, str],
-    cwd: str | None,
     log: Path,
     shape: report.Shape,
     name: str,
@@ -46,7 +45,7 @@ def trained(
         "LAUNCHER_WAITS": str(waits.absolute()),
         "PYTHONPATH": os.pathsep.join(filter(None, (watch, chosen.get("PYTHONPATH", "")))),
     }
-    done = training.run(words, {**chosen, **watched}, cwd, log, report.Steps(mean=program.starts == "torchrun"))
+    done = training.run(words, {**chosen, **watched}, log, report.Steps(mean=program.starts == "torchrun"))
     seconds = round(time.monotonic() - began)
     waited = [float(line) for line in waits.read_text().split()] if waits.is_file() else []
     waits.unlink() if waits.is_file() else None

@@ -177,7 +177,7 @@ def launch(program: Program, here: Path, name: str, words: Sequence[str]) -> int
     output = Path(str(config["output_dir"])).expanduser()
     log = session.log_file(own.get("log_file", ""), output, cluster)
     say(f"settings: {written}/config.json; log: {log}")
-    return session.trained(["bash", program.script], chosen, None, log, shape(config, cluster), name, program, output)
+    return session.trained(["bash", program.script], chosen, log, shape(config, cluster), name, program, output)
 
 
 def shape(config: dict[str, Any], cluster: Cluster) -> report.Shape:

@@ -7,6 +7,8 @@ import errno
 import math
 import os
 import re
+import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,7 +100,7 @@ class Follower:
             self._log.close()
 
 
-def run(command: list[str], environment: dict[str, str], cwd: str | None, log: Path, steps: Steps) -> Done:
+def run(command: list[str], environment: dict[str, str], log: Path, steps: Steps) -> Done:
     """Run a command to its end, in a session of its own, so that a Ctrl-C reaches this launcher first and the training
     once. Nothing of it is left running afterwards."""
     follower = Follower(log, steps)
@@ -110,7 +112,6 @@ def run(command: list[str], environment: dict[str, str], cwd: str | None, log: P
             child = subprocess.Popen(
                 command,
                 env={**environment, MARK: mark},
-                cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -156,8 +157,6 @@ def _followed(child: subprocess.Popen[bytes], follower: Follower, got: list[int]
 
 def _read(number: int, seconds: float = 0.2) -> bytes | None:
     """What there is to read, b"" at its end, None where nothing came in this time."""
-    import select
-
     if not select.select([number], [], [], seconds)[0]:
         return None
     with contextlib.suppress(BlockingIOError):
@@ -211,8 +210,6 @@ def failure(done: Done, output: Path, log: Path) -> list[str]:
 
 def _free(folder: Path) -> str:
     try:
-        import shutil
-
         return f"{shutil.disk_usage(folder).free / 1e9:.1f} GB"
     except OSError:
         return "nothing"
