@@ -126,15 +126,16 @@ def _unwatched(place: Path, commit: str, written: Collection[str]) -> Found:
     for path, tag in unwatched.items():
         file = place / path
         if os.path.lexists(file):
-            if path not in tree or not _is(file, *tree[path]):
+            if path not in tree or state(file) != " ".join(tree[path]):
                 yield "modified", path
         elif tag.islower() or path in written or store.in_cone(path, cone):
             yield "deleted", path
 
 
-def _is(file: Path, mode: str, id: str) -> bool:
-    """Whether a file is what git's tree says."""
-    if file.is_symlink():
-        return mode == "120000" and blob_id(os.fsencode(file.readlink())) == id
-    run = "100755" if file.is_file() and store.is_executable(file) else "100644"
-    return file.is_file() and mode == run and blob_id(file.read_bytes()) == id
+def state(path: Path) -> str:
+    """git mode and blob id of a file or a link, as in the lock; nothing where there is none."""
+    if path.is_symlink():
+        return f"120000 {blob_id(os.fsencode(path.readlink()))}"
+    if not path.is_file():
+        return ""
+    return f"{'100755' if store.is_executable(path) else '100644'} {blob_id(path.read_bytes())}"

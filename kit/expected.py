@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit import lock, patchfile, schema, store, workspace
+from kit import lock, schema, store, workspace
 from kit.cache import cache_dir
+from kit.edits import state
 from kit.errors import KitError
 from kit.lock import Lock, LockedUpstream
 from kit.options import shown
@@ -79,12 +80,3 @@ def _made(plan: workspace.UpstreamPlan, place: Path) -> Expected:
     cone = [*sparse, *workspace.outside(plan.upstream, plan.overlay)] if sparse else []
     tree = store.Entry(place, made.commit).tree().items()
     return Expected(made, {TreePath(path): f"{mode} {id}" for path, (mode, id) in tree if store.in_cone(path, cone)})
-
-
-def state(path: Path) -> str:
-    """git mode and blob id of a file or a link, as in the lock; nothing where there is none."""
-    if path.is_symlink():
-        return f"120000 {patchfile.blob_id(os.fsencode(path.readlink()))}"
-    if not path.is_file():
-        return ""
-    return f"{'100755' if path.stat().st_mode & 0o100 else '100644'} {patchfile.blob_id(path.read_bytes())}"

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kit import devices, expected, git
-from kit import edits as local
+from kit.edits import edits, state
 from kit.errors import KitError
 from kit.expected import Expected
 from kit.fixes import Outcome
@@ -44,8 +44,8 @@ class Check:
 
 def tree(place: Path, locked: Lock, found: Recipe) -> Iterator[Check]:
     """Commits and files equal the lock, and the lock what the recipe makes: it is made anew, and compared."""
-    edits = list(local.edits(place))
-    changes = dict.fromkeys(str(edit) for edit in edits if not edit.beside)
+    local = list(edits(place))
+    changes = dict.fromkeys(str(edit) for edit in local if not edit.beside)
     made: dict[str, Expected] = {}
     try:
         made = expected.make(locked, found)
@@ -66,14 +66,14 @@ def tree(place: Path, locked: Lock, found: Recipe) -> Iterator[Check]:
         yield _equal("tree", f"{name}: its tree is that of the lock", below, upstream.tree)
         roots = git.run("rev-list", "--max-parents=0", "HEAD", at=repository).decode().split()
         yield _equal("tree", f"{name}: built on the pin", " ".join(roots), upstream.pin)
-        wrong = [path for path, id in upstream.files.items() if expected.state(repository / path) != id]
+        wrong = [path for path, id in upstream.files.items() if state(repository / path) != id]
         written = f"{name}: {len(upstream.files)} files kit wrote have their hashes"
         yield Check("tree", written, not wrong, ", ".join(f"{repository / path}: changed" for path in wrong))
     if locked.recipe_sha256 != (now := hashlib.sha256(found.path.read_bytes()).hexdigest()):
         detail = f"prepare the workspace again to have it (was {locked.recipe_sha256[:12]}, is {now[:12]})"
         yield Check("tree", f"recipe {locked.recipe} has changed since", None, detail)
     yield Check("tree", "nothing kit or upstream wrote was edited", not changes, "; ".join(changes))
-    if beside := [str(edit) for edit in edits if edit.beside]:
+    if beside := [str(edit) for edit in local if edit.beside]:
         yield Check("tree", "files beside them, not kit's", None, "; ".join(beside))
 
 
