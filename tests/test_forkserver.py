@@ -191,7 +191,8 @@ def test_sitecustomize_of_the_run(ask: Ask, tmp_path: Path) -> None:
 def test_an_instrument_comes_before_the_script(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "instrument.py").write_text("import json, os, sys; json.rank = os.environ['RANK'], sys.argv[1:]\n")
     by = ("torchrun", "1", "2")
-    done = ask("import json; print(json.rank)", "x", by=by, KIT_INSTRUMENT=str(tmp_path / "instrument.py"))
+    code = "import json, os; os.write(1, f'{json.rank}\\n'.encode())"  # a line at once: two ranks share the output
+    done = ask(code, "x", by=by, KIT_INSTRUMENT=str(tmp_path / "instrument.py"))
     assert sorted(done.text().splitlines()) == ["('0', ['x'])", "('1', ['x'])"]
 
 
@@ -232,7 +233,8 @@ def test_accelerates_launcher_says_what_failed(ask: Ask) -> None:
 
 
 def test_where_one_rank_fails_the_others_are_ended(ask: Ask) -> None:
-    code = "import os, time\nprint(os.getpid())\nif os.environ['RANK'] == '1': raise ValueError('no')\ntime.sleep(600)"
+    code = "import os, time\nos.write(1, b'%d\\n' % os.getpid())\n"
+    code += "if os.environ['RANK'] == '1': raise ValueError('no')\ntime.sleep(600)"
     done = ask(code, by=("torchrun", "1", "2"))
     assert (done.status, done.last_error()) == (1, "ValueError: no")
     assert "torchrun: error: rank 0 ended with -15, rank 1 ended with 1" in done.text()
@@ -257,7 +259,7 @@ raise ValueError("no")
 @pytest.mark.parametrize("session", ["", "os.setsid(); "], ids=["in its group", "in a session of its own"])
 @pytest.mark.parametrize("by", [("python",), ("bash", "-c", '"$@"; :', "-", "torchrun", "1", "2")], ids=["one", "two"])
 def test_a_hang_is_ended_with_every_process_gone(ask: Ask, session: str, by: tuple[str, ...]) -> None:
-    code = f"import os, time; {session}os.fork(); print(os.getpid(), flush=True); time.sleep(600)"
+    code = f"import os, time; {session}os.fork(); os.write(1, b'%d\\n' % os.getpid()); time.sleep(600)"
     done = ask(code, by=by, limit=2)
     pids = list(map(int, done.text().split()))
     assert done.status is None and len(pids) == (2 if len(by) == 1 else 4)
