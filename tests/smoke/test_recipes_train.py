@@ -21,7 +21,7 @@ PROVEN: dict[tuple[str, str], list[str]] = {
     ("sd3", "cpu"): ["validation-dtype"],
     ("sd3", "npu"): [],
     ("sd-lora", "tpu"): ["resume-order"],  # shown by parity, which is on the CPU
-    ("sd-lora", "npu"): ["lora-layers-device"],  # torch_npu keeps the parameters it moves
+    ("sd-lora", "npu"): ["lora-layers-device", "resume-order"],  # torch_npu keeps the parameters it moves
     ("sd-lora", "cpu"): ["device-package", "lora-layers-device", "fp16-guard", "grad-scaler"],
     ("sdxl", "cpu"): ["fused-attention", "device-choice", "npu-loss-scale", "oss-device-change"],
     ("sdxl", "npu"): ["device-choice", "npu-loss-scale"],

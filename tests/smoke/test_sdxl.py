@@ -160,7 +160,7 @@ def test_fused_attention_on_the_stand_in(prepared: Callable[[str, str], Path]) -
 
 def test_sharded_gradients_are_adamws(place: Path, python: Path) -> None:
     """In buckets and alone, with and without accumulation."""
-    start = [str(python), "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
+    start = [str(python), "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command = [*start, str(HERE / "buckets.py")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment.variables(), timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -62,7 +62,9 @@ OUTCOMES = {
     "hidream-lokr": dict.fromkeys(
         (
             *("pin-memory-guard", "float32-rope", "ema-device", "ema-pin-memory", "accelerator-cache"),
-            *("accelerator-cache-block-swap", "accelerator-quantise", "quoted-false", "local-llama", "train-sh-status"),
+            *("accelerator-cache-block-swap", "accelerator-quantise", "quoted-false", "local-llama", "sampler-resume"),
+            *("rank-state", "shared-split", "lycoris-resume", "lycoris-bare-model", "lycoris-processes"),
+            "train-sh-status",
         ),
         "applied",
     ),
