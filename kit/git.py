@@ -1,9 +1,11 @@
-"""Every call to git: a scrubbed environment, fixed arguments, no shell.
+"""Every call to git, through GitPython's command object: a scrubbed environment, fixed arguments, no shell.
 
 The user's configuration is read, so that their `url.<base>.insteadOf`, proxies and certificates work; what could run
 code or change bytes on the way (hooks, filters, templates, submodules, line endings, signing) is switched off. That of
 a repository is not read at all: it may come from a stranger, and names programs in a dozen places. So nothing is
-fetched on the way either: only `fetch` does that, into kit's own cache.
+fetched on the way either: only `fetch` does that, into kit's own cache. So GitPython's `Repo` is not used: it reads
+that configuration, and goes where its `core.worktree` says. Nor is GitPython imported before git is really called
+(60 ms).
 """
 
 from __future__ import annotations
@@ -18,8 +20,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kit.errors import KitError
+
+if TYPE_CHECKING:
+    from git.cmd import Git
 
 Progress = Callable[[float, float], None]
 FLOOR = (2, 29)  # `fetch --stdin` and `--no-write-fetch-head` came with it (its release notes)
@@ -83,23 +89,31 @@ def run(
     Raises KitError with git's own first complaint when it ends with a status outside ``statuses``, and when git is
     not installed.
     """
+    limit = SILENT if arguments[0] == "ls-remote" else None
+    with _call(arguments, at, index) as (argv, variables):
+        process = _start(argv, variables, subprocess.DEVNULL if stdin is None else subprocess.PIPE)
+        try:
+            out, said = process.communicate(stdin, timeout=limit)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise GitError(arguments, at, f"fatal: timed out: no answer for {SILENT} s") from None
+    if process.returncode not in statuses:
+        raise GitError(arguments, at, said.decode("utf-8", "replace"))
+    return bytes(out)
+
+
+def _start(argv: Sequence[str], variables: dict[str, str], stdin: int, output: bool = True) -> Git.AutoInterrupt:
+    """A git process, which ends with the object that is returned. Raises KitError where git is not installed."""
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # else its import fails where there is no git
+    from git import Git, GitCommandNotFound
+
+    for name in os.environ.keys() - variables.keys():
+        if name.startswith("GIT_") and not name.startswith("GIT_PYTHON_"):
+            del os.environ[name]  # GitPython adds to the environment of this process, and takes nothing away
     try:
-        with _call(arguments, at, index) as (argv, variables):
-            done = subprocess.run(
-                argv,
-                env=variables,
-                input=stdin,
-                stdin=subprocess.DEVNULL if stdin is None else None,
-                capture_output=True,
-                timeout=SILENT if arguments[0] == "ls-remote" else None,
-            )
-    except FileNotFoundError:
+        return Git().execute(argv, as_process=True, istream=stdin, with_stdout=output, env=variables)
+    except GitCommandNotFound:
         raise _no_git() from None
-    except subprocess.TimeoutExpired:
-        raise GitError(arguments, at, f"fatal: timed out: no answer for {SILENT} s") from None
-    if done.returncode not in statuses:
-        raise GitError(arguments, at, done.stderr.decode("utf-8", "replace"))
-    return done.stdout
 
 
 def text(*arguments: str | Path, at: Path | None = None, statuses: Sequence[int] = (0,)) -> str:
@@ -166,17 +180,9 @@ def _call(
 def fetch(at: Path, *arguments: str, stdin: bytes = b"", progress: Progress) -> None:
     """`git fetch` into a repository of kit's cache, with its progress read from stderr. Raises GitError, also where
     nothing is heard for SILENT seconds."""
-    try:
-        process = subprocess.Popen(
-            [*_ARGV, "--git-dir", str(at), "fetch", "--progress", "--no-tags", *arguments],
-            env=environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-    except FileNotFoundError:
-        raise _no_git() from None
-    assert process.stdin and process.stderr
+    argv = [*_ARGV, "--git-dir", str(at), "fetch", "--progress", "--no-tags", *arguments]
+    process = _start(argv, environment(), subprocess.PIPE, output=False)
+    assert process.proc and process.stdin and process.stderr
     complaints: list[str] = []
     silent = False
     try:
@@ -198,7 +204,7 @@ def fetch(at: Path, *arguments: str, stdin: bytes = b"", progress: Progress) -> 
     finally:
         if silent or sys.exc_info()[0] is not None:
             process.terminate()  # it ends what it started to talk to the other side
-        status = process.wait()
+        status = process.proc.wait()  # AutoInterrupt.wait raises
         process.stderr.close()
     if silent:
         raise GitError(("fetch", *arguments), at, f"fatal: timed out: nothing was heard for {SILENT} s")

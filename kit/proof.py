@@ -82,7 +82,8 @@ class ParityCase:
     name: str
     run: tuple[str, ...]
     trained: str  # the safetensors file that holds what was trained
-    upstream: tuple[str, ...] = ()  # the command in the tree without any fix, where it is another
+    upstream: tuple[str, ...] = ()  # the command in the tree without fixes, where it is another
+    upstream_with: tuple[str, ...] = ()  # fixes that tree needs to run at all: it keeps them
     images: int = 8  # of its data set
     processes: int = 2  # how many are compared with one
     batch: int = 2  # images each of them takes at once
@@ -184,6 +185,8 @@ def check(smoke: Smoke, devices: tuple[str, ...], fixes: list[str], source: Sour
     for index, case in enumerate(smoke.parity):
         for key in ("run", "upstream", "resume"):
             need_words(getattr(case, key), names, f"parity {case.name}", "parity", index, key)
+        for name in case.upstream_with:
+            need(name, fixes, f"parity {case.name}: no fix {{}}", "its fixes", "parity", index, "upstream_with")
         for name in case.without:
             need(name, COMPARISONS, f"parity {case.name}: no comparison {{}}", "there are", "parity", index, "without")
     for index, case in enumerate(smoke.parity):

@@ -299,7 +299,7 @@ def test_completion_script(kit: Kit, monkeypatch: pytest.MonkeyPatch, shell: str
 
 # What is imported when.
 
-HEAVY = ("libcst", "jinja2", "rich", "unidiff", "yaml", "filelock", "kit.workspace")
+HEAVY = ("git", "libcst", "jinja2", "rich", "unidiff", "yaml", "filelock", "kit.workspace")
 IMPORTED = "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=open('modules', 'w')))"
 
 

@@ -173,6 +173,15 @@ def test_fixes_that_mean_to_change_something(here: Run) -> None:
     assert "new each epoch" in rows[3].seen
 
 
+def test_fixes_that_upstream_needs_to_run(here: Run) -> None:
+    """They stay in on both sides, also where they mean to change something."""
+    steps = tuple(FixStep(name, (TreePath("train.py"),), "up") for name in ("weights-pop", "sample-caches"))
+    given = replace(here, recipe=replace(here.recipe, fix=steps))
+    given = with_case(given, upstream_with=("sample-caches",))
+    rows = list(parity.parity(given, {}, kinds=("upstream",)))
+    assert [(row.ok, row.what) for row in rows] == [(True, "the port trains what upstream with sample-caches trains")]
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [

@@ -2,9 +2,9 @@
 
 Each case of the recipe is trained several times on the tiny model, watched from outside (`instrument/`). Compared are:
 
-- upstream: the tree without any fix and the port, in one process. Fixes that mean to change something (`CHANGES` in
-  their module) are left out of the port for it; what is left must be equal to the last bit. With all fixes in, the
-  difference is shown, and held to what those fixes allow (`WITHIN`).
+- upstream: the tree without fixes (but for `upstream_with`, those it needs to run at all) and the port, in one process.
+  Fixes that mean to change something (`CHANGES` in their module) are left out of the port for it; what is left must be
+  equal to the last bit. With all fixes in, the difference is shown, and held to what those fixes allow (`WITHIN`).
 - processes: every image once an epoch over all of them, each with its own caption, no noise drawn twice; and, with
   noise and order that depend on the image alone, the weights of one process with the larger batch, and of one that
   accumulates.
@@ -110,20 +110,21 @@ def parity(run: Run, files: Files, cases: tuple[str, ...] = (), kinds: tuple[str
 def _upstream(run: Run, case: ParityCase, files: Files) -> Iterator[Row]:
     shape = Shape.of(case)
     chosen = [step for step in run.recipe.fix if run.recipe.chosen(step, run.device.name)]
-    meant = [step for step in chosen if step.changes]
+    meant = [step for step in chosen if step.changes and step.id not in case.upstream_with]
     bounded = {step.id: step.within for step in meant if step.within}
-    with scratch.without(run, [step.id for step in run.recipe.fix], files) as bare:
+    theirs_are = "upstream" + _with(case.upstream_with)
+    with scratch.without(run, [step.id for step in run.recipe.fix if step.id not in case.upstream_with], files) as bare:
         theirs = _train(bare, case, "upstream", shape, words=case.upstream)
         less = [step.id for step in meant]
         ours = _less(run, case, files, less)
-        yield _same(case, "upstream", f"the port{_but(less)} trains what upstream trains", theirs, ours, run)
+        yield _same(case, "upstream", f"the port{_but(less)} trains what {theirs_are} trains", theirs, ours, run)
         if bounded:
             less = [step.id for step in meant if step.id not in bounded]
             ours = _less(run, case, files, less)
             far, allowed = _loss_distance(theirs, ours), sum(bounded.values())
             good = far <= allowed and watched.order(theirs.ranks) == watched.order(ours.ranks)
             seen = f"losses differ by {far:.1e} (within {allowed:.0e}: {', '.join(bounded)})"
-            what = f"the port{_but(less)} trains what upstream trains, but for rounding"
+            what = f"the port{_but(less)} trains what {theirs_are} trains, but for rounding"
             yield Row(case.name, "upstream", what, good, seen)
     for step in meant:
         yield Row(case.name, "upstream", f"{step.id} is left out above", None, step.changes)
@@ -139,6 +140,10 @@ def _less(run: Run, case: ParityCase, files: Files, fixes: Sequence[str]) -> Tra
 
 def _but(fixes: Sequence[str]) -> str:
     return f" without {', '.join(fixes)}" if fixes else ""
+
+
+def _with(fixes: Sequence[str]) -> str:
+    return f" with {', '.join(fixes)}" if fixes else ""
 
 
 def _processes(run: Run, case: ParityCase, files: Files) -> Iterator[Row]:
