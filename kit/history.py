@@ -17,7 +17,7 @@ from kit.cache import cache_dir
 from kit.errors import KitError
 from kit.paths import ID
 from kit.recipe import Upstream
-from kit.store import Entry
+from kit.store import AWAY, Entry, damaged
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class History:
         tip) back to the beginning, or to those that ``after`` has already."""
         shape = ("--first-parent", "-m", "--raw", "--no-abbrev", "--no-renames", "-z", "--format=%x01%H %ct %s")
         span = [until or self.tip, *([f"^{after}"] if after else [])]
-        raw = git.run("log", "--reverse", *shape, *span, "--", *sorted(paths), at=self.repository)
+        raw = _run(self.repository, "log", "--reverse", *shape, *span, "--", *sorted(paths))
         return [_version(part) for part in raw.decode("utf-8", "surrogateescape").split("\x01")[1:]]
 
     def blobs_at(self, commit: str, paths: Collection[str]) -> dict[str, str]:
         """The blobs of ``paths`` at a commit, those that are there."""
-        raw = git.run("ls-tree", "-r", "-z", "--full-tree", commit, "--", *sorted(paths), at=self.repository)
+        raw = _run(self.repository, "ls-tree", "-r", "-z", "--full-tree", commit, "--", *sorted(paths))
         entries = (entry.partition("\t") for entry in raw.decode("utf-8", "surrogateescape").split("\0") if entry)
         return {path: meta.split()[2] for meta, _, path in entries}
 
@@ -64,8 +64,17 @@ class History:
 
     def date(self, commit: str) -> tuple[int, str]:
         """A commit's time (seconds since 1970) and subject."""
-        time, _, subject = git.text("log", "-1", "--format=%ct %s", commit, at=self.repository).partition(" ")
+        said = _run(self.repository, "log", "-1", "--format=%ct %s", commit).decode("utf-8", "surrogateescape")
+        time, _, subject = said.strip().partition(" ")
         return int(time), subject
+
+
+def _run(repository: Path, *arguments: str, statuses: Sequence[int] = (0,)) -> bytes:
+    """Read from the cache. Raises KitError, with the folder to remove, where it is not whole."""
+    try:
+        return git.run(*arguments, at=repository, statuses=statuses)
+    except git.GitError as error:
+        raise damaged(repository, error) from None
 
 
 def _version(text: str) -> Version:
@@ -110,7 +119,8 @@ def fetch(upstream: Upstream, to: str = "HEAD", offline: bool = False) -> Histor
         (repository / "config").write_text("[core]\n\tbare = true\n" + git.partial_clone(upstream.url), "utf-8")
         if not offline:
             _fetch(repository, upstream, to, ref)
-        tip = git.text("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}", at=repository, statuses=(0, 1))
+        question = ("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
+        tip = _run(repository, *question, statuses=(0, 1)).decode().strip()
         if not tip:
             hint = "run the same command once without --offline"
             raise KitError(f"the history of {upstream.name} up to {to} is not in the cache ({repository})", hint)
@@ -119,7 +129,7 @@ def fetch(upstream: Upstream, to: str = "HEAD", offline: bool = False) -> Histor
 
 def _fetch(repository: Path, upstream: Upstream, to: str, ref: str) -> None:
     wanted = {to: ref, upstream.pin: f"refs/kit/{upstream.pin}"}
-    there = git.text("for-each-ref", "--format=%(refname)", at=repository).splitlines()
+    there = _run(repository, "for-each-ref", "--format=%(refname)").decode().splitlines()
     specs = [f"+{name}:{ref}" for name, ref in wanted.items() if not (ID.fullmatch(name) and ref in there)]
     if not specs:
         return
@@ -127,5 +137,7 @@ def _fetch(repository: Path, upstream: Upstream, to: str, ref: str) -> None:
         with output.progress(f"fetching the history of {upstream.name}") as update:
             git.fetch(repository, "--filter=blob:none", "origin", *specs, progress=update)
     except git.GitError as error:
+        if str(repository) in error.stderr or not re.search(f"{AWAY}|remote ref|not our ref", error.stderr):
+            raise damaged(repository, error) from None
         hint = f"check {to!r} and the network: git ls-remote {upstream.url}"
         raise KitError(f"{upstream.url}: the history up to {to} cannot be had: {error.said}", hint) from None

@@ -158,13 +158,14 @@ def _explain(upstream: Upstream, url: str, error: git.GitError) -> KitError:
     if re.search(r"not our ref|unadvertised object|remote ref|no such remote", error.stderr):
         hint = "check the pin in the recipe, or that the commit was not removed upstream"
         return KitError(f"{url} does not have the commit {upstream.pin}", hint)
-    if not error.hint and re.search(_AWAY, error.stderr):
+    if not error.hint and re.search(AWAY, error.stderr):
         hint = "check the network, or tell git where a mirror is: git config --global url.<mirror>.insteadOf " + url
         return KitError(f"{url} cannot be reached: {error.said}", hint)
     return error
 
 
-_AWAY = (
+# What git says where the other side does not answer as it should.
+AWAY = (
     "resolve host|unable to access|not found|does not (exist|appear)|timed out|refused|early EOF|RPC failed|hung up|"
     "disconnect|Connection|Could not read from remote|unable to connect|index-pack failed|Broken pipe|dumb http"
 )

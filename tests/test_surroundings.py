@@ -155,6 +155,23 @@ def test_a_damaged_cache_names_the_folder(root: Root, kit: Kit, how: str) -> Non
     assert prepare(root, kit).status == 0 and kit("verify", "made").status == 0
 
 
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_history_names_the_folder_or_is_fetched_again(root: Root, kit: Kit, how: str) -> None:
+    command = ("drift", root.place / RECIPE, "--history", "--json")
+    whole = kit(*command)
+    assert whole.status == 0, whole
+    cache = Path(os.environ["KIT_CACHE"])
+    (entry,) = (cache / "history").glob("*[!k]")
+    DAMAGE[how]()
+    (cache / "drift.sqlite").unlink()
+    done = kit(*command)
+    if done.status:
+        assert done.status == 1 and f"rm -r {entry}" in done.err, done
+        shutil.rmtree(entry)
+        done = kit(*command)
+    assert done.json == whole.json
+
+
 def test_a_damaged_file_of_the_cache_is_named(root: Root, kit: Kit) -> None:
     cache = Path(os.environ["KIT_CACHE"])
     write(cache, {"drift.sqlite": "x" * 1000, "environments/demo-cpu/kit-environment.json": "{"})

@@ -283,6 +283,7 @@ CASES = (
     Case("patch-env --restore", patched, (*PATCH, "--restore")),
     Case("fix", lambda root: write(Path(), {"mine.py": TRAIN}), ("fix", "mine.py")),
     Case("verify --report", made, ("verify", "made", "--report", "page.html")),
+    Case("drift --report", lambda root: None, ("drift", RECIPE, "--report", "page.html")),
 )
 
 if __name__ == "__main__":
