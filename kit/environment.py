@@ -15,6 +15,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from shlex import quote
 
 from kit import output, whole
 from kit.cache import cache_dir
@@ -119,7 +120,7 @@ def installed() -> list[Environment]:
             table = json.loads(stamp.read_text(encoding="utf-8"))
             found.append(Environment(**{**{key: table[key] for key in known & table.keys()}, "path": stamp.parent}))
         except (AttributeError, TypeError, ValueError):
-            raise KitError(f"{stamp} is damaged", f"remove the environment: rm -r {stamp.parent}") from None
+            raise KitError(f"{stamp} is damaged", f"remove the environment: rm -r {quote(str(stamp.parent))}") from None
     return found
 
 

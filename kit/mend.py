@@ -9,6 +9,7 @@ import tokenize
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
+from shlex import quote
 
 from kit import devices, fixes
 from kit.errors import KitError
@@ -179,10 +180,9 @@ def options_for(names: Sequence[str], device: str | None) -> dict[str, Options]:
 def readable(path: str, content: bytes) -> None:
     """Say of a file what it is where it is no script of this Python. Raises KitError."""
     if path.endswith(".ipynb"):
-        stem = path.removesuffix(".ipynb")
-        raise KitError(
-            f"{path} is a notebook: only scripts are read", f"jupyter nbconvert --to script {path}; kit fix {stem}.py"
-        )
+        script = quote(f"{path.removesuffix('.ipynb')}.py")
+        hint = f"jupyter nbconvert --to script {quote(path)}; kit fix {script}"
+        raise KitError(f"{path} is a notebook: only scripts are read", hint)
     try:
         parse(content, path)
     except KitError as error:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from kit import edits, git, lock, store, whole
 from kit.errors import KitError
@@ -31,7 +32,7 @@ def newest(workspace: Path) -> Path:
     kept = workspace.parent.glob(f"{workspace.name}.kit-backup-*")
     found = {int(number): path for path in kept if (number := path.name.rpartition("-")[2]).isdigit()}
     if not found:
-        raise KitError(f"nothing of {workspace} was set aside", f"set it aside: kit stash {workspace}")
+        raise KitError(f"nothing of {workspace} was set aside", f"set it aside: kit stash {quote(str(workspace))}")
     return found[max(found)]
 
 

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from kit import edits, git, output, whole
 from kit.cache import cache_dir
@@ -98,7 +99,9 @@ def abort(path: Path, state: State) -> None:
     done nothing, where one of the recipe's files was changed since."""
     if changed := state.changed():
         names = ", ".join(str(Path(state.root) / name) for name in changed)
-        hint = f"keep the change elsewhere and put the file back; or keep it all: kit rebase {path} --continue"
+        hint = (
+            f"keep the change elsewhere and put the file back; or keep it all: kit rebase {quote(str(path))} --continue"
+        )
         raise KitError(f"{names}: changed since the rebase: it would be lost", hint)
     put(Path(state.root), {name: base64.b64decode(content) for name, content in state.kept.items()}, state.made)
     if state.tree:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import diff_bytes, unified_diff
 from pathlib import Path
+from shlex import quote
 
 from packaging.version import InvalidVersion, Version
 
@@ -228,7 +229,7 @@ def _one(path: str, chosen: dict[str, Options], write: bool) -> File:
     place = Path(path)
     try:
         if place.is_dir():
-            raise KitError(f"{path} is a folder", f"name its files: kit fix {path.rstrip('/')}/*.py")
+            raise KitError(f"{path} is a folder", f"name its files: kit fix {quote(path.rstrip('/'))}/*.py")
         before = place.read_bytes()
         readable(path, before)
         findings, after = mend(before, path, chosen)
