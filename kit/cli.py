@@ -43,10 +43,10 @@ class OptionsOfRecipe(click.Command):
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         own = {name for parameter in self.params for name in parameter.opts} | {"--help"}
         if any(word.startswith("--") and word.partition("=")[0] not in own for word in args):
-            from kit import recipe
+            from kit import recipes
 
-            recipes = [word for word in args if word in recipe.names() or word.endswith(".toml")]
-            options = {option.name for name in recipes[:1] for option in recipe.load(name).option}
+            given = [word for word in args if word in recipes.names() or word.endswith(".toml")]
+            options = {option.name for name in given[:1] for option in recipes.load(name).option}
             args = list(_as_settings(args, options))
         return super().parse_args(context, args)
 

@@ -9,9 +9,9 @@ from click.shell_completion import CompletionItem
 
 
 def recipes(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from kit import recipe
+    from kit import recipes as known
 
-    return [CompletionItem(name) for name in recipe.names() if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in known.names() if name.startswith(incomplete)]
 
 
 def devices(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -21,11 +21,11 @@ def devices(context: click.Context, parameter: click.Parameter, incomplete: str)
 
 
 def fixes(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from kit import recipe
+    from kit import recipes as known
 
     # click gives no parameters here: to it the line is wrong, for its last option has no value yet.
     words = os.environ.get("COMP_WORDS", "").split()
-    steps = [step for word in words if word in recipe.names() for step in recipe.load(word).fix]
+    steps = [step for word in words if word in known.names() for step in known.load(word).fix]
     return [CompletionItem(step.id) for step in steps if step.id.startswith(incomplete)]
 
 

@@ -21,7 +21,8 @@ from kit.devices import Device
 from kit.errors import KitError
 from kit.fixes import Outcome
 from kit.paths import TreePath
-from kit.recipe import FixStep, Recipe, Upstream, parse
+from kit.recipe import FixStep, Recipe, Upstream
+from kit.recipes import parse
 from kit.schema import load_toml, tomllib
 from kit.series import Step
 from kit.underway import State

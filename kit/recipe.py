@@ -1,24 +1,23 @@
-"""Recipes: one TOML file each, validated key by key and frozen.
+"""What a recipe is: which upstreams at which pins, which fixes in which order, which overlays go where, which devices
+it supports, its reference environment, and the published figures it is compared with.
 
-A recipe says which upstreams at which pins, which fixes in which order, which overlays go where, which devices it
-supports, its reference environment, and the published figures it is compared with.
+One TOML file each. `kit/recipes.py` reads them, `kit/recipecheck.py` checks what types alone cannot say.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kit import devices as profiles
-from kit import fixes, lock, options, proof
+from kit import fixes, options
 from kit.errors import KitError
 from kit.options import Option, Preset, Scalar
-from kit.paths import ID, NAME, TreePath, tree_path
+from kit.paths import TreePath
 from kit.proof import Smoke
-from kit.schema import Source, fill, load_toml, nearest, read
+from kit.schema import fill, nearest
 
 ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 NO_PATH = TreePath("")
@@ -303,213 +302,3 @@ class Recipe:
         profile = profiles.load(name)
         packages = self.environment.device_packages.get(name, profile.packages)
         return dataclasses.replace(profile, packages=packages)
-
-
-def shipped_root() -> Path:
-    """The folder with recipes/, patches/ and overlays/: inside an installed kit, or the checkout it runs from."""
-    here = Path(__file__).parent
-    return here / "_data" if (here / "_data").is_dir() else here.parent
-
-
-def names() -> list[str]:
-    """The recipes that come with kit."""
-    return sorted(path.stem for path in (shipped_root() / "recipes").glob("*.toml"))
-
-
-def load(name: str) -> Recipe:
-    """Load a recipe by its name, or from a path ending in `.toml`. Raises KitError with file and line."""
-    return parse(locate(name))
-
-
-def locate(name: str) -> Path:
-    """The file of a recipe, by its name or by a path ending in `.toml`. Raises KitError for an unknown name."""
-    if name.endswith(".toml"):
-        return Path(name).absolute()
-    if name not in names():
-        known = f"known recipes: {', '.join(names())}; or give the path of a .toml"
-        raise KitError(f"unknown recipe {name!r}{nearest(name, names())}", known)
-    return shipped_root() / "recipes" / f"{name}.toml"
-
-
-def parse(path: Path) -> Recipe:
-    """Read and check one recipe file. Raises KitError with file and line."""
-    source, table = load_toml(path)
-    if not table:
-        raise KitError(f"{path}:1: the recipe is empty", "see CONTRIBUTING.md for a worked example")
-    only = table.get("upstream")
-    if isinstance(only, list) and len(only) == 1 and isinstance(only[0], dict):
-        for kind in ("fix", "overlay"):
-            for step in table.get(kind, []) if isinstance(table.get(kind), list) else []:
-                if isinstance(step, dict):
-                    step.setdefault("upstream", only[0].get("name", ""))
-    recipe = dataclasses.replace(read(Recipe, table, source), path=path)
-    _check(recipe, source)
-    return recipe
-
-
-def _check(recipe: Recipe, source: Source) -> None:
-    """What types alone cannot say. Raises KitError at the first fault."""
-
-    def need(good: object, keys: tuple[str | int, ...], what: str, hint: str = "") -> None:
-        if not good:
-            raise source.complain(keys, what, hint)
-
-    need(NAME.fullmatch(recipe.name), ("name",), f"bad name {recipe.name!r}", "use a-z, 0-9, '.', '_' and '-'")
-    need(
-        recipe.name == recipe.path.stem,
-        ("name",),
-        f"the recipe is named {recipe.name!r}, its file {recipe.path.name!r}",
-        f"rename the file to {recipe.name}.toml",
-    )
-    need(recipe.devices, ("devices",), "no device is supported", f"known devices: {', '.join(profiles.names())}")
-    for device in recipe.devices:
-        known = profiles.names()
-        need(
-            device in known,
-            ("devices",),
-            f"unknown device {device!r}{nearest(device, known)}",
-            f"known devices: {', '.join(known)}",
-        )
-    need(recipe.upstream, ("upstream",), "there is no upstream", "add an [[upstream]] table")
-    folders = [upstream.name for upstream in recipe.upstream]
-    for index, upstream in enumerate(recipe.upstream):
-        _check_upstream(upstream, ("upstream", index), folders, source)
-    seen: set[str] = set()
-    for index, step in enumerate(recipe.fix):
-        at = ("fix", index)
-        need(NAME.fullmatch(step.id), (*at, "id"), f"bad fix id {step.id!r}", "use a-z, 0-9, '.', '_' and '-'")
-        need(step.id not in seen, (*at, "id"), f"two fixes are called {step.id!r}", "give each its own id")
-        seen.add(step.id)
-        known = ["patch", *fixes.names()]
-        use = step.use or step.id
-        what = f"there is no fix {use!r} in kit/fixes{nearest(use, known)}"
-        need(use in known, at, what, f"known fixes: {', '.join(known)}")
-        need(use != "patch" or step.why, at, f"fix {step.id} is hand-written and does not say why", "add `why = …`")
-        need(step.files, (*at, "files"), f"fix {step.id} names no file", 'add `files = ["path/in/upstream.py"]`')
-        need(len(set(step.files)) == len(step.files), (*at, "files"), f"fix {step.id} names a file twice", "")
-        one = not step.derive_from or (len(step.files) == 1 and step.derive_from not in step.files)
-        what = f"fix {step.id} derives {', '.join(step.files)} from {step.derive_from}"
-        need(one, (*at, "derive_from"), what, "name one file that is not there yet, and one to copy it from")
-        _check_options(step, at, source)
-        need(step.count > 0, (*at, "count"), f"fix {step.id}: count must be at least 1", "")
-        paths = (*step.files, *([step.derive_from] if step.derive_from else []))
-        _check_use(step.upstream, step.devices, paths, at, folders, recipe, source)
-    for index, overlay in enumerate(recipe.overlay):
-        at = ("overlay", index)
-        paths = (overlay.source, *(path for path in (overlay.into,) if path != "."), *overlay.replace)
-        _check_use(overlay.upstream, overlay.devices, paths, at, folders, recipe, source)
-        folder = recipe.root / "overlays" / overlay.source
-        extras = [step.id for step in recipe.fix if step.extra]
-        what = f"extra {overlay.extra!r} is no extra fix of the recipe{nearest(overlay.extra, extras)}"
-        need(overlay.extra in ("", *extras), (*at, "extra"), what, f"extra fixes: {', '.join(extras) or 'none'}")
-        need(folder.is_dir(), (*at, "source"), f"there is no folder overlays/{overlay.source}", f"create {folder}")
-    python = recipe.environment.python
-    need(
-        re.fullmatch(r"3\.\d+", python), ("environment", "python"), f"bad Python {python!r}", 'write `python = "3.10"`'
-    )
-    _check_environments(recipe, source)
-    options.check(recipe.option, recipe.profile, recipe.devices, source)
-    _check_words(recipe, source)
-    if recipe.smoke:
-        proof.check(recipe.smoke, recipe.devices, [step.id for step in recipe.fix], source)
-    cluster = recipe.cluster
-    need(cluster.machines >= 1, ("cluster", "machines"), "machines must be at least 1", "")
-    rank = ("cluster", "machine_rank")
-    need(0 <= cluster.machine_rank < cluster.machines, rank, "machine_rank must be below machines", "")
-
-
-def _check_environments(recipe: Recipe, source: Source) -> None:
-    """Packages are for devices of the recipe; another torch is a choice of the option `torch`, whose default is the
-    environment's own."""
-    environment = recipe.environment
-    tables: dict[tuple[str, ...], dict[str, dict[str, str]]] = {(): environment.device_packages}
-    tables |= {("other", torch): each.device_packages for torch, each in environment.other.items()}
-    for keys, table in tables.items():
-        for device in table:
-            if device not in recipe.devices:
-                what, hint = f"device {device!r} is not one of the recipe's", f"supported: {', '.join(recipe.devices)}"
-                raise source.complain(("environment", *keys, "device_packages", device), what, hint)
-    option = next((each for each in recipe.option if each.name == TORCH), None)
-    choices = {environment.packages.get("torch", ""), *environment.other}
-    if environment.other and (not option or set(option.choices) != choices or option.default in environment.other):
-        what = f"environment.other: there is no option `torch` that offers {', '.join(sorted(choices))}"
-        hint = f"add an [[option]] `torch` with these choices and the default {environment.packages.get('torch', '')!r}"
-        raise source.complain(("environment", "other"), what, hint)
-
-
-def _check_words(recipe: Recipe, source: Source) -> None:
-    """What the words of its check leave open is filled in."""
-    places = {"device", "processes", *(option.name for option in recipe.option)}
-    for word in recipe.check[1:]:
-        try:
-            fill(word, **dict.fromkeys(places, ""))
-        except KeyError as error:
-            name = error.args[0]
-            what = f"check: {word!r}: nothing is called {name!r}{nearest(name, places)}"
-            raise source.complain(("check",), what, f"there are: {', '.join(sorted(places))}") from None
-        except (TypeError, ValueError) as error:
-            what = f"check: {word!r}: {error}"
-            raise source.complain(("check",), what, f"there are: {', '.join(sorted(places))}") from None
-
-
-def _check_upstream(upstream: Upstream, at: tuple[str, int], folders: list[str], source: Source) -> None:
-    if not NAME.fullmatch(upstream.name):
-        hint = "it becomes a folder of the workspace: use a-z, 0-9, '.', '_' and '-'"
-        raise source.complain((*at, "name"), f"bad upstream name {upstream.name!r}", hint)
-    if upstream.name == lock.NAME:
-        raise source.complain((*at, "name"), f"{upstream.name!r} is the workspace's own file", "rename the upstream")
-    if folders.count(upstream.name) > 1:
-        raise source.complain((*at, "name"), f"two upstreams share the folder {upstream.name!r}", "rename one of them")
-    if not ID.fullmatch(upstream.pin):
-        hint = f"pin the full 40-digit commit: git ls-remote {upstream.url} {upstream.pin}"
-        if upstream.carried or upstream.sha256:
-            hint = "write 40 zeros: `kit prepare` then says which commit its files make"
-        raise source.complain((*at, "pin"), f"{upstream.pin!r} is not a full commit id", hint)
-    for key, url in (("url", upstream.url), *(("alternates", url) for url in upstream.alternates)):
-        if url.endswith(ARCHIVES) and not upstream.sha256:
-            raise source.complain((*at, key), f"url {url!r} is an archive", "add `sha256 = …`, the digest of the file")
-        if re.fullmatch(r"https://[!-~]+", url):
-            continue
-        if ":" in url or url.startswith("-") or not url:
-            hint = "use https:// or a folder beside the recipe"
-            raise source.complain((*at, key), f"url {url!r} is not https", hint)
-        tree_path(url.removeprefix("/"), f"{source.path}:{source.line((*at, key))}: {key}")
-    if upstream.sha256 and (upstream.carried or not re.fullmatch(r"[0-9a-f]{64}", upstream.sha256)):
-        what = "a carried folder has no digest" if upstream.carried else f"{upstream.sha256!r} is no sha256 digest"
-        raise source.complain((*at, "sha256"), what, "sha256sum ARCHIVE prints it: 64 hex digits")
-    for folder in upstream.sparse:
-        tree_path(folder, f"{source.path}:{source.line((*at, 'sparse'))}: sparse")
-
-
-def _check_options(step: FixStep, at: tuple[str, int], source: Source) -> None:
-    for key, value in step.options.items():
-        try:
-            fill(value, device=profiles.load(profiles.names()[0]))
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            hint = "a fact of the device is written {device.device}; braces are doubled: {{ }}"
-            raise source.complain((*at, "options"), f"fix {step.id}: option {key}: {value!r}: {error}", hint) from None
-
-
-def _check_use(
-    upstream: str,
-    used_on: tuple[str, ...],
-    paths: tuple[TreePath, ...],
-    at: tuple[str, int],
-    folders: list[str],
-    recipe: Recipe,
-    source: Source,
-) -> None:
-    """What fixes and overlays have in common: a known upstream, supported devices, paths inside the tree."""
-    if not upstream:
-        raise source.complain(
-            at, f"[[{at[0]}]] does not say which upstream", f"add `upstream = …`: {', '.join(folders)}"
-        )
-    if upstream not in folders:
-        hint = f"upstreams here: {', '.join(folders)}"
-        raise source.complain((*at, "upstream"), f"unknown upstream {upstream!r}{nearest(upstream, folders)}", hint)
-    for device in used_on:
-        if device not in recipe.devices:
-            hint = f"supported: {', '.join(recipe.devices)}"
-            raise source.complain((*at, "devices"), f"device {device!r} is not one of the recipe's", hint)
-    for path in paths:
-        tree_path(path, f"{source.path}:{source.line(at)}: {at[0]}")

@@ -27,7 +27,8 @@ from kit.edits import IGNORED_JUNK, edits, first
 from kit.errors import KitError
 from kit.options import Scalar
 from kit.paths import TreePath
-from kit.recipe import Cluster, Recipe, Upstream, shipped_root
+from kit.recipe import Cluster, Recipe, Upstream
+from kit.recipes import shipped_root
 from kit.stash import free_name
 
 

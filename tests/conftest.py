@@ -21,7 +21,7 @@ import pytest
 import support
 from support import REAL, REPOSITORY, Done, Root
 
-from kit import recipe
+from kit import recipes
 from kit.recipe import ARCHIVES
 
 NOT_HERMETIC = ("upstream", "smoke", "bench")
@@ -82,7 +82,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             about = getattr(getattr(item, "callspec", None), "params", {}).get("name", "")
             stem = item.path.stem.removeprefix("test_").replace("_", "-")
             stem = "hidream" if "hidream_env" in item.fixturenames else stem  # type: ignore[attr-defined]
-            of = max((name for name in recipe.names() if name == about or stem.startswith(name)), key=len, default=stem)
+            of = max(
+                (name for name in recipes.names() if name == about or stem.startswith(name)), key=len, default=stem
+            )
             item.add_marker(pytest.mark.xdist_group(of if parts[0] == "smoke" else "/".join(parts)))
 
 

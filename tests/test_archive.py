@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from support import TRAIN, Done, Root, write
 
-from kit import archive, recipe, store
+from kit import archive, recipes, store
 from kit.errors import KitError
 
 Kit = Callable[..., Done]
@@ -126,7 +126,7 @@ def test_the_same_commit_from_the_same_archive(root: Root, kit: Kit, pinned: Pat
     again = kit("prepare", pinned, "--device", "cpu", "again", "--offline", "--json")
     assert again.status == 0, again.err
     assert again.json["upstreams"]["up"]["commit"] == done.json["upstreams"]["up"]["commit"]
-    assert store.ensure(recipe.parse(pinned).upstream[0], root.place).date() == "946684800 +0000"
+    assert store.ensure(recipes.parse(pinned).upstream[0], root.place).date() == "946684800 +0000"
 
 
 def test_offline_and_not_cached(root: Root, kit: Kit) -> None:
@@ -148,7 +148,7 @@ def test_alternates(root: Root, kit: Kit, pinned: Path) -> None:
     root.refresh()
     right, wrong, gone = root.place / NAME, root.place / "wrong.tar.gz", root.place / "gone.tar.gz"
     wrong.write_bytes(b"<html>sign in</html>")
-    pin = recipe.parse(pinned).upstream[0].pin
+    pin = recipes.parse(pinned).upstream[0].pin
     shuffled = {"url": str(gone), "alternates": [str(wrong), str(right)]}
     path = packaged(root, pack(FILES), pin, **shuffled)
     assert kit("prepare", path, "--device", "cpu", "made").status == 0
@@ -172,7 +172,7 @@ def test_a_redirect_cannot_leave_https(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_show_says_what_kind_it_is(root: Root, kit: Kit) -> None:
     path = packaged(root, pack(FILES))
-    assert f"released source package, sha256 {recipe.parse(path).upstream[0].sha256}" in kit("show", path).out
+    assert f"released source package, sha256 {recipes.parse(path).upstream[0].sha256}" in kit("show", path).out
     assert json.loads(kit("show", path, "--json").out)["upstream"][0]["sha256"]
 
 

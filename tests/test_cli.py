@@ -13,7 +13,7 @@ import click
 import pytest
 from support import Done, Root, kit_argv, kit_process, write
 
-from kit import __version__, devices, recipe
+from kit import __version__, devices, recipes
 from kit.cli import cli
 from kit.commands import list as list_command
 from kit.errors import KitError
@@ -86,7 +86,7 @@ def test_wrong_command_line(kit: Kit, arguments: list[str], said: str, hint: str
     ],
 )
 def test_expected_errors(kit: Kit, arguments: list[str], err: str) -> None:
-    names = {"recipes": ", ".join(recipe.names()), "devices": ", ".join(devices.names()), "cwd": Path.cwd()}
+    names = {"recipes": ", ".join(recipes.names()), "devices": ", ".join(devices.names()), "cwd": Path.cwd()}
     assert kit(*arguments) == Done(1, "", f"kit: error: {err.format(**names)}\n")
 
 
@@ -146,7 +146,7 @@ def test_the_reader_goes_away(arguments: list[str]) -> None:
 
 def test_json(kit: Kit) -> None:
     listed = kit("list", "--json").json
-    assert {each["name"] for each in listed["recipes"]} == set(recipe.names())
+    assert {each["name"] for each in listed["recipes"]} == set(recipes.names())
     assert [each["name"] for each in listed["devices"]] == devices.names()
     shown = kit("show", "demo", "--json").json
     assert shown["name"] == "demo" and len(shown["fix"]) == 7 and all(fix["why"] for fix in shown["fix"])
@@ -276,7 +276,7 @@ def complete(kit: Kit, monkeypatch: pytest.MonkeyPatch, words: str) -> list[str]
     [
         ("kit pre", ["prepare"]),
         ("kit show de", ["demo"]),
-        ("kit prepare ", recipe.names()),
+        ("kit prepare ", recipes.names()),
         ("kit prepare demo --device c", ["cpu", "cuda"]),
         ("kit prepare demo --without pro", ["progress-print"]),
         ("kit prepare nothing --without pro", []),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kit import devices, fixes, recipe
+from kit import devices, fixes, recipes
 from kit.commands import prepare, refresh, show, verify
 from kit.errors import KitError
 
@@ -72,4 +72,4 @@ def test_every_command_of_the_page_is_run_here():
 
 
 def test_recipes_named_by_path_have_their_own_root(example):
-    assert recipe.load("recipes/hello.toml").root == Path.cwd()
+    assert recipes.load("recipes/hello.toml").root == Path.cwd()

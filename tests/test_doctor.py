@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support import write
 
-from kit import devices, recipe
+from kit import devices, recipes
 
 Kit = Callable[..., Any]
 TORCH_NPU = devices.load("npu").toolkit_releases
@@ -67,7 +67,7 @@ def test_it_speaks_for_the_recipe(kit: Kit, python: Callable[..., None]) -> None
 
 def test_what_is_there_is_found(kit: Kit, python: Callable[..., None]) -> None:
     """A local version is that version (2.1.0+cpu), and what the toolkit imports is looked for by itself."""
-    found = recipe.load("sd-lora").environment
+    found = recipes.load("sd-lora").environment
     packages = {name.replace("-", "_"): version or "1.0" for name, version in found.packages.items()}
     python(f"{found.python}.18", **{**packages, "torch": "2.1.0+cpu", "torch_npu": "2.1.0.post12", "psutil": "7.0"})
     seen = findings(kit, "sd-lora", "--device", "npu")
@@ -122,8 +122,8 @@ def test_without_a_toolkit_the_pair_is_named(kit: Kit, monkeypatch: pytest.Monke
 
 
 def test_every_pin_of_torch_npu_has_a_known_toolkit() -> None:
-    for name in recipe.names():
-        found = recipe.load(name)
+    for name in recipes.names():
+        found = recipes.load(name)
         for torch in ("", *found.environment.other) if "npu" in found.devices else ():
             pin = found.at("npu", {"torch": torch}).device("npu").packages["torch_npu"]
             assert pin in TORCH_NPU, f"{name}: torch_npu {pin}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import GUARDED, PRINTED, TRAIN, Done, Root, git, make_upstream
 
-from kit import drift, fixes, history, recipe
+from kit import drift, fixes, history, recipe, recipes
 from kit.errors import KitError
 
 Kit = Callable[..., Done]
@@ -161,13 +161,13 @@ def test_work_is_done_once(root: Root, kit: Kit, tiny: str, monkeypatch: pytest.
 
 
 def test_a_fix_that_changes_is_tried_again(root: Root, tiny: str) -> None:
-    found = recipe.load(tiny)
+    found = recipes.load(tiny)
     up, device = found.upstream[0], found.device("cpu")
     arguments = (found, up, device, "examples/train.py", "0" * 40)
     key = drift._key(*arguments)
     assert drift._key(*arguments) == key and len(key) == 64
     root.recipe(fix=[{"id": "weights-pop", "files": ["examples/train.py"], "count": 2}])
-    assert drift._key(recipe.load(tiny), *arguments[1:]) != key
+    assert drift._key(recipes.load(tiny), *arguments[1:]) != key
 
 
 def test_a_hand_written_patch(root: Root, kit: Kit, tiny: str) -> None:
@@ -223,7 +223,7 @@ def test_a_carried_upstream_has_no_history(kit: Kit) -> None:
     done = kit("drift", "demo")
     assert done == Done(0, "", "demo: demo is carried with the recipe: it has no history\n")
     with pytest.raises(KitError, match="has no history"):
-        history.fetch(recipe.load("demo").upstream[0])
+        history.fetch(recipes.load("demo").upstream[0])
 
 
 def test_the_page(root: Root, kit: Kit, tiny: str) -> None:

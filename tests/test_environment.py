@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support import Done, Root
 
-from kit import environment, recipe
+from kit import environment, recipes
 from kit.errors import KitError
 
 UV = """#!/bin/sh
@@ -38,7 +38,7 @@ def place(root: Root, kit: object) -> Path:
     """A workspace of the recipe `tiny`, which has a lock."""
     path = root.place / "recipes" / "tiny.toml"
     assert kit("prepare", path, "--device", "cpu", "made").status == 0  # type: ignore[operator]
-    lock = environment.lock_path(recipe.load(str(path)))
+    lock = environment.lock_path(recipes.load(str(path)))
     lock.parent.mkdir()
     lock.write_text("# installed: 0.1 GB\ntorch==2.7.1\nnumpy==2.2.6 ; python_version < '3.11'\n")
     return path
@@ -55,7 +55,7 @@ def test_it_is_built_once_and_listed_and_removed(place: Path, uv: Path, kit: obj
     assert "2 packages, about 0.1 GB on disk" in done.err
     calls = uv.read_text().splitlines()
     assert [call.split()[0] for call in calls] == ["venv", "pip", "pip"]
-    assert f"-r {environment.lock_path(recipe.load(str(place)))}" in calls[1]
+    assert f"-r {environment.lock_path(recipes.load(str(place)))}" in calls[1]
     assert "--no-deps --editable" in calls[2]
     again = env(kit, place, "--device", "cpu", "made")
     assert again.status == 0 and again.err == "" and len(uv.read_text().splitlines()) == 3
@@ -87,7 +87,7 @@ def test_each_environment_keeps_what_it_compiles_to_itself() -> None:
 
 def test_another_lock_is_another_environment(place: Path, uv: Path, kit: object) -> None:
     first = json.loads(env(kit, place, "--device", "cpu", "made", "--json").out)["path"]
-    lock = environment.lock_path(recipe.load(str(place)))
+    lock = environment.lock_path(recipes.load(str(place)))
     lock.write_text(lock.read_text() + "peft==0.17.1\n")
     assert json.loads(env(kit, place, "--device", "cpu", "made", "--json").out)["path"] != first
 
@@ -105,14 +105,14 @@ def test_a_conflict_is_uvs_own_words_and_one_line_of_advice(
 
 
 def test_without_a_lock(place: Path, uv: Path, kit: object) -> None:
-    environment.lock_path(recipe.load(str(place))).unlink()
+    environment.lock_path(recipes.load(str(place))).unlink()
     done = env(kit, place, "--device", "cpu", "made")
     assert done.status == 1 and "has no requirements lock" in done.err and "--lock" in done.err
 
 
 def test_lock_keeps_the_measured_size(place: Path, uv: Path, kit: object) -> None:
     assert env(kit, place, "--device", "cpu", "made", "--lock").status == 0
-    text = environment.lock_path(recipe.load(str(place))).read_text()
+    text = environment.lock_path(recipes.load(str(place))).read_text()
     assert text.splitlines()[1:] == ["# installed: 0.1 GB", "torch==2.7.1"]
 
 
@@ -120,7 +120,7 @@ def test_the_trees_are_resolved_together_and_are_not_in_the_lock(place: Path, uv
     (Path("made") / "up" / "setup.py").write_text("")
     assert env(kit, place, "--device", "cpu", "made", "--lock").status == 0
     assert uv.read_text().splitlines()[-1] == f"-e {Path('made/up').absolute().as_uri()}"
-    assert "-e" not in environment.lock_path(recipe.load(str(place))).read_text()
+    assert "-e" not in environment.lock_path(recipes.load(str(place))).read_text()
 
 
 def test_another_torch_is_another_python_and_lock(root: Root, uv: Path, kit: object) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support import TRAIN, Done, Root, git, make_upstream
 
-from kit import recipe
+from kit import recipes
 
 Kit = Callable[..., Done]
 
@@ -22,7 +22,7 @@ def test_a_recipe_that_works(root: Root, kit: Kit) -> None:
     assert (done.status, done.err) == (0, "")
     assert done.out.endswith("next:\n  kit show recipes/mine.toml\n  kit prepare recipes/mine.toml --device cpu\n")
     assert "  applied  weights-pop        examples/train.py\n" in done.out
-    found = recipe.parse(Path("recipes/mine.toml").absolute())
+    found = recipes.parse(Path("recipes/mine.toml").absolute())
     assert (found.upstream[0].pin, found.upstream[0].sparse) == (pin, ("examples",))
     assert [(step.id, step.use, step.count, step.files) for step in found.fix] == [
         ("progress-print", "", 1, ("examples/train.py", "examples/two.py")),
@@ -38,7 +38,7 @@ def test_a_recipe_that_works(root: Root, kit: Kit) -> None:
 
 def test_without_files(root: Root, kit: Kit) -> None:
     assert kit("new", "mine", root.upstream, root.pin).status == 0
-    assert recipe.parse(Path("recipes/mine.toml").absolute()).fix == ()
+    assert recipes.parse(Path("recipes/mine.toml").absolute()).fix == ()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import support
 
-from kit import devices, recipe
+from kit import devices, recipes
 from kit.environment import Environment
 from kit.paths import TreePath
 from kit.proof import ParityCase, Red, Smoke
@@ -87,7 +87,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     support.write(tmp_path, {"up/train.py": TRAINING})
     (tmp_path / "out").mkdir()
     made = Environment(tmp_path / "env", "demo", "cpu", str(tmp_path))
-    found = replace(recipe.load("demo"), fix=(FixStep("weights-pop", (TreePath("train.py"),), "up"),))
+    found = replace(recipes.load("demo"), fix=(FixStep("weights-pop", (TreePath("train.py"),), "up"),))
     plan = Smoke("none", "up", (), parity=(CASE,))
     found = replace(found, smoke=plan)
     return Run(found, plan, devices.load("cpu"), made, tmp_path / "up", tmp_path / "out", tmp_path, {})

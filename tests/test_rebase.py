@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support import GUARDED, TRAIN, Done, Root, git, make_upstream, snapshot
 
-from kit import recipe
+from kit import recipes
 
 Kit = Callable[..., Done]
 
@@ -97,7 +97,7 @@ def test_what_upstream_had_before_stays(root: Root, kit: Kit, path: Path) -> Non
     assert kit("refresh", path).status == 0
     commit(root, "# more\n" + GUARDED)
     assert "kept  weights-pop" in kit("rebase", path).out
-    assert [step.id for step in recipe.parse(path).fix] == ["weights-pop", "progress-print"]
+    assert [step.id for step in recipes.parse(path).fix] == ["weights-pop", "progress-print"]
 
 
 TWICE = TRAIN.replace("            weights.pop()\n", "            weights.pop()\n            weights.pop()\n")
@@ -118,7 +118,7 @@ def test_a_general_fix_has_as_many_places_as_there_are(root: Root, kit: Kit, pat
     assert "weights-pop     patch, exactly" in kit("prepare", path, "--device", "cpu").out
     assert kit("rebase", path, "--abort").status == 0 and path.read_text() == before
     commit(root, TRAIN + "# back\n")
-    assert kit("rebase", path).status == 0 and [step.count for step in recipe.parse(path).fix] == [1, 1]
+    assert kit("rebase", path).status == 0 and [step.count for step in recipes.parse(path).fix] == [1, 1]
 
 
 def test_files_with_different_numbers_of_places(root: Root, kit: Kit, path: Path) -> None:
@@ -129,7 +129,7 @@ def test_files_with_different_numbers_of_places(root: Root, kit: Kit, path: Path
     make_upstream(root.upstream, {names[1]: TWICE})
     done = kit("rebase", path)
     assert done.status == 1 and "1 and 2 places, by file: give each file a step of its own" in done.out
-    assert recipe.parse(path).fix[0].count == 1
+    assert recipes.parse(path).fix[0].count == 1
 
 
 def test_a_fix_that_makes_a_file_must_be_mended_first(root: Root, kit: Kit) -> None:
@@ -152,7 +152,7 @@ def test_reds_go_with_their_fix(root: Root, kit: Kit, path: Path) -> None:
     path.write_text(path.read_text() + "\n" + smoke + red.format("weights-pop") + undo + red.format("progress-print"))
     commit(root, GUARDED)
     assert kit("rebase", path).status == 0
-    found = recipe.parse(path)
+    found = recipes.parse(path)
     assert found.smoke and [(each.fix, each.undo) for each in found.smoke.red] == [("progress-print", ())]
 
 
@@ -163,7 +163,7 @@ def conflicted(root: Root, kit: Kit, path: Path) -> Path:
     assert "  kept      weights-pop\n  conflict  progress-print  resolve it by hand, or mend the fix\n" in done.out
     assert "  progress-print: examples/train.py:1: gone: the construct it is about is not in this file\n" in done.out
     assert "in tiny-rebase/up: examples/train.py\nnext: resolve them there" in done.out
-    assert recipe.parse(path).upstream[0].pin == pin
+    assert recipes.parse(path).upstream[0].pin == pin
     return Path("tiny-rebase/up")
 
 
@@ -200,9 +200,9 @@ def test_resolved_by_hand(root: Root, kit: Kit, path: Path) -> None:
         done == Done(0, "tiny: examples/train.py: 02-progress-print.patch in place of progress-print\n", "")
         and not tree.parent.exists()
     )
-    (kept, step) = recipe.parse(path).fix
+    (kept, step) = recipes.parse(path).fix
     assert (kept.id, step.id, step.use) == ("weights-pop", "progress-print", "patch")
-    pin = recipe.parse(path).upstream[0].pin[:12]
+    pin = recipes.parse(path).upstream[0].pin[:12]
     assert step.why == f"Print a line after the step-limit break; by hand since the pin moved to {pin}."
     assert "# upstream pops from an empty list\n" in path.read_text()
     assert kit("refresh", "--check", path).status == 0
@@ -216,7 +216,7 @@ def test_nothing_is_needed_any_more(root: Root, kit: Kit, path: Path) -> None:
     assert kit("rebase", path, "--continue") == Done(
         0, "tiny: examples/train.py: progress-print dropped, nothing was left to patch\n", ""
     )
-    assert [step.id for step in recipe.parse(path).fix] == ["weights-pop"]
+    assert [step.id for step in recipes.parse(path).fix] == ["weights-pop"]
     assert kit("refresh", "--check", path).status == 0
 
 
@@ -301,7 +301,7 @@ def test_edits_become_a_patch(root: Root, kit: Kit, path: Path) -> None:
         f"next: kit prepare {path} --device cpu made --force",
     ]
     assert (root.patches() / "03-more-steps.patch").read_text().count("\n+") == 2  # the line, and its header
-    step = recipe.parse(path).fix[-1]
+    step = recipes.parse(path).fix[-1]
     assert (step.id, step.use, step.why, step.files) == (
         "more-steps",
         "patch",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support import REPOSITORY, Root, write
 
-from kit import devices, fixes, recipe
+from kit import devices, fixes, recipe, recipes
 from kit.errors import KitError
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -45,13 +45,13 @@ def words(path: Path) -> str:
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("invalid_*.toml")), ids=lambda path: path.stem)
 def test_refused(path: Path) -> None:
     with pytest.raises(KitError) as refused:
-        recipe.parse(path)
+        recipes.parse(path)
     assert str(refused.value).replace(str(RECIPES.parent), "tests") == words(path)
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("valid_*.toml")), ids=lambda path: path.stem)
 def test_accepted(path: Path, tmp_path: Path) -> None:
-    assert recipe.parse(_settled(path, tmp_path)).name == path.stem
+    assert recipes.parse(_settled(path, tmp_path)).name == path.stem
 
 
 def _settled(path: Path, root: Path) -> Path:
@@ -72,14 +72,14 @@ def test_unreadable(tmp_path: Path, content: bytes | None, words: str) -> None:
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(KitError) as refused:
-        recipe.load(str(path))
+        recipes.load(str(path))
     assert str(refused.value) == f"{path}: {words}"
 
 
 def test_unknown_name() -> None:
     with pytest.raises(KitError) as refused:
-        recipe.load("hidraem")
-    known = ", ".join(recipe.names())
+        recipes.load("hidraem")
+    known = ", ".join(recipes.names())
     assert str(refused.value) == (
         f"unknown recipe 'hidraem'; did you mean 'hidream'?\n  known recipes: {known}; or give the path of a .toml"
     )
@@ -87,18 +87,20 @@ def test_unknown_name() -> None:
 
 def test_unsupported_device(root: Root) -> None:
     with pytest.raises(KitError) as refused:
-        recipe.parse(root.recipe()).device("cuda")
+        recipes.parse(root.recipe()).device("cuda")
     assert str(refused.value) == "recipe tiny does not support device 'cuda'\n  supported: cpu, npu"
 
 
 def test_shipped() -> None:
-    assert {path.stem for path in (REPOSITORY / "recipes").glob("*.toml")} == set(recipe.names()) >= {"demo", "hidream"}
-    for name in recipe.names():
-        assert recipe.load(name).name == name
+    assert (
+        {path.stem for path in (REPOSITORY / "recipes").glob("*.toml")} == set(recipes.names()) >= {"demo", "hidream"}
+    )
+    for name in recipes.names():
+        assert recipes.load(name).name == name
 
 
 def test_frozen_and_complete(tmp_path: Path) -> None:
-    found = recipe.parse(_settled(RECIPES / "valid_everything.toml", tmp_path))
+    found = recipes.parse(_settled(RECIPES / "valid_everything.toml", tmp_path))
     with pytest.raises(dataclasses.FrozenInstanceError):
         found.name = "other"  # type: ignore[misc]
     up, other = found.upstream
@@ -112,13 +114,13 @@ def test_frozen_and_complete(tmp_path: Path) -> None:
 
 
 def test_one_upstream_need_not_be_repeated() -> None:
-    found = recipe.parse(RECIPES / "valid_least.toml")
+    found = recipes.parse(RECIPES / "valid_least.toml")
     assert found.fix[0].upstream == "up"
 
 
 def test_options(tmp_path: Path) -> None:
     """A default, what a profile says, what is given: the last one wins, each of the option's own type."""
-    found = recipe.parse(_settled(RECIPES / "valid_everything.toml", tmp_path))
+    found = recipes.parse(_settled(RECIPES / "valid_everything.toml", tmp_path))
     assert found.options("cpu") == {"speed": "fast", "steps": 10, "careful": False, "rate": 0.5, "model": "org/model"}
     assert found.options("cpu", "small") == {
         "speed": "slow",
@@ -150,14 +152,14 @@ def test_options(tmp_path: Path) -> None:
     ],
 )
 def test_options_refused(profile: str, given: dict[str, str], said: str, tmp_path: Path) -> None:
-    found = recipe.parse(_settled(RECIPES / "valid_everything.toml", tmp_path))
+    found = recipes.parse(_settled(RECIPES / "valid_everything.toml", tmp_path))
     with pytest.raises(KitError) as refused:
         found.options("cpu", profile, given)
     assert str(refused.value).endswith(said)
 
 
 def test_an_option_that_another_disables_is_refused_where_it_is_given(tmp_path: Path) -> None:
-    found = recipe.parse(_settled(RECIPES / "valid_everything.toml", tmp_path))
+    found = recipes.parse(_settled(RECIPES / "valid_everything.toml", tmp_path))
     assert found.options("npu", "small")["rate"] == 0.5  # not given
     with pytest.raises(KitError) as refused:
         found.options("npu", "small", {"rate": "1"})
@@ -166,7 +168,7 @@ def test_an_option_that_another_disables_is_refused_where_it_is_given(tmp_path: 
 
 
 def test_what_comes_next_once_all_that_is_needed_is_set(tmp_path: Path) -> None:
-    found = recipe.parse(_settled(RECIPES / "valid_everything.toml", tmp_path))
+    found = recipes.parse(_settled(RECIPES / "valid_everything.toml", tmp_path))
     helped = dataclasses.replace(found, next=("bash up/run.sh --help",))
     assert helped.then("cpu", found.options("cpu")) == ("bash up/run.sh --help",)
     assert helped.then("cpu", found.options("cpu", given={"model": "/m"})) == ("bash up/run.sh",)
@@ -175,7 +177,7 @@ def test_what_comes_next_once_all_that_is_needed_is_set(tmp_path: Path) -> None:
 
 
 def test_a_condition_is_that_of_the_option_it_names_too() -> None:
-    lokr = recipe.load("hidream-lokr")
+    lokr = recipes.load("hidream-lokr")
     assert lokr.options("cpu", given={"lycoris": "feedforward"})["lycoris"] == "feedforward"
     for given, why in (
         ({"model_type": "full", "lycoris": "attention"}, "model_type=full"),
@@ -188,7 +190,7 @@ def test_a_condition_is_that_of_the_option_it_names_too() -> None:
 
 def test_extra_fixes(tmp_path: Path) -> None:
     """Off unless asked for, with the overlays that belong to them; their numbers stay."""
-    found = recipe.parse(_settled(RECIPES / "valid_everything.toml", tmp_path))
+    found = recipes.parse(_settled(RECIPES / "valid_everything.toml", tmp_path))
     assert not found.overlays("other", "cpu") and [number for number, _ in found.series("up", "cpu")] == [1]
     more = found.having(["more"])
     assert [overlay.into for overlay in more.overlays("other", "cpu")] == ["."]
@@ -201,7 +203,7 @@ def test_extra_fixes(tmp_path: Path) -> None:
 def test_a_default_may_differ_by_device_and_brings_its_environment(root: Root) -> None:
     option = {"name": "torch", "default": "2.1.0", "choices": ["2.7.1", "2.1.0"], "meaning": "torch"}
     environment = {"python": "3.10", "packages": {"torch": "2.1.0"}, "other": {'"2.7.1"': {"python": "3.12"}}}
-    found = recipe.load(str(root.recipe(environment=environment, option=[{**option, "default_on": {"npu": "2.7.1"}}])))
+    found = recipes.load(str(root.recipe(environment=environment, option=[{**option, "default_on": {"npu": "2.7.1"}}])))
     assert (found.options("cpu"), found.options("npu")) == ({"torch": "2.1.0"}, {"torch": "2.7.1"})
     at = {device: found.at(device).environment for device in ("cpu", "npu")}
     assert (at["cpu"].python, at["cpu"].torch, at["cpu"].packages) == ("3.10", "", {"torch": "2.1.0"})

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import support
 
-from kit import devices, recipe
+from kit import devices, recipes
 from kit.environment import Environment
 from kit.errors import KitError
 from kit.paths import TreePath
@@ -90,7 +90,9 @@ def steps(tmp_path: Path, *some: SmokeStep, names: tuple[str, ...] = ()) -> list
     """Run smoke steps in tmp_path with this Python in place of a reference environment."""
     made = Environment(tmp_path / "env", "demo", "cpu", str(tmp_path), 0, "", False)
     plan = Smoke(tiny="none", folder=".", step=some)
-    where = Run(recipe.load("demo"), plan, devices.load("cpu"), made, tmp_path, tmp_path / "out", tmp_path / "tiny", {})
+    where = Run(
+        recipes.load("demo"), plan, devices.load("cpu"), made, tmp_path, tmp_path / "out", tmp_path / "tiny", {}
+    )
     return list(smoke.smoke(where, names))
 
 
@@ -147,8 +149,8 @@ def test_people_read_sentences_not_expressions() -> None:
     """What a step, a comparison or a red is said to show, in every recipe that comes with kit."""
     said = [
         text
-        for name in recipe.names()
-        if (plan := recipe.load(name).smoke)
+        for name in recipes.names()
+        if (plan := recipes.load(name).smoke)
         for step in plan.step
         for text in (*step.prints, *map(findings._below, (*step.files, *step.absent)))
     ]
@@ -193,7 +195,7 @@ def test_a_compilation_that_was_killed_does_not_hold_up_the_next_run(
     support.write(made.extensions, {"an_op/lock": "", "an_op/an_op.so": ""})
     monkeypatch.setattr(smoke.environment, "ensure", lambda *_: made)
     monkeypatch.setattr(smoke.models, "build", lambda *_: None)
-    demo = replace(recipe.load("demo"), smoke=Smoke("none", ".", ()))
+    demo = replace(recipes.load("demo"), smoke=Smoke("none", ".", ()))
     with smoke.begin(demo, devices.load("cpu"), tmp_path, tmp_path / "work"):
         assert list(support.snapshot(made.extensions)) == ["an_op/an_op.so"]
 
@@ -213,7 +215,7 @@ print(" copied" if "/tree/" in str(sys.modules.get("xml")) else "")
     some = tuple(SmokeStep(name, ("python", "script.py"), prints={"never": "never"}) for name in names)
     made = Environment(tmp_path / "env", "demo", "cpu", str(tmp_path))
     plan = Smoke("none", ".", some, imports=imports)
-    return Run(recipe.load("demo"), plan, devices.load("cpu"), made, tmp_path, tmp_path / "out", tmp_path, {})
+    return Run(recipes.load("demo"), plan, devices.load("cpu"), made, tmp_path, tmp_path / "out", tmp_path, {})
 
 
 def tails(reports: Iterable[smoke.StepReport]) -> list[str]:
@@ -270,7 +272,7 @@ def test_measured_in_the_words_of_the_published_figures() -> None:
         {"value": 0.5, "metric": "it/s", "setting": "2 images, 2 steps, cpu, float32"},
     ]
     assert not list(smoke.measured("Final Performance images/sec : unknown (no training step in the log)\n"))
-    shown = [figure.setting for figure in recipe.load("hidream").figure]
+    shown = [figure.setting for figure in recipes.load("hidream").figure]
     assert shown[0] == "8 cards, batch 8, bf16, torch 2.6, deepspeed"
 
 
@@ -293,7 +295,7 @@ def test_a_fix_is_taken_out_of_the_packages_too(
     made = Environment(tmp_path / "env", "demo", "cpu", str(workspace))
     fix = FixStep("weights-pop", (TreePath(file),), upstream)
     plan = Smoke("hidream", "up/examples", (SmokeStep("train", ("true",)),))
-    found = replace(recipe.load("demo"), fix=(fix,))
+    found = replace(recipes.load("demo"), fix=(fix,))
     where = Run(found, plan, devices.load("cpu"), made, workspace / "up/examples", tmp_path, tmp_path, {})
     packages = scratch._copy(where, ("weights-pop",), (), tree)
     assert [path.relative_to(tree).as_posix() for path in packages] == imports

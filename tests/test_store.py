@@ -16,7 +16,7 @@ import support
 from support import TRAIN, Done, Root, git, kit_argv, write
 
 from kit import git as kit_git
-from kit import recipe, store
+from kit import recipes, store
 from kit.cache import cache_dir
 from kit.errors import KitError
 from kit.paths import TreePath
@@ -241,7 +241,7 @@ def test_killed_in_mid_fetch(root: Root, slow: Path, kit: Kit, whole_group: bool
     (slow / "go").touch()
     done = kit("prepare", root.place / "recipes/tiny.toml", "--device", "cpu", "made")
     assert (done.status, done.err) == (0, "")
-    entry = store.entry_path(recipe.parse(root.place / "recipes/tiny.toml").upstream[0])
+    entry = store.entry_path(recipes.parse(root.place / "recipes/tiny.toml").upstream[0])
     assert sorted(path.name for path in upstreams.iterdir()) == [entry.name, f"{entry.name}.lock"]
     kit_git.run("fsck", "--connectivity-only", at=Path("made/up"))
 
@@ -262,7 +262,7 @@ def test_carried_upstream_with_another_pin(root: Root, kit: Kit) -> None:
     )
     assert done.status == 1 and found and found[1] == str(root.place / "recipes/tiny/upstream")
     path = carried(root, found[2])
-    entry = store.ensure(recipe.parse(path).upstream[0], path.parent, offline=True)
+    entry = store.ensure(recipes.parse(path).upstream[0], path.parent, offline=True)
     assert {name: mode for name, (mode, _) in entry.tree().items()} == {"tool.sh": "100755", "train.py": "100644"}
     assert entry.date() == "946684800 +0000"
 

@@ -10,7 +10,7 @@ from support import GUARDED, TRAIN, Done, Root, git, make_upstream, snapshot, wr
 from test_rebase import REWRITTEN, commit, conflicted, guarded
 from test_rebase import path as path  # a fixture
 
-from kit import recipe
+from kit import recipes
 
 Kit = Callable[..., Done]
 SCRIPT = "examples/train.py"
@@ -153,11 +153,11 @@ def two(root: Root, kit: Kit, path: Path) -> Path:
 
 
 def series(path: Path) -> list[tuple[str, tuple[str, ...]]]:
-    return [(step.id, step.files) for step in recipe.parse(path).fix]
+    return [(step.id, step.files) for step in recipes.parse(path).fix]
 
 
 def reds(path: Path) -> list[str]:
-    smoke = recipe.parse(path).smoke
+    smoke = recipes.parse(path).smoke
     return [red.fix for red in smoke.red] if smoke else []
 
 
@@ -223,7 +223,7 @@ def test_hand_written_for_some_devices(root: Root, kit: Kit, path: Path) -> None
     assert kit("refresh", path).status == 0
     (conflicted(root, kit, path) / SCRIPT).write_text(RESOLVED)
     assert kit("rebase", path, "--continue").status == 0
-    assert recipe.parse(path).fix[-1].devices == ("npu",)
+    assert recipes.parse(path).fix[-1].devices == ("npu",)
     for device, wanted in (("npu", RESOLVED), ("cpu", guarded(REWRITTEN))):
         assert kit("prepare", path, "--device", device, device).status == 0
         assert Path(device, "up", SCRIPT).read_text() == wanted

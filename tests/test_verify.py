@@ -12,7 +12,7 @@ import pytest
 import support
 from support import Done, Root, git, write
 
-from kit import devices, recipe, verify
+from kit import devices, recipes, verify
 from kit.devices import Signature
 
 Kit = Callable[..., Done]
@@ -66,7 +66,7 @@ TRAIN, RUN, PATCHES = "examples/train_line.py", "examples/finetune_line.sh", "ex
 TABLE = "examples/launcher/programs.json"
 HASHES = "demo: 26 files kit wrote have their hashes"
 EDITED = "nothing kit or upstream wrote was edited"
-HOLD = [f"demo: fix {fix.id} holds in train_line.py" for fix in recipe.load("demo").fix]
+HOLD = [f"demo: fix {fix.id} holds in train_line.py" for fix in recipes.load("demo").fix]
 FLAGS = "demo: the 6 flags finetune_line.sh passes exist in train_line.py"
 
 # How it is broken; the checks that must fail, and part of what each says.

@@ -17,7 +17,7 @@ import pytest
 import support
 from support import GUARDED, PRINTED, TRAIN, Done, Root, git, kit_argv, kit_process, snapshot, write
 
-from kit import __version__, lock, patchfile, patchwrite, recipe, series, store, swap, workspace
+from kit import __version__, lock, patchfile, patchwrite, recipes, series, store, swap, workspace
 from kit.errors import KitError
 from kit.paths import TreePath
 
@@ -860,7 +860,7 @@ def test_hand_written_patch_of_two_files(root: Root, kit: Kit) -> None:
     write(root.patches(), {"01-by-hand.patch": text})
     pin = support.make_upstream(root.upstream, {"examples/third.py": "another\n"})
     fix = [{"id": "by-hand", "use": "patch", "files": list(changes), "why": "No codemod can say it."}]
-    found = recipe.load(str(root.recipe(upstream={"pin": pin}, fix=fix)))
+    found = recipes.load(str(root.recipe(upstream={"pin": pin}, fix=fix)))
     content = store.ensure(found.upstream[0], found.path.parent).files(found.sources("up", "cpu"))
     patches = series.load_patches(found, "up")
     (step,), after = series.apply(found, "up", found.device("cpu"), content, patches)
@@ -977,9 +977,9 @@ def test_diff(root: Root, made: Path, kit: Kit) -> None:
 
 
 def test_series_is_pure(root: Root) -> None:
-    from kit import devices, recipe
+    from kit import devices
 
-    found = recipe.parse(root.place / "recipes/tiny.toml")
+    found = recipes.parse(root.place / "recipes/tiny.toml")
     files = {found.fix[0].files[0]: TRAIN.encode()}
     steps, after = series.apply(found, "up", devices.load("cpu"), files, series.load_patches(found, "up"))
     assert files == {found.fix[0].files[0]: TRAIN.encode()} and [step.number for step in steps] == [1, 2]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kit import environment, options, output, recipe, workspace
+from kit import environment, options, output, recipes, workspace
 from kit.commands import prepare
 from kit.errors import KitError
 from kit.options import Option, shown
@@ -56,7 +56,7 @@ def run(
     """What is not given is asked, or without a terminal (or with ``yes``) left at its default. Raises KitError where
     the recipe has nothing to configure, and where its check refuses; then nothing is written. What was answered is
     printed as a command before anything ends the questions."""
-    found = recipe.load(recipe_name)
+    found = recipes.load(recipe_name)
     if not found.option:
         raise KitError(f"recipe {found.name} has no options", f"kit prepare {found.name} --device {found.devices[0]}")
     given = prepare.given(settings)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 
-from kit import devices, git, output, overlay, recipe
+from kit import devices, git, output, overlay, recipes
 from kit.cache import cache_dir
 from kit.commands import prepare
 from kit.devices import Device
@@ -83,7 +83,7 @@ def _asked(recipe_name: str | None, device: str | None, settings: tuple[str, ...
         if settings:
             raise KitError("--set is for a recipe, and none is named", "kit doctor RECIPE --device DEVICE --set …")
         return _device(devices.load(device), None) if device else []
-    found = recipe.load(recipe_name)
+    found = recipes.load(recipe_name)
     if not device:
         hint = f"kit doctor {recipe_name} --device {found.devices[0]}"
         raise KitError(f"which device? {found.name} supports {', '.join(found.devices)}", hint)
@@ -228,7 +228,7 @@ def _with_commands(advice: str, device: Device, name: str) -> str:
 
 def _computes(device: Device) -> Finding:
     """Whether a linear layer computes on the device, with the Python on PATH."""
-    base = recipe.shipped_root() / "overlays"
+    base = recipes.shipped_root() / "overlays"
     script = overlay.render_file(base, base / CHECK, {"device": asdict(device)}).decode()
     name = "a layer on the device"
     try:

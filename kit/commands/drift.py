@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kit import drift, history, output, recipe, whole
+from kit import drift, history, output, recipes, whole
 from kit.drift import Found, Segment, Subject, Timeline
 from kit.recipe import Recipe
 
@@ -24,8 +24,8 @@ def run(
     as_json: bool,
 ) -> int:
     subjects = []
-    for name in recipe_names or recipe.names():
-        found = recipe.load(name).whole
+    for name in recipe_names or recipes.names():
+        found = recipes.load(name).whole
         profile = found.device(device or found.devices[0])
         for upstream in found.upstream:
             if lacks := history.why_none(upstream):

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from shlex import quote
 
-from kit import environment, lock, output, recipe, workspace
+from kit import environment, lock, output, recipes, workspace
 from kit.errors import KitError
 
 
@@ -20,7 +20,7 @@ def run(
     write_lock: bool,
     as_json: bool,
 ) -> int:
-    found = recipe.load(recipe_name)
+    found = recipes.load(recipe_name)
     mine = [each for each in environment.installed() if each.recipe == found.name and device in (None, each.device)]
     if list_ or remove:
         for each in mine:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 from shlex import quote
 
-from kit import devices, fixes, git, output, rebase, recipe, store, underway
+from kit import devices, fixes, git, output, rebase, recipes, store, underway
 from kit.commands import refresh
 from kit.errors import KitError
 from kit.fixes import Options, Outcome
@@ -114,6 +114,6 @@ def _parse(path: Path, draft: dict[str, object], steps: str) -> tuple[str, Recip
         place.parent.mkdir()
         place.write_text(text, encoding="utf-8")
         try:
-            return text, dataclasses.replace(recipe.parse(place), path=path)
+            return text, dataclasses.replace(recipes.parse(place), path=path)
         except KitError as error:
             raise KitError(error.message.replace(str(place), str(path)), error.hint) from None

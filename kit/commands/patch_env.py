@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kit import inplace, output, recipe, workspace
+from kit import inplace, output, recipes, workspace
 from kit.errors import KitError
 
 
 def run(python: str, recipe_name: str, device: str | None, restore: bool) -> int:
-    found = recipe.load(recipe_name)
+    found = recipes.load(recipe_name)
     wanted = {each.package: each.version.removeprefix("v") for each in found.upstream if each.package}
     if not wanted:
         raise KitError(f"recipe {found.name} patches no installed package", f"kit prepare {found.name}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from kit import lock, output, recipe, workspace
+from kit import lock, output, recipes, workspace
 from kit.errors import KitError
 from kit.options import shown
 from kit.workspace import Plan
@@ -29,7 +29,7 @@ def run(
     **cluster: Any,
 ) -> int:
     """Prepare; with ``check`` only what the recipe's own check of settings and data lets through."""
-    found = recipe.load(recipe_name).having(extras)
+    found = recipes.load(recipe_name).having(extras)
     if device is None:
         hint = f"kit prepare {recipe_name} --device {found.devices[0]}"
         raise KitError(f"which device? {found.name} supports {', '.join(found.devices)}", hint)

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 from shlex import quote
 
-from kit import history, output, rebase, recipe, underway
+from kit import history, output, rebase, recipe, recipes, underway
 from kit.commands.refresh import adopted, generate
 from kit.errors import KitError
 from kit.paths import TreePath
@@ -19,7 +19,7 @@ from kit.underway import State
 
 
 def run(recipe_name: str, to: str | None, upstream: str | None, continue_: bool, abort: bool, offline: bool) -> int:
-    path = recipe.locate(recipe_name)
+    path = recipes.locate(recipe_name)
     state = underway.find(path)
     if (continue_ or abort) and not state:
         raise KitError(f"no rebase of {recipe_name} is under way", f"kit rebase {quote(recipe_name)} --to COMMIT")
@@ -34,7 +34,7 @@ def run(recipe_name: str, to: str | None, upstream: str | None, continue_: bool,
     if state and state.tree:
         hint = f"kit rebase {quote(recipe_name)} --continue, or --abort"
         raise KitError(f"a rebase of {recipe_name} is under way, with conflicts in {state.tree}", hint)
-    found = recipe.parse(path).whole
+    found = recipes.parse(path).whole
     return _start(found, recipe_name, to or "HEAD", _which(found, upstream), offline)
 
 
@@ -150,7 +150,7 @@ def _continue(path: Path, state: State, offline: bool) -> int:
         underway.forget(path, state)
         output.line(f"{path}: nothing was left to do")
         return 0
-    found = recipe.parse(path).whole
+    found = recipes.parse(path).whole
     changes = rebase.resolved(state)
     groups: dict[tuple[str, ...], dict[TreePath, tuple[bytes, bytes]]] = {}
     lost = {TreePath(name): tuple(fixes) for name, fixes in state.lost.items()}

@@ -10,7 +10,7 @@ from email.utils import formatdate
 from pathlib import Path
 from types import MappingProxyType
 
-from kit import git, lock, output, patchwrite, rebase, recipe, series, store, whole
+from kit import git, lock, output, patchwrite, rebase, recipes, series, store, whole
 from kit.errors import KitError
 from kit.paths import TreePath
 from kit.recipe import FixStep, Recipe, Upstream
@@ -29,8 +29,8 @@ def run(
     if workspace:
         return _from_edits(Path(workspace), fix, why, offline)
     changed = 0
-    for name in recipe_names or recipe.names():
-        found = recipe.load(name).whole
+    for name in recipe_names or recipes.names():
+        found = recipes.load(name).whole
         for upstream in found.upstream:
             changed += _refresh(found, upstream, check, offline)
     if check and changed:
@@ -145,7 +145,7 @@ def _from_edits(place: Path, id: str | None, why: str | None, offline: bool) -> 
     if not id or not why:
         raise KitError("a patch needs a name and a reason", f'kit refresh --from {place} --fix NAME --why "…"')
     locked = lock.read(place)
-    found = recipe.load(locked.recipe).whole
+    found = recipes.load(locked.recipe).whole
     if hashlib.sha256(found.path.read_bytes()).hexdigest() != locked.recipe_sha256:
         hint = f"prepare a workspace from it and bring the edits there: kit diff --local {place}"
         raise KitError(f"{found.path} has changed since {place} was made", hint)

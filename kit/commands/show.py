@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import textwrap
 
-from kit import output, recipe
+from kit import output, recipes
 from kit.options import Option, shown
 from kit.recipe import FixStep, Recipe
 
@@ -14,7 +14,7 @@ PUBLISHED = "published"  # the profile with the settings that published figures 
 
 
 def run(recipe_name: str, as_json: bool) -> int:
-    found = recipe.load(recipe_name)
+    found = recipes.load(recipe_name)
     if as_json:
         data = dataclasses.asdict(found)
         data["path"] = str(found.path)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit import __version__, git, lock, output, recipe, series, store, verify, whole, workspace
+from kit import __version__, git, lock, output, recipe, recipes, series, store, verify, whole, workspace
 from kit.cache import cache_dir
 from kit.errors import KitError
 from kit.lock import Lock
@@ -88,7 +88,7 @@ def run(
 def _verify(place: Path, proof: Proof, quiet: bool) -> dict[str, Any]:
     """Prove one workspace, printing as it goes unless ``quiet``. Returns the report that --json prints."""
     locked = lock.read(place)
-    found = recipe.load(locked.recipe).having(locked.extras).at(locked.device, locked.options)
+    found = recipes.load(locked.recipe).having(locked.extras).at(locked.device, locked.options)
     device = found.device(locked.device)
     known = [step.id for step in found.fix if found.chosen(step, device.name)]
     for name in proof.fixes:

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import support
 from support import REPOSITORY, TRAIN, Root, write
 
-from kit import fixes, lock, patchfile, patchfit, patchwrite, recipe
+from kit import fixes, lock, patchfile, patchfit, patchwrite, recipes
 from kit.commands import fix
 from kit.errors import KitError
 from kit.paths import ID, NAME, TreePath, tree_path
@@ -149,7 +149,7 @@ def patches(count: int, rng: random.Random) -> Tally:
     return tally
 
 
-def recipes(count: int, rng: random.Random) -> Tally:
+def recipe_files(count: int, rng: random.Random) -> Tally:
     tally = Tally("recipes")
     texts = [(REPOSITORY / "tests/recipes/valid_everything.toml").read_text("utf-8")]
     texts += [(REPOSITORY / f"recipes/{name}.toml").read_text("utf-8") for name in ("demo",)]
@@ -161,7 +161,7 @@ def recipes(count: int, rng: random.Random) -> Tally:
             place = Path(folder) / "recipes" / f"{'valid_everything' if not number % 2 else 'demo'}.toml"
             place.write_bytes(text.encode("utf-8", "surrogatepass"))
             with tally.case(f"recipe {number}"):
-                found = recipe.parse(place)
+                found = recipes.parse(place)
                 for step in found.fix:
                     tally.need(all(map(tree_path, step.files)) and NAME.fullmatch(step.id), "escaped", text)
                 for upstream in found.upstream:
@@ -360,7 +360,7 @@ def kills() -> int:
 def all_of(fast: bool, seed: int, root: Root) -> Iterator[Tally]:
     makers: dict[str, Callable[[int, random.Random], Tally]] = {
         "patches": patches,
-        "recipes": recipes,
+        "recipes": recipe_files,
         "locks": locks,
         "scripts": scripts,
     }

@@ -18,7 +18,7 @@ from pathlib import Path
 import judge
 import judge_scripts
 
-from kit import codemod, fixes, git, recipe, store
+from kit import codemod, fixes, git, recipes, store
 from kit.commands.fix import mend, options_for
 from kit.fixes import Outcome
 from kit.paths import TreePath
@@ -41,7 +41,7 @@ class Judged:
 
 
 def main() -> int:
-    commits = sys.argv[1:] or [recipe.load("hidream").upstream[0].pin, git.text("ls-remote", URL, "HEAD").split()[0]]
+    commits = sys.argv[1:] or [recipes.load("hidream").upstream[0].pin, git.text("ls-remote", URL, "HEAD").split()[0]]
     return 1 if sum([breadth(commit) for commit in commits]) else 0
 
 

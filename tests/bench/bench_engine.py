@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from kit import codemod, fixes, recipe, store
+from kit import codemod, fixes, recipes, store
 from kit.paths import TreePath
 from kit.recipe import Recipe, Upstream
 
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--history", action="store_true", help="also `kit drift --history` of all recipes (minutes)")
     parser.add_argument("--clones", type=int, default=3, metavar="N", help="turns of the naive clone (default: 3)")
     given = parser.parse_args()
-    found = recipe.load(given.recipe)
+    found = recipes.load(given.recipe)
     load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} CPUs, load {load}; medians of {given.repeat} turns")
     with tempfile.TemporaryDirectory(prefix="kit-bench-") as scratch:
@@ -127,7 +127,7 @@ FLUX = TreePath("examples/dreambooth/train_dreambooth_lora_flux.py")  # 1,800 li
 def whole_process(place: Path, repeat: int) -> tuple[Timed, Timed]:
     """`kit fix --check`, with one fix and with all general ones, as the shell runs it, against an interpreter that has
     libcst read and write the same script."""
-    up = dataclasses.replace(upstream_of(recipe.load("hidream")), sparse=(TreePath("examples/dreambooth"),))
+    up = dataclasses.replace(upstream_of(recipes.load("hidream")), sparse=(TreePath("examples/dreambooth"),))
     script = place / "train_flux.py"
     script.write_bytes(store.ensure(up, place).files([FLUX])[FLUX])
     raw = "import libcst, sys; libcst.parse_module(open(sys.argv[1], 'rb').read()).bytes"

@@ -18,7 +18,7 @@ from typing import Any
 
 import platformdirs
 
-from kit import environment, recipe
+from kit import environment, recipes
 from kit.smoke import extensions
 
 RECIPES = ("hidream", "sd3", "sd-lora", "sdxl", "hidream-lokr")
@@ -41,7 +41,7 @@ def main() -> int:
     for name in options.recipes:
         place = options.workspaces / f"{name}-cpu"
         run("prepare", name, "--device", "cpu", place, "--force")
-        found = recipe.load(name)
+        found = recipes.load(name)
         extensions.build(found, environment.ensure(found, found.device("cpu"), place))
         start = time.monotonic()
         report = json.loads(run("verify", place, *levels, "--json"))[0]

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kit import environment, recipe
+from kit import environment, recipes
 
 # Those the recipes' pinned packages are new enough for. sd-lora's three upstreams move only together; at releases of
 # sd-scripts a fix of sdxl needs mending first, as `kit rebase` says.
@@ -41,7 +41,7 @@ def main() -> int:
 
 def trained_at(name: str, tag: str) -> str:
     """What came of it: the fixes and the training run in a line, or what failed."""
-    found = recipe.load(name)
+    found = recipes.load(name)
     assert found.smoke
     step = found.smoke.steps("cpu")[0].name
     with tempfile.TemporaryDirectory() as folder:

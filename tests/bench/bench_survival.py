@@ -29,7 +29,7 @@ from pathlib import Path
 import judge
 import judge_scripts
 
-from kit import drift, git, history, recipe, series
+from kit import drift, git, history, recipe, recipes, series
 from kit.devices import Device
 from kit.fixes import Outcome
 from kit.paths import TreePath
@@ -81,8 +81,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N")
     given = parser.parse_args()
     told: list[Told] = []
-    for name in given.recipes or recipe.names():
-        found = recipe.load(name).whole
+    for name in given.recipes or recipes.names():
+        found = recipes.load(name).whole
         for upstream in found.upstream:
             devices = [found.device(each) for each in found.devices if found.series(upstream.name, each)]
             if lacks := history.why_none(upstream):

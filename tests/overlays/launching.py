@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kit import overlay, recipe, workspace
+from kit import overlay, recipe, recipes, workspace
 
 OVERLAYS = Path(__file__).parents[2] / "overlays"
 SCRIPT = "finetune_hidream_dreambooth_lora_deepspeed_bf16.sh"
@@ -20,7 +20,7 @@ def render(
 ) -> Path:
     """A recipe's overlays as kit renders them for a device, whose profile may be changed: HiDream's one straight into
     ``into``, another recipe's at their paths in the upstream below it."""
-    found = recipe.load(name)
+    found = recipes.load(name)
     profile = dataclasses.replace(found.device(device), **(device_changes or {}))
     numbers = dataclasses.replace(recipe.Cluster(processes=profile.processes), **cluster)
     context = workspace.context(found, profile, numbers)

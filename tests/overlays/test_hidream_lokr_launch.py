@@ -16,10 +16,10 @@ from launcher.machines import Cluster
 from launcher.mistake import Mistake
 from support import REPOSITORY, write
 
-from kit import overlay, recipe, workspace
+from kit import overlay, recipes, workspace
 
 OVERLAY = REPOSITORY / "overlays" / "hidream-lokr"
-FOUND = recipe.load("hidream-lokr")
+FOUND = recipes.load("hidream-lokr")
 SCRIPT = "train_hidream_lokr.sh"
 
 

@@ -6,13 +6,13 @@ import re
 
 import pytest
 
-from kit import overlay, recipe, workspace
+from kit import overlay, recipes, workspace
 
 CANN = {"attrs", "cloudpickle", "decorator", "psutil", "scipy"}
 
 
 def requirements(name: str, device: str, torch: str = "") -> str:
-    found = recipe.load(name).at(device, {"torch": torch} if torch else None)
+    found = recipes.load(name).at(device, {"torch": torch} if torch else None)
     its = found.device(device)
     context = workspace.context(found, its, workspace.cluster_of(found, its))
     (source,) = (
@@ -27,9 +27,9 @@ def lines(text: str) -> list[str]:
     return [line.partition("#")[0].strip() for line in text.splitlines() if line.partition("#")[0].strip()]
 
 
-@pytest.mark.parametrize("name", [name for name in recipe.names() if name != "demo"])
+@pytest.mark.parametrize("name", [name for name in recipes.names() if name != "demo"])
 def test_on_an_npu_what_cann_imports_is_among_them_and_elsewhere_not(name: str) -> None:
-    found = recipe.load(name)
+    found = recipes.load(name)
     for device in found.devices:
         there = set(lines(requirements(name, device))) & CANN
         assert there == (CANN if device == "npu" else set()), device

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from launching import OVERLAYS, Machine, Run, render
 
-from kit import recipe
+from kit import recipes
 
 DEVICES = ["npu", "cuda", "cpu"]
 FULL, LORA = "train_dreambooth_sd3.py", "train_dreambooth_lora_sd3.py"
@@ -118,7 +118,7 @@ def test_the_command_line(sd3, machine):
         assert set(flags) == set(run.argv[6:]) - gone - {"--mixed_precision=bf16"} | come | {"--mixed_precision=fp16"}
 
 
-@pytest.mark.parametrize("figure", recipe.load("sd3").figure, ids=lambda figure: f"{figure.task} {figure.value}")
+@pytest.mark.parametrize("figure", recipes.load("sd3").figure, ids=lambda figure: f"{figure.task} {figure.value}")
 def test_settings_are_those_of_the_published_figures(figure, sd3):
     script = "finetune_sd3_dreambooth_{}{}{}.sh".format(
         "lora_" if "LoRA" in figure.task else "", "deepspeed_" if figure.deepspeed else "", figure.precision
@@ -341,7 +341,7 @@ def test_other_devices_carry_nothing_of_the_npu(device, tree):
 
 def test_requirements(tree):
     """The seed's edits of upstream's file, which this one replaces, among the recipe's pins."""
-    common = {f"{name}=={version}" for name, version in recipe.load("sd3").environment.packages.items() if version}
+    common = {f"{name}=={version}" for name, version in recipes.load("sd3").environment.packages.items() if version}
     assert {"torchvision==0.16.0", "torch==2.1.0", "accelerate==0.33.0", "deepspeed==0.15.2"} < common
     for device, more in {"npu": {"torch_npu==2.1.0.post17"}, "cuda": set(), "cpu": set()}.items():
         text = (tree(device) / "examples/dreambooth/requirements_sd3.txt").read_text()

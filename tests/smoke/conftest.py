@@ -13,7 +13,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from kit import environment, recipe, workspace
+from kit import environment, recipes, workspace
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -31,7 +31,7 @@ def prepared(cache: Path, reach: Callable[[str], None]) -> Callable[..., Path]:
     answer. With and without extra fixes it is at one place, where it has one environment."""
 
     def prepare(name: str, device_name: str, *extras: str) -> Path:
-        found = recipe.load(name).having(extras)
+        found = recipes.load(name).having(extras)
         for upstream in found.upstream:
             reach(upstream.url)
         device = found.device(device_name)
@@ -76,5 +76,5 @@ def hidream_tree(hidream_workspace: Path) -> Path:
 @pytest.fixture(scope="package")
 def hidream_env(hidream_workspace: Path) -> Path:
     """The Python of the recipe's reference environment, with that workspace's diffusers editable."""
-    found = recipe.load("hidream")
+    found = recipes.load("hidream")
     return environment.ensure(found, found.device("cpu"), hidream_workspace).python

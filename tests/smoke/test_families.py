@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from support import REPOSITORY, kit_process
 
-from kit import environment, recipe, store
+from kit import environment, recipes, store
 from kit.paths import TreePath
 from kit.recipe import Upstream
 from kit.smoke import models, process
@@ -116,7 +116,7 @@ FAMILIES = {
 @pytest.fixture(scope="module")
 def scripts(reach: Callable[[str], None]) -> Callable[[str], bytes]:
     """A file of diffusers' examples, at the commit that the reference environment has."""
-    upstream = recipe.load("hidream").upstream[0]
+    upstream = recipes.load("hidream").upstream[0]
     reach(upstream.url)
     entry = store.ensure(Upstream("diffusers", upstream.url, upstream.pin, sparse=(TreePath("examples"),)), Path())
 
@@ -148,7 +148,7 @@ def test_a_family_trains_and_needs_its_fix(
     tmp_path: Path,
 ) -> None:
     family = FAMILIES[name]
-    found = recipe.load("hidream")
+    found = recipes.load("hidream")
     made = environment.ensure(found, found.device("cpu"), hidream_workspace)
     script = tmp_path / Path(family.script).name
     script.write_bytes(scripts(family.script))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from proving import prove
 
-from kit import environment, recipe
+from kit import environment, recipes
 from kit.smoke import models
 
 HERE = Path(__file__).parent
@@ -24,7 +24,7 @@ def found(
     prepared: Callable[[str, str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, dict[str, object]]:
     """What compare_lokr.py prints for the three configurations of the recipe."""
-    place, loaded = prepared("hidream-lokr", "cpu"), recipe.load("hidream-lokr")
+    place, loaded = prepared("hidream-lokr", "cpu"), recipes.load("hidream-lokr")
     python = environment.ensure(loaded, loaded.device("cpu"), place).python
     tiny = tmp_path_factory.mktemp("tiny") / "tiny"
     models.build("hidream", python, tiny)

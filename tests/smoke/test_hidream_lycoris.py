@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from proving import failed, prove
 
-from kit import lock, recipe
+from kit import lock, recipes
 from kit.commands import verify
 from kit.smoke import red
 from kit.smoke import run as smoke
@@ -26,7 +26,7 @@ def test_it_trains_goes_on_and_draws(
 
 
 def test_it_does_not_without_the_fix(prepared: Callable[..., Path], tmp_path: Path) -> None:
-    place, found = prepared("hidream", "cpu", "lycoris"), recipe.load("hidream").having(["lycoris"])
+    place, found = prepared("hidream", "cpu", "lycoris"), recipes.load("hidream").having(["lycoris"])
     with smoke.begin(found, found.device("cpu"), place, tmp_path) as running:
         (shown,) = red.red(running, lock.read(place), verify._at_pin(found, "cpu"), ("lycoris",))
     assert shown.shown, shown.seen

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import REPOSITORY
 
-from kit import environment, recipe
+from kit import environment, recipes
 from kit.smoke import run as smoke
 from kit.smoke import watched
 from kit.smoke.forkserver import Server, serve
@@ -28,7 +28,7 @@ def variables() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def hidream_extensions(hidream_workspace: Path) -> Path:
     """Where the reference environment keeps what DeepSpeed compiles."""
-    found = recipe.load("hidream")
+    found = recipes.load("hidream")
     return environment.ensure(found, found.device("cpu"), hidream_workspace).extensions
 
 

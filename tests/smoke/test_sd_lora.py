@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from proving import failed, prove
 
-from kit import environment, recipe
+from kit import environment, recipes
 from kit.smoke import models
 
 ACCELERATOR = "accelerate/src/accelerate/accelerator.py"
@@ -85,7 +85,7 @@ def test_a_lora_changes_the_picture_whatever_its_file_is_called(
     prepared: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
     place = prepared("sd-lora", "cpu")
-    found = recipe.load("sd-lora")
+    found = recipes.load("sd-lora")
     python = environment.ensure(found, found.device("cpu"), place).python
     models.build("sd", python, tmp_path / "tiny")
     new, old = tmp_path / "safetensors", tmp_path / "bin"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kit import environment, recipe
+from kit import environment, recipes
 from kit.smoke import models
 from kit.smoke import run as smoke
 
@@ -26,7 +26,7 @@ def place(prepared: Callable[[str, str], Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def python(place: Path) -> Path:
-    found = recipe.load("sdxl")
+    found = recipes.load("sdxl")
     return environment.ensure(found, found.device("cpu"), place).python
 
 
@@ -64,7 +64,7 @@ def test_two_machines_train_as_two_processes(
     """The same losses, to the bit: it is the same sum of two gradients."""
     tiny = tmp_path / "tiny"
     models.build("sdxl", python, tiny)
-    found = recipe.load("sdxl").smoke
+    found = recipes.load("sdxl").smoke
     assert found
     words = [word for name in ("model", "small") for word in found.words[name]]
     common = [word.replace("{tiny}", str(tiny)) for word in words]
@@ -144,7 +144,7 @@ def test_fused_attention_is_plain_attention(place: Path, python: Path) -> None:
 
 
 def test_fused_attention_on_the_stand_in(prepared: Callable[[str, str], Path]) -> None:
-    found = recipe.load("sdxl")
+    found = recipes.load("sdxl")
     device, place = found.device("npu"), prepared("sdxl", "npu")
     made = environment.ensure(found, device, place)
     from kit.smoke import standin
@@ -172,7 +172,7 @@ def test_an_overflow_on_one_process_is_skipped_on_all(prepared: Callable[[str, s
     """And the scheduler does not advance by it, which is why it needs no fix; the loss scale starts at 2^7."""
     from kit.smoke import standin
 
-    found = recipe.load("sdxl")
+    found = recipes.load("sdxl")
     device, place = found.device("npu"), prepared("sdxl", "npu")
     made = environment.ensure(found, device, place)
     extra = {} if environment.has_device(device) else standin.variables(device, made.python)

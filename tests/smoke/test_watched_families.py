@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from support import REPOSITORY, kit_process
 
-from kit import environment, recipe, store
+from kit import environment, recipes, store
 from kit.paths import TreePath
 from kit.recipe import Upstream
 from kit.smoke import process, watched
@@ -123,7 +123,7 @@ def settings(
 
         @functools.cache
         def make(family: Family) -> Setting:
-            url = recipe.load("hidream").upstream[0].url
+            url = recipes.load("hidream").upstream[0].url
             reach(url)
             folder = tmp_path_factory.mktemp(family.name)
             _write(Upstream("diffusers", url, family.commit, sparse=(TreePath("src"), TreePath(DREAMBOOTH))), folder)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kit import recipe, series, store, workspace
+from kit import recipes, series, store, workspace
 from kit.commands import refresh
 from kit.errors import KitError
 from kit.paths import TreePath
@@ -58,7 +58,7 @@ OUTCOMES = {
         "fp16-guard": "applied",
         "grad-scaler": "applied",
     },
-    "sdxl": {step.id: "applied" for step in recipe.load("sdxl").fix},
+    "sdxl": {step.id: "applied" for step in recipes.load("sdxl").fix},
     "hidream-lokr": dict.fromkeys(
         (
             *("pin-memory-guard", "float32-rope", "ema-device", "ema-pin-memory", "accelerator-cache"),
@@ -72,8 +72,8 @@ OUTCOMES = {
 # 1/100 of a naive clone of diffusers, which was 378 MB; 1/10 of one of SimpleTuner, which is 48 MB.
 COLD_BYTES = {"diffusers": 3_780_000, "simpletuner": 4_800_000}
 
-EXTRAS = {name: [step.id for step in recipe.load(name).fix if step.extra] for name in recipe.names()}
-RECIPES = {name: recipe.load(name).having(extras) for name, extras in EXTRAS.items()}
+EXTRAS = {name: [step.id for step in recipes.load(name).fix if step.extra] for name in recipes.names()}
+RECIPES = {name: recipes.load(name).having(extras) for name, extras in EXTRAS.items()}
 NETWORK = [name for name, found in RECIPES.items() if any(up.url.startswith("https://") for up in found.upstream)]
 DEVICES = [(name, device) for name in NETWORK for device in RECIPES[name].devices]
 UPSTREAMS = [(name, up.name) for name in NETWORK for up in RECIPES[name].upstream]

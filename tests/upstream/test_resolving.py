@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kit import environment, overlay, recipe, workspace
+from kit import environment, overlay, recipes, workspace
 from kit.errors import KitError
 from kit.options import Scalar
 from kit.recipe import Recipe
@@ -49,9 +49,9 @@ def requirements(found: Recipe, device: str) -> Iterator[tuple[str, str, str]]:
 
 FILES = [
     pytest.param(device, *each, id=f"{name}-{device}-{number}")
-    for name in recipe.names()
-    for device in recipe.load(name).devices
-    for number, each in enumerate(requirements(recipe.load(name), device))
+    for name in recipes.names()
+    for device in recipes.load(name).devices
+    for number, each in enumerate(requirements(recipes.load(name), device))
 ]
 
 
@@ -95,7 +95,7 @@ def without(text: str, names: list[str]) -> str:
 
 def test_there_are_files_for_every_device() -> None:
     assert {str(each.id).rsplit("-", 1)[0] for each in FILES} == {
-        f"{name}-{device}" for name in recipe.names() for device in recipe.load(name).devices if name != "demo"
+        f"{name}-{device}" for name in recipes.names() for device in recipes.load(name).devices if name != "demo"
     }
 
 
