@@ -1,16 +1,17 @@
-"""Device profiles: what a device needs, as data. Adding a device is adding a file to `kit/profiles/`."""
+"""Device profiles: what a device needs, as data. Adding a device is adding a file to `kit/profiles/`, or to `profiles/`
+beside a recipe (`kit/beside.py`)."""
 
 from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kit import beside
 from kit.errors import KitError
 from kit.schema import load_toml, nearest, read
-
-PROFILES = Path(__file__).parent / "profiles"
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,17 @@ class Device:
         return {**dict(sorted(self.packages.items())), **dict.fromkeys(self.toolkit_imports, "")}
 
 
-def names() -> list[str]:
-    """The devices there is a profile for."""
-    return sorted(path.stem for path in PROFILES.glob("*.toml") if not path.stem.endswith(".api"))
+def names(roots: Sequence[Path] = ()) -> list[str]:
+    """The devices there is a profile for, in the ``roots`` of a recipe or in kit."""
+    return sorted(name for name in beside.stems("profiles", ".toml", roots) if not name.endswith(".api"))
 
 
-def load(name: str) -> Device:
+def load(name: str, roots: Sequence[Path] = ()) -> Device:
     """Read one profile. Raises KitError for an unknown device or a malformed profile."""
-    path = PROFILES / f"{name}.toml"
-    if name not in names():
-        raise KitError(f"unknown device {name!r}{nearest(name, names())}", f"known devices: {', '.join(names())}")
+    known = names(roots)
+    path = beside.find("profiles", f"{name}.toml", roots) if name in known else None
+    if not path:
+        raise KitError(f"unknown device {name!r}{nearest(name, known)}", f"known devices: {', '.join(known)}")
     source, table = load_toml(path)
     return read(Device, table, source)
 
@@ -96,10 +98,10 @@ class Signature:
     optional: tuple[str, ...] = ()
 
 
-def signatures(name: str) -> dict[str, Signature]:
-    """The published signatures of a device's package that overlays rely on (`kit/profiles/<name>.api.toml`)."""
-    path = PROFILES / f"{name}.api.toml"
-    if not path.is_file():
+def signatures(name: str, roots: Sequence[Path] = ()) -> dict[str, Signature]:
+    """The published signatures of a device's package that overlays rely on (`profiles/<name>.api.toml`)."""
+    path = beside.find("profiles", f"{name}.api.toml", roots)
+    if not path:
         return {}
     source, table = load_toml(path)
     return {function: read(Signature, entry, source, (function,)) for function, entry in table.items()}

@@ -263,6 +263,7 @@ def _key(recipe: Recipe, upstream: Upstream, device: Device, path: str, blob: st
     """What a result depends on, as a hash."""
     steps = [
         (step.id, step.use, step.derive_from, step.files, step.count, sorted(step.options_for(device).items()))
+        + ((patchfile.blob_id(step.brought.read_bytes()),) if step.brought else ())
         for _, step in alone_on(recipe, upstream, device, TreePath(path)).series(upstream.name, device.name)
     ]
     patches = {name: patchfile.blob_id(text) for name, text in series.hand_written(recipe, upstream.name).items()}

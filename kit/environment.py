@@ -59,13 +59,13 @@ def lock_path(recipe: Recipe) -> Path:
     return recipe.path.with_suffix("") / f"requirements{f'-torch-{other}' if other else ''}.txt"
 
 
-def locked(recipe: Recipe) -> str:
-    """The recipe's requirements lock. Raises KitError where it has none."""
+def locked(recipe: Recipe, device: str, workspace: Path) -> str:
+    """The recipe's requirements lock. Raises KitError where it has none, with the command that writes it."""
     place = lock_path(recipe)
     try:
         return place.read_text(encoding="utf-8")
     except OSError:
-        hint = f"write it: kit env {recipe.name} --lock"
+        hint = f"write it: kit env {recipe.called} --device {device} --lock {quote(output.place(workspace))}"
         raise KitError(f"recipe {recipe.name} has no requirements lock ({place})", hint) from None
 
 
@@ -78,7 +78,7 @@ def ensure(recipe: Recipe, device: Device, workspace: Path, python: str = "") ->
     """The environment for ``workspace``, built if there is none. Raises KitError with uv's own words if uv refuses."""
     from filelock import FileLock
 
-    requirements = locked(recipe)
+    requirements = locked(recipe, device.name, workspace)
     wheels = device.requirements if has_device(device) else {}
     key = json.dumps([requirements, recipe.environment.python, device.name, wheels, str(workspace), python])
     place = root() / f"{recipe.name}-{device.name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"

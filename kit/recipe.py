@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kit import beside, fixes, options
 from kit import devices as profiles
-from kit import fixes, options
 from kit.errors import KitError
 from kit.options import Option, Preset, Scalar
 from kit.paths import TreePath
@@ -59,16 +59,18 @@ class FixStep:
     optional: bool = False  # the seed calls it optional; `--without` leaves it out either way
     extra: bool = False  # only with `--with`
     why: str = ""  # beside the fix's own reason, what it means here
+    brought: Path | None = field(default=None, metadata={"key": False})  # its file, where it stands beside the recipe
+    runs: bool = field(default=True, metadata={"key": False})  # whether that file's code may run
 
     @property
     def module(self) -> fixes.Fix | None:
         """The fix it applies; None for a hand-written patch."""
-        return None if self.use == "patch" else fixes.load(self.use or self.id)
+        return None if self.use == "patch" else fixes.load(self.use or self.id, self.brought, self.runs)
 
     @property
     def changes(self) -> str:
         """What it means to change in what one process trains; nothing where a run is equal to the last bit."""
-        return fixes.changes(self.use or self.id) if self.module else ""
+        return str(getattr(self.module, "CHANGES", ""))
 
     @property
     def within(self) -> float:
@@ -90,7 +92,7 @@ class FixStep:
 class Overlay:
     """A folder of files copied into an upstream; `*.j2` are rendered."""
 
-    source: TreePath  # under overlays/
+    source: TreePath  # under overlays/, beside the recipe or in kit
     into: TreePath  # "." for the top of the upstream
     upstream: str = ""
     replace: tuple[TreePath, ...] = ()  # files of the upstream it may overwrite, relative to the upstream
@@ -180,7 +182,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe, checked. ``root`` holds recipes/, patches/ and overlays/; ``path`` is the TOML file."""
+    """A recipe, checked. ``path`` is the TOML file; ``roots`` are where what it brings is looked for before kit."""
 
     name: str
     title: str
@@ -203,7 +205,22 @@ class Recipe:
 
     @property
     def root(self) -> Path:
-        return self.path.parent.parent
+        """The folder that holds its patches/, overlays/ and whatever else it brings."""
+        return beside.root_of(self.path)
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        return (self.root,)
+
+    @property
+    def called(self) -> str:
+        """The word to type for it on a command line from here."""
+        return beside.called(self.path)
+
+    @property
+    def looked_at(self) -> Recipe:
+        """The recipe for a command that was not given it, but a workspace made from it: no code of its own runs."""
+        return dataclasses.replace(self, fix=tuple(dataclasses.replace(step, runs=False) for step in self.fix))
 
     def having(self, extras: Sequence[str]) -> Recipe:
         """The recipe with these of its extra fixes. Raises KitError for one that it does not have."""
@@ -222,6 +239,12 @@ class Recipe:
             return self
         torch = (options or {}).get(TORCH, option.on(device))
         return dataclasses.replace(self, environment=self.environment.at(str(torch)))
+
+    def with_brought(self, step: FixStep) -> FixStep:
+        """A step of the series that knows the file of its fix, where that stands beside the recipe."""
+        name = f"{(step.use or step.id).replace('-', '_')}.py"
+        found = beside.find("fixes", name, self.roots)
+        return dataclasses.replace(step, brought=None if found in (None, beside.folders("fixes")[0] / name) else found)
 
     @property
     def whole(self) -> Recipe:
@@ -273,7 +296,7 @@ class Recipe:
         for name, text in (given or {}).items():
             if name not in known:
                 what = f"recipe {self.name} has no option {name!r}{nearest(name, known)}"
-                raise KitError(what, f"its options: kit show {self.name}" if known else "it has none")
+                raise KitError(what, f"its options: kit show {self.called}" if known else "it has none")
             values[name] = known[name].read(text)
         for name in given or {}:
             if why := options.disabled(name, known, values):
@@ -299,6 +322,6 @@ class Recipe:
         if name not in self.devices:
             hint = f"supported: {', '.join(self.devices)}"
             raise KitError(f"recipe {self.name} does not support device {name!r}{nearest(name, self.devices)}", hint)
-        profile = profiles.load(name)
+        profile = profiles.load(name, self.roots)
         packages = self.environment.device_packages.get(name, profile.packages)
         return dataclasses.replace(profile, packages=packages)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from kit import devices, fixes, lock, options, proof
+from kit import beside, devices, fixes, lock, options, proof
 from kit.paths import ID, NAME, TreePath, tree_path
 from kit.recipe import ARCHIVES, TORCH, FixStep, Recipe, Upstream
 from kit.schema import Source, fill, nearest
@@ -24,9 +24,9 @@ def check(recipe: Recipe, source: Source) -> None:
         f"the recipe is named {recipe.name!r}, its file {recipe.path.name!r}",
         f"rename the file to {recipe.name}.toml",
     )
-    need(recipe.devices, ("devices",), "no device is supported", f"known devices: {', '.join(devices.names())}")
+    known = devices.names(recipe.roots)
+    need(recipe.devices, ("devices",), "no device is supported", f"known devices: {', '.join(known)}")
     for device in recipe.devices:
-        known = devices.names()
         need(
             device in known,
             ("devices",),
@@ -38,14 +38,14 @@ def check(recipe: Recipe, source: Source) -> None:
     for index, upstream in enumerate(recipe.upstream):
         _check_upstream(upstream, ("upstream", index), folders, source)
     seen: set[str] = set()
+    known = ["patch", *fixes.names(recipe.roots)]
     for index, step in enumerate(recipe.fix):
         at = ("fix", index)
         need(NAME.fullmatch(step.id), (*at, "id"), f"bad fix id {step.id!r}", "use a-z, 0-9, '.', '_' and '-'")
         need(step.id not in seen, (*at, "id"), f"two fixes are called {step.id!r}", "give each its own id")
         seen.add(step.id)
-        known = ["patch", *fixes.names()]
         use = step.use or step.id
-        what = f"there is no fix {use!r} in kit/fixes{nearest(use, known)}"
+        what = f"there is no fix {use!r}, beside the recipe or in kit{nearest(use, known)}"
         need(use in known, at, what, f"known fixes: {', '.join(known)}")
         need(use != "patch" or step.why, at, f"fix {step.id} is hand-written and does not say why", "add `why = …`")
         need(step.files, (*at, "files"), f"fix {step.id} names no file", 'add `files = ["path/in/upstream.py"]`')
@@ -53,7 +53,7 @@ def check(recipe: Recipe, source: Source) -> None:
         one = not step.derive_from or (len(step.files) == 1 and step.derive_from not in step.files)
         what = f"fix {step.id} derives {', '.join(step.files)} from {step.derive_from}"
         need(one, (*at, "derive_from"), what, "name one file that is not there yet, and one to copy it from")
-        _check_options(step, at, source)
+        _check_options(step, at, recipe, source)
         need(step.count > 0, (*at, "count"), f"fix {step.id}: count must be at least 1", "")
         paths = (*step.files, *([step.derive_from] if step.derive_from else []))
         _check_use(step.upstream, step.devices, paths, at, folders, recipe, source)
@@ -61,11 +61,12 @@ def check(recipe: Recipe, source: Source) -> None:
         at = ("overlay", index)
         paths = (overlay.source, *(path for path in (overlay.into,) if path != "."), *overlay.replace)
         _check_use(overlay.upstream, overlay.devices, paths, at, folders, recipe, source)
-        folder = recipe.root / "overlays" / overlay.source
+        folder = beside.find("overlays", overlay.source, recipe.roots)
         extras = [step.id for step in recipe.fix if step.extra]
         what = f"extra {overlay.extra!r} is no extra fix of the recipe{nearest(overlay.extra, extras)}"
         need(overlay.extra in ("", *extras), (*at, "extra"), what, f"extra fixes: {', '.join(extras) or 'none'}")
-        need(folder.is_dir(), (*at, "source"), f"there is no folder overlays/{overlay.source}", f"create {folder}")
+        hint = f"create {recipe.root / 'overlays' / overlay.source}"
+        need(folder and folder.is_dir(), (*at, "source"), f"there is no folder overlays/{overlay.source}", hint)
     python = recipe.environment.python
     need(
         re.fullmatch(r"3\.\d+", python), ("environment", "python"), f"bad Python {python!r}", 'write `python = "3.10"`'
@@ -74,6 +75,10 @@ def check(recipe: Recipe, source: Source) -> None:
     options.check(recipe.option, recipe.profile, recipe.devices, source)
     _check_words(recipe, source)
     if recipe.smoke:
+        families = beside.stems("tiny", ".py", recipe.roots) | beside.stems("tiny", ".toml", recipe.roots)
+        tiny = recipe.smoke.tiny
+        what = f"there is no tiny model of {tiny!r}{nearest(tiny, families)}"
+        need(tiny in families, ("smoke", "tiny"), what, f"there are: {', '.join(sorted(families))}")
         proof.check(recipe.smoke, recipe.devices, [step.id for step in recipe.fix], source)
     cluster = recipe.cluster
     need(cluster.machines >= 1, ("cluster", "machines"), "machines must be at least 1", "")
@@ -144,10 +149,10 @@ def _check_upstream(upstream: Upstream, at: tuple[str, int], folders: list[str],
         tree_path(folder, f"{source.path}:{source.line((*at, 'sparse'))}: sparse")
 
 
-def _check_options(step: FixStep, at: tuple[str, int], source: Source) -> None:
+def _check_options(step: FixStep, at: tuple[str, int], recipe: Recipe, source: Source) -> None:
     for key, value in step.options.items():
         try:
-            fill(value, device=devices.load(devices.names()[0]))
+            fill(value, device=devices.load(recipe.devices[0], recipe.roots))
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             hint = "a fact of the device is written {device.device}; braces are doubled: {{ }}"
             raise source.complain((*at, "options"), f"fix {step.id}: option {key}: {value!r}: {error}", hint) from None

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
-from kit import recipecheck
+from kit import beside, recipecheck
 from kit.errors import KitError
 from kit.recipe import Recipe
 from kit.schema import load_toml, nearest, read
 
 
-def shipped_root() -> Path:
-    """The folder with recipes/, patches/ and overlays/: inside an installed kit, or the checkout it runs from."""
-    here = Path(__file__).parent
-    return here / "_data" if (here / "_data").is_dir() else here.parent
-
-
 def names() -> list[str]:
-    """The recipes that come with kit."""
-    return sorted(path.stem for path in (shipped_root() / "recipes").glob("*.toml"))
+    """The recipes there are by name: one's own (:func:`kit.beside.own_recipes`), and those that come with kit."""
+    folders = (*beside.own_recipes(), beside.shipped_root() / beside.RECIPES)
+    return sorted({path.stem for folder in folders for path in folder.glob("*.toml")})
+
+
+def mine() -> list[str]:
+    """The recipes a command is about that names none: one's own; without any, kit's."""
+    own = {path.stem for folder in beside.own_recipes() for path in folder.glob("*.toml")}
+    return sorted(own) or names()
 
 
 def load(name: str) -> Recipe:
@@ -30,11 +32,11 @@ def load(name: str) -> Recipe:
 def locate(name: str) -> Path:
     """The file of a recipe, by its name or by a path ending in `.toml`. Raises KitError for an unknown name."""
     if name.endswith(".toml"):
-        return Path(name).absolute()
-    if name not in names():
+        return Path(os.path.abspath(name))  # noqa: PTH100 - a link is not followed: what it brings is beside the link
+    if not (path := beside.recipe_file(name)):
         known = f"known recipes: {', '.join(names())}; or give the path of a .toml"
         raise KitError(f"unknown recipe {name!r}{nearest(name, names())}", known)
-    return shipped_root() / "recipes" / f"{name}.toml"
+    return path
 
 
 def parse(path: Path) -> Recipe:
@@ -50,4 +52,4 @@ def parse(path: Path) -> Recipe:
                     step.setdefault("upstream", only[0].get("name", ""))
     recipe = dataclasses.replace(read(Recipe, table, source), path=path)
     recipecheck.check(recipe, source)
-    return recipe
+    return dataclasses.replace(recipe, fix=tuple(map(recipe.with_brought, recipe.fix)))

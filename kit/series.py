@@ -85,7 +85,7 @@ def load_patches(recipe: Recipe, upstream: str) -> dict[str, bytes]:
     }
     for name in found:
         if name not in expected:
-            hint = f"remove the file, or run `kit refresh {recipe.name}`"
+            hint = f"remove the file, or run `kit refresh {recipe.called}`"
             raise KitError(f"{folder / name}:1: no fix of recipe {recipe.name} has this patch", hint)
     return found
 
@@ -176,7 +176,7 @@ def _by_patch(
                 if file.path not in step.files
                 else (f"makes {file.path} from {file.source}, fix {step.id} from {step.derive_from or file.path}")
             )
-            raise KitError(f"{shown}:{file.line}: {what}", f"run `kit refresh {recipe.name}`")
+            raise KitError(f"{shown}:{file.line}: {what}", f"run `kit refresh {recipe.called}`")
     if step.module and any(patchfile.blob_id(current[file.path]) != file.preimage for file in patch.files):
         return None
     changes = {}
@@ -219,7 +219,7 @@ def _by_codemod(
         if patches is not None and name is None:
             where = recipe.root / "patches" / recipe.name / step.upstream / patch_name(number, step)
             what = f"the patch is missing, and {path} needs fix {step.id}"
-            raise KitError(f"{where}:1: {what}", f"run `kit refresh {recipe.name}`")
+            raise KitError(f"{where}:1: {what}", f"run `kit refresh {recipe.called}`")
         from kit import codemod
 
         result = codemod.run(fix, content, path, step.count, options)

@@ -25,6 +25,7 @@ from kit.errors import KitError
 from kit.expected import Expected
 from kit.fixes import Outcome
 from kit.fixes._ast import parse
+from kit.fixes._beside import NotGiven
 from kit.lock import Lock
 from kit.recipe import Recipe
 from kit.schema import tomllib
@@ -49,6 +50,8 @@ def tree(place: Path, locked: Lock, found: Recipe) -> Iterator[Check]:
     made: dict[str, Expected] = {}
     try:
         made = expected.make(locked, found)
+    except NotGiven as error:
+        yield Check("tree", f"recipe {locked.recipe} makes it", None, f"{error.message}: {error.hint}")
     except KitError as error:
         yield Check("tree", f"recipe {locked.recipe} makes it", False, error.message)
     for name, upstream in locked.upstreams.items():
@@ -95,7 +98,7 @@ def static(place: Path, locked: Lock, found: Recipe) -> Iterator[Check]:
         for path in files:
             if path.suffix == ".sh" or path.name == "programs.json":
                 yield from _readable(f"{name}: flags of {path.name}", _flags(name, path))
-        yield from _readable(f"{name}: device-API calls", _device_calls(name, files, device))
+        yield from _readable(f"{name}: device-API calls", _device_calls(name, files, device, found))
 
 
 def _fixes(repository: Path, name: str, locked: Lock, found: Recipe, device: devices.Device) -> Iterator[Check]:
@@ -116,6 +119,9 @@ def _fixes(repository: Path, name: str, locked: Lock, found: Recipe, device: dev
                 content = (repository / path).read_bytes()
                 sites = fix.sites(parse(content, str(repository / path)), options)
                 result = codemod.run(fix, content, path, step.count, options)
+            except NotGiven as error:
+                yield Check("static", title, None, f"{error.message}: {error.hint}")
+                continue
             except (OSError, KitError) as error:
                 yield Check("static", title, False, str(error).splitlines()[0])
                 continue
@@ -291,9 +297,9 @@ def _of_programs(table: Path) -> Iterator[tuple[Path, str, dict[str, int]]]:
                 yield script, str(program["script"]), found
 
 
-def _device_calls(name: str, files: list[Path], device: devices.Device) -> Iterator[Check]:
+def _device_calls(name: str, files: list[Path], device: devices.Device, found: Recipe) -> Iterator[Check]:
     title = f"{name}: device-API calls exist in {device.package or device.name}"
-    signatures = devices.signatures(device.name)
+    signatures = devices.signatures(device.name, found.roots)
     if not device.package:
         yield Check("static", title, None, f"{device.title} needs no device package")
         return

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit import __version__, collisions, git, lock, overlay, patchfile, schema, series, store, swap
+from kit import __version__, beside, collisions, git, lock, overlay, patchfile, schema, series, store, swap
 from kit.cache import cache_dir
 from kit.devices import Device
 from kit.edits import IGNORED_JUNK, edits, first
@@ -28,7 +28,6 @@ from kit.errors import KitError
 from kit.options import Scalar
 from kit.paths import TreePath
 from kit.recipe import Cluster, Recipe, Upstream
-from kit.recipes import shipped_root
 from kit.stash import free_name
 
 
@@ -100,7 +99,7 @@ def _plan_upstream(
     steps, _ = series.apply(recipe, upstream.name, device, entry.files(targets), patches, without)
     for step in steps:
         step.check(f"leave it out with --without {step.fix.id}, or mend the fix")
-    parts = [(part, overlay.render(recipe.root, part, names)) for part in recipe.overlays(upstream.name, device.name)]
+    parts = [(part, overlay.render(recipe.roots, part, names)) for part in recipe.overlays(upstream.name, device.name)]
     collisions.check(recipe, upstream.name, device.name, tree, parts)
     copied = {path: file for _, files in parts for path, file in files.items()}
     for folder in outside(upstream, copied):
@@ -273,7 +272,7 @@ def _stage(plan: Plan, staging: Path) -> lock.Lock:
             upstreams[each.upstream.name] = make_repository(each, staging / each.upstream.name)
         except git.GitError as error:
             raise store.damaged(each.entry.repository, error) from None
-    shipped = plan.recipe.path.parent == shipped_root() / "recipes"
+    shipped = plan.recipe.path.parent == beside.shipped_root() / beside.RECIPES
     made = lock.Lock(
         recipe=plan.recipe.name if shipped else str(plan.recipe.path),
         recipe_sha256=hashlib.sha256(plan.recipe.path.read_bytes()).hexdigest(),
@@ -299,7 +298,7 @@ def _check_settings(plan: Plan, staging: Path, destination: Path) -> None:
     done = subprocess.run(command, cwd=(staging / script).parent, capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or [f"{script} ended with exit status {done.returncode}"])[-1]
-        hint = f"give it with --set NAME=VALUE; kit show {plan.recipe.name} lists the names"
+        hint = f"give it with --set NAME=VALUE; kit show {plan.recipe.called} lists the names"
         raise KitError(said.replace(str(staging), str(destination)), hint)
 
 

@@ -159,7 +159,7 @@ def toml(table: Mapping[str, Any]) -> str:
     def value(item: Any) -> str:
         if isinstance(item, dict):
             return "{ " + ", ".join(f"{key} = {value(each)}" for key, each in item.items()) + " }"
-        return json.dumps(item)
+        return f"[{', '.join(map(value, item))}]" if isinstance(item, list) else json.dumps(item)
 
     def lines(part: Mapping[str, Any]) -> list[str]:
         return [f"{key} = {value(item)}" for key, item in part.items()]

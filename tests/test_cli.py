@@ -252,11 +252,13 @@ def test_shows_which_setting_a_published_figure_belongs_to(root: Root, kit: Kit)
     ]
     options = [{"name": "rate", "default": 1, "meaning": "m"}]
     profiles = [{"name": "published", "set": {"rate": 2}, "meaning": "as measured"}]
-    shown = kit("show", root.recipe(figure=figures, option=options, profile=profiles)).out
+    path = root.recipe(figure=figures, option=options, profile=profiles)
+    shown = kit("show", path).out
     assert shown.partition("reports)\n")[2] == (
         "  training, with 8 cards, batch 4\n    flips are random\n    10 FPS    one\n    20.5 FPS  another\n"
         "  training, with 8 cards, batch 1\n    flips are random\n    1 FPS  one\n"
-        "  their settings: kit prepare tiny --device cpu --profile published\n\nnext: kit prepare tiny --device cpu\n"
+        f"  their settings: kit prepare {path} --device cpu --profile published\n\n"
+        f"next: kit prepare {path} --device cpu\n"
     )
     assert "--profile published" not in kit("show", root.recipe(figure=figures)).out
 

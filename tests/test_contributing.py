@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kit import devices, fixes, recipes
+from kit import recipes
 from kit.commands import prepare, refresh, show, verify
 from kit.errors import KitError
 
@@ -15,22 +15,17 @@ PAGE = Path(__file__).parents[1] / "CONTRIBUTING.md"
 
 @pytest.fixture
 def example(tmp_path, monkeypatch):
-    """The files the page names, under tmp_path, as if they were added to kit."""
+    """The files the page names, in a folder of their own."""
     files = dict(re.findall(r"^`([^`\n]+)`:\n\n```\w+\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL))
     for path, text in files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text, encoding="utf-8")
-    profiles = tmp_path / "kit" / "profiles"
-    for shipped in devices.PROFILES.glob("*.toml"):
-        (profiles / shipped.name).write_bytes(shipped.read_bytes())
-    monkeypatch.setattr(devices, "PROFILES", profiles)
-    monkeypatch.setattr(fixes, "__path__", [*fixes.__path__, str(tmp_path / "kit" / "fixes")])
     monkeypatch.chdir(tmp_path)
     return files
 
 
 def test_the_page_names_one_file_of_each_kind(example):
-    assert {path.split("/")[0] for path in example} == {"kit", "recipes", "overlays"}
+    assert {path.split("/")[0] for path in example} == {"fixes", "profiles", "recipes", "overlays"}
     assert len(example) == 5
 
 

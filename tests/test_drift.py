@@ -53,7 +53,7 @@ def test_upstream_took_a_fix(root: Root, kit: Kit, tiny: str) -> None:
         f"      2023-11-14  {root.pin[:12]}  1x  pin  applied",
         f"      2023-11-14  {took[:12]}  1x       satisfied",
         "    progress-print: applied throughout",
-        f"  next: kit rebase tiny --to {took}",
+        f"  next: kit rebase {tiny} --to {took}",
     ]
 
 

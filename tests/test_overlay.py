@@ -20,7 +20,7 @@ PART = Overlay(TreePath("tiny"), TreePath("examples/x"), "up")
 
 def render(tmp_path: Path, files: dict[str, str | bytes]) -> dict[TreePath, overlay.File]:
     write(tmp_path / "overlays" / "tiny", files)
-    return overlay.render(tmp_path, PART, CONTEXT)
+    return overlay.render((tmp_path,), PART, CONTEXT)
 
 
 def test_rendered_and_copied(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_special_files(tmp_path: Path, kind: str) -> None:
     folder = write(tmp_path / "overlays" / "tiny", {"a": "1"})
     SPECIAL[kind](folder / "b")
     with pytest.raises(KitError) as refused:
-        overlay.render(tmp_path, PART, CONTEXT)
+        overlay.render((tmp_path,), PART, CONTEXT)
     assert str(refused.value) == f"{folder / 'b'}: {kind}\n  a recipe holds regular files only: copy the file itself"
 
 
@@ -104,7 +104,7 @@ def test_linked_folder(tmp_path: Path) -> None:
     folder = write(tmp_path / "overlays" / "tiny", {"a": "1"})
     (folder / "b").symlink_to("/etc")
     with pytest.raises(KitError, match="b: a symbolic link"):
-        overlay.render(tmp_path, PART, CONTEXT)
+        overlay.render((tmp_path,), PART, CONTEXT)
 
 
 # What an overlay meets in the upstream.

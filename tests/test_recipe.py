@@ -25,7 +25,7 @@ def keys(table: Any) -> list[str]:
 
 LISTS = {
     "<devices>": devices.names(),
-    "<fixes>": ["patch", *fixes.names()],
+    "<fixes>": ["patch", *fixes.names((RECIPES.parent,))],
     "<recipe keys>": keys(recipe.Recipe),
     "<upstream keys>": keys(recipe.Upstream),
     "<fix keys>": keys(recipe.FixStep),
@@ -138,7 +138,7 @@ def test_options(tmp_path: Path) -> None:
     ("profile", "given", "said"),
     [
         ("smal", {}, "recipe valid_everything has no profile 'smal'; did you mean 'small'?\n  its profiles: small"),
-        ("", {"sped": "1"}, "has no option 'sped'; did you mean 'speed'?\n  its options: kit show valid_everything"),
+        ("", {"sped": "1"}, "has no option 'sped'; did you mean 'speed'?\n  its options: kit show {path}"),
         ("", {"steps": "few"}, "option steps is a whole number, not 'few'\n  --set steps=10"),
         ("", {"careful": "yes"}, "option careful is true or false, not 'yes'\n  --set careful=false"),
         ("", {"rate": "much"}, "option rate is a number, not 'much'\n  --set rate=0.5"),
@@ -155,7 +155,7 @@ def test_options_refused(profile: str, given: dict[str, str], said: str, tmp_pat
     found = recipes.parse(_settled(RECIPES / "valid_everything.toml", tmp_path))
     with pytest.raises(KitError) as refused:
         found.options("cpu", profile, given)
-    assert str(refused.value).endswith(said)
+    assert str(refused.value).endswith(said.replace("{path}", str(found.path)))
 
 
 def test_an_option_that_another_disables_is_refused_where_it_is_given(tmp_path: Path) -> None:

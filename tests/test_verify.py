@@ -327,7 +327,7 @@ def test_misuse(name: str, positional: int, keywords: list[str | None], problem:
 
 
 def test_device_calls(root: Root, kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "signatures", lambda name: KNOWN)
+    monkeypatch.setattr(devices, "signatures", lambda name, roots: KNOWN)
     good = "import torch_npu\n\nx = torch_npu.norm(a, b).sum()\ny = other.norm()\n"
     root.overlay({"calls.py": good})
     assert kit("prepare", root.place / "recipes/tiny.toml", "--device", "npu", "made").status == 0

@@ -58,7 +58,7 @@ def run(
     printed as a command before anything ends the questions."""
     found = recipes.load(recipe_name)
     if not found.option:
-        raise KitError(f"recipe {found.name} has no options", f"kit prepare {found.name} --device {found.devices[0]}")
+        raise KitError(f"recipe {found.name} has no options", f"kit prepare {found.called} --device {found.devices[0]}")
     given = prepare.given(settings)
     known = {option.name: option for option in found.option}
     given = {name: _from_here(value, known[name]) if name in known else value for name, value in given.items()}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 
-from kit import devices, git, output, overlay, recipes
+from kit import beside, devices, git, output, overlay, recipes
 from kit.cache import cache_dir
 from kit.commands import prepare
 from kit.devices import Device
@@ -85,7 +85,7 @@ def _asked(recipe_name: str | None, device: str | None, settings: tuple[str, ...
         return _device(devices.load(device), None) if device else []
     found = recipes.load(recipe_name)
     if not device:
-        hint = f"kit doctor {recipe_name} --device {found.devices[0]}"
+        hint = f"kit doctor {found.called} --device {found.devices[0]}"
         raise KitError(f"which device? {found.name} supports {', '.join(found.devices)}", hint)
     found.device(device)
     found = found.at(device, found.options(device, given=prepare.given(settings)))
@@ -228,8 +228,7 @@ def _with_commands(advice: str, device: Device, name: str) -> str:
 
 def _computes(device: Device) -> Finding:
     """Whether a linear layer computes on the device, with the Python on PATH."""
-    base = recipes.shipped_root() / "overlays"
-    script = overlay.render_file(base, base / CHECK, {"device": asdict(device)}).decode()
+    script = overlay.render_file(beside.folders("overlays"), CHECK, {"device": asdict(device)}).decode()
     name = "a layer on the device"
     try:
         done = subprocess.run([_interpreter(), "-c", script], capture_output=True, text=True, timeout=CHECK_SECONDS)

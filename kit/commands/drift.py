@@ -24,7 +24,7 @@ def run(
     as_json: bool,
 ) -> int:
     subjects = []
-    for name in recipe_names or recipes.names():
+    for name in recipe_names or recipes.mine():
         found = recipes.load(name).whole
         profile = found.device(device or found.devices[0])
         for upstream in found.upstream:
@@ -101,6 +101,6 @@ def _verdict(found: Recipe, lines: list[Timeline], tip: str) -> None:
     for line in mend:
         output.line(f"  {line.fix} needs a person: {line.now} in {line.path} since {line.segments[-1].commit[:12]}")
     if mend or moved:
-        output.line(f"  next: kit rebase {found.name} --to {tip}")
+        output.line(f"  next: kit rebase {found.called} --to {tip}")
     else:
         output.line("  the series holds as it is")

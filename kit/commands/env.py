@@ -34,10 +34,16 @@ def run(
         elif not mine:
             output.line(f"there is no environment of {found.name}{f' for {device}' if device else ''}")
         return 0
+    if device is None and write_lock:  # it is the same for all: the first that has a workspace here will do
+        device = next((each for each in found.devices if Path(f"{found.name}-{each}").is_dir()), None)
     if device is None:
-        hint = f"kit env {recipe_name} --device {found.devices[0]}"
+        hint = f"kit env {found.called} --device {found.devices[0]}{' --lock' * write_lock}"
         raise KitError(f"which device? {found.name} supports {', '.join(found.devices)}", hint)
-    place = workspace.find(Path(workspace_path or f"{found.name}-{device}"))[0]
+    folder = Path(workspace_path or f"{found.name}-{device}")
+    if not folder.exists():
+        hint = f"make it: kit prepare {found.called} --device {device} {quote(str(folder))}"
+        raise KitError(f"there is no workspace {folder}", hint)
+    place = workspace.find(folder)[0]
     found = found.at(device, lock.read(place).options)
     if write_lock:
         environment.write_lock(found, place)

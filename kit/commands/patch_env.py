@@ -12,7 +12,10 @@ def run(python: str, recipe_name: str, device: str | None, restore: bool) -> int
     found = recipes.load(recipe_name)
     wanted = {each.package: each.version.removeprefix("v") for each in found.upstream if each.package}
     if not wanted:
-        raise KitError(f"recipe {found.name} patches no installed package", f"kit prepare {found.name}")
+        raise KitError(
+            f"recipe {found.name} patches no installed package",
+            f"kit prepare {found.called} --device {found.devices[0]}",
+        )
     present = inplace.installed(python, list(wanted))
     if restore:
         records = {folder / inplace.RECORD for _, folder in present.values()}

@@ -31,7 +31,7 @@ def run(
     """Prepare; with ``check`` only what the recipe's own check of settings and data lets through."""
     found = recipes.load(recipe_name).having(extras)
     if device is None:
-        hint = f"kit prepare {recipe_name} --device {found.devices[0]}"
+        hint = f"kit prepare {found.called} --device {found.devices[0]}"
         raise KitError(f"which device? {found.name} supports {', '.join(found.devices)}", hint)
     target = found.device(device)
     destination = Path(dest or f"{found.name}-{device}")

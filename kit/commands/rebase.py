@@ -44,9 +44,9 @@ def _which(found: Recipe, name: str | None) -> str:
     if name in names or (name is None and len(names) == 1):
         return name or names[0]
     if not names:
-        raise KitError(f"{found.name}: no upstream of it has a history to move along", f"kit show {found.name}")
+        raise KitError(f"{found.name}: no upstream of it has a history to move along", f"kit show {found.called}")
     raise KitError(
-        f"which upstream of {found.name}? {', '.join(names)}", f"kit rebase {found.name} --upstream {names[0]}"
+        f"which upstream of {found.name}? {', '.join(names)}", f"kit rebase {found.called} --upstream {names[0]}"
     )
 
 
@@ -92,7 +92,7 @@ def _start(found: Recipe, called: str, to: str, name: str, offline: bool) -> int
     for path in lost:
         if b"\n<<<<<<< " not in (tree / path).read_bytes():
             output.line(f"  {path} merged as text without a conflict: see whether that is right")
-    output.line(f"next: resolve them there, then: kit rebase {called} --continue (or --abort)")
+    output.line(f"next: resolve them there, then: kit rebase {quote(called)} --continue (or --abort)")
     output.line("  where a fix is not needed any more: git checkout --theirs FILE, and it is dropped")
     return 1
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from email.utils import formatdate
 from pathlib import Path
+from shlex import quote
 from types import MappingProxyType
 
 from kit import git, lock, output, patchwrite, rebase, recipes, series, store, whole
@@ -27,9 +28,9 @@ def run(
     why: str | None = None,
 ) -> int:
     if workspace:
-        return _from_edits(Path(workspace), fix, why, offline)
+        return _from_edits(Path(workspace), fix, why, offline, recipe_names)
     changed = 0
-    for name in recipe_names or recipes.names():
+    for name in recipe_names or recipes.mine():
         found = recipes.load(name).whole
         for upstream in found.upstream:
             changed += _refresh(found, upstream, check, offline)
@@ -139,13 +140,16 @@ def adopted(
     return list(patches), rebase.files(found, text, made)
 
 
-def _from_edits(place: Path, id: str | None, why: str | None, offline: bool) -> int:
-    """The edits of upstream's files in a workspace as a patch of its recipe. Raises KitError for edits that cannot be
-    one: new and removed files, files of the overlay, several upstreams, a recipe that has changed since."""
+def _from_edits(place: Path, id: str | None, why: str | None, offline: bool, given: Sequence[str]) -> int:
+    """The edits of upstream's files in a workspace as a patch of its recipe, whose own fixes run if it is ``given``.
+    Raises KitError for edits that cannot be one: new and removed files, files of the overlay, several upstreams, a
+    recipe that has changed since."""
     if not id or not why:
         raise KitError("a patch needs a name and a reason", f'kit refresh --from {place} --fix NAME --why "…"')
     locked = lock.read(place)
     found = recipes.load(locked.recipe).whole
+    if found.path not in map(recipes.locate, given):
+        found = found.looked_at
     if hashlib.sha256(found.path.read_bytes()).hexdigest() != locked.recipe_sha256:
         hint = f"prepare a workspace from it and bring the edits there: kit diff --local {place}"
         raise KitError(f"{found.path} has changed since {place} was made", hint)
@@ -170,7 +174,7 @@ def _from_edits(place: Path, id: str | None, why: str | None, offline: bool) -> 
     (patch,), wanted = adopted(found, name, [(step, edited)], offline=offline)
     rebase.write(found, wanted)
     output.line(f"written: {patch}, and its lines in {found.path}")
-    output.line(f"next: kit prepare {locked.recipe} --device {locked.device} {place} --force")
+    output.line(f"next: kit prepare {found.called} --device {locked.device} {quote(str(place))} --force")
     return 0
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import textwrap
 
-from kit import output, recipes
+from kit import beside, output, recipes
 from kit.options import Option, shown
 from kit.recipe import FixStep, Recipe
 
@@ -20,6 +20,8 @@ def run(recipe_name: str, as_json: bool) -> int:
         data["path"] = str(found.path)
         for step, entry in zip(found.fix, data["fix"], strict=True):
             fix = step.module
+            entry["brought"] = str(step.brought or "")
+            del entry["runs"]
             entry["title"] = fix.TITLE if fix else "hand-written patch"
             entry["why"] = "\n\n".join(filter(None, [fix.WHY if fix else "", step.why]))
             entry["links"] = list(fix.LINKS) if fix else []
@@ -44,13 +46,13 @@ def run(recipe_name: str, as_json: bool) -> int:
     for overlay in found.overlay:
         only = f" (only with --with {overlay.extra})" if overlay.extra else ""
         output.line(f"  into {overlay.upstream}/{overlay.into}{only}")
-        source = found.root / "overlays" / overlay.source
+        source = beside.find("overlays", overlay.source, found.roots) or found.root
         for path in sorted(source.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 output.line(f"    {path.relative_to(source).as_posix().removesuffix('.j2')}")
     _show_options(found)
     _show_figures(found)
-    output.line(f"\nnext: kit prepare {found.name} --device {found.devices[0]}")
+    output.line(f"\nnext: kit prepare {found.called} --device {found.devices[0]}")
     return 0
 
 
@@ -103,4 +105,4 @@ def _show_figures(found: Recipe) -> None:
             output.line(textwrap.fill(details, 110, initial_indent="    ", subsequent_indent="    "))
         output.table([(f"{each.value:g} {each.metric}", each.chip) for each in figures], indent="    ")
     if PUBLISHED in {preset.name for preset in found.profile}:
-        output.line(f"  their settings: kit prepare {found.name} --device {found.devices[0]} --profile {PUBLISHED}")
+        output.line(f"  their settings: kit prepare {found.called} --device {found.devices[0]} --profile {PUBLISHED}")

@@ -89,6 +89,7 @@ def _verify(place: Path, proof: Proof, quiet: bool) -> dict[str, Any]:
     """Prove one workspace, printing as it goes unless ``quiet``. Returns the report that --json prints."""
     locked = lock.read(place)
     found = recipes.load(locked.recipe).having(locked.extras).at(locked.device, locked.options)
+    found = found if proof.smoke else found.looked_at
     device = found.device(locked.device)
     known = [step.id for step in found.fix if found.chosen(step, device.name)]
     for name in proof.fixes:
@@ -125,7 +126,7 @@ def _verify(place: Path, proof: Proof, quiet: bool) -> dict[str, Any]:
     chip = f"{device.title}{', a stand-in' if through else ''}"
     measured = [{**figure, "chip": chip, "task": each.name} for each in ran["runs"] for figure in each.measured]
     if measured and not quiet:
-        output.line(f"  measured here, on a tiny model (published figures: kit show {found.name})")
+        output.line(f"  measured here, on a tiny model (published figures: kit show {found.called})")
         shown = [(f"{each['value']:g} {each['metric']}", each["task"], each["setting"]) for each in measured]
         output.table(shown, indent="    ")
     counts = {state: sum(check.ok is state for check in checks) for state in (True, False, None)}

@@ -1,4 +1,5 @@
-"""The fixes: one a file, as pyupgrade has one plugin a file. Adding a fix is adding a file here.
+"""The fixes: one a file, as pyupgrade has one plugin a file. Adding a fix is adding a file: here, or in `fixes/` beside
+a recipe (`kit/beside.py`).
 
 A fix is a module with
 
@@ -34,12 +35,14 @@ from __future__ import annotations
 
 import ast
 import importlib
-import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from graphlib import TopologicalSorter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from kit import beside
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -104,11 +107,9 @@ class Fix(Protocol):
     def edits(self, block: Block, options: Options) -> Iterator[Splice]: ...
 
 
-def names() -> list[str]:
-    """The fixes there are: the module names with dashes."""
-    return sorted(
-        found.name.replace("_", "-") for found in pkgutil.iter_modules(__path__) if not found.name.startswith("_")
-    )
+def names(roots: Sequence[Path] = ()) -> list[str]:
+    """The fixes there are, those in the ``roots`` of a recipe too: the module names with dashes."""
+    return sorted(name.replace("_", "-") for name in beside.stems("fixes", ".py", roots))
 
 
 def general() -> list[str]:
@@ -161,9 +162,12 @@ def _ordered(wanted: Sequence[str]) -> list[str]:
     return list(TopologicalSorter(first).static_order())
 
 
-def load(name: str) -> Fix:
-    """The fix called ``name``; see :func:`names`."""
-    module: Any = importlib.import_module(f"kit.fixes.{name.replace('-', '_')}")
+def load(name: str, brought: Path | None = None, runs: bool = True) -> Fix:
+    """The fix called ``name`` (see :func:`names`), or the one a recipe has ``brought``, from its file; its code runs
+    when it is applied, or, without ``runs``, not at all."""
+    from kit.fixes._beside import Beside
+
+    module: Any = Beside(brought, runs) if brought else importlib.import_module(f"kit.fixes.{name.replace('-', '_')}")
     return cast(Fix, module)
 
 

@@ -25,7 +25,7 @@ def render(
     numbers = dataclasses.replace(recipe.Cluster(processes=profile.processes), **cluster)
     context = workspace.context(found, profile, numbers)
     for part in (part for part in found.overlay if not part.devices or device in part.devices):
-        for path, (mode, content) in overlay.render(found.root, part, context).items():
+        for path, (mode, content) in overlay.render(found.roots, part, context).items():
             target = into / (path.removeprefix("examples/dreambooth/") if name == "hidream" else path)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)

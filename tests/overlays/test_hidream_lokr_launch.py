@@ -28,7 +28,7 @@ def render(into: Path, device: str = "cpu", profile: str = "", **given: str) -> 
     target = FOUND.device(device)
     names = workspace.context(FOUND, target, FOUND.cluster, FOUND.options(device, profile, given))
     for part in FOUND.overlay:
-        for path, (mode, content) in overlay.render(FOUND.root, part, names).items():
+        for path, (mode, content) in overlay.render(FOUND.roots, part, names).items():
             write(into, {path: content})
             (into / path).chmod(mode & 0o777)
     return into

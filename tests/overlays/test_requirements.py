@@ -15,12 +15,13 @@ def requirements(name: str, device: str, torch: str = "") -> str:
     found = recipes.load(name).at(device, {"torch": torch} if torch else None)
     its = found.device(device)
     context = workspace.context(found, its, workspace.cluster_of(found, its))
+    base = found.root / "overlays"
     (source,) = (
-        path
+        path.relative_to(base).as_posix()
         for part in found.overlay
-        for path in (found.root / "overlays" / part.source).rglob("*requirements*.txt.j2")
+        for path in (base / part.source).rglob("*requirements*.txt.j2")
     )
-    return overlay.render_file(found.root / "overlays", source, context).decode()
+    return overlay.render_file((base,), source, context).decode()
 
 
 def lines(text: str) -> list[str]:

@@ -30,7 +30,7 @@ def render(device: str, into: Path) -> Path:
     context = workspace.context(found, profile, recipe.Cluster(processes=profile.processes))
     scripts = next(each for each in found.overlay if each.source == "sd3")
     into.mkdir(parents=True)
-    for path, (_, content) in overlay.render(found.root, scripts, context).items():
+    for path, (_, content) in overlay.render(found.roots, scripts, context).items():
         (into / Path(path).name).write_bytes(content)
     return into
 

@@ -39,7 +39,7 @@ def requirements(found: Recipe, device: str) -> Iterator[tuple[str, str, str]]:
         its = chosen.device(device)
         context = workspace.context(chosen, its, workspace.cluster_of(chosen, its), options)
         parts = [part for up in found.upstream for part in found.overlays(up.name, device)]
-        files = [file for part in parts for file in overlay.render(found.root, part, context).items()]
+        files = [file for part in parts for file in overlay.render(found.roots, part, context).items()]
         for path, (_, content) in files:
             text = content.decode("utf-8", "replace")
             if re.search(r"requirements[^/]*\.txt$", path) and text not in seen:

@@ -1,0 +1,77 @@
+"""What a recipe brings is found beside it first, then in kit: one rule for recipes and for all that they bring.
+
+The folders `overlays/`, `patches/`, `tiny/`, `fixes/` and `profiles/` stand in the recipe's root: the folder that its
+folder `recipes/` is in, or, where that has another name, the recipe's own folder. To find a thing runs nothing of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from shlex import quote
+
+from kit import output
+from kit.paths import no_link
+
+RECIPES = "recipes"
+BROUGHT = ("overlays", "patches", "tiny", "fixes", "profiles")
+VARIABLE = "KIT_RECIPES"  # folders of recipes, as on PATH
+
+
+def shipped_root() -> Path:
+    """The folder with recipes/, patches/ and overlays/: inside an installed kit, or the checkout it runs from."""
+    here = Path(__file__).parent
+    return here / "_data" if installed() else here.parent
+
+
+def installed() -> bool:
+    """Whether this kit was installed, so that its recipes are not to be written to."""
+    return (Path(__file__).parent / "_data").is_dir()
+
+
+def root_of(recipe: Path) -> Path:
+    """The root of a recipe's file: what it brings stands there."""
+    return recipe.parent.parent if recipe.parent.name == RECIPES else recipe.parent
+
+
+def folders(kind: str, roots: Sequence[Path] = ()) -> tuple[Path, ...]:
+    """Where things of a kind of :data:`BROUGHT` are: below each of the ``roots``, in their order, then in kit."""
+    here = Path(__file__).parent
+    in_kit = {"fixes": here / "fixes", "profiles": here / "profiles", "tiny": here / "smoke" / "tiny"}
+    return tuple(dict.fromkeys([*(root / kind for root in roots), in_kit.get(kind, shipped_root() / kind)]))
+
+
+def find(kind: str, name: str, roots: Sequence[Path] = ()) -> Path | None:
+    """The first file or folder ``name`` of a kind; None where there is none. Raises KitError for a symbolic link."""
+    for folder in folders(kind, roots):
+        no_link(folder / name, folder)
+        if (folder / name).exists():
+            return folder / name
+    return None
+
+
+def stems(kind: str, suffix: str, roots: Sequence[Path] = ()) -> set[str]:
+    """What the files of a kind with a suffix are called, without it; tests, which may stand there, are left out."""
+    found = {path.name.removesuffix(suffix) for folder in folders(kind, roots) for path in folder.glob(f"*{suffix}")}
+    return {name for name in found if not name.startswith(("_", "test_", "conftest"))}
+
+
+def own_recipes() -> list[Path]:
+    """The folders of recipes that are not kit's: those that the variable KIT_RECIPES names, and `recipes/` here."""
+    named = [Path(part).absolute() for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
+    shipped = shipped_root() / RECIPES
+    every = dict.fromkeys([*named, Path.cwd() / RECIPES])
+    return [folder for folder in every if folder.is_dir() and not (shipped.is_dir() and folder.samefile(shipped))]
+
+
+def recipe_file(name: str) -> Path | None:
+    """The file of the recipe called ``name``: one's own first, then kit's; None where there is none."""
+    places = (folder / f"{name}.toml" for folder in (*own_recipes(), shipped_root() / RECIPES))
+    return next((path for path in places if path.is_file()), None)
+
+
+def called(recipe: Path) -> str:
+    """The word to type for a recipe's file: its name where that finds it, else its path as seen from here."""
+    found = recipe_file(recipe.stem)
+    return quote(recipe.stem if found and found == recipe else output.place(recipe))
