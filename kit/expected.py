@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit import lock, schema, store, workspace
+from kit import lock, planning, repository, schema, store
 from kit.cache import cache_dir
 from kit.edits import state
 from kit.errors import KitError
@@ -58,8 +58,8 @@ def make(locked: Lock, recipe: Recipe) -> dict[str, Expected]:
     options = recipe.options(device.name, given={name: shown(value) for name, value in locked.options.items()})
     if others := {each.name for each in recipe.upstream} ^ locked.upstreams.keys():
         raise KitError(f"the recipe's upstreams are not the lock's: {', '.join(sorted(others))}")
-    asked = workspace.cluster_of(recipe, device, **dataclasses.asdict(cluster))
-    plan = workspace.plan(recipe, device, asked, locked.without, options=options)
+    asked = planning.cluster_of(recipe, device, **dataclasses.asdict(cluster))
+    plan = planning.plan(recipe, device, asked, locked.without, options=options)
     with _scratch() as folder:
         return {each.upstream.name: _made(each, Path(folder) / each.upstream.name) for each in plan.upstreams}
 
@@ -73,10 +73,10 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory()
 
 
-def _made(plan: workspace.UpstreamPlan, place: Path) -> Expected:
+def _made(plan: planning.UpstreamPlan, place: Path) -> Expected:
     """Nothing is checked out: that takes longer than all else."""
-    made = workspace.make_repository(plan, place, checkout=False)
+    made = repository.make(plan, place, checkout=False)
     sparse = plan.upstream.sparse
-    cone = [*sparse, *workspace.outside(plan.upstream, plan.overlay)] if sparse else []
+    cone = [*sparse, *planning.outside(plan.upstream, plan.overlay)] if sparse else []
     tree = store.Entry(place, made.commit).tree().items()
     return Expected(made, {TreePath(path): f"{mode} {id}" for path, (mode, id) in tree if store.in_cone(path, cone)})

@@ -16,7 +16,7 @@ from kit import environment, whole
 from kit.errors import KitError
 from kit.patchfile import blob_id
 from kit.paths import TreePath
-from kit.workspace import UpstreamPlan
+from kit.planning import UpstreamPlan
 
 RECORD = "kit-patched.json"
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from kit import collisions, edits, git, series, store, underway, workspace
+from kit import collisions, edits, git, planning, repository, series, store, underway
 from kit.devices import Device
 from kit.errors import KitError
 from kit.fixes import Outcome
@@ -202,7 +202,7 @@ def leave_conflicts(
     tree = entry.tree()
     modes = {path: int(tree[path][0], 8) if path in tree else 0o100644 for path in theirs}
     place.parent.mkdir(parents=True, exist_ok=True)
-    workspace.make_repository(workspace.UpstreamPlan(upstream, entry, tuple(steps), {}, modes), place)
+    repository.make(planning.UpstreamPlan(upstream, entry, tuple(steps), {}, modes), place)
     git.run("checkout", "--quiet", "-b", "rebase", at=place)
     pinned = upstream_of(old, name)
     _, base = run_series(old, pinned, device, offline, ids)

@@ -1,4 +1,4 @@
-"""Make a workspace: stage, commit, stamp, swap. Look at one: status and local edits.
+"""Make a workspace: stage, stamp, swap. Look at one: is it there, is it edited.
 
 A workspace is a folder with one git repository for each upstream and a `kit.lock`. Everything is made in a staging
 folder beside the destination; the last step is a rename, so a kill at any point leaves the old tree or the new one.
@@ -15,147 +15,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from kit import __version__, beside, collisions, git, lock, overlay, patchfile, schema, series, store, swap
+from kit import __version__, beside, git, lock, repository, schema, store, swap
 from kit.cache import cache_dir
-from kit.devices import Device
-from kit.edits import IGNORED_JUNK, edits, first
+from kit.edits import edits, first
 from kit.errors import KitError
-from kit.options import Scalar
-from kit.paths import TreePath
-from kit.recipe import Cluster, Recipe, Upstream
+from kit.planning import Plan
 from kit.stash import free_name
-
-
-@dataclass(frozen=True)
-class UpstreamPlan:
-    """What will happen to one upstream: the fixes with their outcomes, and the overlay's files."""
-
-    upstream: Upstream
-    entry: store.Entry
-    steps: tuple[series.Step, ...]
-    overlay: dict[TreePath, overlay.File]
-    modes: dict[TreePath, int]  # of the files the fixes change
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that makes a workspace: the same plan gives the same commit on every machine."""
-
-    recipe: Recipe
-    device: Device
-    cluster: Cluster
-    without: tuple[str, ...]
-    upstreams: tuple[UpstreamPlan, ...]
-    options: dict[str, Scalar]  # the value of each
-
-    @property
-    def changed(self) -> dict[str, Scalar]:
-        """The options that are not at their defaults."""
-        defaults = {option.name: option.on(self.device.name) for option in self.recipe.option}
-        return {name: value for name, value in self.options.items() if value != defaults[name]}
-
-
-def plan(
-    recipe: Recipe,
-    device: Device,
-    cluster: Cluster,
-    without: Sequence[str] = (),
-    offline: bool = False,
-    options: dict[str, Scalar] | None = None,
-) -> Plan:
-    """Fetch what is missing and work out every change, writing nothing but the cache.
-
-    Raises KitError at the first fix that is gone or in conflict (file and line), at an overlay file that would
-    overwrite one of upstream's, and at whatever the recipe, the store or a patch refuses.
-    """
-    known = [step.id for step in recipe.fix]
-    for name in without:
-        if name not in known:
-            raise KitError(f"recipe {recipe.name} has no fix {name!r}", f"its fixes: {', '.join(known)}")
-    values = recipe.options(device.name) if options is None else options
-    recipe = recipe.at(device.name, values)
-    device = recipe.device(device.name)
-    names = context(recipe, device, cluster, values)
-    upstreams = tuple(_plan_upstream(recipe, each, device, without, offline, names) for each in recipe.upstream)
-    return Plan(recipe, device, cluster, tuple(sorted(without)), upstreams, values)
-
-
-def _plan_upstream(
-    recipe: Recipe, upstream: Upstream, device: Device, without: Sequence[str], offline: bool, names: dict[str, Any]
-) -> UpstreamPlan:
-    entry = store.ensure(upstream, recipe.path.parent, offline)
-    tree = entry.tree()
-    collisions.check(recipe, upstream.name, device.name, tree)  # before a fix is tried on what is another file
-    targets = {path for path in recipe.sources(upstream.name, device.name) if path in tree}
-    for path in targets:
-        if tree[path][0] not in ("100644", "100755"):
-            raise KitError(f"{upstream.name}: {path} has git mode {tree[path][0]}", "kit changes regular files only")
-    patches = series.load_patches(recipe, upstream.name)
-    steps, _ = series.apply(recipe, upstream.name, device, entry.files(targets), patches, without)
-    for step in steps:
-        step.check(f"leave it out with --without {step.fix.id}, or mend the fix")
-    parts = [(part, overlay.render(recipe.roots, part, names)) for part in recipe.overlays(upstream.name, device.name)]
-    collisions.check(recipe, upstream.name, device.name, tree, parts)
-    copied = {path: file for _, files in parts for path, file in files.items()}
-    for folder in outside(upstream, copied):
-        if beside := next((path for path in tree if path.startswith(f"{folder}/")), None):
-            what = f"{upstream.name}: the overlay goes into {folder}, where upstream's {beside} is not checked out"
-            raise KitError(what, f'add "{folder}" to `sparse` in {recipe.path}')
-    modes = {path: int(tree[path][0], 8) for path in targets}
-    for _, derived in recipe.series(upstream.name, device.name):
-        modes.update({path: modes[derived.derive_from] for path in derived.files if derived.derive_from})
-    return UpstreamPlan(upstream, entry, tuple(steps), copied, modes)
-
-
-def outside(upstream: Upstream, paths: Iterable[TreePath]) -> list[TreePath]:
-    """The folders of ``paths`` that the upstream's sparse folders leave out."""
-    folders = {path.rpartition("/")[0] for path in paths if not store.in_cone(path, upstream.sparse)}
-    return [TreePath(folder) for folder in sorted(folders) if collisions.above(folder).isdisjoint(folders)]
-
-
-def context(
-    recipe: Recipe, device: Device, cluster: Cluster, options: Mapping[str, Scalar] | None = None
-) -> dict[str, Any]:
-    """The names a template of an overlay may use."""
-    return {
-        "recipe": {
-            "name": recipe.name,
-            "title": recipe.title,
-            "python": recipe.environment.python,
-            "packages": recipe.environment.packages,
-            "wheels": recipe.environment.wheels,
-        },
-        "device": dataclasses.asdict(device),
-        "cluster": dataclasses.asdict(cluster),
-        "options": recipe.options(device.name) if options is None else dict(options),
-        "upstreams": {each.name: {"url": each.url, "pin": each.pin} for each in recipe.upstream},
-    }
-
-
-def cluster_of(recipe: Recipe, device: Device, **given: Any) -> Cluster:
-    """The recipe's cluster with what was given on the command line, made consistent.
-
-    Raises KitError where the numbers contradict each other: a rank that is not below the number of machines, processes
-    that do not divide among them.
-    """
-    cluster = dataclasses.replace(recipe.cluster, **{key: value for key, value in given.items() if value is not None})
-    if not cluster.processes:
-        cluster = dataclasses.replace(cluster, processes=device.processes * cluster.machines)
-    if not 0 <= cluster.machine_rank < cluster.machines:
-        hint = f"ranks go from 0 to {cluster.machines - 1}"
-        raise KitError(f"--machine-rank {cluster.machine_rank} with --machines {cluster.machines}", hint)
-    if cluster.processes < 1 or cluster.processes % cluster.machines:
-        hint = "--processes is the total over all machines, the same number on each"
-        raise KitError(f"--processes {cluster.processes} with --machines {cluster.machines}", hint)
-    if cluster.machines > 1 and cluster.main_ip in ("localhost", "127.0.0.1"):
-        hint = "give the address of the machine with rank 0: --main-ip IP"
-        raise KitError(f"{cluster.machines} machines cannot meet at {cluster.main_ip}", hint)
-    return cluster
 
 
 def prepare(
@@ -269,7 +137,7 @@ def _stage(plan: Plan, staging: Path) -> lock.Lock:
     upstreams = {}
     for each in plan.upstreams:
         try:
-            upstreams[each.upstream.name] = make_repository(each, staging / each.upstream.name)
+            upstreams[each.upstream.name] = repository.make(each, staging / each.upstream.name)
         except git.GitError as error:
             raise store.damaged(each.entry.repository, error) from None
     shipped = plan.recipe.path.parent == beside.shipped_root() / beside.RECIPES
@@ -300,77 +168,6 @@ def _check_settings(plan: Plan, staging: Path, destination: Path) -> None:
         said = (done.stderr.strip().splitlines() or [f"{script} ended with exit status {done.returncode}"])[-1]
         hint = f"give it with --set NAME=VALUE; kit show {plan.recipe.called} lists the names"
         raise KitError(said.replace(str(staging), str(destination)), hint)
-
-
-def make_repository(plan: UpstreamPlan, place: Path, checkout: bool = True) -> lock.LockedUpstream:
-    """A repository at the pin with one commit a fix and one for the overlay, on branch `kit`, checked out."""
-    upstream, entry = plan.upstream, plan.entry
-    git.run("init", "--quiet", "--initial-branch=kit", "--object-format=sha1", "--template=", place)
-    _share_objects(entry.repository, place / ".git", upstream, outside(upstream, plan.overlay))
-    commits = []
-    makers: list[series.Step | None] = []
-    for step in plan.steps:
-        if step.changes:
-            subject, body = step.message
-            message = f"{subject}\n\n{body}\n\nKit-Fix: {step.fix.id}\n"
-            files = {path: (plan.modes[path], after) for path, (_, after) in step.changes.items()}
-            commits.append(store.Commit(message, files))
-            makers.append(step)
-    if plan.overlay:
-        names = "\n".join(f"- {path}" for path in plan.overlay)
-        commits.append(store.Commit(f"overlay: {len(plan.overlay)} files for the device\n\n{names}\n", plan.overlay))
-        makers.append(None)
-    if commits:
-        stream = store.fast_import(commits, upstream.pin, entry.date())
-        git.run("fast-import", "--quiet", "--force", "--done", stdin=stream, at=place)
-    else:
-        git.run("update-ref", "refs/heads/kit", upstream.pin, at=place)
-    if checkout:
-        git.run("read-tree", "-m", "-u", "HEAD", at=place)
-    log = git.text("log", "--reverse", "--format=%H %T", f"-{len(commits) or 1}", at=place).split()
-    ids = dict(zip((step.fix.id if step else "" for step in makers), log[::2], strict=True)) if commits else {}
-    written: dict[TreePath, str] = {}
-    fixes = []
-    for step in plan.steps:
-        after = {path: patchfile.blob_id(content) for path, (_, content) in step.changes.items()}
-        written.update({path: f"{plan.modes[path]:o} {id}" for path, id in after.items()})
-        fixes.append(lock.LockedFix(step.fix.id, str(step.outcome), ids.get(step.fix.id, ""), after))
-    written.update({path: f"{mode:o} {patchfile.blob_id(content)}" for path, (mode, content) in plan.overlay.items()})
-    return lock.LockedUpstream(upstream.url, upstream.pin, log[-2], log[-1], fixes, ids.get("", ""), written)
-
-
-def _share_objects(repository: Path, target: Path, upstream: Upstream, more: Sequence[TreePath]) -> None:
-    """Give the new repository the cached objects (as hard links where possible), its origin, its sparse folders and
-    ``more``."""
-    for pack in (repository / "objects").rglob("*"):
-        if pack.is_file():
-            link = target / pack.relative_to(repository)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(pack, link)
-            except OSError:
-                shutil.copyfile(pack, link)
-    (target / "info").mkdir(exist_ok=True)
-    (target / "info" / "attributes").write_text(git.BYTES, encoding="utf-8")
-    (target / "info" / "exclude").write_text("".join(f"*{mark}\n" for mark in IGNORED_JUNK), encoding="utf-8")
-    config = ""
-    if (repository / "shallow").exists():
-        shutil.copyfile(repository / "shallow", target / "shallow")
-        config = git.partial_clone(upstream.url)
-    if upstream.sparse:
-        config += "[core]\n\tsparseCheckout = true\n\tsparseCheckoutCone = true\n"
-        (target / "info" / "sparse-checkout").write_text(_cone([*upstream.sparse, *more]), encoding="utf-8")
-    with (target / "config").open("a", encoding="utf-8") as file:
-        file.write(config)
-
-
-def _cone(sparse: Sequence[TreePath]) -> str:
-    """git's cone-mode patterns: the files at the top, those beside the way to each folder, all inside the folders."""
-    parents = {"/".join(folder.split("/")[:depth]) for folder in sparse for depth in range(1, folder.count("/") + 1)}
-    lines = ["/*", "!/*/"]
-    for path in sorted(parents | set(sparse)):
-        lines += [f"/{path}/"] if path in sparse else [f"/{path}/", f"!/{path}/*/"]
-    return "\n".join(lines) + "\n"
 
 
 def find(start: Path) -> list[Path]:

@@ -301,7 +301,7 @@ def test_completion_script(kit: Kit, monkeypatch: pytest.MonkeyPatch, shell: str
 
 # What is imported when.
 
-HEAVY = ("git", "libcst", "jinja2", "rich", "unidiff", "yaml", "filelock", "kit.workspace")
+HEAVY = ("git", "libcst", "jinja2", "rich", "unidiff", "yaml", "filelock", "kit.planning", "kit.workspace")
 IMPORTED = "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=open('modules', 'w')))"
 
 

@@ -570,7 +570,7 @@ def test_a_lock_changed_by_hand(root: Root, made: Path, kit: Kit) -> None:
 
 # The steps of `kit prepare`, and how many of their calls are tried.
 STEPS = {
-    "kit.workspace.plan": 1,
+    "kit.planning.plan": 1,
     "kit.swap.clear_leftovers": 1,
     "kit.git.run": 10,  # before the first to the tenth: all there are
     "kit.lock.write": 1,
@@ -665,7 +665,7 @@ def full(*arguments: object, **options: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "made")
 
 
-@pytest.mark.parametrize("step", ["kit.lock.write", "kit.workspace._share_objects", "kit.swap.swap", "os.mkdir"])
+@pytest.mark.parametrize("step", ["kit.lock.write", "kit.repository._share_objects", "kit.swap.swap", "os.mkdir"])
 def test_disk_full(root: Root, made: Path, kit: Kit, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     old = contents()
     with monkeypatch.context() as patch:

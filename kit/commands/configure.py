@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kit import environment, options, output, recipes, workspace
+from kit import environment, options, output, planning, recipes, workspace
 from kit.commands import prepare
 from kit.errors import KitError
 from kit.options import Option, shown
@@ -114,11 +114,11 @@ def _ask_all(found: Recipe, said: Answers, force: bool, offline: bool) -> None:
         said.profile = _ask("profile", tuple(reversed(profiles)), next(reversed(profiles)), str)
     destination = said.destination(found)
     workspace.free(destination, force)
-    cluster = workspace.cluster_of(found, target, **said.cluster)
+    cluster = planning.cluster_of(found, target, **said.cluster)
 
-    def planned(settings: Mapping[str, str]) -> workspace.Plan:
+    def planned(settings: Mapping[str, str]) -> planning.Plan:
         values = found.options(target.name, said.profile, settings)
-        return workspace.plan(found, target, cluster, (), offline, values)
+        return planning.plan(found, target, cluster, (), offline, values)
 
     with workspace.checking(planned(said.settings), destination) as check:
         while questions := _open(found, said, said.settings):
@@ -148,7 +148,7 @@ def _open(found: Recipe, said: Answers, settings: Mapping[str, str]) -> list[Opt
     return sorted(there, key=lambda option: not (option.needed and option.path))
 
 
-def _without_hint(check: Callable[[workspace.Plan], None], plan: workspace.Plan) -> None:
+def _without_hint(check: Callable[[planning.Plan], None], plan: planning.Plan) -> None:
     """What the check says to one who is asked: not how to give a setting on a command line."""
     try:
         check(plan)

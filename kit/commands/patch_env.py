@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kit import inplace, output, recipes, workspace
+from kit import inplace, output, planning, recipes
 from kit.errors import KitError
 
 
@@ -28,7 +28,7 @@ def run(python: str, recipe_name: str, device: str | None, restore: bool) -> int
         if name not in present:
             raise KitError(f"{python} has no {name}", f"{python} -m pip install {name}=={version}")
     profile = found.device(device or found.devices[0])
-    plan = workspace.plan(found, profile, workspace.cluster_of(found, profile))
+    plan = planning.plan(found, profile, planning.cluster_of(found, profile))
     todo: list[tuple[Path, list[inplace.Change]]] = []
     for each in plan.upstreams:
         if each.upstream.package:

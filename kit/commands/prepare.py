@@ -7,10 +7,10 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from kit import lock, output, recipes, workspace
+from kit import lock, output, planning, recipes, workspace
 from kit.errors import KitError
 from kit.options import shown
-from kit.workspace import Plan
+from kit.planning import Plan
 
 
 def run(
@@ -36,7 +36,7 @@ def run(
     target = found.device(device)
     destination = Path(dest or f"{found.name}-{device}")
     options = found.options(device, profile, given(settings))
-    plan = workspace.plan(found, target, workspace.cluster_of(found, target, **cluster), without, offline, options)
+    plan = planning.plan(found, target, planning.cluster_of(found, target, **cluster), without, offline, options)
     made: lock.Lock | None = None
     backup: Path | None = None
     changed = False

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kit import overlay, recipe, recipes, workspace
+from kit import overlay, planning, recipe, recipes
 
 OVERLAYS = Path(__file__).parents[2] / "overlays"
 SCRIPT = "finetune_hidream_dreambooth_lora_deepspeed_bf16.sh"
@@ -23,7 +23,7 @@ def render(
     found = recipes.load(name)
     profile = dataclasses.replace(found.device(device), **(device_changes or {}))
     numbers = dataclasses.replace(recipe.Cluster(processes=profile.processes), **cluster)
-    context = workspace.context(found, profile, numbers)
+    context = planning.context(found, profile, numbers)
     for part in (part for part in found.overlay if not part.devices or device in part.devices):
         for path, (mode, content) in overlay.render(found.roots, part, context).items():
             target = into / (path.removeprefix("examples/dreambooth/") if name == "hidream" else path)

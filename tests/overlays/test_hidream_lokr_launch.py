@@ -16,7 +16,7 @@ from launcher.machines import Cluster
 from launcher.mistake import Mistake
 from support import REPOSITORY, write
 
-from kit import overlay, recipes, workspace
+from kit import overlay, planning, recipes
 
 OVERLAY = REPOSITORY / "overlays" / "hidream-lokr"
 FOUND = recipes.load("hidream-lokr")
@@ -26,7 +26,7 @@ SCRIPT = "train_hidream_lokr.sh"
 def render(into: Path, device: str = "cpu", profile: str = "", **given: str) -> Path:
     """The overlay for a device, with options."""
     target = FOUND.device(device)
-    names = workspace.context(FOUND, target, FOUND.cluster, FOUND.options(device, profile, given))
+    names = planning.context(FOUND, target, FOUND.cluster, FOUND.options(device, profile, given))
     for part in FOUND.overlay:
         for path, (mode, content) in overlay.render(FOUND.roots, part, names).items():
             write(into, {path: content})

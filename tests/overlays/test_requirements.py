@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from kit import overlay, recipes, workspace
+from kit import overlay, planning, recipes
 
 CANN = {"attrs", "cloudpickle", "decorator", "psutil", "scipy"}
 
@@ -14,7 +14,7 @@ CANN = {"attrs", "cloudpickle", "decorator", "psutil", "scipy"}
 def requirements(name: str, device: str, torch: str = "") -> str:
     found = recipes.load(name).at(device, {"torch": torch} if torch else None)
     its = found.device(device)
-    context = workspace.context(found, its, workspace.cluster_of(found, its))
+    context = planning.context(found, its, planning.cluster_of(found, its))
     base = found.root / "overlays"
     (source,) = (
         path.relative_to(base).as_posix()

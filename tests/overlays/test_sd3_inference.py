@@ -15,7 +15,7 @@ from types import ModuleType
 
 import pytest
 
-from kit import devices, overlay, recipe, recipes, workspace
+from kit import devices, overlay, planning, recipe, recipes
 
 TEXT, IMAGE = "infer_sd3_text2img.py", "infer_sd3_img2img.py"
 LORA, DISTRIB = "infer_sd3_text2img_lora.py", "infer_sd3_text2img_distrib.py"
@@ -27,7 +27,7 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 def render(device: str, into: Path) -> Path:
     """The Python and text files of the overlay as kit renders it for a device."""
     found, profile = recipes.load("sd3"), devices.load(device)
-    context = workspace.context(found, profile, recipe.Cluster(processes=profile.processes))
+    context = planning.context(found, profile, recipe.Cluster(processes=profile.processes))
     scripts = next(each for each in found.overlay if each.source == "sd3")
     into.mkdir(parents=True)
     for path, (_, content) in overlay.render(found.roots, scripts, context).items():

@@ -13,7 +13,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from kit import environment, recipes, workspace
+from kit import environment, planning, recipes, workspace
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -36,7 +36,7 @@ def prepared(cache: Path, reach: Callable[[str], None]) -> Callable[..., Path]:
             reach(upstream.url)
         device = found.device(device_name)
         place = cache / "workspaces" / f"{name}-{device_name}"
-        plan = workspace.plan(found, device, workspace.cluster_of(found, device))
+        plan = planning.plan(found, device, planning.cluster_of(found, device))
         _, backup, _ = workspace.prepare(plan, place, force=True)
         if backup:  # a run that was killed had broken it
             shutil.rmtree(backup)

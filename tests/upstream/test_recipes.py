@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kit import recipes, series, store, workspace
+from kit import planning, recipes, series, store, workspace
 from kit.commands import refresh
 from kit.errors import KitError
 from kit.paths import TreePath
@@ -234,7 +234,7 @@ def test_patches_and_codemods_give_the_same_commits(
 
     monkeypatch.setattr(series, "apply", codemods_only)
     profile = found.device(device)
-    plan = workspace.plan(found, profile, workspace.cluster_of(found, profile), offline=True)
+    plan = planning.plan(found, profile, planning.cluster_of(found, profile), offline=True)
     locked, _, _ = workspace.prepare(plan, tmp_path / "by-codemod")
     assert calls == [up.name for up in found.upstream]
     for up, entry in locked.upstreams.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kit import environment, overlay, recipes, workspace
+from kit import environment, overlay, planning, recipes
 from kit.errors import KitError
 from kit.options import Scalar
 from kit.recipe import Recipe
@@ -37,7 +37,7 @@ def requirements(found: Recipe, device: str) -> Iterator[tuple[str, str, str]]:
     for options in values(found, device):
         chosen = found.at(device, options)
         its = chosen.device(device)
-        context = workspace.context(chosen, its, workspace.cluster_of(chosen, its), options)
+        context = planning.context(chosen, its, planning.cluster_of(chosen, its), options)
         parts = [part for up in found.upstream for part in found.overlays(up.name, device)]
         files = [file for part in parts for file in overlay.render(found.roots, part, context).items()]
         for path, (_, content) in files:
