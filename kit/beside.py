@@ -12,6 +12,7 @@ from pathlib import Path
 from shlex import quote
 
 from kit import output
+from kit.errors import KitError
 from kit.paths import no_link
 
 RECIPES = "recipes"
@@ -75,3 +76,11 @@ def called(recipe: Path) -> str:
     """The word to type for a recipe's file: its name where that finds it, else its path as seen from here."""
     found = recipe_file(recipe.stem)
     return quote(recipe.stem if found and found == recipe else output.place(recipe))
+
+
+def check_ours(recipe: Path) -> None:
+    """Raises KitError for a recipe that came with an installed kit: the next one would undo what is written there."""
+    if installed() and recipe.is_relative_to(shipped_root()):
+        name = recipe.stem
+        hint = f"take it out first: kit recipe copy {name} DIR, then the same for DIR/recipes/{recipe.name}"
+        raise KitError(f"{name} comes with the installed kit, where nothing is written", hint)

@@ -33,6 +33,7 @@ def check(recipe: Recipe, source: Source) -> None:
             f"unknown device {device!r}{nearest(device, known)}",
             f"known devices: {', '.join(known)}",
         )
+    need(recipe.extends or not recipe.without, ("without",), "`without` is for a recipe that `extends` another")
     need(recipe.upstream, ("upstream",), "there is no upstream", "add an [[upstream]] table")
     folders = [upstream.name for upstream in recipe.upstream]
     for index, upstream in enumerate(recipe.upstream):
