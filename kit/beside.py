@@ -58,6 +58,11 @@ def stems(kind: str, suffix: str, roots: Sequence[Path] = ()) -> set[str]:
     return {name for name in found if not name.startswith(("_", "test_", "conftest"))}
 
 
+def families(roots: Sequence[Path] = ()) -> set[str]:
+    """The model families there is a tiny model of, as a script or as a table."""
+    return (stems("tiny", ".py", roots) | stems("tiny", ".toml", roots)) - {"parts"}
+
+
 def own_recipes() -> list[Path]:
     """The folders of recipes that are not kit's: those that the variable KIT_RECIPES names, and `recipes/` here."""
     named = [Path(part).absolute() for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
