@@ -12,6 +12,7 @@ from pathlib import Path
 from shlex import quote
 
 from kit import output
+from kit.errors import KitError
 from kit.paths import no_link
 
 RECIPES = "recipes"
@@ -57,6 +58,11 @@ def stems(kind: str, suffix: str, roots: Sequence[Path] = ()) -> set[str]:
     return {name for name in found if not name.startswith(("_", "test_", "conftest"))}
 
 
+def families(roots: Sequence[Path] = ()) -> set[str]:
+    """The model families there is a tiny model of, as a script or as a table."""
+    return (stems("tiny", ".py", roots) | stems("tiny", ".toml", roots)) - {"parts"}
+
+
 def own_recipes() -> list[Path]:
     """The folders of recipes that are not kit's: those that the variable KIT_RECIPES names, and `recipes/` here."""
     named = [Path(part).absolute() for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
@@ -75,3 +81,11 @@ def called(recipe: Path) -> str:
     """The word to type for a recipe's file: its name where that finds it, else its path as seen from here."""
     found = recipe_file(recipe.stem)
     return quote(recipe.stem if found and found == recipe else output.place(recipe))
+
+
+def check_ours(recipe: Path) -> None:
+    """Raises KitError for a recipe that came with an installed kit: the next one would undo what is written there."""
+    if installed() and recipe.is_relative_to(shipped_root()):
+        name = recipe.stem
+        hint = f"take it out first: kit recipe copy {name} DIR, then the same for DIR/recipes/{recipe.name}"
+        raise KitError(f"{name} comes with the installed kit, where nothing is written", hint)

@@ -254,6 +254,21 @@ def new(**options: Any) -> int:
     return command.run(**options)
 
 
+@cli.group()
+def recipe() -> None:
+    """Work with a recipe's own files."""
+
+
+@recipe.command()
+@recipe_argument
+@click.argument("folder", metavar="DIR", type=folder)
+def copy(**options: Any) -> int:
+    """Copy a recipe and all that it brings into DIR, to change it there."""
+    from kit.commands import recipe as command
+
+    return command.run(**options)
+
+
 @cli.command()
 @click.argument("recipe_names", nargs=-1, metavar="[RECIPE]...", shell_complete=completion.recipes)
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if a patch would change.")

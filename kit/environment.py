@@ -6,6 +6,7 @@ in the cache; `kit env --list` and `--remove` look after it.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -54,8 +55,10 @@ def root() -> Path:
 
 
 def lock_path(recipe: Recipe) -> Path:
-    """Where the lock of the recipe's environment is."""
+    """Where the lock of the recipe's environment is: with the one it extends, where it changes nothing of it."""
     other = recipe.environment.torch
+    if recipe.base and recipe.environment == recipe.base.environment.at(other):
+        return lock_path(dataclasses.replace(recipe.base, environment=recipe.environment))
     return recipe.path.with_suffix("") / f"requirements{f'-torch-{other}' if other else ''}.txt"
 
 

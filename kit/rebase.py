@@ -101,6 +101,9 @@ def rewritten(
     """The recipe's text with another pin, without the fixes in ``dropped``, and with the ``counts`` and ``files`` of
     others, by id. What names a fix that has an heir names that, a red without one goes; all else stays, comments too.
     """
+    if recipe.base:
+        what = f"{recipe.path}: its series is that of {recipe.base.called}, which it extends"
+        raise KitError(what, f"move that: kit rebase {recipe.base.called}; or write a pin of its own, then kit refresh")
     source, _ = load_toml(recipe.path)
     lines = source.text.splitlines(keepends=True)
     number = recipe.upstream.index(upstream)

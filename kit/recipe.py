@@ -7,6 +7,7 @@ One TOML file each. `kit/recipes.py` reads them, `kit/recipecheck.py` checks wha
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,7 +201,10 @@ class Recipe:
     check: tuple[str, ...] = ()  # for `kit configure`: a Python script of the workspace that refuses bad settings, its
     # arguments; {device}, {processes} and options are filled in. Standard library, exit status 2, one line on stderr.
     next: tuple[str, ...] = ()  # what to type in the prepared workspace; `--help` at an end goes when all is set
+    extends: str = ""  # a recipe's name or path (from this file): all that is not said here is taken over from it
+    without: tuple[str, ...] = ()  # with `extends`: fixes that are not
     path: Path = field(default=Path(), metadata={"key": False})
+    base: Recipe | None = field(default=None, metadata={"key": False})  # the recipe it extends
     extras: tuple[str, ...] = field(default=(), metadata={"key": False})  # the extra fixes that were asked for
 
     @property
@@ -210,7 +214,13 @@ class Recipe:
 
     @property
     def roots(self) -> tuple[Path, ...]:
-        return (self.root,)
+        return (self.root, *(self.base.roots if self.base else ()))
+
+    @property
+    def sha256(self) -> str:
+        """The digest of its file; of one that extends another, of both."""
+        below = self.base.sha256.encode() if self.base else b""
+        return hashlib.sha256(self.path.read_bytes() + below).hexdigest()
 
     @property
     def called(self) -> str:

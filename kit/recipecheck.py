@@ -33,6 +33,7 @@ def check(recipe: Recipe, source: Source) -> None:
             f"unknown device {device!r}{nearest(device, known)}",
             f"known devices: {', '.join(known)}",
         )
+    need(recipe.extends or not recipe.without, ("without",), "`without` is for a recipe that `extends` another")
     need(recipe.upstream, ("upstream",), "there is no upstream", "add an [[upstream]] table")
     folders = [upstream.name for upstream in recipe.upstream]
     for index, upstream in enumerate(recipe.upstream):
@@ -75,7 +76,7 @@ def check(recipe: Recipe, source: Source) -> None:
     options.check(recipe.option, recipe.profile, recipe.devices, source)
     _check_words(recipe, source)
     if recipe.smoke:
-        families = beside.stems("tiny", ".py", recipe.roots) | beside.stems("tiny", ".toml", recipe.roots)
+        families = beside.families(recipe.roots)
         tiny = recipe.smoke.tiny
         what = f"there is no tiny model of {tiny!r}{nearest(tiny, families)}"
         need(tiny in families, ("smoke", "tiny"), what, f"there are: {', '.join(sorted(families))}")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from kit import beside, recipecheck
 from kit.errors import KitError
+from kit.extending import Table, merged, without
 from kit.recipe import Recipe
-from kit.schema import load_toml, nearest, read
+from kit.schema import Source, load_toml, nearest, read
 
 
 def names() -> list[str]:
@@ -40,16 +41,53 @@ def locate(name: str) -> Path:
 
 
 def parse(path: Path) -> Recipe:
-    """Read and check one recipe file. Raises KitError with file and line."""
+    """Read and check one recipe file, and those it extends. Raises KitError with file and line."""
+    return _parse(path, ())
+
+
+def _parse(path: Path, above: tuple[Path, ...]) -> Recipe:
     source, table = load_toml(path)
     if not table:
         raise KitError(f"{path}:1: the recipe is empty", "see CONTRIBUTING.md for a worked example")
+    base = None
+    if isinstance(table.get("extends"), str):
+        source, table, base = _extended(source, table, (path, *above))
     only = table.get("upstream")
     if isinstance(only, list) and len(only) == 1 and isinstance(only[0], dict):
         for kind in ("fix", "overlay"):
             for step in table.get(kind, []) if isinstance(table.get(kind), list) else []:
                 if isinstance(step, dict):
                     step.setdefault("upstream", only[0].get("name", ""))
-    recipe = dataclasses.replace(read(Recipe, table, source), path=path)
+    recipe = dataclasses.replace(read(Recipe, table, source), path=path, base=base)
     recipecheck.check(recipe, source)
     return dataclasses.replace(recipe, fix=tuple(map(recipe.with_brought, recipe.fix)))
+
+
+def _extended(source: Source, own: Table, above: tuple[Path, ...]) -> tuple[Source, Table, Recipe]:
+    """A recipe's table over that of the one it extends, which is checked first: its faults are its own."""
+    name = own["extends"]
+    place = source.path.parent / name if name.endswith(".toml") else None
+    try:
+        path = locate(str(place) if place else name)
+    except KitError as error:
+        raise source.complain(("extends",), error.message, error.hint) from None
+    if path in above:
+        raise source.complain(
+            ("extends",), f"extends {name!r} leads back here", "name a recipe that does not extend this"
+        )
+    base = _parse(path, above)
+    _, table = load_toml(path)
+    if base.base:
+        _, table, _ = _extended(load_toml(path)[0], table, (path, *above))
+    if carried := [each.name for each in base.upstream if each.carried]:
+        what = f"extends {name!r}, whose upstream {carried[0]} is carried with it"
+        raise source.complain(("extends",), what, f"kit recipe copy {base.called} DIR")
+    dropped = own.get("without", [])
+    known = [step.id for step in base.fix]
+    for each in dropped if isinstance(dropped, list) else []:
+        if each not in known:
+            what = f"without {each!r}, which is no fix of {name}{nearest(str(each), known)}"
+            raise source.complain(("without",), what, f"its fixes: {', '.join(known)}")
+    inherited = {key: value for key, value in without(table, dropped).items() if key not in ("extends", "without")}
+    made, places = merged(inherited, own)
+    return dataclasses.replace(source, places=places), made, base

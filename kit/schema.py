@@ -8,7 +8,7 @@ import re
 import reprlib
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -60,12 +60,20 @@ class Source:
 
     path: Path
     text: str
+    places: Mapping[str, Sequence[int]] = dataclasses.field(
+        default_factory=dict
+    )  # of a list of tables, as "smoke.step":
+    # which of the file's each is; -1 for one that is another file's (kit/extending.py)
 
     def line(self, keys: Keys) -> int:
         """The line of the key that ``keys`` leads to, or of the nearest table header above it. Lines count from 1."""
         lines = self.text.splitlines()
         names = [key for key in keys if isinstance(key, str)]
         wanted = [key for key in keys if isinstance(key, int)]
+        if wanted and (places := self.places.get(".".join(str(key) for key in keys[: keys.index(wanted[0])]))):
+            if (own := places[wanted[0]]) < 0:
+                return self.line(("extends",))
+            wanted[0] = own
         start, depth = 0, 0
         for size in range(len(names), 0, -1):
             header = re.compile(rf"\s*\[\[?\s*{re.escape('.'.join(names[:size]))}\s*\]\]?\s*(#.*)?$")

@@ -6,6 +6,7 @@ is never imported. Otherwise the codemod runs. Both ways give the same bytes; `k
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -87,6 +88,22 @@ def load_patches(recipe: Recipe, upstream: str) -> dict[str, bytes]:
         if name not in expected:
             hint = f"remove the file, or run `kit refresh {recipe.called}`"
             raise KitError(f"{folder / name}:1: no fix of recipe {recipe.name} has this patch", hint)
+    return {**inherited(recipe, upstream), **found}
+
+
+def inherited(recipe: Recipe, upstream: str) -> dict[str, bytes]:
+    """The patches of the recipe it extends that serve its own steps: those of steps that it does not say anew."""
+    if not recipe.base:
+        return {}
+    theirs = {**load_patches(recipe.base, upstream)}
+    numbers = {step.id: (number, step) for number, step in enumerate(recipe.base.fix, 1)}
+    found = {}
+    for number, step in enumerate(recipe.fix, 1):
+        at, same = numbers.get(step.id, (0, None))
+        if same and step == dataclasses.replace(same, runs=step.runs):
+            for device in ("", *recipe.devices):
+                if (name := patch_name(at, same, device)) in theirs:
+                    found[patch_name(number, step, device)] = theirs[name]
     return found
 
 
@@ -96,7 +113,11 @@ def hand_written(recipe: Recipe, upstream: str) -> dict[str, bytes]:
     folder = recipe.root / "patches" / recipe.name / upstream
     regular_files(folder)
     no_link(folder, recipe.root)
-    found = {}
+    found = {
+        name: patch
+        for name, patch in inherited(recipe, upstream).items()
+        if recipe.fix[int(name.partition("-")[0]) - 1].use == "patch"
+    }
     for device in ("", *recipe.devices):
         for number, step in enumerate(recipe.fix, 1):
             name = patch_name(number, step, device)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import hashlib
 import json
 import re
 import shutil
@@ -72,7 +71,7 @@ def tree(place: Path, locked: Lock, found: Recipe) -> Iterator[Check]:
         wrong = [path for path, id in upstream.files.items() if state(repository / path) != id]
         written = f"{name}: {len(upstream.files)} files kit wrote have their hashes"
         yield Check("tree", written, not wrong, ", ".join(f"{repository / path}: changed" for path in wrong))
-    if locked.recipe_sha256 != (now := hashlib.sha256(found.path.read_bytes()).hexdigest()):
+    if locked.recipe_sha256 != (now := found.sha256):
         detail = f"prepare the workspace again to have it (was {locked.recipe_sha256[:12]}, is {now[:12]})"
         yield Check("tree", f"recipe {locked.recipe} has changed since", None, detail)
     yield Check("tree", "nothing kit or upstream wrote was edited", not changes, "; ".join(changes))

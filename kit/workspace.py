@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import shlex
 import shutil
@@ -143,7 +142,7 @@ def _stage(plan: Plan, staging: Path) -> lock.Lock:
     shipped = plan.recipe.path.parent == beside.shipped_root() / beside.RECIPES
     made = lock.Lock(
         recipe=plan.recipe.name if shipped else str(plan.recipe.path),
-        recipe_sha256=hashlib.sha256(plan.recipe.path.read_bytes()).hexdigest(),
+        recipe_sha256=plan.recipe.sha256,
         device=plan.device.name,
         cluster=dataclasses.asdict(plan.cluster),
         without=list(plan.without),

@@ -759,17 +759,17 @@ def test_file_that_is_a_link(root: Root, kit: Kit) -> None:
         (
             lambda folder: (folder / "01-weights-pop.patch").unlink(),
             "01-weights-pop.patch:1: the patch is missing, and examples/train.py needs fix weights-pop",
-            "run `kit refresh tiny`",
+            "run `kit refresh {recipe}`",
         ),
         (
             lambda folder: write(folder, {"03-old.patch": "x"}),
             "03-old.patch:1: no fix of recipe tiny has this patch",
-            "remove the file, or run `kit refresh tiny`",
+            "remove the file, or run `kit refresh {recipe}`",
         ),
         (
             lambda folder: (folder / "01-weights-pop.patch").rename(folder / "01-weights-pop@cuda.patch"),
             "01-weights-pop@cuda.patch:1: no fix of recipe tiny has this patch",
-            "remove the file, or run `kit refresh tiny`",
+            "remove the file, or run `kit refresh {recipe}`",
         ),
         (lambda folder: write(folder, {"01-weights-pop.patch": ""}), "01-weights-pop.patch:1: ", ""),
         (lambda folder: write(folder, {"01-weights-pop.patch": b"\xff"}), "01-weights-pop.patch:1: ", ""),
@@ -779,7 +779,7 @@ def test_file_that_is_a_link(root: Root, kit: Kit) -> None:
                 {"01-weights-pop.patch": (folder / "01-weights-pop.patch").read_text().replace("train.py", "other.py")},
             ),
             "01-weights-pop.patch:13: changes examples/other.py, which fix weights-pop does not list",
-            "run `kit refresh tiny`",
+            "run `kit refresh {recipe}`",
         ),
         (
             lambda folder: write(
@@ -795,7 +795,10 @@ def test_patches(root: Root, kit: Kit, change: Callable[[Path], object], message
     change(root.patches())
     done = prepare(root, kit)
     assert done.status == 1
-    assert done.err.startswith(f"kit: error: {root.patches()}/{message}") and f"  {hint}" in done.err
+    assert (
+        done.err.startswith(f"kit: error: {root.patches()}/{message}")
+        and f"  {hint}".format(recipe=root.place / "recipes/tiny.toml") in done.err
+    )
     assert list(Path().iterdir()) == []
     refreshed = kit("refresh", root.place / "recipes/tiny.toml")
     assert refreshed.status == 0 and prepare(root, kit).status == 0

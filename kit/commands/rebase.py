@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 from shlex import quote
 
-from kit import history, output, rebase, recipe, recipes, underway
+from kit import beside, history, output, rebase, recipe, recipes, underway
 from kit.commands.refresh import adopted, generate
 from kit.errors import KitError
 from kit.paths import TreePath
@@ -20,6 +20,7 @@ from kit.underway import State
 
 def run(recipe_name: str, to: str | None, upstream: str | None, continue_: bool, abort: bool, offline: bool) -> int:
     path = recipes.locate(recipe_name)
+    beside.check_ours(path)
     state = underway.find(path)
     if (continue_ or abort) and not state:
         raise KitError(f"no rebase of {recipe_name} is under way", f"kit rebase {quote(recipe_name)} --to COMMIT")

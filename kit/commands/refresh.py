@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from email.utils import formatdate
@@ -11,7 +10,7 @@ from pathlib import Path
 from shlex import quote
 from types import MappingProxyType
 
-from kit import git, lock, output, patchwrite, rebase, recipes, series, store, whole
+from kit import beside, git, lock, output, patchwrite, rebase, recipes, series, store, whole
 from kit.errors import KitError
 from kit.paths import TreePath
 from kit.recipe import FixStep, Recipe, Upstream
@@ -32,6 +31,8 @@ def run(
     changed = 0
     for name in recipe_names or recipes.mine():
         found = recipes.load(name).whole
+        if not check:
+            beside.check_ours(found.path)
         for upstream in found.upstream:
             changed += _refresh(found, upstream, check, offline)
     if check and changed:
@@ -43,7 +44,8 @@ def run(
 
 def _refresh(found: Recipe, upstream: Upstream, check: bool, offline: bool) -> int:
     folder = found.root / "patches" / found.name / upstream.name
-    wanted = generate(found, upstream, offline)
+    taken = series.inherited(found, upstream.name)
+    wanted = {name: text for name, text in generate(found, upstream, offline).items() if taken.get(name) != text}
     present = {path.name: path.read_bytes() for path in folder.glob("*.patch")} if folder.is_dir() else {}
     changes = 0
     for name in sorted(wanted.keys() | present.keys()):
@@ -148,9 +150,10 @@ def _from_edits(place: Path, id: str | None, why: str | None, offline: bool, giv
         raise KitError("a patch needs a name and a reason", f'kit refresh --from {place} --fix NAME --why "…"')
     locked = lock.read(place)
     found = recipes.load(locked.recipe).whole
+    beside.check_ours(found.path)
     if found.path not in map(recipes.locate, given):
         found = found.looked_at
-    if hashlib.sha256(found.path.read_bytes()).hexdigest() != locked.recipe_sha256:
+    if found.sha256 != locked.recipe_sha256:
         hint = f"prepare a workspace from it and bring the edits there: kit diff --local {place}"
         raise KitError(f"{found.path} has changed since {place} was made", hint)
     fixed = {(step.upstream, path) for step in found.fix for path in step.files}

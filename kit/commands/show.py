@@ -18,6 +18,7 @@ def run(recipe_name: str, as_json: bool) -> int:
     if as_json:
         data = dataclasses.asdict(found)
         data["path"] = str(found.path)
+        del data["base"]
         for step, entry in zip(found.fix, data["fix"], strict=True):
             fix = step.module
             entry["brought"] = str(step.brought or "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kit import output
+from kit import beside, output
 from kit.environment import installed
 from kit.errors import KitError
 from kit.schema import nearest
@@ -12,7 +12,8 @@ from kit.smoke import models
 
 
 def run(family: str, folder: str, python: str) -> int:
-    known = models.families()
+    roots = [beside.root_of(folder / "any.toml") for folder in beside.own_recipes()]
+    known = sorted(beside.families(roots))
     if family not in known:
         raise KitError(f"no tiny model of {family!r}{nearest(family, known)}", f"there are: {', '.join(known)}")
     place = Path(folder)
@@ -24,6 +25,6 @@ def run(family: str, folder: str, python: str) -> int:
             hint = f"kit prepare {family} --device cpu && kit env {family} --device cpu, or --python PATH"
             raise KitError(f"no reference environment to build {family} in", hint)
         python = str(fitting[-1].python)
-    models.build(family, Path(python), place)
+    models.build(family, Path(python), place, roots=roots)
     output.line(f"{place}: {', '.join(sorted(path.name for path in place.iterdir()))}")
     return 0

@@ -1,26 +1,54 @@
-"""Tiny random-weight models, each built by a script of `tiny/` in a reference environment."""
+"""Tiny random-weight models, each built in a reference environment: by a script of `tiny/`, or from a table there."""
 
 from __future__ import annotations
 
+import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from kit import environment
+from kit import beside, environment
 from kit.errors import KitError
-
-TINY = Path(__file__).parent / "tiny"
-
-
-def families() -> list[str]:
-    """The model families there is a tiny model of."""
-    return sorted(path.stem for path in TINY.glob("*.py") if path.stem != "parts")
+from kit.schema import load_toml
 
 
-def build(family: str, python: Path, folder: Path, variables: Mapping[str, str] | None = None) -> None:
-    """Write the tiny model of ``family`` to ``folder``. Raises KitError with the builder's own last line."""
-    command = [str(python), str(TINY / f"{family}.py"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env=variables or environment.variables())
+def build(
+    family: str,
+    python: Path,
+    folder: Path,
+    variables: Mapping[str, str] | None = None,
+    roots: Sequence[Path] = (),
+) -> None:
+    """Write the tiny model of ``family``, found in the ``roots`` of a recipe or in kit, to ``folder``. Raises KitError
+    with the builder's own last line."""
+    (kits,) = beside.folders("tiny")
+    places = [folder / family for folder in beside.folders("tiny", roots)]
+    place = next(each for each in places if each.with_suffix(".toml").exists() or each.with_suffix(".py").exists())
+    script, given = place.with_suffix(".py"), ""
+    if (table := place.with_suffix(".toml")).exists():
+        own = str(script) if script.exists() else ""
+        given = json.dumps({"table": _table(table), "known": load_toml(kits / "_classes.toml")[1], "own": own})
+        script = kits / "_table.py"
+    command = [str(python), str(script), str(folder)]
+    start = {**(variables or environment.variables())}
+    start["PYTHONPATH"] = ":".join(filter(None, [str(kits), start.get("PYTHONPATH", "")]))
+    done = subprocess.run(command, input=given, capture_output=True, text=True, env=start)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise KitError(f"the tiny {family} could not be built: {last}", " ".join(command))
+
+
+def _table(path: Path) -> dict[str, Any]:
+    """A family's table. Raises KitError with file and line for one that cannot be built from."""
+    source, table = load_toml(path)
+    if not isinstance(table.get("pipeline"), str) or not isinstance(table.get("model"), dict):
+        hint = 'write `pipeline = "FluxPipeline"`, and a table [model.NAME] with a `class` for each of its components'
+        raise source.complain((), "a tiny model is a pipeline and its components", hint)
+    for name, component in table["model"].items():
+        if not isinstance(component, dict) or not isinstance(component.get("class", ""), str):
+            raise source.complain(("model", name), f"component {name} has no class", 'write `class = "library.Class"`')
+    for name, data in table.get("data", {}).items():
+        if not isinstance(data, dict) or not isinstance(data.get("part"), str):
+            raise source.complain(("data", name), f"data {name} has no part", 'write `part = "image_folder"`')
+    return table

@@ -56,6 +56,9 @@ def begin(recipe: Recipe, device: Device, workspace: Path, work: Path) -> Iterat
     """Build the environment and the tiny model. Raises KitError where the recipe has no smoke run."""
     if recipe.smoke is None:
         raise KitError(f"recipe {recipe.name} has no smoke run", "add a [smoke] table to it")
+    if "torch" not in recipe.environment.packages:
+        what = f"{recipe.path}: [environment.packages] names no torch, and a smoke run needs one"
+        raise KitError(what, 'add `torch = "…"`, the version it is known to work with, then kit env … --lock')
     made = environment.ensure(recipe, device, workspace)
     extensions.build(recipe, made)
     tiny = work / "tiny"
@@ -64,7 +67,7 @@ def begin(recipe: Recipe, device: Device, workspace: Path, work: Path) -> Iterat
     run = Run(recipe, recipe.smoke, device, made, workspace / recipe.smoke.folder, work / "out", tiny, standin)
     with serving(run, work / "forks") as running:
         python, variables = _python(running)
-        models.build(recipe.smoke.tiny, python, tiny, variables)
+        models.build(recipe.smoke.tiny, python, tiny, variables, recipe.roots)
         yield running
 
 

@@ -94,6 +94,21 @@ def t5_tokenizer(folder: Path) -> None:
     T5Tokenizer(str(folder / "spiece.model"), extra_ids=0, legacy=True, model_max_length=512).save_pretrained(folder)
 
 
+def qwen2_tokenizer(folder: Path) -> None:
+    """Bytes, `<|endoftext|>` and Qwen2.5-VL's seven other specials: 264 tokens, no merges."""
+    from transformers import Qwen2Tokenizer
+    from transformers.models.qwen2.tokenization_qwen2 import bytes_to_unicode
+
+    folder.mkdir(parents=True)
+    characters = bytes_to_unicode().values()
+    (folder / "vocab.json").write_text(json.dumps({each: number for number, each in enumerate(characters)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    names = ("im_start", "im_end", "vision_start", "vision_end", "vision_pad", "image_pad", "video_pad")
+    files = (str(folder / "vocab.json"), str(folder / "merges.txt"))
+    specials = [f"<|{name}|>" for name in names]
+    Qwen2Tokenizer(*files, model_max_length=1024, additional_special_tokens=specials).save_pretrained(folder)
+
+
 def t5_encoder(folder: Path, width: int) -> None:
     """A T5 encoder ``width`` wide: 32 for HiDream, 64 for SD3, where it equals joint_attention_dim."""
     T5EncoderModel(T5Config(vocab_size=128, d_model=width, d_kv=8, d_ff=37, num_layers=2, num_heads=4)).save_pretrained(
