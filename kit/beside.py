@@ -39,8 +39,12 @@ def root_of(recipe: Path) -> Path:
 def folders(kind: str, roots: Sequence[Path] = ()) -> tuple[Path, ...]:
     """Where things of a kind of :data:`BROUGHT` are: below each of the ``roots``, in their order, then in kit."""
     here = Path(__file__).parent
-    in_kit = {"fixes": here / "fixes", "profiles": here / "profiles", "tiny": here / "smoke" / "tiny"}
-    return tuple(dict.fromkeys([*(root / kind for root in roots), in_kit.get(kind, shipped_root() / kind)]))
+    in_kit = {
+        "fixes": (here / "fixes", here / "fixes" / "programs"),
+        "profiles": (here / "profiles",),
+        "tiny": (here / "smoke" / "tiny",),
+    }
+    return tuple(dict.fromkeys([*(root / kind for root in roots), *in_kit.get(kind, (shipped_root() / kind,))]))
 
 
 def find(kind: str, name: str, roots: Sequence[Path] = ()) -> Path | None:

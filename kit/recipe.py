@@ -254,7 +254,8 @@ class Recipe:
         """A step of the series that knows the file of its fix, where that stands beside the recipe."""
         name = f"{(step.use or step.id).replace('-', '_')}.py"
         found = beside.find("fixes", name, self.roots)
-        return dataclasses.replace(step, brought=None if found in (None, beside.folders("fixes")[0] / name) else found)
+        in_kit = found is None or found.parent in beside.folders("fixes")
+        return dataclasses.replace(step, brought=None if in_kit else found)
 
     @property
     def whole(self) -> Recipe:

@@ -1,5 +1,5 @@
-"""The fixes: one a file, as pyupgrade has one plugin a file. Adding a fix is adding a file: here, or in `fixes/` beside
-a recipe (`kit/beside.py`).
+"""The fixes: one a file, as pyupgrade has one plugin a file. Adding a fix is adding a file: here, if it is right for
+any training script; in `programs/`, if it is one program's; or in `fixes/` beside a recipe (`kit/beside.py`).
 
 A fix is a module with
 
@@ -20,7 +20,7 @@ A fix that puts statements beside statements is a table (`kit.fixes._table`), wh
 
 What a fix may have besides, for `kit fix`, which tries it on any file:
 
-- ``GENERAL = True``: it is right for any training script, not only for the files a recipe names;
+- ``GENERAL = True``: it is right for any training script, not only for the files a recipe names: all in this folder;
 - ``BRINGS``: the fixes it makes necessary; where one of them refuses, it refuses too;
 - ``AFTER``: fixes that come before it, as it would hide their places;
 - ``looks_like(tree, options)``: the places with the sign of its fault in a form that it does not know (`Sign`);
@@ -40,7 +40,7 @@ from dataclasses import dataclass
 from enum import Enum
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from kit import beside
 
@@ -167,8 +167,11 @@ def load(name: str, brought: Path | None = None, runs: bool = True) -> Fix:
     when it is applied, or, without ``runs``, not at all."""
     from kit.fixes._beside import Beside
 
-    module: Any = Beside(brought, runs) if brought else importlib.import_module(f"kit.fixes.{name.replace('-', '_')}")
-    return cast(Fix, module)
+    if brought:
+        return cast(Fix, Beside(brought, runs))
+    module = name.replace("-", "_")
+    folder = "" if (Path(__file__).parent / f"{module}.py").is_file() else "programs."
+    return cast(Fix, importlib.import_module(f"kit.fixes.{folder}{module}"))
 
 
 def message(id: str, fix: Fix | None, why: str = "") -> tuple[str, str]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fixing import Case, check_applied
@@ -32,6 +33,12 @@ def test_a_fix_says_what_and_why(name: str) -> None:
     assert all(len(line) <= 120 for line in body.splitlines())
     assert all(re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+/(issues|pull)/\d+", link) for link in fix.LINKS)
     assert all(need.isidentifier() for need in fix.NEEDS)
+
+
+@pytest.mark.parametrize("name", fixes.names())
+def test_the_fixes_for_any_script_stand_apart(name: str) -> None:
+    folder = Path(str(fixes.load(name).__file__)).parent.name  # type: ignore[attr-defined]
+    assert folder == ("fixes" if name in fixes.general() else "programs")
 
 
 def test_loading_fixes_does_not_import_libcst() -> None:
