@@ -103,7 +103,7 @@ def test_both_languages_say_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", pages())
-def test_links_lead_to_the_reader_s_language(name: str) -> None:
+def test_links_stay_in_their_language(name: str) -> None:
     for end, other, language in ((".md", CHINESE, "中文"), (CHINESE, ".md", "English")):
         page = ROOT / f"{name}{end}"
         text = page.read_text("utf-8")
