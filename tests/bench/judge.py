@@ -285,10 +285,13 @@ def checkpoint_stripped(tree: ast.Module) -> ast.Module:
             part.values = [each for each in part.values if ast.unparse(each) != DEEPSPEED]  # type: ignore[attr-defined]
     tree = parse(ast.unparse(Simplified().visit(tree)).encode())
     known = savers(tree)
+    hooks = [each for each in ast.walk(tree) if isinstance(each, ast.FunctionDef) and "save_model_hook" in each.name]
+    hooked = {id(node) for hook in hooks for node in ast.walk(hook)}
     for _, block, index in places(tree):
         node = block[index]
         asks = isinstance(node, ast.If) and MAIN in terms(node.test) and not node.orelse
-        inside = asks and any(f"{name}(" in ast.unparse(gate) for name in known for gate in gates_around(tree, node))
+        gated = asks and any(f"{name}(" in ast.unparse(gate) for name in known for gate in gates_around(tree, node))
+        inside = gated or (asks and id(node) in hooked)
         if inside and ast.unparse(node.test) == MAIN:
             block[index : index + 1] = node.body
         elif inside:

@@ -20,6 +20,7 @@ EMPTY = "torch.cuda.empty_cache()"
 PACKAGE = "torch_npu"  # of the device that the bench fixes scripts for
 UNDER_DEEPSPEED = f"if {judge.DEEPSPEED}:\n    return"
 HANDED_OUT, HANDING_OUT = "train_batches", "ResumableBatches"
+GUARD = re.compile(r"^if __name__ ==", re.MULTILINE)
 NAME = "'pytorch_lora_weights.safetensors'"
 
 
@@ -127,9 +128,7 @@ def resume_stripped(tree: ast.Module) -> ast.Module:
 def package_lacking(tree: ast.Module) -> list[int]:
     lines = [(alias.name, node) for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     torch = [node.lineno for name, node in lines if name == "torch" and node in tree.body][:1]
-    run = "__name__ ==" in text(tree) or any(
-        name in text(tree) for name in ("ArgumentParser(", "sys.argv", "parse_args(")
-    )
+    run = GUARD.search(text(tree)) or any(name in text(tree) for name in ("ArgumentParser(", "sys.argv", "parse_args("))
     calls_itself = any(isinstance(node, ast.Expr) and text(node).startswith(("print(", "main(")) for node in tree.body)
     module = any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree))
     known = any(name == PACKAGE for name, _ in lines)
@@ -245,7 +244,7 @@ TOLD = re.compile(r"autocast\((device_type=)?\w+\.device\.type, enabled=False\)"
 
 
 def switch_lacking(tree: ast.Module) -> list[int]:
-    run = imported_by(tree, "accelerate", "Accelerator") or "__name__ ==" in text(tree)
+    run = imported_by(tree, "accelerate", "Accelerator") or GUARD.search(text(tree))
     withs = [] if run else [node for node in ast.walk(tree) if isinstance(node, ast.With)]
     handed = {id(inner): each for each in functions(tree, "") for inner in ast.walk(each)}
     return [
