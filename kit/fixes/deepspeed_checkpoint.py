@@ -75,13 +75,13 @@ def _guarded(block: Block, work: dict[ast.stmt, str]) -> Iterator[Splice]:
     another in one together."""
     index = 0
     while index < len(block.nodes):
-        stop = index
+        node, stop = block.nodes[index], index
         while stop < len(block.nodes) and block.nodes[stop] in work:
             stop += 1
-        if stop > index:
-            main = work[block.nodes[index]]
+        if node in work:
+            main = work[node]
             body = [block.statements[at] for at in range(index, stop)]
-            alone = stop == index + 1 and isinstance(node := block.nodes[index], ast.If) and not node.orelse
+            alone = stop == index + 1 and isinstance(node, ast.If) and not node.orelse
             guarded = block.narrowed(body[0], main) if alone else block.under(f"if {main}:", body)
             yield Splice(index, stop, [guarded], counted=False)
         index = max(stop, index + 1)

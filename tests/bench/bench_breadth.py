@@ -8,6 +8,7 @@ status is 1 if one is not.
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections import Counter
@@ -51,7 +52,7 @@ def breadth(commit: str) -> int:
     entry = store.ensure(Upstream("diffusers", URL, commit, sparse=(FOLDER,)), Path())
     ids = {path: id for path, (_, id) in entry.tree().items() if path.startswith(f"{FOLDER}/") and path.endswith(".py")}
     blobs = entry.blobs(ids.values())
-    with ProcessPoolExecutor(max_workers=2) as pool:
+    with ProcessPoolExecutor(max_workers=2, initializer=gc.set_threshold, initargs=(10_000_000,)) as pool:
         scripts = list(pool.map(one, ids, [blobs[id] for id in ids.values()], chunksize=8))
     changed = sum(Outcome.applied in script.outcomes.values() for script in scripts)
     seconds = time.perf_counter() - start
