@@ -177,7 +177,7 @@ def _hook_writes(script: Script) -> tuple[dict[ast.stmt, str], str]:
 
 
 def _writes(script: Script, call: ast.Call, within: tuple[ast.AST, ...]) -> bool:
-    """Whether a call writes files of models, by itself or in a function of the script that does so for whoever calls."""
+    """Whether a call writes a model, by itself or in a function of the script that does so for whoever calls."""
     made = script.called(call)
     if not made or made in within:
         return bool(_WRITER.fullmatch(last(call.func)))

@@ -71,8 +71,8 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
 
 
 def _guarded(block: Block, work: dict[ast.stmt, str]) -> Iterator[Splice]:
-    """What one process alone should do, under its test for that: an `if` in its own, other statements that follow on one
-    another in one together."""
+    """What one process alone should do, under its test for that: an `if` in its own, other statements that follow on
+    one another in one together."""
     index = 0
     while index < len(block.nodes):
         node, stop = block.nodes[index], index
