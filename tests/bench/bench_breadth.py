@@ -16,8 +16,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import judge
 import judge_scripts
+import judge_words
 
 from kit import codemod, fixes, git, recipe, store
 from kit.commands.fix import mend, options_for
@@ -99,7 +99,7 @@ def one(path: str, content: bytes) -> Judged:
     compile(after, path, "exec", dont_inherit=True)
     if after != content and mend(after, path, chosen)[1] != after:
         found.faults.append("a second run changes it again")
-    if loose := judge.undefined(after) - judge.undefined(content):
+    if loose := judge_words.undefined(after) - judge_words.undefined(content):
         found.faults.append(f"not defined: {', '.join(loose)}")
     return found
 

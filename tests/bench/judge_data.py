@@ -9,7 +9,7 @@ import ast
 import re
 from collections.abc import Callable
 
-import judge
+import judge_words
 
 # sample-caches: nothing that a loop over batches, in no class, reads is indexed by the number of the batch.
 
@@ -45,7 +45,7 @@ def caches_lacking(tree: ast.Module) -> list[int]:
     lines = set()
     outside = [node for node in tree.body if not isinstance(node, ast.ClassDef)]
     for loop in [inner for node in outside for inner in ast.walk(node)]:
-        line = judge.short(ast.unparse(loop)) if isinstance(loop, ast.For) else ""
+        line = judge_words.short(ast.unparse(loop)) if isinstance(loop, ast.For) else ""
         found = re.match(r"for \(?(\w+), \w+\)? in enumerate\(\w+\):", line)
         for node in ast.walk(loop) if found else ():
             if isinstance(node, ast.Subscript) and ast.unparse(node.slice) == found[1]:

@@ -16,7 +16,7 @@ from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import Any
 
-import judge
+import judge_words
 import stub_modules
 import stub_world
 from stub_world import Run, Stop, Thing
@@ -37,7 +37,7 @@ class Verdict:
 
 def judged(before: bytes, after: bytes) -> Verdict:
     """Run a script as it was and as a fix made it. Raises SyntaxError where it is no Python."""
-    tree = judge.parse(after)
+    tree = judge_words.parse(after)
     new = written(before, after, tree)
     functions = around(tree, new)
     old = [[ran(before, before, rank, world, functions) for rank in (0, 1)] for world in WORLDS]
@@ -120,7 +120,7 @@ def ran(content: bytes, original: bytes, rank: int, world: tuple[int, int, int],
     run = Run(world[0], rank, bool(world[1]), bool(world[2]))
     stub_world.CURRENT.append(run)
     random.seed(run.number)
-    scope: dict[str, Any] = {name: Thing(run, name) for name in judge.undefined(original)}
+    scope: dict[str, Any] = {name: Thing(run, name) for name in judge_words.undefined(original)}
     scope |= {"__name__": "__main__", "__file__": "train.py", "__doc__": ""}
     scope["__builtins__"] = stub_modules.builtins_of(run)
     try:
@@ -159,7 +159,7 @@ def entered(run: Run, function: types.FunctionType) -> bool:
 @lru_cache(maxsize=4)
 def compiled(content: bytes) -> types.CodeType:
     """A script that says which statements it comes to, and whose imports are of the stubs' world."""
-    tree = ast.fix_missing_locations(Prepared().visit(judge.parse(content)))
+    tree = ast.fix_missing_locations(Prepared().visit(judge_words.parse(content)))
     return compile(tree, "train.py", "exec", flags=__future__.annotations.compiler_flag, dont_inherit=True)
 
 
