@@ -13,10 +13,12 @@ from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import FUNCTIONS, dotted, last, own, shown
 from kit.fixes._roles.holders import accelerator
+from kit.fixes._roles.hooks import save_hooks
 
 _RANKS = re.compile(
     r"\b(rank|local_rank|global_rank|process_index|is_master\w*|master_process|is_main\w*|main_process)\b"
 )
+_WRITER = re.compile(r"save(_pretrained|_lora_weights|_model|_file|_checkpoint)?|push_to_hub")
 _SAVER = re.compile(r"save_(\w+_)?state(_\w+)?")
 
 
@@ -144,6 +146,46 @@ def _blocks(node: ast.AST) -> list[ast.stmt]:
     if isinstance(node, ast.Try):
         return [*node.body, *node.orelse, *node.finalbody, *(line for each in node.handlers for line in each.body)]
     return [*getattr(node, "body", ()), *getattr(node, "orelse", ())]
+
+
+def hook_writes(script: Script) -> tuple[dict[ast.stmt, str], str]:
+    """What save hooks write on whatever process saves: the statements, each with the test for the main one; and why one
+    of them cannot be put under that ("": all can)."""
+    return script.once(_hook_writes)
+
+
+def _hook_writes(script: Script) -> tuple[dict[ast.stmt, str], str]:
+    found: dict[ast.stmt, str] = {}
+    for hook in save_hooks(script):
+        lines = list(script.inside(hook.function))
+        left = [line.lineno for line in hook.function.body if _leaves_others(script, line)]
+        if any(_RANKS.search(text(node)) for line in lines for node in own(line) if isinstance(node, ast.JoinedStr)):
+            continue  # to a file of each process
+        for line in lines:
+            calls = [node for node in own(line) if isinstance(node, ast.Call) and _writes(script, node, ())]
+            if not calls or roles.alone(script, line) or (left and left[0] < line.lineno):
+                continue
+            name, why = accelerator(script, line)
+            if why or not (isinstance(line, ast.Expr) and line.value is calls[0]):
+                way = "put that under a test for the main process first"
+                return (
+                    {},
+                    f"the hook `{hook.function.name}` writes on every process that saves ({shown(calls[0])}): {way}",
+                )
+            found[line] = f"{name}.is_main_process"
+    return found, ""
+
+
+def _writes(script: Script, call: ast.Call, within: tuple[ast.AST, ...]) -> bool:
+    """Whether a call writes a model, by itself or in a function of the script that does so for whoever calls."""
+    made = script.called(call)
+    if not made or made in within:
+        return bool(_WRITER.fullmatch(last(call.func)))
+    return any(
+        isinstance(node, ast.Call) and not roles.alone(script, line) and _writes(script, node, (*within, made))
+        for line in script.inside(made)
+        for node in own(line)
+    )
 
 
 def _rotates(script: Script, line: ast.stmt) -> bool:

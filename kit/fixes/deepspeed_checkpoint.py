@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice, _deepspeed
-from kit.fixes._gate import Gate, gates, unguarded_saves
+from kit.fixes._gate import gates, hook_writes, unguarded_saves
 from kit.fixes._roles import read
 
 if TYPE_CHECKING:
@@ -41,7 +41,11 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     the test lets DeepSpeed in and names it by an imported DistributedType."""
     script = read(tree)
     named = _deepspeed.named(script, options)
-    return [Site(gate.statement.lineno, gate.open and named, refuses=gate.refuses) for gate in gates(script)]
+    hook = hook_writes(script)[1]
+    return [
+        Site(gate.statement.lineno, gate.open and named, refuses=gate.refuses or hook * (not gate.open))
+        for gate in gates(script)
+    ]
 
 
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
@@ -61,21 +65,23 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
             yield Splice(index, index + 1, [block.with_operand(block.statements[index], gate.main, test)])
         elif gate:  # open, but the name is not imported
             yield Splice(index, index + 1, [block.statements[index]])
-    for gate in wanted:
-        yield from _guarded(block, gate)
+    works = [dict.fromkeys(gate.work, gate.main) for gate in wanted]
+    for work in [*works, hook_writes(block.script)[0]] if wanted else ():
+        yield from _guarded(block, work)
 
 
-def _guarded(block: Block, gate: Gate) -> Iterator[Splice]:
-    """What one process alone should do, under a test for that: an `if` in its own, other statements that follow on one
-    another in one together."""
+def _guarded(block: Block, work: dict[ast.stmt, str]) -> Iterator[Splice]:
+    """What one process alone should do, under its test for that: an `if` in its own, other statements that follow on
+    one another in one together."""
     index = 0
     while index < len(block.nodes):
-        stop = index
-        while stop < len(block.nodes) and block.nodes[stop] in gate.work:
+        node, stop = block.nodes[index], index
+        while stop < len(block.nodes) and block.nodes[stop] in work:
             stop += 1
-        if stop > index:
+        if node in work:
+            main = work[node]
             body = [block.statements[at] for at in range(index, stop)]
-            alone = stop == index + 1 and isinstance(node := block.nodes[index], ast.If) and not node.orelse
-            guarded = block.narrowed(body[0], gate.main) if alone else block.under(f"if {gate.main}:", body)
+            alone = stop == index + 1 and isinstance(node, ast.If) and not node.orelse
+            guarded = block.narrowed(body[0], main) if alone else block.under(f"if {main}:", body)
             yield Splice(index, stop, [guarded], counted=False)
         index = max(stop, index + 1)

@@ -8,6 +8,7 @@ status is 1 if one is not.
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections import Counter
@@ -15,8 +16,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import judge
 import judge_scripts
+import judge_words
 
 from kit import codemod, fixes, git, recipes, store
 from kit.commands.fix import mend, options_for
@@ -51,7 +52,7 @@ def breadth(commit: str) -> int:
     entry = store.ensure(Upstream("diffusers", URL, commit, sparse=(FOLDER,)), Path())
     ids = {path: id for path, (_, id) in entry.tree().items() if path.startswith(f"{FOLDER}/") and path.endswith(".py")}
     blobs = entry.blobs(ids.values())
-    with ProcessPoolExecutor(max_workers=2) as pool:
+    with ProcessPoolExecutor(max_workers=2, initializer=gc.set_threshold, initargs=(10_000_000,)) as pool:
         scripts = list(pool.map(one, ids, [blobs[id] for id in ids.values()], chunksize=8))
     changed = sum(Outcome.applied in script.outcomes.values() for script in scripts)
     seconds = time.perf_counter() - start
@@ -98,7 +99,7 @@ def one(path: str, content: bytes) -> Judged:
     compile(after, path, "exec", dont_inherit=True)
     if after != content and mend(after, path, chosen)[1] != after:
         found.faults.append("a second run changes it again")
-    if loose := judge.undefined(after) - judge.undefined(content):
+    if loose := judge_words.undefined(after) - judge_words.undefined(content):
         found.faults.append(f"not defined: {', '.join(loose)}")
     return found
 

@@ -27,7 +27,9 @@ from functools import partial
 from pathlib import Path
 
 import judge
+import judge_changes
 import judge_scripts
+import judge_words
 
 from kit import drift, git, history, recipe, recipes, series
 from kit.devices import Device
@@ -176,7 +178,7 @@ def one(found: Recipe, upstream: Upstream, device: Device, pinned: Pinned, text:
     alone = drift.alone_on(found, upstream, device, TreePath(case.root))
     told = []
     current: dict[TreePath, bytes] = {TreePath(case.root): case.content}
-    if case.root.endswith(".py") and not judge.is_python(case.content):
+    if case.root.endswith(".py") and not judge_words.is_python(case.content):
         return []
     for number, step in alone.series(upstream.name, device.name):
         for path in step.files:
@@ -209,10 +211,10 @@ def told_of(
     fix: str, pinned: tuple[bytes, bytes] | None, before: bytes, after: bytes | None, reason: str
 ) -> tuple[str, str]:
     """The verdict on one pair, and why."""
-    if pinned and not judge.is_python(before):
-        wanted = judge.lines(*pinned)
+    if pinned and not judge_words.is_python(before):
+        wanted = judge_words.lines(*pinned)
         lacking = wanted[0] <= set(before.splitlines()) and not wanted[1] <= set(before.splitlines())
-        fault = "" if after is None or judge.lines(before, after) == wanted else "other lines than at the pin"
+        fault = "" if after is None or judge_words.lines(before, after) == wanted else "other lines than at the pin"
     elif fix in TOLD:
         lacking = bool(judge_scripts.lacking(fix, before))
         fault = judge_scripts.wrong(fix, before, after) if after is not None else ""
@@ -221,10 +223,10 @@ def told_of(
     elif pinned is None:
         return "", reason
     else:
-        wanted = judge.changes(*pinned)
-        tree = judge.parse(before)
+        wanted = judge_changes.changes(*pinned)
+        tree = judge_words.parse(before)
         lacking = all(change.wanted_in(tree) for change in wanted)
-        fault = "" if after is None else judge.differs(wanted, before, after)
+        fault = "" if after is None else judge_changes.differs(wanted, before, after)
     if after is None:
         return ("refused" if lacking else ""), reason
     if fault:
@@ -232,8 +234,8 @@ def told_of(
     if (
         fix not in TOLD
         and pinned
-        and judge.is_python(before)
-        and judge.other_text(judge.changes(*pinned), before, after)
+        and judge_words.is_python(before)
+        and judge_changes.other_text(judge_changes.changes(*pinned), before, after)
     ):
         return "ok", "what it replaces goes on otherwise than at the pin"
     return "ok", ""

@@ -9,9 +9,9 @@ import ast
 import re
 from collections.abc import Callable
 
-import judge
+import judge_words
 
-# sample-caches: nothing that a loop over batches reads is indexed by the number of the batch.
+# sample-caches: nothing that a loop over batches, in no class, reads is indexed by the number of the batch.
 
 BATCH = r"batch\['indices'\]"
 UNDONE = [  # in lines as `ast` writes them
@@ -43,8 +43,9 @@ def caches_lacking(tree: ast.Module) -> list[int]:
         re.findall(r"(\w*cache\w*) = ", ast.unparse(tree))
     )
     lines = set()
-    for loop in ast.walk(tree):
-        line = judge.short(ast.unparse(loop)) if isinstance(loop, ast.For) else ""
+    outside = [node for node in tree.body if not isinstance(node, ast.ClassDef)]
+    for loop in [inner for node in outside for inner in ast.walk(node)]:
+        line = judge_words.short(ast.unparse(loop)) if isinstance(loop, ast.For) else ""
         found = re.match(r"for \(?(\w+), \w+\)? in enumerate\(\w+\):", line)
         for node in ast.walk(loop) if found else ():
             if isinstance(node, ast.Subscript) and ast.unparse(node.slice) == found[1]:

@@ -13,12 +13,21 @@ from typing import TypeGuard
 
 import judge
 import judge_data
+import judge_devices
+from judge_words import (
+    DEEPSPEED,
+    calls,
+    functions,
+    parse,
+    places,
+    rewritten,
+    text,
+    texts_above,
+    undefined,
+    without_names,
+)
 
-ANY = "torch.accelerator.is_available()"
-CUDA = "torch.cuda.is_available()"
-EMPTY = "torch.cuda.empty_cache()"
-PACKAGE = "torch_npu"  # of the device that the bench fixes scripts for
-UNDER_DEEPSPEED = f"if {judge.DEEPSPEED}:\n    return"
+UNDER_DEEPSPEED = f"if {DEEPSPEED}:\n    return"
 HANDED_OUT, HANDING_OUT = "train_batches", "ResumableBatches"
 NAME = "'pytorch_lora_weights.safetensors'"
 
@@ -29,82 +38,16 @@ def wrong(fix: str, before: bytes, after: bytes) -> str:
         return judge.wrong(fix, before, after)
     if left := lacking(fix, after):
         return f"line {left[0]} still lacks it"
-    if ast.dump(STRIPPED[fix](judge.parse(after))) != ast.dump(STRIPPED[fix](judge.parse(before))):
+    if ast.dump(STRIPPED[fix](parse(after))) != ast.dump(STRIPPED[fix](parse(before))):
         return "something else changed, or it is in the wrong place"
-    if loose := judge.undefined(after) - judge.undefined(before):
+    if loose := undefined(after) - undefined(before):
         return f"not defined: {', '.join(sorted(loose))}"
     return ""
 
 
 def lacking(fix: str, content: bytes) -> list[int]:
     """As `judge.lacking`, of every fix."""
-    return judge.lacking(fix, content) if fix in judge.LACKING else LACKING[fix](judge.parse(content))
-
-
-class Rewritten(ast.NodeTransformer):
-    """A tree with nodes replaced, the inner ones first."""
-
-    def __init__(self, change: Callable[[ast.AST], ast.AST | None]) -> None:
-        self.change = change
-
-    def generic_visit(self, node: ast.AST) -> ast.AST | None:
-        return self.change(super().generic_visit(node))
-
-
-def rewritten(tree: ast.Module, change: Callable[[ast.AST], ast.AST | None]) -> ast.Module:
-    changed: ast.Module = Rewritten(change).visit(tree)
-    return changed
-
-
-def text(node: ast.AST | None) -> str:
-    return ast.unparse(node) if node else ""
-
-
-def functions(tree: ast.Module, name: str) -> list[ast.FunctionDef]:
-    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith(name)]
-
-
-def calls(tree: ast.AST) -> list[ast.Call]:
-    return [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-
-
-def imported_by(tree: ast.AST, module: str, name: str) -> bool:
-    lines = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == module]
-    return any(alias.name == name for line in lines for alias in line.names)
-
-
-def without_names(tree: ast.Module) -> ast.Module:
-    """What fixes import: DistributedType of accelerate's, and copy."""
-    for node in tree.body:
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            node.names = [alias for alias in node.names if alias.name not in ("DistributedType", "copy")]
-    tree.body = [node for node in tree.body if not isinstance(node, (ast.Import, ast.ImportFrom)) or node.names]
-    return tree
-
-
-# accelerator-cache: below the branch for CUDA, or in place of a call without one.
-
-
-def cache_lacking(tree: ast.Module) -> list[int]:
-    found: list[int] = []
-    for parent, block, index in judge.places(tree):
-        node = block[index]
-        alone = not (isinstance(parent, ast.If) and block is parent.body and CUDA in judge.terms(parent.test))
-        if text(node) == EMPTY and alone:
-            found.append(node.lineno)
-        if isinstance(node, ast.If) and text(node.test) == CUDA and EMPTY in map(text, node.body):
-            found += [node.lineno] * (f"elif {ANY}:" not in text(node))
-    return found
-
-
-def cache_stripped(tree: ast.Module) -> ast.Module:
-    for parent, block, index in judge.places(tree):
-        node = block[index]
-        if isinstance(node, ast.If) and text(node.test) == ANY and "get_device_module().empty" in text(node.body[-1]):
-            empties = [text(each).endswith(".empty_cache()") for each in getattr(parent, "body", [])]
-            below = isinstance(parent, ast.If) and block is parent.orelse and any(empties)
-            block[index : index + 1] = node.orelse if below else ast.parse(EMPTY).body
-    return tree
+    return judge.lacking(fix, content) if fix in judge.LACKING else LACKING[fix](parse(content))
 
 
 # deepspeed-resume: a hook that loads a LoRA leaves at once under DeepSpeed.
@@ -112,172 +55,13 @@ def cache_stripped(tree: ast.Module) -> ast.Module:
 
 def resume_lacking(tree: ast.Module) -> list[int]:
     hooks = functions(tree, "load_model_hook")
-    return [h.lineno for h in hooks if ".lora_state_dict(" in text(h) and judge.DEEPSPEED not in text(h)]
+    return [h.lineno for h in hooks if ".lora_state_dict(" in text(h) and DEEPSPEED not in text(h)]
 
 
 def resume_stripped(tree: ast.Module) -> ast.Module:
     for hook in functions(tree, "load_model_hook"):
         hook.body = hook.body[1:] if text(hook.body[0]) == UNDER_DEEPSPEED else hook.body
     return without_names(tree)
-
-
-# device-package: imported at the top, below torch.
-
-
-def package_lacking(tree: ast.Module) -> list[int]:
-    lines = [(alias.name, node) for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    torch = [node.lineno for name, node in lines if name == "torch" and node in tree.body][:1]
-    run = "__name__ ==" in text(tree) or any(
-        name in text(tree) for name in ("ArgumentParser(", "sys.argv", "parse_args(")
-    )
-    calls_itself = any(isinstance(node, ast.Expr) and text(node).startswith(("print(", "main(")) for node in tree.body)
-    module = any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree))
-    known = any(name == PACKAGE for name, _ in lines)
-    return [] if module or known or not (run or calls_itself) else torch
-
-
-def package_stripped(tree: ast.Module) -> ast.Module:
-    tree.body = [node for node in tree.body if text(node) != f"import {PACKAGE}"]
-    return tree
-
-
-# device-placement: no call is given CUDA by name, or is a method of its name.
-
-TAKING = ("torch.autocast", "torch.amp.autocast", "torch.device", "torch.Generator")
-
-
-def devices(call: ast.Call) -> list[ast.expr]:
-    first = call.args[:1] if text(call.func) in TAKING or text(call.func).endswith(".to") else []
-    return [*first, *(each.value for each in call.keywords if each.arg in ("device", "device_type"))]
-
-
-def placement_lacking(tree: ast.Module) -> list[int]:
-    def names_cuda(call: ast.Call) -> bool:
-        method = text(call).endswith(".cuda()") or (text(call.func) == "torch.cuda.amp.autocast" and not call.args)
-        return method or any(text(value) in ("'cuda'", "'cuda:0'") for value in devices(call))
-
-    return [c.lineno for c in calls(tree) if names_cuda(c)] if imported_by(tree, "accelerate", "Accelerator") else []
-
-
-def placement_stripped(tree: ast.Module) -> ast.Module:
-    def change(node: ast.AST) -> ast.AST:
-        if isinstance(node, ast.Call):
-            if text(node.func) == "torch.cuda.amp.autocast":
-                node.func, node.args = ast.parse("torch.autocast", mode="eval").body, [ast.Name("DEVICE")]
-            elif text(node).endswith(".cuda()"):
-                node = ast.Call(ast.Attribute(node.func.value, "to"), [ast.Name("DEVICE")], [])
-            for value in devices(node):
-                if text(value) in ("'cuda'", "'cuda:0'", "accelerator.device", "accelerator.device.type"):
-                    node.args = [ast.Name("DEVICE") if each is value else each for each in node.args]
-                    for each in node.keywords:
-                        each.value = ast.Name("DEVICE") if each.value is value else each.value
-        return node
-
-    return ast.parse(text(rewritten(tree, change)))  # what was made here and what was read is the same then
-
-
-# device-scaler: told the kind of device.
-
-
-def scaler_lacking(tree: ast.Module) -> list[int]:
-    makers = {"torch.cuda.amp.GradScaler", "th.cuda.amp.GradScaler", *names_of(tree, "torch.cuda.amp")}
-    told = {"torch.amp.GradScaler", "torch.GradScaler", *names_of(tree, "torch.amp")}
-    found = []
-    for call in calls(tree):
-        of_cuda = not call.args and "device" not in [each.arg for each in call.keywords]
-        named = bool(call.args) and text(call.args[0]) == "'cuda'"
-        if text(call.func) in makers or (text(call.func) in told and (of_cuda or named)):
-            found.append(call.lineno)
-    its_own = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == "Accelerator"]
-    inside = {call.lineno for each in its_own for call in calls(each)}
-    return [line for line in found if line not in inside]
-
-
-def names_of(tree: ast.Module, module: str) -> set[str]:
-    """What a module's GradScaler is called."""
-    lines = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == module]
-    return {alias.asname or alias.name for line in lines for alias in line.names if alias.name == "GradScaler"}
-
-
-def scaler_stripped(tree: ast.Module) -> ast.Module:
-    makers = {"torch.cuda.amp.GradScaler", "torch.amp.GradScaler", "torch.GradScaler"}
-    makers |= names_of(tree, "torch.cuda.amp") | names_of(tree, "torch.amp")
-
-    def change(node: ast.AST) -> ast.AST:
-        if isinstance(node, ast.Call) and text(node.func) in makers:
-            told = bool(node.args) and text(node.args[0]) in ("torch.device(device).type", "'cuda'")
-            node.func, node.args = ast.Name("GradScaler"), node.args[told:]
-        return node
-
-    return ast.parse(text(rewritten(tree, change)))
-
-
-# float32-rope: an NPU is asked for, too, where a Mac is: by what machine it is, or by where a tensor is.
-
-MAC = "torch.backends.mps.is_available()"
-WITHOUT = "str(torch.accelerator.current_accelerator()) in ('mps', 'npu', 'tpu')"
-OR_THERE = re.compile(r"torch\.float32 if (\w+) or [\w.]+\.device\.type in \('npu', 'tpu'\) else")
-
-
-def rope_lacking(tree: ast.Module) -> list[int]:
-    found = []
-    for function in [tree, *functions(tree, "")]:
-        asked = [text(n.targets[0]) for n in ast.walk(function) if re.search(r"\.device\.type == 'mps'$", text_of(n))]
-        tests = [MAC, *(name for name in asked if asked.count(name) == 1 and function is not tree)]
-        chosen = [node for node in ast.walk(function) if isinstance(node, ast.IfExp)]
-        choices = [f"torch.float32 if {test} else torch.float64" for test in tests]
-        found += [node.lineno for node in chosen if text(node) in choices]
-    return sorted(set(found))
-
-
-def text_of(node: ast.AST) -> str:
-    return text(node) if isinstance(node, ast.Assign) else ""
-
-
-def rope_stripped(tree: ast.Module) -> ast.Module:
-    return ast.parse(OR_THERE.sub(r"torch.float32 if \1 else", text(tree).replace(WITHOUT, MAC)))
-
-
-# autocast-device: what a module switches off is not CUDA's autocast, but its tensors'.
-
-SWITCH = re.compile(r"autocast\((device_type=)?'cuda', enabled=False\)")
-TOLD = re.compile(r"autocast\((device_type=)?\w+\.device\.type, enabled=False\)")
-
-
-def switch_lacking(tree: ast.Module) -> list[int]:
-    run = imported_by(tree, "accelerate", "Accelerator") or "__name__ ==" in text(tree)
-    withs = [] if run else [node for node in ast.walk(tree) if isinstance(node, ast.With)]
-    handed = {id(inner): each for each in functions(tree, "") for inner in ast.walk(each)}
-    return [
-        node.lineno
-        for node in withs
-        if SWITCH.search(text(node).partition("\n")[0])
-        and id(node) in handed
-        and any(
-            re.search(rf"\b{each.arg}(\.float|\.device|\.shape|\.reshape|\[)", text(node))
-            for each in handed[id(node)].args.args
-        )
-    ]
-
-
-def switch_stripped(tree: ast.Module) -> ast.Module:
-    return ast.parse(TOLD.sub(r"autocast(\1'cuda', enabled=False)", text(tree)))
-
-
-# lora-layers-device: placed where they are made.
-
-
-def layers_lacking(tree: ast.Module) -> list[int]:
-    made = [node for node in ast.walk(tree) if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value]
-    return [n.lineno for n in made if isinstance(n.value, ast.Call) and text(n.value.func) == "AttnProcsLayers"]
-
-
-def layers_stripped(tree: ast.Module) -> ast.Module:
-    def change(node: ast.AST) -> ast.AST:
-        placed = isinstance(node, ast.Call) and text(node).endswith(").to(accelerator.device)")
-        return node.func.value if placed and text(node).startswith("AttnProcsLayers(") else node
-
-    return rewritten(tree, change)
 
 
 # offline-lora: what was written here is loaded by its name.
@@ -306,35 +90,6 @@ def lora_stripped(tree: ast.Module) -> ast.Module:
         if loads(call, known):
             call.keywords = [k for k in call.keywords if (k.arg, text(k.value)) != ("weight_name", NAME)]
     return tree
-
-
-# pin-memory-guard: only where there is an accelerator.
-
-
-def pin_lacking(tree: ast.Module) -> list[int]:
-    found: list[int] = []
-
-    def visit(node: ast.AST, there: bool) -> None:
-        pins = isinstance(node, ast.Call) and text(node).endswith(".pin_memory()")
-        if pins and not there:
-            found.append(node.lineno)
-        for name, value in ast.iter_fields(node):
-            asks = isinstance(node, (ast.If, ast.IfExp)) and name == "body" and {ANY, CUDA} & {*judge.terms(node.test)}
-            for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, ast.AST):
-                    unused = isinstance(node, ast.Expr)
-                    visit(child, bool(asks) or unused or (there and not isinstance(node, ast.FunctionDef)))
-
-    visit(tree, False)
-    return found
-
-
-def pin_stripped(tree: ast.Module) -> ast.Module:
-    def change(node: ast.AST) -> ast.AST:
-        guarded = isinstance(node, ast.IfExp) and text(node.test) == ANY
-        return node.body if guarded and text(node.body) == f"{text(node.orelse)}.pin_memory()" else node
-
-    return rewritten(tree, change)
 
 
 # unwrap-save-hook: what the loop goes through is unwrapped before its class is asked for.
@@ -409,15 +164,15 @@ def cast_stripped(tree: ast.Module) -> ast.Module:
 
 
 COPY = "pipeline.vae = copy.deepcopy(pipeline.vae).float()"
-CAST = f"if is_final_validation or {judge.DEEPSPEED}:\n    pipeline = pipeline.to(dtype=torch_dtype)"
+CAST = f"if is_final_validation or {DEEPSPEED}:\n    pipeline = pipeline.to(dtype=torch_dtype)"
 
 
 def dtype_lacking(tree: ast.Module) -> list[int]:
     lines = []
     for function, call in moves(tree, False):
-        for _, block, index in judge.places(function):
+        for _, block, index in places(function):
             if getattr(block[index], "value", None) is call:
-                above = judge.texts_above(block, index)
+                above = texts_above(block, index)
                 lines += [call.lineno] if casts(call) or above != [COPY, CAST] else []
     return lines
 
@@ -455,7 +210,7 @@ def trains(node: ast.AST) -> TypeGuard[ast.For]:
 def order_stripped(tree: ast.Module) -> ast.Module:
     made = [
         block[index]
-        for _, block, index in judge.places(tree)
+        for _, block, index in places(tree)
         if text(block[index]).startswith(f"{HANDED_OUT} = {HANDING_OUT}(")
         and any(".load_state(" in text(below) for below in block[index + 1 : index + 2])
     ]
@@ -480,16 +235,9 @@ def order_stripped(tree: ast.Module) -> ast.Module:
 
 LACKING: dict[str, Callable[[ast.Module], list[int]]] = {
     **judge_data.LACKING,
-    "accelerator-cache": cache_lacking,
-    "autocast-device": switch_lacking,
+    **judge_devices.LACKING,
     "deepspeed-resume": resume_lacking,
-    "device-package": package_lacking,
-    "device-placement": placement_lacking,
-    "device-scaler": scaler_lacking,
-    "float32-rope": rope_lacking,
-    "lora-layers-device": layers_lacking,
     "offline-lora": lora_lacking,
-    "pin-memory-guard": pin_lacking,
     "resume-order": order_lacking,
     "unwrap-save-hook": hook_lacking,
     "validation-cast": cast_lacking,
@@ -497,16 +245,9 @@ LACKING: dict[str, Callable[[ast.Module], list[int]]] = {
 }
 STRIPPED: dict[str, Callable[[ast.Module], ast.Module]] = {
     **judge_data.STRIPPED,
-    "accelerator-cache": cache_stripped,
-    "autocast-device": switch_stripped,
+    **judge_devices.STRIPPED,
     "deepspeed-resume": resume_stripped,
-    "device-package": package_stripped,
-    "device-placement": placement_stripped,
-    "device-scaler": scaler_stripped,
-    "float32-rope": rope_stripped,
-    "lora-layers-device": layers_stripped,
     "offline-lora": lora_stripped,
-    "pin-memory-guard": pin_stripped,
     "resume-order": order_stripped,
     "unwrap-save-hook": hook_stripped,
     "validation-cast": cast_stripped,

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import judge
+import judge_devices
 import judge_scripts
+import judge_words
 import pytest
 
 from kit import fixes
@@ -28,7 +30,7 @@ def test_every_general_fix_is_judged() -> None:
 
 @pytest.mark.parametrize(("name", "given"), CASES)
 def test_a_fix_in_its_place(name: str, given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge_scripts, "PACKAGE", given.options.get("package", "device_package"))
+    monkeypatch.setattr(judge_devices, "PACKAGE", given.options.get("package", "device_package"))
     before, after = given.before.encode(), given.after.encode()
     assert judge_scripts.lacking(name, before)
     assert judge_scripts.wrong(name, before, after) == ""
@@ -56,7 +58,7 @@ CAST = "".join(f"    {line}\n" for line in (judge_scripts.COPY, *judge_scripts.C
         ("    look()\n", CAST, True),
         ("    look()\n", CAST.replace("torch_dtype", "weight_dtype"), False),
         ("    look()\n", CAST.replace(judge_scripts.COPY, "pass"), False),
-        ("    look()\n", CAST.replace(judge.DEEPSPEED, "True"), False),
+        ("    look()\n", CAST.replace(judge_words.DEEPSPEED, "True"), False),
         ("    pipeline = pipeline.to(accelerator.device)\n", CAST, False),
         ("is_final_validation):\n", CAST, False),
         ("import Accelerator, DistributedType\n", "def f(pipeline):\n" + CAST, False),

@@ -18,6 +18,17 @@ def main(accelerator):
             accelerator.save_state(save_path)
             logger.info(f"Saved state to {{save_path}}")
 """
+HOOKED = """
+def main(accelerator):
+    def save_model_hook(models, weights, output_dir):
+        for model in models:
+            {line}
+            weights.pop()
+
+    accelerator.register_save_state_pre_hook(save_model_hook)
+    if {gate}:
+        accelerator.save_state(1)
+"""
 CLOSED, OPENED = SAVE.format(gate="accelerator.is_main_process"), SAVE.format(gate=OPEN)
 
 
@@ -126,6 +137,28 @@ APPLIED = [
         f"{BOTH}def save(accelerator):\n    accelerator.save_state(1)\ndef main(accelerator):\n"
         f"    if {OPEN}:\n        save(accelerator)\n",
     ),
+    case(
+        "a hook writes on every process that saves",
+        BOTH + HOOKED.format(gate="accelerator.is_main_process", line="model.save_pretrained(output_dir)"),
+        BOTH
+        + HOOKED.format(
+            gate=OPEN,
+            line="if accelerator.is_main_process:\n                model.save_pretrained(output_dir)",
+        ),
+    ),
+    *(
+        case(f"a hook {id}", text.format(gate="accelerator.is_main_process"), text.format(gate=OPEN))
+        for id, text in {
+            "writes on the main process": BOTH
+            + HOOKED.replace("{line}", "if accelerator.is_main_process:\n                model.save_pretrained(1)"),
+            "writes a file of each process": BOTH
+            + HOOKED.replace("{line}", "torch.save(model, f'{{output_dir}}/{{accelerator.process_index}}.pt')"),
+            "leaves the others": BOTH
+            + HOOKED.replace(
+                "        for", "        if not accelerator.is_main_process:\n            return\n        for"
+            ).replace("{line}", "model.save_pretrained(output_dir)"),
+        }.items()
+    ),
 ]
 
 
@@ -188,6 +221,12 @@ REFUSED = [
         "turn that into an `if` for the main process",
         3,
         "    if not accelerator.is_main_process:\n        pass\n    else:\n        accelerator.save_state(1)\n",
+    ),
+    conflict(
+        "a hook writes, and what it gives is needed",
+        "the hook `save_model_hook` writes on every process that saves (`model.save_pretrained(…)`)",
+        10,
+        BOTH + HOOKED.format(gate="accelerator.is_main_process", line="path = model.save_pretrained(output_dir)"),
     ),
     conflict(
         "not bound",
