@@ -22,6 +22,7 @@ settings_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 folder = click.Path(path_type=str)
+KINDS = ("slurm", "ascendjob", "volcano", "pytorchjob", "trainjob", "modelarts")  # kit/clusters
 
 
 def cluster_options(command: Any) -> Any:
@@ -307,6 +308,20 @@ def patch_env(**options: Any) -> int:
 def tiny(**options: Any) -> int:
     """Write a tiny random-weight model, its tokenizers and data, in the layout of the published checkpoint."""
     from kit.commands import tiny as command
+
+    return command.run(**options)
+
+
+@cli.command()
+@click.argument("workspace_path", metavar="WORKSPACE", type=folder)
+@click.option("--for", "kind", required=True, type=click.Choice(KINDS), help="The scheduler, or the kind of its job.")
+@click.option("--machines", type=click.IntRange(1), metavar="N", help="How many (default: 2, or what is possible).")
+@click.option("--image", default="", metavar="IMAGE", help="The container image, where there is one.")
+@click.option("--script", default="", metavar="NAME", help="The launch script, where the recipe has several.")
+@click.option("--force", is_flag=True, help="Replace kit-KIND.sh where it is another.")
+def cluster(**options: Any) -> int:
+    """Write kit-KIND.sh: what starts the launch script on several machines, under Slurm, Kubernetes or ModelArts."""
+    from kit.commands import cluster as command
 
     return command.run(**options)
 

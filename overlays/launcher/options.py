@@ -82,6 +82,7 @@ class Program:
     open_files: int = 0
     processes: int = 1  # of a program whose settings do not say it, on all machines together
     machines: int = 1
+    saves: tuple[str, ...] = ()  # arguments of the training script: how often it saves, switches for a whole state
     imports: tuple[str, ...] = ()  # packages that must be there
     modules: tuple[str, ...] = ()  # folders for PYTHONPATH, from the launch script's
     absolute: bool = False  # whether the training script wants paths from the root

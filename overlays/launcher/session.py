@@ -43,6 +43,7 @@ def trained(
     watch = str(Path(__file__).resolve().parent / "watch")
     watched = {
         "LAUNCHER_WAITS": str(waits.absolute()),
+        "LAUNCHER_SAVES": " ".join(program.saves),
         "PYTHONPATH": os.pathsep.join(filter(None, (watch, chosen.get("PYTHONPATH", "")))),
     }
     done = training.run(words, {**chosen, **watched}, log, report.Steps(mean=program.starts == "torchrun"))
