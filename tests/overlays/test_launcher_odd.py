@@ -246,7 +246,9 @@ def test_other_signals_that_end(number: signal.Signals, script: Make, machine: M
     assert "interrupted at step 4" in err
 
 
-ASKED = f"stop = open(os.environ['LAUNCHER_STOP'], 'a+')\n{STEPS}while not os.path.getsize(stop.name): time.sleep(0.1)\n"
+ASKED = (
+    f"stop = open(os.environ['LAUNCHER_STOP'], 'a+')\n{STEPS}while not os.path.getsize(stop.name): time.sleep(0.1)\n"
+)
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM])

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +27,6 @@ def place(prepared: Callable[[str, str], Path]) -> Path:
 def python(place: Path) -> Path:
     found = recipe.load("sdxl")
     return environment.ensure(found, found.device("cpu"), place).python
-
-
-@pytest.fixture
-def machines() -> Iterator[list[list[str]]]:
-    """Two network namespaces with a wire between them: the words to put before a command that runs in each."""
-    names, ip = [f"kit{os.getpid()}a", f"kit{os.getpid()}b"], shutil.which("ip")
-    if not ip or subprocess.run([ip, "netns", "add", names[0]], capture_output=True).returncode:
-        pytest.skip("network namespaces need ip (iproute2) and root")
-    try:
-        for line in (
-            f"netns add {names[1]}",
-            f"link add eth0 netns {names[0]} type veth peer name eth0 netns {names[1]}",
-            *(f"-n {name} addr add 10.99.0.{number}/24 dev eth0" for number, name in enumerate(names, 1)),
-            *(f"-n {name} link set {link} up" for name in names for link in ("lo", "eth0")),
-        ):
-            subprocess.run([ip, *line.split()], check=True)
-        yield [[ip, "netns", "exec", name] for name in names]
-    finally:
-        for name in names:
-            subprocess.run([ip, "netns", "del", name], capture_output=True)
 
 
 def losses(python: Path, folder: Path) -> dict[str, float]:
