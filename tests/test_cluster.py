@@ -169,7 +169,8 @@ def test_what_only_webhooks_check(hidream: Path, kit: Kit) -> None:
             assert role["restartPolicy"] == role["template"]["spec"]["restartPolicy"]
         assert found["spec"]["runPolicy"]["schedulingPolicy"]["minAvailable"] == 4
     assert found["spec"]["nprocPerNode"] == ("1" if device == "cpu" else "8")
-    assert kit("cluster", hidream, "--for", "ascendjob", "--image", "i", "--machines", "1", "--force").status == 0
+    Path("kit-ascendjob.sh").unlink()
+    assert kit("cluster", hidream, "--for", "ascendjob", "--image", "i", "--machines", "1").status == 0
     found = manifest(Path.cwd(), "ascendjob")
     assert found["metadata"]["labels"]["framework"] == "pytorch" and list(found["spec"]["replicaSpecs"]) == ["Master"]
     assert kit("cluster", hidream, "--for", "volcano", "--image", "i").status == 0
@@ -193,9 +194,10 @@ def test_which_launch_script(kit: Kit, tmp_path: Path) -> None:
     assert done.status == 1 and "is for one machine" in done.err and "pretrain_full_nm_np_sdxl.sh" in done.err
     done = kit("cluster", place, "--for", "slurm", "--script", "pretrain_full_8p_sdxl.sh")
     assert done.status == 1 and "did you mean" in done.err
-    done = kit("cluster", made(tmp_path / "sd3", "sd3", "npu"), "--for", "slurm", "--force")
+    done = kit("cluster", made(tmp_path / "sd3", "sd3", "npu"), "--for", "slurm")
     assert done.status == 1 and "which launch script?" in done.err
-    done = kit("cluster", made(tmp_path / "lokr", "hidream-lokr", "npu"), "--for", "slurm", "--force")
+    Path("kit-slurm.sh").unlink()
+    done = kit("cluster", made(tmp_path / "lokr", "hidream-lokr", "npu"), "--for", "slurm")
     assert done.status == 0 and "on 1 machine," in Path("kit-slurm.sh").read_text()
 
 
@@ -205,3 +207,6 @@ def test_a_workspace_of_a_stranger_puts_nothing_into_the_script(kit: Kit, tmp_pa
     table.write_text(table.read_text().replace('"output": "output_dir"', '"output": "o; rm -rf ~"'))
     done = kit("cluster", place, "--for", "slurm")
     assert done.status == 1 and "'o; rm -rf ~' is no name" in done.err and not Path("kit-slurm.sh").exists()
+    table.write_text('{"it.sh": []}')
+    done = kit("cluster", place, "--for", "slurm")
+    assert done.status == 1 and "is none of kit's" in done.err

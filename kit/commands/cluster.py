@@ -18,6 +18,7 @@ from kit.errors import KitError
 from kit.schema import nearest
 
 TEMPLATES = Path(__file__).parents[1] / "clusters"
+AGAIN = "prepare the workspace again"
 SEVERAL = ("machines", "nnodes")  # the settings by which a launch script is told of several machines
 
 
@@ -26,7 +27,7 @@ def kinds() -> list[str]:
     return sorted(path.name.removesuffix(".sh.j2") for path in TEMPLATES.glob("*.sh.j2"))
 
 
-def run(workspace_path: str, kind: str, machines: int | None, image: str, script: str, force: bool) -> int:
+def run(workspace_path: str, kind: str, machines: int | None, image: str, script: str) -> int:
     """Write kit-KIND.sh here. Raises KitError where there is no such workspace or launch script, where that is for one
     machine, and where another file is in the way."""
     place = workspace.find(Path(workspace_path))
@@ -34,10 +35,8 @@ def run(workspace_path: str, kind: str, machines: int | None, image: str, script
         raise KitError(f"{workspace_path}: {len(place)} workspaces", f"kit cluster {place[0]} --for {kind}")
     text = overlay.render_file(TEMPLATES, TEMPLATES / f"{kind}.sh.j2", context(place[0], machines, image, script))
     made = Path(f"kit-{kind}.sh")
-    if made.exists() and made.read_bytes() != text and not force:
-        raise KitError(
-            f"{made} is there, and other than what would be written", f"look at it, then: --force, or rm {made}"
-        )
+    if made.exists() and made.read_bytes() != text:
+        raise KitError(f"{made} is there, and other than what would be written", f"look at it, then: rm {made}")
     whole.write(made, text)
     made.chmod(0o755)
     output.line(f"written: {made}")
@@ -57,7 +56,7 @@ def context(place: Path, machines: int | None, image: str, script: str) -> dict[
     named = Path(locked.recipe).stem
     for text in (named, name, folder, to):
         if not re.fullmatch(r"[\w./-]+", text):
-            raise KitError(f"{place}: {text!r} is no name", "prepare the workspace again")
+            raise KitError(f"{place}: {text!r} is no name", AGAIN)
     return {
         "device": dataclasses.asdict(device),
         "title": re.sub(r"[^\w ,.()-]", "", program["title"]),
@@ -77,12 +76,16 @@ def context(place: Path, machines: int | None, image: str, script: str) -> dict[
 def _program(place: Path, script: str, machines: int) -> tuple[str, str, dict[str, Any], bool]:
     """The launch script: its folder, name and table, and whether it is for several machines; the one that is asked for,
     or the only one that is, or the only one."""
-    found = {
-        name: (str(path.parents[1].relative_to(place)), name, table)
-        for path in sorted(place.glob("**/launcher/programs.json"))
-        for name, table in json.loads(path.read_text(encoding="utf-8")).items()
-    }
-    many = [name for name, (_, _, table) in found.items() if {each["name"] for each in table["options"]} & {*SEVERAL}]
+    try:
+        found = {
+            name: (str(path.parents[1].relative_to(place)), name, table)
+            for path in sorted(place.glob("**/launcher/programs.json"))
+            for name, table in json.loads(path.read_text(encoding="utf-8")).items()
+        }
+        options = {name: {each["name"] for each in table["options"]} for name, (_, _, table) in found.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise KitError(f"{place}: its launcher/programs.json is none of kit's: {error}", AGAIN) from None
+    many = [name for name in found if options[name] & {*SEVERAL}]
     if script and script not in found:
         raise KitError(
             f"no launch script {script!r} in {place}{nearest(script, list(found))}", f"there are: {', '.join(found)}"

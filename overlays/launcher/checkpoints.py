@@ -11,6 +11,7 @@ from pathlib import Path
 from launcher import model
 from launcher.mistake import Mistake
 from launcher.options import Option
+from launcher.output import say
 
 NAME = re.compile(r"checkpoint-(\d+)")
 
@@ -106,7 +107,7 @@ def chosen_state(option: Option, value: str, output: Path) -> tuple[str, list[st
     return value, []
 
 
-def check_shared(option: str, output: Path, rank: int, own: str = "", patience: float = 60) -> None:
+def check_shared(option: str, output: Path, rank: int, own: str = "", patience: float = 600) -> None:
     """All machines see one output folder: machine 0 leaves its name there, the others look for a name that is not their
     ``own`` (the host's and its network's), for ``patience`` seconds. Raises Mistake.
 
@@ -117,7 +118,11 @@ def check_shared(option: str, output: Path, rank: int, own: str = "", patience: 
     if rank == 0:
         mark.write_text(own)
         return
+    said = False
     while mark.name not in os.listdir(output) or mark.read_text() in ("", own):  # a list is what a network disk renews
+        if not said:
+            say(f"waiting for machine 0 in {output}, which all machines must see")
+        said = True
         if time.monotonic() > deadline:
             raise Mistake(
                 f"--{option}: {output} here is not the folder that machine 0 has: give one that all machines see"
