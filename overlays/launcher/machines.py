@@ -57,7 +57,7 @@ def from_environment(program: Program, settings: Settings, config: Path | None) 
     several. Raises Mistake where the environment has several and this launch script is for one."""
     names = SETTINGS.get(program.starts, ())
     place = scheduler.hostfile(settings["hostfile"]) if settings.get("hostfile") else None
-    unsaid = not any(name in settings.given for name in names[:4]) and not settings.get(names[2] if names else "", "")
+    unsaid = not any(name in settings.given for name in names[:3]) and not settings.get(names[2] if names else "", "")
     if not place and unsaid:
         place = scheduler.find(os.environ) if not config or value(config, "num_machines") in ("", "1") else None
     if not place or place.machines == 1:
@@ -70,7 +70,7 @@ def from_environment(program: Program, settings: Settings, config: Path | None) 
     for name, found in zip(names, taken):
         if name not in settings.given:
             settings[name] = str(found)
-    where = f"machine 0 is {place.ip}, port {place.port}"
+    where = f"machine 0 is {settings[names[2]]}, port {settings[names[3]]}"
     say(f"Machines : {place.machines}, this is {place.rank}, {local} processes on each; {where} ({place.source})")
 
 

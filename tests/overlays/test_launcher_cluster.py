@@ -137,6 +137,14 @@ def test_a_hostfile_through_the_launch_script(machine: Machine, tmp_path: Path) 
     assert f"Machines : 2, this is 0, 4 processes on each; machine 0 is {OWN}" in run.stdout
 
 
+def test_a_port_alone_is_no_machine(machine: Machine, tmp_path: Path) -> None:
+    """Another port, where the scheduler's is taken: the machines are still the scheduler's."""
+    script = render("cpu", tmp_path / "tree") / "finetune_hidream_dreambooth_lora_deepspeed_bf16.sh"
+    run = machine.launch(script, "--main_port=7777", NNODES="2", NODE_RANK="1", MASTER_ADDR="a", MASTER_PORT="6000")
+    told = [run.value(f"--{name}") for name in ("num_machines", "machine_rank", "main_process_ip", "main_process_port")]
+    assert told == ["2", "1", "a", "7777"], run.stderr
+
+
 def test_a_lock_that_a_killed_build_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = tmp_path / "fused_adam/lock"
     lock.parent.mkdir()

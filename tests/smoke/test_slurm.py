@@ -257,3 +257,9 @@ def test_wrong_shapes_are_one_line(slurm: Slurm, hidream: Training, tmp_path: Pa
     words = ["bash", hidream.script, *hidream.words, f"--output_dir={tmp_path}/out"]
     said = slurm.said("srun", "-N2", "-n4", "--overcommit", *words, **hidream.variables)
     assert said.count("error: Slurm: 4 tasks on 2 nodes: start one a node: srun --ntasks-per-node=1") == 4, said
+    listen = "import socket, time; s = socket.create_server(('', 9999)); print(flush=True); time.sleep(99)"
+    with subprocess.Popen(slurm.on(1, sys.executable, "-c", listen), stdout=subprocess.PIPE) as taken:
+        assert taken.stdout and taken.stdout.readline()
+        said = slurm.said("srun", "-K", "-N2", *words, "--main_port=9999", **hidream.variables)
+        taken.kill()
+    assert "error: --main_port: port 9999 is taken on this machine: give another one" in said, said
