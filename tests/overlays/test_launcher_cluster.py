@@ -19,6 +19,7 @@ from launcher import checkpoints, environment, scheduler
 from launcher.mistake import Mistake
 from launcher.options import Option
 from launching import OVERLAYS, Machine, render
+from test_launcher_scheduler import ASCENDJOB, CHOSEN, MODELARTS, NNODES, PET, PODS, SLURM, VOLCANO
 from test_launcher_training import GOOD
 
 OWN = socket.gethostname()
@@ -213,3 +214,33 @@ def test_programs_that_do_not_save_are_left_alone(machine: Machine, tmp_path: Pa
     words = ["bash", str(script), *GOOD]
     done = subprocess.run(words, cwd=machine.root / "work", env=machine.env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "\n1\n" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        (SLURM, ["2", "1", "10.99.0.1", "10012", "2"]),
+        (SLURM | {"SLURM_GPUS_ON_NODE": "4"}, ["2", "1", "10.99.0.1", "10012", "8"]),
+        (PET | {"PET_NPROC_PER_NODE": "8", "WORLD_SIZE": "16"}, ["2", "1", "job-master-0", "23456", "16"]),
+        (MODELARTS | {"MA_NUM_GPUS": "8"}, ["2", "1", "job-worker-0.job", str(CHOSEN), "16"]),
+        (ASCENDJOB, ["2", "1", "10.96.0.7", "2222", "16"]),
+        (NNODES, ["2", "1", "10.0.0.1", "6000", "16"]),
+        (PODS, ["3", "2", "job-master-0.job", "23456", "3"]),
+        (VOLCANO, ["2", "1", "job-worker-0.job", str(CHOSEN), "2"]),
+        ({"PET_NNODES": "1", "PET_MASTER_ADDR": "none", "RANK": "0"}, [None] * 5),
+    ],
+)
+def test_what_accelerate_is_told(
+    variables: dict[str, str], told: list[str | None], machine: Machine, tmp_path: Path
+) -> None:
+    """By the launch script, and that nothing of it is left for accelerate to be misled by."""
+    script = render("cpu", tmp_path / "tree") / "finetune_hidream_dreambooth_lora_deepspeed_bf16.sh"
+    scontrol = machine.root / "bin/scontrol"
+    scontrol.write_text('#!/bin/sh\n[ "$2" = hostnames ] && echo 10.99.0.1\n')
+    scontrol.chmod(0o755)
+    run = machine.launch(script, **variables)
+    assert run.status == 0, run.stderr
+    flags = ("num_machines", "machine_rank", "main_process_ip", "main_process_port", "num_processes")
+    assert [run.value(f"--{name}") for name in flags] == told
+    assert not [name for name in run.env if scheduler.MISLEADING.fullmatch(name)]
+    assert ("Machines : " in run.stdout) == bool(told[0])
