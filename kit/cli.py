@@ -14,14 +14,11 @@ from kit.cache import cache_dir
 from kit.errors import USAGE, handler
 
 recipe_argument = click.argument("recipe_name", metavar="RECIPE", shell_complete=completion.recipes)
-device_option = click.option(
-    "--device", metavar="DEVICE", shell_complete=completion.devices, help="The device to prepare for."
-)
-settings_option = click.option(
-    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set an option of the recipe."
-)
+device_option = click.option("--device", metavar="DEVICE", shell_complete=completion.devices, help="The device.")
+settings_option = click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set an option.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 folder = click.Path(path_type=str)
+KINDS = ("slurm", "ascendjob", "volcano", "pytorchjob", "trainjob", "modelarts")  # kit/clusters
 
 
 def cluster_options(command: Any) -> Any:
@@ -184,9 +181,7 @@ def verify(**options: Any) -> int:
 @click.option("--explain", metavar="FIX", help="Say what a fix does and why, and where upstream stands.")
 @click.option("--skip", multiple=True, metavar="FIX", help="Leave a fix out; in a script: # kit: skip=FIX")
 @click.option("--strict", is_flag=True, help="Exit with 1, too, for what looks like a fault in an unknown form.")
-@click.option(
-    "--summary", is_flag=True, help="Say of each fix in how many files it was applied, refused, looked needed."
-)
+@click.option("--summary", is_flag=True, help="Say of each fix how many files it was applied to, refused, needed.")
 @click.option("--csv", "as_csv", is_flag=True, help="The summary as CSV.")
 @click.option("--verbose", "-v", is_flag=True, help="Also say where there was nothing to do, and why.")
 @click.option("--torch", metavar="VERSION", help="The torch they run on: fixes for a newer one are left out.")
@@ -273,9 +268,7 @@ def copy(**options: Any) -> int:
 @click.argument("recipe_names", nargs=-1, metavar="[RECIPE]...", shell_complete=completion.recipes)
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if a patch would change.")
 @click.option("--offline", is_flag=True, help="Use the cache alone.")
-@click.option(
-    "--from", "workspace", metavar="WORKSPACE", type=folder, help="Make the edits in it a patch of its recipe."
-)
+@click.option("--from", "workspace", metavar="WORKSPACE", type=folder, help="Make its edits a patch of its recipe.")
 @click.option("--fix", metavar="NAME", help="What that patch is called.")
 @click.option("--why", metavar="TEXT", help="What it is for.")
 def refresh(**options: Any) -> int:
@@ -327,6 +320,19 @@ def tiny(**options: Any) -> int:
 
 
 @cli.command()
+@click.argument("workspace_path", metavar="WORKSPACE", type=folder)
+@click.option("--for", "kind", required=True, type=click.Choice(KINDS), help="The scheduler, or the kind of its job.")
+@click.option("--machines", type=click.IntRange(1), metavar="N", help="How many (default: 2, or what is possible).")
+@click.option("--image", default="", metavar="IMAGE", help="The container image, where there is one.")
+@click.option("--script", default="", metavar="NAME", help="The launch script, where the recipe has several.")
+def cluster(**options: Any) -> int:
+    """Write kit-KIND.sh: what starts the launch script on several machines, under Slurm, Kubernetes or ModelArts."""
+    from kit.commands import cluster as command
+
+    return command.run(**options)
+
+
+@cli.command()
 @click.argument("recipe_name", metavar="[RECIPE]", required=False, shell_complete=completion.recipes)
 @device_option
 @settings_option
@@ -340,10 +346,7 @@ def doctor(**options: Any) -> int:
 
 def main() -> None:
     """The console script. A usage error exits 2, as click's own do; the rest is `kit.errors.handler`'s."""
-    for stream in (
-        sys.stdout,
-        sys.stderr,
-    ):  # what it cannot write (another character set, a name of odd bytes) is shown
+    for stream in (sys.stdout, sys.stderr):  # what it cannot write (another character set, odd bytes) is shown
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     with handler(cache_dir):

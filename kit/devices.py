@@ -37,6 +37,8 @@ class Device:
     package: str = ""  # the Python package that registers the device with torch; none for cuda and cpu
     visible_devices: str = ""  # the variable that chooses among several
     processes: int = 8  # training processes on one machine: one a card
+    gres: str = ""  # what Slurm calls a card
+    resource: str = ""  # what Kubernetes calls one
     toolkit: tuple[str, ...] = ()  # set-up scripts to source, the first that exists
     toolkit_variables: tuple[str, ...] = ()  # any of which is set where it was sourced already
     probe: tuple[str, ...] = ()  # paths (globs) or commands one of which a machine with the device has

@@ -133,3 +133,15 @@ def test_a_recipe_is_asked_about_with_a_device(kit: Kit) -> None:
     assert "which device? sd3 supports npu, cuda, cpu\n  kit doctor sd3 --device npu" in kit("doctor", "sd3").err
     assert "--set is for a recipe" in kit("doctor", "--device", "npu", "--set", "torch=2.1.0").err
     assert "does not support device 'mps'" in kit("doctor", "sd3", "--device", "mps").err
+
+
+def test_the_network_card(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that leads to machine 0, and what is set of it."""
+    for name, value in {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HCCL_IF_IP", "10.0.0.1")
+    seen = findings(kit, "--device", "npu")["network card"]
+    assert seen["detail"] == "lo; on several machines a launch script sets GLOO_SOCKET_IFNAME=lo HCCL_SOCKET_IFNAME==lo"
+    monkeypatch.setenv("MASTER_ADDR", "no.such.host.example")
+    seen = findings(kit, "--device", "npu")["network card"]
+    assert not seen["found"] and not seen["needed"]

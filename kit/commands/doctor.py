@@ -35,6 +35,23 @@ print(json.dumps([sys.version.split()[0], {name: version(name) for name in sys.a
 """
 
 
+# What the launcher makes of this machine's network: the variables it would set here, for machine 0 where the scheduler
+# says so, else for an address that is elsewhere (203.0.113.0/24 is nobody's: RFC 5737); nothing is sent.
+NETWORK = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from launcher import scheduler
+from launcher.mistake import Mistake
+try:
+    place = scheduler.find(os.environ)
+except Mistake:
+    place = None
+ip = place.ip if place else "203.0.113.1"
+found = scheduler.network(ip, sys.argv[2], os.environ)
+print(scheduler.own_address(ip)[1], *(f"{name}={value}" for name, value in found.items()))
+"""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing looked for. ``needed``: something does not work without it; else it is only good to have."""
@@ -118,7 +135,7 @@ def _program(name: str, advice: str, needed: bool = True) -> Finding:
 def _device(device: Device, found: Recipe | None) -> list[Finding]:
     wanted = found.environment.packages if found else {}
     python = _python([*device.requirements, *wanted, "torch"], device.package)
-    findings = _hardware(device)
+    findings = [*_hardware(device), _network(device)]
     if found:
         version, whose = found.environment.python, f"{found.name}'s is {found.environment.python}"
         advice = f"conda create -n {found.name} python={version} && conda activate {found.name}  # or another way"
@@ -162,6 +179,15 @@ def _hardware(device: Device) -> list[Finding]:
         missing = f"no {' or '.join(places)}"
         findings.append(Finding("toolkit", bool(found), str(found or missing), advice))
     return findings
+
+
+def _network(device: Device) -> Finding:
+    """The network card that several machines would meet over."""
+    command = [sys.executable, "-B", "-c", NETWORK, str(recipe.shipped_root() / "overlays"), device.device]
+    card, *variables = subprocess.run(command, capture_output=True, text=True).stdout.split() or [""]
+    detail = f"{card}; on several machines a launch script sets {' '.join(variables) or 'nothing: all is set'}"
+    advice = "for several machines set GLOO_SOCKET_IFNAME to the card that leads to machine 0"
+    return Finding("network card", bool(card), detail if card else "none that leads elsewhere", advice, needed=False)
 
 
 def _toolkit(device: Device) -> Path | None:

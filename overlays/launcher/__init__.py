@@ -15,6 +15,7 @@ programs.json in this folder, read by options.py. Modules, in the order a launch
     training     starting it, following its output, ending it
     report       what the output says: images a second, loss; picture draws it
     output       what the launcher itself shows, whoever reads it
+    watch        what the training's processes import, too: it times batches, and saves when that is asked for
 
 To add a check, write a function that raises Mistake (or an entry of a table: options.py); call it in `checks.checked`.
 """

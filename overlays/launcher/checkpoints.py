@@ -1,13 +1,17 @@
-"""Checkpoints: which are whole, and which one a run goes on from."""
+"""Checkpoints: which are whole, and which one a run goes on from; whether all machines see the same ones."""
 
 from __future__ import annotations
 
 import os
 import re
+import socket
+import time
 from pathlib import Path
 
 from launcher import model
 from launcher.mistake import Mistake
+from launcher.options import Option
+from launcher.output import say
 
 NAME = re.compile(r"checkpoint-(\d+)")
 
@@ -23,17 +27,37 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def complaint(folder: Path) -> str:
-    """Why a saved state is not whole, "" where it is. accelerate writes the random states last (checkpointing.py,
-    save_accelerator_state), DeepSpeed a file `latest` after its folders; a disk that fills up, or a kill, leaves files
-    that end early."""
-    if not any(folder.glob("random_states_*.pkl")):
+    """Why a saved state is not whole, "" where it is. accelerate writes the random states last, each process its own
+    (checkpointing.py, save_accelerator_state), DeepSpeed a file `latest` after its folders, in which each process has a
+    part of the optimizer; a disk that fills up, or a kill, leaves files that end early."""
+    ranks = {int(path.stem.rpartition("_")[2]) for path in folder.glob("random_states_*.pkl")}
+    if not ranks:
         return "no random_states_*.pkl: it was not written to its end"
-    if any(folder.glob("*/*_optim_states.pt")) and not (folder / "latest").is_file():
+    parts = len(list(folder.glob("*/*_optim_states.pt")))
+    if parts and not (folder / "latest").is_file():
         return "no latest, which DeepSpeed writes last"
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not model.is_whole(path):
-            return f"{path.name} is cut short"
-    return ""
+    lacking = set(range(max(parts, *ranks, 1))) - ranks
+    if lacking:
+        return f"no random_states_{min(lacking)}.pkl: process {min(lacking)} did not write its part to its end"
+    try:
+        cut = next((path for path in sorted(folder.rglob("*")) if path.is_file() and not model.is_whole(path)), None)
+    except FileNotFoundError as error:  # another machine is setting it aside
+        return f"{Path(error.filename).name} is gone"
+    return f"{cut.name} is cut short" if cut else ""
+
+
+def set_aside(output: Path) -> list[str]:
+    """Give checkpoints that are cut, and newer than the newest whole one, a name that no script takes for a checkpoint:
+    it would count them, and save into them. Says what was done."""
+    said = []
+    for step, path in steps(output):
+        problem = complaint(path)
+        if not problem:
+            break
+        name = next(name for n in range(1000) if not (output / (name := f"cut-{step}" + f".{n}" * bool(n))).exists())
+        path.rename(output / name)
+        said.append(f"{path} is now {name}: {problem}")
+    return said
 
 
 def chosen(option: str, value: str, output: Path) -> tuple[str, list[str]]:
@@ -62,10 +86,45 @@ def chosen(option: str, value: str, output: Path) -> tuple[str, list[str]]:
     return value, []
 
 
-def check_state(option: str, value: str) -> None:
-    """A folder that a training's whole state was saved to. Raises Mistake."""
+def chosen_state(option: Option, value: str, output: Path) -> tuple[str, list[str]]:
+    """The same for a folder that a training's whole state was saved to, wherever that is; `latest` is the newest whole
+    one in the output folder, "" where there is none. Raises Mistake."""
+    if value == "latest":
+        said: list[str] = []
+        for path in sorted(output.glob(option.states), key=lambda path: path.stat().st_mtime, reverse=True):
+            problem = complaint(path)
+            if not problem:
+                return str(path), said
+            said.append(f"{path} is skipped: {problem}")
+        return "", said
     if not os.path.isdir(value):
-        raise Mistake(f"--{option}: no folder {value} (from {os.getcwd()})")
+        raise Mistake(
+            f"--{option.name}: no folder {value} (from {os.getcwd()}): give latest, or a folder that is there"
+        )
     problem = complaint(Path(value))
     if problem:
-        raise Mistake(f"--{option}: {value}: {problem}: give another one")
+        raise Mistake(f"--{option.name}: {value}: {problem}: give another one, or latest")
+    return value, []
+
+
+def check_shared(option: str, output: Path, rank: int, own: str = "", patience: float = 600) -> None:
+    """All machines see one output folder: machine 0 leaves its name there, the others look for a name that is not their
+    ``own`` (the host's and its network's), for ``patience`` seconds. Raises Mistake.
+
+    With folders of their own machine 0 would go on from a checkpoint and the others start anew."""
+    own = own or f"{socket.gethostname()} {os.readlink('/proc/self/ns/net')}"
+    output.mkdir(parents=True, exist_ok=True)
+    mark, deadline = output / ".machine0", time.monotonic() + patience
+    if rank == 0:
+        mark.write_text(own)
+        return
+    said = False
+    while mark.name not in os.listdir(output) or mark.read_text() in ("", own):  # a list is what a network disk renews
+        if not said:
+            say(f"waiting for machine 0 in {output}, which all machines must see")
+        said = True
+        if time.monotonic() > deadline:
+            raise Mistake(
+                f"--{option}: {output} here is not the folder that machine 0 has: give one that all machines see"
+            )
+        time.sleep(0.2)

@@ -43,7 +43,8 @@ def checked(program: Program, settings: Settings, here: Path) -> tuple[Cluster, 
         elif each.kind == "part" and value:
             model.is_local(each.name, value, file=True)
         elif each.kind == "state" and value:
-            checkpoints.check_state(each.name, value)
+            settings[each.name], said = checkpoints.chosen_state(each, value, Path(settings[program.roles["output"]]))
+            say("\n".join(said)) if said else None
         elif each.kind == "resume":
             settings[each.name], said = checkpoints.chosen(each.name, value, Path(settings[program.roles["output"]]))
             for line in said:

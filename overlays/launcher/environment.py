@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,34 @@ def _torch_from(oldest: str) -> bool:
     except PackageNotFoundError:
         return True
     return [int(part) for part in installed.split(".")[:2]] >= [int(part) for part in oldest.split(".")]
+
+
+def check_builds(before: dict[str, str], oldest: float = 600) -> None:
+    """No lock stands in the way of torch's builder, which waits for ever while one is there (utils/file_baton.py).
+    What builds has it open; a build that was killed leaves it. One that no process here has open may be another
+    machine's, until it is ``oldest`` seconds old. Raises Mistake."""
+    usual = Path.home() / ".cache" / "torch_extensions"
+    version = f"py{sys.version_info[0]}{sys.version_info[1]}*"
+    found = Path(before.get("TORCH_EXTENSIONS_DIR") or usual)
+    said = False
+    for lock in sorted(found.glob(f"{'' if 'TORCH_EXTENSIONS_DIR' in before else version + '/'}*/lock")):
+        while lock.exists() and str(lock.resolve()) not in _open_files():
+            age = time.time() - lock.stat().st_mtime
+            if age > oldest:
+                raise Mistake(f"{lock}: a build that was killed left it, {age / 60:.0f} minutes ago: rm {lock}")
+            if not said:
+                say(f"waiting: {lock} says that another machine builds there; if none does: rm {lock}")
+            said = True
+            time.sleep(1)
+
+
+def _open_files() -> set[str]:
+    """What the processes that may be looked at have open."""
+    found = set()
+    for place in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            found.add(os.readlink(place))
+    return found
 
 
 def open_files(wanted: int) -> None:

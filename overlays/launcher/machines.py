@@ -56,10 +56,11 @@ def from_environment(program: Program, settings: Settings, config: Path | None) 
     """Fill the settings of machines from the environment, and say so, where neither a setting nor the config names
     several. Raises Mistake where the environment has several and this launch script is for one."""
     names = SETTINGS.get(program.starts, ())
-    place = None
-    if not any(name in settings.given for name in names[:4]) and not settings.get(names[2] if names else "", ""):
+    place = scheduler.hostfile(settings["hostfile"]) if settings.get("hostfile") else None
+    unsaid = not any(name in settings.given for name in names[:3]) and not settings.get(names[2] if names else "", "")
+    if not place and unsaid:
         place = scheduler.find(os.environ) if not config or value(config, "num_machines") in ("", "1") else None
-    if not place:
+    if not place or place.machines == 1:
         return
     if not names or names[0] not in settings:
         raise Mistake(f"{place.source}: {place.machines} machines, but this launch script is for one: start it on one")
@@ -69,7 +70,7 @@ def from_environment(program: Program, settings: Settings, config: Path | None) 
     for name, found in zip(names, taken):
         if name not in settings.given:
             settings[name] = str(found)
-    where = f"machine 0 is {place.ip}, port {place.port}"
+    where = f"machine 0 is {settings[names[2]]}, port {settings[names[3]]}"
     say(f"Machines : {place.machines}, this is {place.rank}, {local} processes on each; {where} ({place.source})")
 
 

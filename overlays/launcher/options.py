@@ -11,7 +11,7 @@ of the shell variable), a `kind`, a `meaning`, and `flags`, those of the trainin
     encoder    a folder with config.json, or a hub name          part     a folder, a file or a hub name
     dataset    a folder of images with metadata.jsonl, or a hub name
     images     a folder of images alone        captioned  a folder of images with captions beside them
-    resume     latest or a checkpoint in the output folder       state    a folder that is there
+    resume     latest or a checkpoint in the output folder       state    latest, or a folder that is there
     configs    the folder of the accelerate config               folder   a folder
     profile    settings that go together under a name
 An empty value leaves the flags out. What else an option may say: class Option.
@@ -82,6 +82,7 @@ class Program:
     open_files: int = 0
     processes: int = 1  # of a program whose settings do not say it, on all machines together
     machines: int = 1
+    saves: tuple[str, ...] = ()  # arguments of the training script: how often it saves, switches for a whole state
     imports: tuple[str, ...] = ()  # packages that must be there
     modules: tuple[str, ...] = ()  # folders for PYTHONPATH, from the launch script's
     absolute: bool = False  # whether the training script wants paths from the root

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from launcher import checks, command, environment, machines, options, report, scheduler, session
+from launcher import checkpoints, checks, command, environment, machines, options, report, scheduler, session
 from launcher.machines import Cluster
 from launcher.mistake import Mistake
 from launcher.options import Program, Settings
@@ -51,11 +51,20 @@ def launch(program: Program, here: Path, name: str, words: Sequence[str]) -> int
         say("the settings are good")
         return 0
     output = Path(settings[program.roles["output"]])
+    resumes = [each for each in program.named("resume") + program.named("state") if each.name in settings]
+    asked = [each for each in resumes if first.get(each.name) or each.name in settings.given]
+    if cluster.machines > 1 and asked:
+        checkpoints.check_shared(program.roles["output"], output, cluster.rank)
+    if cluster.rank == 0 and any(each.kind == "resume" for each in asked):
+        for line in checkpoints.set_aside(output):
+            say(line)
     chosen = environment.with_toolkit(program.device, dict(os.environ))
     chosen = environment.variables(program, chosen, cluster.local, here, settings.profile)
     chosen = machines.network(cluster, program.device, scheduler.without_misleading(chosen))
     chosen.update({option.variable: settings[option.name] for option in program.options if option.variable})
     environment.open_files(program.open_files)
+    if config and cluster.processes > 1:
+        environment.check_builds(chosen)
     temporary: Path | None = None
     if program.deepspeed and config:
         temporary = command.with_deepspeed_file(config, here)
@@ -77,6 +86,8 @@ def launch(program: Program, here: Path, name: str, words: Sequence[str]) -> int
     finally:
         if temporary and temporary != config:
             temporary.unlink()
+        if cluster.rank == 0 and (output / ".machine0").exists():
+            (output / ".machine0").unlink()
 
 
 def shape(

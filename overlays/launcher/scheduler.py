@@ -174,6 +174,36 @@ def volcano(env: Mapping[str, str]) -> Place | None:
     return Place("Volcano", len(hosts), int(index), hosts[0], port_for(hosts[0]))
 
 
+def hostfile(path: str) -> Place:
+    """DeepSpeed's hostfile, a line `host slots=8` for each machine (MindSpeed-MM's has hosts alone): this one's is the
+    line whose host is its name, or has an address of its own. Raises Mistake."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line.split("#")[0].split() for line in file]
+    except (OSError, UnicodeDecodeError) as error:
+        raise Mistake(f"--hostfile: {path} cannot be read: {error}") from None
+    hosts = [line[0] for line in lines if line]
+    slots = {next((word[6:] for word in line[1:] if word.startswith("slots=")), "0") for line in lines if line}
+    if not hosts or len(slots) > 1 or not all(each.isdigit() for each in slots):
+        counted = f"slots of {', '.join(sorted(slots))}: as many on each machine" if hosts else "no line: host slots=8"
+        raise Mistake(f"--hostfile: {path} has {counted}")
+    own = [rank for rank, host in enumerate(hosts) if host == socket.gethostname()]
+    own = own or [rank for rank, host in enumerate(hosts) if _is_own(host)]
+    if not own:
+        raise Mistake(f"--hostfile: no line of {path} is this machine, {socket.gethostname()}: {', '.join(hosts[:8])}")
+    return Place(path, len(hosts), own[0], hosts[0], port_for(hosts[0]), int(slots.pop()))
+
+
+def _is_own(host: str) -> bool:
+    """Whether a host's address is one of this machine's: only such can be bound to."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
+            way.bind((host, 0))
+        return True
+    except OSError:
+        return False
+
+
 def port_for(ip: str) -> int:
     """A port that every machine finds alike, where nothing names one."""
     return LOWEST + zlib.crc32(ip.encode()) % PORTS

@@ -43,6 +43,7 @@ def trained(
     watch = str(Path(__file__).resolve().parent / "watch")
     watched = {
         "LAUNCHER_WAITS": str(waits.absolute()),
+        "LAUNCHER_SAVES": " ".join(program.saves),
         "PYTHONPATH": os.pathsep.join(filter(None, (watch, chosen.get("PYTHONPATH", "")))),
     }
     done = training.run(words, {**chosen, **watched}, log, report.Steps(mean=program.starts == "torchrun"))
@@ -80,8 +81,7 @@ def stopped(done: training.Done, program: Program, output: Path) -> str:
     if not resume:
         return at + (f"; the newest checkpoint is {saved[0]}" if saved else "")
     if resume.kind == "state":
-        saved = sorted(output.glob(resume.states), key=lambda path: path.stat().st_mtime, reverse=True)
-    whole = next((path for path in saved if not checkpoints.complaint(path)), None)
-    if not whole:
+        saved = list(output.glob(resume.states))
+    if all(checkpoints.complaint(path) for path in saved):
         return f"{at}: no checkpoint was saved yet"
-    return f"{at}: go on with --{resume.name}={'latest' if resume.kind == 'resume' else shlex.quote(str(whole))}"
+    return f"{at}: go on with --{resume.name}=latest"

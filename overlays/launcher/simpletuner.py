@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from launcher import checks, environment, machines, options, report, scheduler, session, simpletuner_checks
+from launcher import checkpoints, checks, environment, machines, options, report, scheduler, session, simpletuner_checks
 from launcher.machines import Cluster
 from launcher.mistake import Mistake, nearest
 from launcher.options import Program
@@ -175,6 +175,9 @@ def launch(program: Program, here: Path, name: str, words: Sequence[str]) -> int
     chosen["PYTHONPATH"] = os.pathsep.join(filter(None, (str(here), chosen.get("PYTHONPATH", ""))))
     config = read(Path(written, "config.json"))
     output = Path(str(config["output_dir"])).expanduser()
+    if config.get("resume_from_checkpoint") == "latest":
+        for line in checkpoints.set_aside(output):
+            say(line)
     log = session.log_file(own.get("log_file", ""), output, cluster)
     say(f"settings: {written}/config.json; log: {log}")
     return session.trained(["bash", program.script], chosen, log, shape(config, cluster), name, program, output)

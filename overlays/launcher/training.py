@@ -21,11 +21,12 @@ from launcher.output import show
 from launcher.report import Steps
 
 GRACE = 30  # seconds that a training has to end by itself after a signal
+PATIENCE = 600  # seconds it has to save a checkpoint first, where it can; a scheduler's own limit comes before
 LAST_WORDS = 2  # seconds that are waited, once it has ended, for what its children still print
 LONGEST = 20_000  # characters of a line that are looked at: its end
 MARK = "LAUNCHER_RUN"  # the variable by which processes of this run are known
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-HANDED_ON = (*ENDING, signal.SIGUSR1, signal.SIGUSR2)  # schedulers announce an end by the last two
+ANNOUNCING = (signal.SIGUSR1, signal.SIGUSR2)  # by which schedulers announce an end
 # The last line of a traceback, after the rank that some launchers put before it.
 ERROR = re.compile(
     r"^(?:\[?rank\d+\]?: ?)?((?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning)\b:?.*)$"
@@ -100,40 +101,90 @@ class Follower:
             self._log.close()
 
 
+class Signals:
+    """The signals that this launcher gets: those that end are handed on to the training's processes (``got``), those
+    that mean to save first are not (``asked``). That is asked for by a file (watch/launcher_saving.py): the training
+    makes it once it can, the launcher writes into it, and the training when it has saved."""
+
+    def __init__(self, place: Path):
+        self.place, self.got, self.asked = place, [], []  # type: Path, list[int], list[int]
+        self.child: subprocess.Popen[bytes] | None = None
+        place.unlink() if place.exists() else None
+
+    def take(self, number: int, frame: object = None) -> None:
+        """One that announces an end asks to save, and so does the first SIGTERM where the training can."""
+        first_term = number == signal.SIGTERM and not self.asked and self.place.exists()
+        if number not in ANNOUNCING and not first_term:
+            self.hand_on(number)
+            return
+        self.asked.append(number)
+        with self.place.open("a") as file:
+            file.write("save\n")
+
+    def hand_on(self, number: int) -> None:
+        self.got.append(number)
+        if self.child:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.child.pid, number)
+
+    def saved(self) -> bool:
+        return bool(self.asked) and "saved" in self.place.read_text()
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        """Take them meanwhile. What is ignored stays so."""
+        before = {}
+        for number in (*ENDING, *ANNOUNCING):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, self.take)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 def run(command: list[str], environment: dict[str, str], log: Path, steps: Steps) -> Done:
     """Run a command to its end, in a session of its own, so that a Ctrl-C reaches this launcher first and the training
     once. Nothing of it is left running afterwards."""
-    follower = Follower(log, steps)
+    follower, signals = Follower(log, steps), Signals(Path(f"{log}.stop").absolute())
     mark = f"{os.getpid()}.{time.time_ns()}"
-    got: list[int] = []
-    children: list[subprocess.Popen[bytes]] = []
-    with _handing_on(children, got):
+    with signals.taken():
         try:
             child = subprocess.Popen(
                 command,
-                env={**environment, MARK: mark},
+                env={**environment, MARK: mark, "LAUNCHER_STOP": str(signals.place)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_deaf,
             )
         except OSError as error:
             follower.close()
             return Done(127, 0, steps, f"{command[0]}: {error.strerror}", False)
-        children.append(child)
-        for number in got:  # it came as the training started
+        signals.child = child
+        for number in signals.got:  # it came as the training started
             child.send_signal(number)
         with child:
-            status = _followed(child, follower, got, mark)
+            status = _followed(child, follower, signals, mark)
     follower.close()
-    ended_by = next((number for number in got if number in ENDING), 0)
-    return Done(128 - status if status < 0 else status, ended_by, steps, follower.error, follower.full)
+    saved, status = signals.saved(), 128 - status if status < 0 else status
+    signals.place.unlink() if signals.place.exists() else None
+    ended_by = [*signals.got, *(signals.asked if saved else ())]
+    return Done(status, ended_by[0] if ended_by else 0, steps, follower.error, follower.full)
 
 
-def _followed(child: subprocess.Popen[bytes], follower: Follower, got: list[int], mark: str) -> int:
+def _deaf() -> None:
+    """Have the training ignore what announces an end: schedulers send it to every process, and it would end them."""
+    for number in ANNOUNCING:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _followed(child: subprocess.Popen[bytes], follower: Follower, signals: Signals, mark: str) -> int:
     """Take what it prints until it has ended, by itself or some time after a signal; then end what it has left."""
     assert child.stdout is not None
-    number, deadline = child.stdout.fileno(), math.inf
+    number, deadline, patience = child.stdout.fileno(), math.inf, math.inf
     os.set_blocking(number, False)
     while time.monotonic() < deadline:
         chunk = _read(number)
@@ -144,7 +195,11 @@ def _followed(child: subprocess.Popen[bytes], follower: Follower, got: list[int]
             break
         elif chunk is not None:  # it has closed its output, and goes on
             time.sleep(0.2)
-        if ended or any(each in ENDING for each in got):
+        if signal.SIGTERM in signals.asked and not signals.got:
+            patience = min(patience, time.monotonic() + PATIENCE)
+            if time.monotonic() > patience:
+                signals.hand_on(signal.SIGTERM)
+        if ended or signals.got or signals.saved():
             deadline = min(deadline, time.monotonic() + (LAST_WORDS if ended else GRACE))
     kill(mark)
     if child.poll() is None:
@@ -162,27 +217,6 @@ def _read(number: int, seconds: float = 0.2) -> bytes | None:
     with contextlib.suppress(BlockingIOError):
         return os.read(number, 65536)
     return None
-
-
-@contextlib.contextmanager
-def _handing_on(children: list[subprocess.Popen[bytes]], got: list[int]) -> Iterator[None]:
-    """Hand on what ends programs to the training's processes, and remember it. What is ignored stays so."""
-
-    def hand_on(number: int, frame: object) -> None:
-        got.append(number)
-        for child in children:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, number)
-
-    before = {}
-    for number in HANDED_ON:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            before[number] = signal.signal(number, hand_on)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def kill(mark: str) -> None:

@@ -246,13 +246,40 @@ def test_other_signals_that_end(number: signal.Signals, script: Make, machine: M
     assert "interrupted at step 4" in err
 
 
-def test_a_notice_of_a_scheduler_is_handed_on_and_ends_nothing(script: Make, machine: Machine) -> None:
-    body = "signal.signal(signal.SIGUSR1, lambda *_: print('saving', flush=True))\n"
-    training(machine, f"{body}{STEPS}signal.pause()\ntime.sleep(0.5)\nprint('done')\n")
+ASKED = (
+    f"stop = open(os.environ['LAUNCHER_STOP'], 'a+')\n{STEPS}while not os.path.getsize(stop.name): time.sleep(0.1)\n"
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM])
+def test_a_notice_of_a_scheduler_asks_to_save(number: signal.Signals, script: Make, machine: Machine) -> None:
+    """Which is not an error of the training's: the status is that of the signal, by which it may be started again."""
+    training(machine, f"{ASKED}print(stop.write('saved'), file=stop, flush=True)\n")
+    process = start(script(), machine)
+    os.kill(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, list((machine.root / "work/out").glob("*.stop"))) == (128 + number, [])
+    assert "interrupted at step 4" in err
+
+
+def test_a_notice_in_the_last_step_ends_nothing(script: Make, machine: Machine) -> None:
+    """Sent to every process, as Slurm does: the training's do not mind."""
+    training(machine, f"{ASKED}os.kill(os.getpid(), signal.SIGUSR1)\nprint('done')\n")
     process = start(script(), machine)
     os.kill(process.pid, signal.SIGUSR1)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (0, "") and "saving" in out and "done" in out
+    assert (process.returncode, err) == (0, "") and "done" in out
+
+
+def test_a_second_sigterm_does_not_wait_for_a_save(script: Make, machine: Machine) -> None:
+    training(machine, f"{ASKED}print('asked', flush=True)\ntime.sleep(300)\n")
+    process = start(script(), machine)
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.stdout
+    assert any("asked" in line for line in process.stdout)
+    os.kill(process.pid, signal.SIGTERM)
+    process.communicate(timeout=25)
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 def test_an_ignored_hangup_stays_ignored(script: Make, machine: Machine) -> None:

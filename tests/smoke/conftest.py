@@ -6,7 +6,9 @@ communication another one to compile.
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -78,3 +80,23 @@ def hidream_env(hidream_workspace: Path) -> Path:
     """The Python of the recipe's reference environment, with that workspace's diffusers editable."""
     found = recipes.load("hidream")
     return environment.ensure(found, found.device("cpu"), hidream_workspace).python
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[list[list[str]]]:
+    """Two network namespaces with a wire between them: the words to put before a command that runs in each."""
+    names, ip = [f"kit{os.getpid()}a", f"kit{os.getpid()}b"], shutil.which("ip")
+    if not ip or subprocess.run([ip, "netns", "add", names[0]], capture_output=True).returncode:
+        pytest.skip("network namespaces need ip (iproute2) and root")
+    try:
+        for line in (
+            f"netns add {names[1]}",
+            f"link add eth0 netns {names[0]} type veth peer name eth0 netns {names[1]}",
+            *(f"-n {name} addr add 10.99.0.{number}/24 dev eth0" for number, name in enumerate(names, 1)),
+            *(f"-n {name} link set {link} up" for name in names for link in ("lo", "eth0")),
+        ):
+            subprocess.run([ip, *line.split()], check=True)
+        yield [[ip, "netns", "exec", name] for name in names]
+    finally:
+        for name in names:
+            subprocess.run([ip, "netns", "del", name], capture_output=True)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +29,6 @@ def python(place: Path) -> Path:
     return environment.ensure(found, found.device("cpu"), place).python
 
 
-@pytest.fixture
-def machines() -> Iterator[list[list[str]]]:
-    """Two network namespaces with a wire between them: the words to put before a command that runs in each."""
-    names, ip = [f"kit{os.getpid()}a", f"kit{os.getpid()}b"], shutil.which("ip")
-    if not ip or subprocess.run([ip, "netns", "add", names[0]], capture_output=True).returncode:
-        pytest.skip("network namespaces need ip (iproute2) and root")
-    try:
-        for line in (
-            f"netns add {names[1]}",
-            f"link add eth0 netns {names[0]} type veth peer name eth0 netns {names[1]}",
-            *(f"-n {name} addr add 10.99.0.{number}/24 dev eth0" for number, name in enumerate(names, 1)),
-            *(f"-n {name} link set {link} up" for name in names for link in ("lo", "eth0")),
-        ):
-            subprocess.run([ip, *line.split()], check=True)
-        yield [[ip, "netns", "exec", name] for name in names]
-    finally:
-        for name in names:
-            subprocess.run([ip, "netns", "del", name], capture_output=True)
-
-
 def losses(python: Path, folder: Path) -> dict[str, float]:
     code = "import sys; sys.path.insert(0, sys.argv[1]); import look; print(look.losses(sys.argv[2]))"
     arguments = [str(python), "-c", code, str(smoke.HERE), str(folder)]
@@ -61,7 +40,8 @@ def losses(python: Path, folder: Path) -> dict[str, float]:
 def test_two_machines_train_as_two_processes(
     place: Path, python: Path, machines: list[list[str]], tmp_path: Path
 ) -> None:
-    """The same losses, to the bit: it is the same sum of two gradients."""
+    """The same losses, to the bit: it is the same sum of two gradients. The machines are told as Kubeflow tells pods,
+    and find the network card themselves."""
     tiny = tmp_path / "tiny"
     models.build("sdxl", python, tiny)
     found = recipes.load("sdxl").smoke
@@ -74,18 +54,18 @@ def test_two_machines_train_as_two_processes(
         "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(tiny / "modules"),
         "HF_HUB_OFFLINE": "1",
-        "GLOO_SOCKET_IFNAME": "eth0",
         "OMP_NUM_THREADS": "1",
     }
 
-    def start(prefix: list[str], script: str, out: str, *more: str) -> subprocess.Popen[Any]:
+    def start(prefix: list[str], script: str, out: str, *more: str, **pod: str) -> subprocess.Popen[Any]:
         command = [*prefix, "bash", f"test/{script}", *common, f"--output_dir={tmp_path / out}", *more]
         log = (tmp_path / f"{out}.log").open("wb")
-        return subprocess.Popen(command, cwd=place / "sd-scripts", env=variables, stdout=log, stderr=log)
+        return subprocess.Popen(command, cwd=place / "sd-scripts", env={**variables, **pod}, stdout=log, stderr=log)
 
-    meet = ["--nnodes=2", "--nproc_per_node=1", "--master_ip=10.99.0.1", "--master_port=8989"]
+    pod = {"PET_NNODES": "2", "PET_NPROC_PER_NODE": "1", "PET_MASTER_ADDR": "10.99.0.1", "PET_MASTER_PORT": "23456"}
+    pod.update(WORLD_SIZE="2", MASTER_ADDR="10.99.0.1", MASTER_PORT="23456")
     runs = [
-        start(prefix, "pretrain_full_nm_np_sdxl.sh", f"machine-{rank}", *meet, f"--node_rank={rank}")
+        start(prefix, "pretrain_full_nm_np_sdxl.sh", f"machine-{rank}", **pod, PET_NODE_RANK=f"{rank}", RANK=f"{rank}")
         for rank, prefix in enumerate(machines)
     ]
     try:
@@ -93,7 +73,6 @@ def test_two_machines_train_as_two_processes(
     finally:
         for run in runs:
             run.kill()
-    variables["GLOO_SOCKET_IFNAME"] = "lo"
     one = start([], "pretrain_full_1m_8p_sdxl.sh", "one", "--nproc_per_node=2")
     assert one.wait(timeout=400) == 0, (tmp_path / "one.log").read_text()[-2000:]
     found_losses = losses(python, tmp_path / "machine-0")

@@ -1,4 +1,5 @@
 """Note how long process 0 of a training waits for each batch: a number of seconds a line, in the file $LAUNCHER_WAITS.
+And save a checkpoint when that is asked for: launcher_saving.py.
 
 Python imports this as it starts, for its folder is on PYTHONPATH; the sitecustomize that it hides is imported after it.
 """
@@ -11,7 +12,6 @@ import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-LOADER = "torch.utils.data.dataloader"
 
 
 def watch(module):
@@ -33,29 +33,32 @@ def watch(module):
 
 
 class Finder:
-    """Hands the module over once it is imported, whenever that is."""
+    """Hands a module over to its hook once it is imported, whenever that is."""
 
     def find_spec(self, name, path=None, target=None):
-        if name != LOADER:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        hook = hooks.pop(name, None)
+        spec = importlib.util.find_spec(name) if hook else None
         if spec and spec.loader:
             execute = spec.loader.exec_module
 
-            def watched(module):
+            def hooked(module):
                 execute(module)
-                watch(module)
+                hook(module)
 
-            spec.loader.exec_module = watched
+            spec.loader.exec_module = hooked
         return spec
 
 
+hooks = {}
 if os.environ.get("LAUNCHER_WAITS") and os.environ.get("RANK", "0") == "0":
-    if LOADER in sys.modules:
-        watch(sys.modules[LOADER])
-    else:
-        sys.meta_path.insert(0, Finder())
+    hooks["torch.utils.data.dataloader"] = watch
+if os.environ.get("LAUNCHER_STOP"):
+    import launcher_saving
+
+    hooks.update(launcher_saving.HOOKS)
+for _name in [each for each in hooks if each in sys.modules]:
+    hooks.pop(_name)(sys.modules[_name])
+sys.meta_path.insert(0, Finder())
 
 _hidden = importlib.machinery.PathFinder.find_spec(
     "sitecustomize", [path for path in sys.path if os.path.abspath(path) != HERE]
