@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kit import lock, overlay, recipe, workspace
+from kit import lock, overlay, planning, recipe, recipes
 from kit.cli import KINDS
 from kit.commands import cluster
 
@@ -28,12 +28,12 @@ ODD = """--prompt=a "b" 'c' \\d $(HOME) `date` $HOME"""
 
 def made(place: Path, name: str, device: str) -> Path:
     """As much of a workspace as is looked at."""
-    found = recipe.load(name)
+    found = recipes.load(name)
     profile = found.device(device)
     numbers = recipe.Cluster(processes=profile.processes)
-    context = workspace.context(found, profile, numbers)
+    context = planning.context(found, profile, numbers)
     for part in found.overlay:
-        for path, (_, content) in overlay.render(found.root, part, context).items():
+        for path, (_, content) in overlay.render(found.roots, part, context).items():
             file = place / found.upstream[0].name / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)

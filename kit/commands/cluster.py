@@ -33,7 +33,7 @@ def run(workspace_path: str, kind: str, machines: int | None, image: str, script
     place = workspace.find(Path(workspace_path))
     if len(place) > 1:
         raise KitError(f"{workspace_path}: {len(place)} workspaces", f"kit cluster {place[0]} --for {kind}")
-    text = overlay.render_file(TEMPLATES, TEMPLATES / f"{kind}.sh.j2", context(place[0], machines, image, script))
+    text = overlay.render_file((TEMPLATES,), f"{kind}.sh.j2", context(place[0], machines, image, script))
     made = Path(f"kit-{kind}.sh")
     if made.exists() and made.read_bytes() != text:
         raise KitError(f"{made} is there, and other than what would be written", f"look at it, then: rm {made}")

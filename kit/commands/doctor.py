@@ -183,7 +183,7 @@ def _hardware(device: Device) -> list[Finding]:
 
 def _network(device: Device) -> Finding:
     """The network card that several machines would meet over."""
-    command = [sys.executable, "-B", "-c", NETWORK, str(recipe.shipped_root() / "overlays"), device.device]
+    command = [sys.executable, "-B", "-c", NETWORK, str(beside.shipped_root() / "overlays"), device.device]
     card, *variables = subprocess.run(command, capture_output=True, text=True).stdout.split() or [""]
     detail = f"{card}; on several machines a launch script sets {' '.join(variables) or 'nothing: all is set'}"
     advice = "for several machines set GLOO_SOCKET_IFNAME to the card that leads to machine 0"

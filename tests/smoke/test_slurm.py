@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from kit import environment, recipe
+from kit import environment, recipes
 from kit.smoke import models
 from kit.smoke import run as smoke
 
@@ -142,7 +142,7 @@ class Training:
 
 
 def training(name: str, script: str, place: Path, tiny: Path, words: list[str]) -> Training:
-    found = recipe.load(name)
+    found = recipes.load(name)
     made = environment.ensure(found, found.device("cpu"), place)
     models.build(name, made.python, tiny)
     variables = {
@@ -162,7 +162,7 @@ def training(name: str, script: str, place: Path, tiny: Path, words: list[str]) 
 def hidream(hidream_workspace: Path, hidream_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Training:
     from kit.smoke import extensions
 
-    found = recipe.load("hidream")
+    found = recipes.load("hidream")
     extensions.build(found, environment.ensure(found, found.device("cpu"), hidream_workspace))
     words = ["--model_name={tiny}/model", "--pretrained4_path={tiny}/llama", "--dataset_name={tiny}/data", "--seed=1"]
     script = "diffusers/examples/dreambooth/finetune_hidream_dreambooth_lora_deepspeed_bf16.sh"
