@@ -49,7 +49,8 @@ import torch
 
 
 def rope(x, dim):
-    dtype = torch.float32 if x.device.type == "mps" else torch.float64
+    is_mps = x.device.type == "mps"
+    dtype = torch.float32 if is_mps else torch.float64
     return torch.arange(0, dim, 2, dtype=dtype, device=x.device)
 """
 PIPELINE = """\
