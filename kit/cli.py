@@ -189,10 +189,12 @@ def rebase(**options: Any) -> int:
 @click.argument("url")
 @click.argument("commit")
 @click.argument("files", metavar="[FILE]...", nargs=-1)
+@click.option("--like", default="", metavar="RECIPE", shell_complete=completion.recipes, help="Write all that it has.")
 def new(**options: Any) -> int:
     """Start a recipe, recipes/NAME.toml, for an upstream at a commit, branch or tag.
 
-    The general fixes that its FILEs need become the series.
+    The general fixes that its FILEs, and the modules they use, need become the series. With --like also launch
+    scripts, configs, requirements, inference, a tiny model and a smoke plan, as that recipe has them.
     """
     from kit.commands import new as command
 

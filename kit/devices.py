@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,7 +109,7 @@ def signatures(name: str, roots: Sequence[Path] = ()) -> dict[str, Signature]:
     return {function: read(Signature, entry, source, (function,)) for function, entry in table.items()}
 
 
-def misuse(known: dict[str, Signature], name: str, positional: int, keywords: list[str | None]) -> str:
+def misuse(known: Mapping[str, Signature], name: str, positional: int, keywords: list[str | None]) -> str:
     """What is wrong with a call of ``name`` by its published signature; nothing where it is right."""
     if name not in known:
         return f"{name} is not in the published API{nearest(name, known)}"

@@ -25,12 +25,13 @@ _ALL = "*"
 @dataclass(frozen=True)
 class Finding:
     """What came of a fix on a file: the lines (from 1) of the places that needed it in the file as it was, or why
-    it did not happen."""
+    it did not happen, and at how many places it did (several may be on a line)."""
 
     fix: str
     outcome: Outcome
     lines: tuple[int, ...]
     reason: str
+    places: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _try(fix: str, content: bytes, name: str, chosen: Mapping[str, Options]) -> 
 
     result = codemod.run(module, content, name, None, options, lambda text: skips(text, name).of(fix))
     lines = todo if result.outcome is Outcome.applied else (result.line,)
-    return Finding(fix, result.outcome, lines, result.reason), result.content
+    return Finding(fix, result.outcome, lines, result.reason, result.places), result.content
 
 
 def skips(content: bytes, name: str) -> Skips:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit import devices, expected, git
+from kit import devicecalls, devices, expected, git
 from kit.edits import edits, state
 from kit.errors import KitError
 from kit.expected import Expected
@@ -97,7 +97,8 @@ def static(place: Path, locked: Lock, found: Recipe) -> Iterator[Check]:
         for path in files:
             if path.suffix == ".sh" or path.name == "programs.json":
                 yield from _readable(f"{name}: flags of {path.name}", _flags(name, path))
-        yield from _readable(f"{name}: device-API calls", _device_calls(name, files, device, found))
+        calls = _device_calls(name, files, device, found, place / name, upstream.pin)
+        yield from _readable(f"{name}: device-API calls", calls)
 
 
 def _fixes(repository: Path, name: str, locked: Lock, found: Recipe, device: devices.Device) -> Iterator[Check]:
@@ -296,36 +297,25 @@ def _of_programs(table: Path) -> Iterator[tuple[Path, str, dict[str, int]]]:
                 yield script, str(program["script"]), found
 
 
-def _device_calls(name: str, files: list[Path], device: devices.Device, found: Recipe) -> Iterator[Check]:
+def _device_calls(
+    name: str, files: list[Path], device: devices.Device, found: Recipe, repository: Path, pin: str
+) -> Iterator[Check]:
+    """The calls into the device's package on lines that kit wrote, held against its published API. What upstream itself
+    calls is its own: of that, what the list does not have is said."""
     title = f"{name}: device-API calls exist in {device.package or device.name}"
     signatures = devices.signatures(device.name, found.roots)
     if not device.package:
         yield Check("static", title, None, f"{device.title} needs no device package")
         return
     if not signatures:
-        yield Check("static", title, None, f"kit/profiles has no {device.name}.api.toml to check against")
+        yield Check("static", title, None, f"there is no {device.name}.api.toml beside the profile to check against")
         return
-    wrong = []
-    calls = 0
-    for path in files:
-        if path.suffix == ".py":
-            try:
-                module = parse(path.read_bytes(), str(path))
-            except KitError:
-                continue  # that it does not parse is a failure of its own
-            for node in ast.walk(module):
-                if isinstance(node, ast.Call) and (called := _api_name(node.func, device)):
-                    calls += 1
-                    problem = devices.misuse(signatures, called, len(node.args), [key.arg for key in node.keywords])
-                    wrong += [f"{path}:{node.lineno}: {problem}"] if problem else []
-    if not calls:
-        yield Check("static", title, None, f"no file kit wrote calls {device.package}")
-        return
-    yield Check("static", f"{name}: {calls} device-API calls exist in {device.package}", not wrong, "; ".join(wrong))
-
-
-def _api_name(function: ast.expr, device: devices.Device) -> str:
-    """The dotted name of a call into the device package (`torch_npu.x`, `torch.npu.x`); nothing for other calls."""
-    called = ast.unparse(function) if isinstance(function, ast.Attribute) else ""
-    dotted = re.fullmatch(r"[\w.]+", called)
-    return called if dotted and called.startswith((f"{device.package}.", f"torch.{device.device}.")) else ""
+    calls, wrong, theirs = devicecalls.read(files, repository, pin, device, signatures)
+    if calls:
+        title = f"{name}: {calls} device-API calls exist in {device.package}"
+        yield Check("static", title, not wrong, "; ".join(wrong))
+    else:
+        yield Check("static", title, None, f"no line kit wrote calls {device.package}")
+    if theirs:
+        what = f"{name}: upstream's own calls that {device.name}.api.toml does not list"
+        yield Check("static", what, None, "; ".join(theirs))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import support
-from support import Done, Root, git, write
+from support import Done, Root, git, make_upstream, write
 
 from kit import devices, recipes, verify
 from kit.devices import Signature
@@ -338,6 +338,26 @@ def test_device_calls(root: Root, kit: Kit, monkeypatch: pytest.MonkeyPatch) -> 
     said = failures(kit("verify", "made", "--json"))["up: 3 device-API calls exist in torch_npu"]
     assert "calls.py:5: torch_npu.norm has no parameter 'eps'" in said
     assert "calls.py:5: torch.npu.nothing is not in the published API" in said
+
+
+def test_upstreams_own_device_calls_are_said_not_judged(root: Root, kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """diffusers' training_utils.py calls torch.npu.manual_seed_all: that is no line of kit's."""
+    monkeypatch.setattr(devices, "signatures", lambda name, roots: KNOWN)
+    root.pin = make_upstream(
+        root.upstream, {"examples/train.py": f"import torch\n\ntorch.npu.seed_all(1)\n{support.TRAIN}"}
+    )
+    path = root.recipe()
+    kit("refresh", path)
+    assert kit("prepare", path, "--device", "npu", "made").status == 0
+    done = kit("verify", "made", "--json")
+    assert failures(done) == {}
+    checks = {check["name"]: check for check in done.json[0]["checks"]}
+    said = checks["up: upstream's own calls that npu.api.toml does not list"]
+    assert said["ok"] is None and said["detail"].endswith("examples/train.py:3: torch.npu.seed_all")
+    path = Path("made/up/examples/train.py")
+    path.write_text(path.read_text().replace("weights.pop()", "weights.pop(torch.npu.nothing())"))
+    wrong = failures(kit("verify", "made", "--json"))
+    assert "torch.npu.nothing is not in the published API" in wrong["up: 1 device-API calls exist in torch_npu"]
 
 
 @pytest.mark.parametrize("name", devices.names())

@@ -1,4 +1,4 @@
-"""`kit new NAME URL COMMIT [FILE…]`: a recipe to start from."""
+"""`kit new NAME URL COMMIT [FILE…] [--like RECIPE]`: a recipe to start from."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import dataclasses
 import json
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from shlex import quote
+from types import MappingProxyType
 
 from kit import devices, fixes, git, output, rebase, recipes, store, underway
 from kit.commands import refresh
@@ -16,7 +18,9 @@ from kit.fixes import Options, Outcome
 from kit.mend import mend
 from kit.paths import ID, NAME, TreePath, tree_path
 from kit.recipe import Recipe, Upstream
-from kit.schema import nearest
+from kit.schema import fill, nearest
+from kit.starter import like as starter
+from kit.starter import reach
 
 STEP = '\n[[fix]]\nid = "{id}"\n{use}files = {files}\n{count}'
 TEXT = """\
@@ -32,7 +36,8 @@ url = {url}
 pin = {pin}
 version = {version}
 sparse = {sparse}
-{steps}
+{steps}"""
+ENVIRONMENT = """
 [environment]
 python = "3.10"
 
@@ -41,32 +46,86 @@ python = "3.10"
 """
 
 
-def run(name: str, url: str, commit: str, files: tuple[str, ...]) -> int:
+def run(name: str, url: str, commit: str, files: tuple[str, ...], like: str = "") -> int:
     path = Path("recipes").absolute() / f"{name}.toml"
     if path.exists():
         raise KitError(f"{output.place(path)} exists", f"kit show {output.place(path)}")
     if not NAME.fullmatch(name):
         raise KitError(f"bad name {name!r}", "use a-z, 0-9, '.', '_' and '-'")
+    pattern = recipes.load(like) if like else None
+    if pattern and not files:
+        raise KitError("--like needs the training scripts", f"kit new {name} URL COMMIT FILE… --like {quote(like)}")
     targets = [tree_path(file, "FILE") for file in files]
     sparse = tuple(dict.fromkeys(TreePath(file.rpartition("/")[0]) for file in targets if "/" in file))
     title = url.rstrip("/").removesuffix(".git").rpartition("/")[2].lower()
     upstream = Upstream(title, url, commit if ID.fullmatch(commit) else _resolve(url, commit), sparse=sparse)
-    draft = {"name": name, "devices": devices.names(), "upstream": title, "url": url, "pin": upstream.pin}
-    _parse(path, {**draft, "version": "", "sparse": sparse}, "")  # before anything is fetched
+    draft = {"name": name, "devices": ["cpu"], "upstream": title, "url": url, "pin": upstream.pin}
+    _parse(path, {**draft, "version": "", "sparse": sparse}, ENVIRONMENT)  # before anything is fetched
+    scripts, modules, contents, upstream = _read(upstream, path, targets)
     entry = store.ensure(upstream, path.parent)
-    steps, said = _steps(entry, targets)
-    version = output.day(int(entry.date().split()[0]))
-    text, found = _parse(path, {**draft, "version": version, "sparse": sparse}, steps)
+    known = pattern.devices if pattern else tuple(_devices(contents))
+    steps, chosen, said = _steps(scripts, modules, contents, [devices.load(each) for each in known])
+    rest, beside_it, left = ENVIRONMENT, dict[str, bytes](), list[str]()
+    if pattern:
+        its = {path: contents[path] for path in scripts}
+        rest, beside_it, left = starter.write(name, pattern, upstream, its, contents, modules, chosen)
+        if taken := [each for each in beside_it if (path.parents[1] / each).exists()]:
+            raise KitError(f"{output.place(path.parents[1] / taken[0])} exists", "move it away, or take another name")
+    draft |= {"devices": list(known), "version": output.day(int(entry.date().split()[0])), "sparse": upstream.sparse}
+    text, found = _parse(path, draft, steps + rest, beside_it)
     patches = {title: refresh.generate(found, upstream, offline=True)}
-    underway.put(found.root, rebase.files(found, text, patches))
+    underway.put(found.root, {**beside_it, **rebase.files(found, text, patches)})
     output.table(said)
-    shown = output.place(path)
-    output.line(f"written: {shown}")
+    for each in beside_it:
+        output.line(f"written: {output.place(found.root / each)}")
+    output.line(f"written: {output.place(path)}")
+    if left:
+        output.line("left for a person:")
+        output.table([(each,) for each in left])
     output.line("next:")
-    named = quote(shown)
-    for command in (f"kit show {named}", f"kit prepare {named} --device {devices.names()[0]}"):
+    on = next((each for each in known if each == "cpu"), known[0])
+    for command in (f"kit show {found.called}", f"kit prepare {found.called} --device {on}"):
         output.line(f"  {command}")
     return 0
+
+
+def _read(
+    upstream: Upstream, path: Path, targets: list[TreePath]
+) -> tuple[list[TreePath], list[TreePath], dict[TreePath, bytes], Upstream]:
+    """The scripts, the modules of the upstream's own packages that they reach, the content of both, and the upstream
+    with those packages checked out whole. Raises KitError for a script that is not there."""
+    entry = store.ensure(upstream, path.parent)
+    tree = entry.tree()
+    for each in targets:
+        if each not in tree:
+            raise KitError(f"{each} is not in the upstream{nearest(each, tree)}", "give its path from the top")
+    contents = entry.files(targets)
+    packages = [
+        each
+        for each in reach.packages(contents, tree)
+        if not any(f"{path}/".startswith(f"{each}/") for path in targets)
+    ]
+    if packages:
+        whole = [TreePath(each.partition("/")[0]) for each in packages]
+        upstream = dataclasses.replace(upstream, sparse=tuple(dict.fromkeys([*upstream.sparse, *whole])))
+        entry = store.ensure(upstream, path.parent)
+        modules = [
+            TreePath(each)
+            for each in tree
+            if each.endswith(".py") and each.startswith(tuple(f"{at}/" for at in packages))
+        ]
+        contents |= entry.files(modules)
+    return targets, reach.reached(targets, contents, packages) if packages else [], contents, upstream
+
+
+def _devices(contents: Mapping[TreePath, bytes]) -> Iterator[str]:
+    """The devices that can work: those that torch knows by itself, and those whose package the upstream names."""
+    everything = b"\n".join(contents.values())
+    for name in devices.names():
+        device = devices.load(name)
+        word = device.package or ("" if name in ("cpu", "cuda") else f"torch.backends.{name}")
+        if not word or word.encode() in everything:
+            yield name
 
 
 def _resolve(url: str, name: str) -> str:
@@ -82,37 +141,51 @@ def _resolve(url: str, name: str) -> str:
     return next((id for id, ref in lines if ref.endswith("^{}")), lines[0][0])
 
 
-def _steps(entry: store.Entry, targets: list[TreePath]) -> tuple[str, list[tuple[str, ...]]]:
-    """The general fixes that these files need, as the recipe's text, and what to say of each."""
-    tree = entry.tree()
-    for path in targets:
-        if path not in tree:
-            raise KitError(f"{path} is not in the upstream{nearest(path, tree)}", "give its path from the top")
-    contents = entry.files(targets)
-    chosen: dict[str, Options] = {name: {} for name in fixes.general() if not getattr(fixes.load(name), "OPTIONS", {})}
+def _steps(
+    scripts: list[TreePath], modules: list[TreePath], contents: Mapping[TreePath, bytes], its: list[devices.Device]
+) -> tuple[str, list[str], list[tuple[str, ...]]]:
+    """The general fixes that these files need, as the recipe's text, which they are, and what to say of each. In
+    modules of a package only those that are for a library."""
+    packaged = [device for device in its if device.package]
+    templates = {name: getattr(fixes.load(name), "OPTIONS", {}) for name in fixes.general()}
+    chosen: dict[str, Options] = {
+        name: {key: fill(value, device=packaged[0]) for key, value in options.items()} if options else {}
+        for name, options in templates.items()
+        if packaged or not options
+    }
+    library = {name: options for name, options in chosen.items() if getattr(fixes.load(name), "LIBRARY", False)}
     needed: dict[str, dict[int, list[TreePath]]] = defaultdict(lambda: defaultdict(list))
     said: list[tuple[str, ...]] = []
-    for path in targets:
-        for each in mend(contents[path], path, chosen)[0]:
+    for path in [*scripts, *modules]:
+        for each in mend(contents[path], path, library if path in modules else chosen)[0]:
             if each.outcome is Outcome.applied:
-                needed[each.fix][len(each.lines)].append(path)
-            if each.outcome is not Outcome.gone:
+                needed[each.fix][each.places].append(path)
+            if each.outcome is Outcome.applied or (path in scripts and each.outcome is not Outcome.gone):
                 said.append((str(each.outcome), each.fix, path, each.reason))
     text = ""
     for fix in (name for name in chosen if name in needed):
         for number, (count, paths) in enumerate(sorted(needed[fix].items())):
             names = {"id": f"{fix}-{count}" if number else fix, "use": f'use = "{fix}"\n' if number else ""}
-            text += STEP.format(**names, files=json.dumps(paths), count=f"count = {count}\n" if count > 1 else "")
-    return text, said
+            more = f"count = {count}\n" if count > 1 else ""
+            if templates[fix]:
+                values = ", ".join(f"{key} = {json.dumps(value)}" for key, value in templates[fix].items())
+                more += f"options = {{ {values} }}\ndevices = {json.dumps([each.name for each in packaged])}\n"
+            text += STEP.format(**names, files=json.dumps(paths), count=more)
+    return text, [name for name in chosen if name in needed], said
 
 
-def _parse(path: Path, draft: dict[str, object], steps: str) -> tuple[str, Recipe]:
-    """The text of the recipe that is to be at ``path``, and what it says. Raises KitError where it is none."""
-    text = TEXT.format(**{key: json.dumps(value) for key, value in draft.items()}, steps=steps)
+def _parse(
+    path: Path, draft: Mapping[str, object], rest: str, files: Mapping[str, bytes] = MappingProxyType({})
+) -> tuple[str, Recipe]:
+    """The text of the recipe that is to be at ``path``, beside it ``files``, and what it says. Raises KitError where it
+    is none."""
+    text = TEXT.format(**{key: json.dumps(value) for key, value in draft.items()}, steps=rest)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "recipes" / path.name
         place.parent.mkdir()
-        place.write_text(text, encoding="utf-8")
+        for name, content in {**files, f"recipes/{path.name}": text.encode()}.items():
+            (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+            (Path(folder) / name).write_bytes(content)
         try:
             return text, dataclasses.replace(recipes.parse(place), path=path)
         except KitError as error:

@@ -24,6 +24,7 @@ accelerator there is has the same function. (torch 2.6 or newer)"""
 LINKS = ()
 NEEDS = ()
 GENERAL = True
+LIBRARY = True
 TORCH = "2.6"
 UPSTREAM = "helpers of its own for NPU and XPU in places (#10602, #11617); plain CUDA in most scripts"
 EXAMPLE = """\

@@ -26,6 +26,7 @@ on Macs upstream computes it so throughout. (torch 2.6 or newer)"""
 LINKS = ()
 NEEDS = ()
 GENERAL = True
+LIBRARY = True
 TORCH = "2.6"
 UPSTREAM = (
     "#10123, #11316, #11643, #12665, then maybe_adjust_dtype_for_device (#13289); eight files ask for a Mac alone"

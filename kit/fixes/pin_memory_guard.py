@@ -24,6 +24,7 @@ without one the tensor itself will do. (torch 2.6 or newer)"""
 LINKS = ()
 NEEDS = ()
 GENERAL = True
+LIBRARY = True
 TORCH = "2.6"
 UPSTREAM = "not known to be reported"
 EXAMPLE = """\
