@@ -92,12 +92,14 @@ def use_lycoris(transformer: Any, config_file: str, script: dict[str, Any]) -> A
         return {f"transformer.{key}": value for key, value in tensors.items()}
 
     def load(model: Any, tensors: dict[str, torch.Tensor], **_: Any) -> None:
-        own = dict(model.lycoris.named_parameters())
+        """Into the network that is trained, as the optimizer's state knows it. DeepSpeed has loaded it before, but with
+        the scalar multiplied in and set to 1; there ``model`` is another one, which the script drops."""
+        own = dict(network.named_parameters())
         if own.keys() == tensors.keys():
             for name, parameter in own.items():
                 parameter.data.copy_(tensors[name])
         else:
-            model.lycoris.load_state_dict(tensors, strict=False)
+            network.load_state_dict(tensors, strict=False)
 
     pipeline = script["HiDreamImagePipeline"]
     pipeline.save_lora_weights = save

@@ -25,6 +25,18 @@ def test_it_trains_goes_on_and_draws(
     assert [run["name"] for run in report["runs"]] == list(STEPS[device])
 
 
+def test_several_processes_train_and_resume_as_one(
+    prepared: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = prepared("hidream", "cpu", "lycoris")
+    status, report = prove(place, capsys, smoke=True, parity=True, steps=("lycoris",), cases=("LyCORIS",))
+    assert status == 0, failed(report)
+    assert {row["what"] for row in report["parity"] if row["ok"]} >= {
+        "2 processes train with deepspeed",
+        "2 processes go on from mid-epoch (step 3 of 6)",
+    }
+
+
 def test_it_does_not_without_the_fix(prepared: Callable[..., Path], tmp_path: Path) -> None:
     place, found = prepared("hidream", "cpu", "lycoris"), recipes.load("hidream").having(["lycoris"])
     with smoke.begin(found, found.device("cpu"), place, tmp_path) as running:
