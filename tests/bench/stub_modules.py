@@ -28,6 +28,8 @@ OPTIONS = {  # so that every script trains three steps in two epochs, saves at e
     "validation_steps": 1,
     "save_steps": 1,
     "train_batch_size": 1,
+    "max_train_samples": 8,
+    "dataloader_num_workers": 1,
     "seed": 1,
     "output_dir": "out",
     "logging_dir": "logs",
