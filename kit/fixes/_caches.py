@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from kit.fixes._ast import same, statements, text
+from kit.fixes._roles._script import own
 
 FILL, READ = "cache_samples", "cached_batch"  # the functions the fix writes
 ROWS, LATENTS, LIST, SEVERAL = "rows", "latents", "list", "several"  # what a cache holds of a batch
@@ -77,15 +79,9 @@ def _counted(loop: ast.For) -> tuple[str, str] | None:
     return (text(names[0]), text(given[0])) if known else None
 
 
-def _own(statement: ast.stmt) -> Iterator[ast.AST]:
-    """A statement's expressions, not those of the statements inside it."""
-    pending: list[ast.AST] = [statement]
-    while pending:
-        node = pending.pop()
-        yield node
-        pending += [
-            child for child in ast.iter_child_nodes(node) if not isinstance(child, (ast.stmt, ast.excepthandler))
-        ]
+def _own(statement: ast.stmt) -> tuple[ast.AST, ...]:
+    """A statement and its expressions, not those of the statements inside it."""
+    return statement, *own(statement)
 
 
 def by_sample(tree: ast.Module) -> list[int]:
@@ -223,11 +219,21 @@ def _keyword(call: ast.AST) -> int | None:
 
 def _assigned(scope: ast.AST) -> Iterator[tuple[str, ast.expr]]:
     """What each name in ``scope`` is given, those of a tuple by the same value."""
-    for node in ast.walk(scope):
+    for node in _by_depth(scope):
         for target in node.targets if isinstance(node, ast.Assign) else ():
             for each in target.elts if isinstance(target, ast.Tuple) else [target]:
                 if isinstance(each, ast.Name):
                     yield each.id, node.value  # type: ignore[attr-defined]
+
+
+@lru_cache(maxsize=8)
+def _by_depth(scope: ast.AST) -> tuple[ast.AST, ...]:
+    """A scope and the statements in it, the outer ones first."""
+    found = [scope]
+    for node in found:
+        inner = (part for _, value in ast.iter_fields(node) if isinstance(value, list) for part in value)
+        found += [part for part in inner if isinstance(part, (ast.stmt, ast.excepthandler, ast.match_case))]
+    return tuple(found)
 
 
 def _loader(tree: ast.Module, loader: str, function: Function) -> tuple[str, str, str, str, str, str]:

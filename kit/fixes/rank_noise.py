@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
@@ -86,11 +87,13 @@ def _imports(tree: ast.Module) -> bool:
     )
 
 
+@lru_cache(maxsize=256)  # of the functions of a script and of what is made of it
 def _seeds(function: ast.FunctionDef) -> list[ast.Call]:
     calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
     return [call for call in calls if same(call.func, "set_seed") and call.args]
 
 
+@lru_cache(maxsize=8)
 def _trained(function: ast.FunctionDef) -> set[str]:
     """What the loops that train go over."""
     return {

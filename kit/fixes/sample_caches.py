@@ -11,6 +11,7 @@ from kit.fixes import _caches as caches
 from kit.fixes._ast import imports, text
 from kit.fixes._caches import Cache, Plan
 from kit.fixes._roles import Script
+from kit.fixes._roles._script import own
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -102,14 +103,14 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         yield from _below(block, plan.batch, f'{plan.batch}["indices"] = {indices}')
     for index, node in block.simple():
         if not hasattr(node, "body"):
-            code = block.texts[index]
-            if _FIXED in code:
+            names = {each.id for each in own(node) if isinstance(each, ast.Name)}
+            if _FIXED in names:
                 line = block.line(block.statements[index])
                 yield from _instead(
                     block, index, line.replace(f"{_FIXED} = ", "").replace(f"not {_FIXED}", "True"), False
                 )
             for cache in plan.caches:
-                if cache.name in code and (new := _rewritten(node, cache, len(block.above) - 1)):
+                if cache.name in names and (new := _rewritten(node, cache, len(block.above) - 1)):
                     written = new[0].replace("\n    ", f"\n{block.module.default_indent}")  # inside parentheses, too
                     yield from _instead(block, index, written, new[1])
 

@@ -9,6 +9,7 @@ if an edit was wrong.
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 import tempfile
@@ -81,7 +82,10 @@ def main() -> int:
     named = {name: pinned for name, pinned in REPOSITORIES.items() if any(w in name for w in sys.argv[1:] or [""])}
     every: list[Judged] = []
     print(f"{'repository':42}{'files':>6}{'applied':>8}{'refused':>8}{'looks like':>11}{'run':>10}{'wrong':>6}")
-    with ProcessPoolExecutor(max_workers=2) as pool, tempfile.TemporaryDirectory(prefix="kit-bench-") as scratch:
+    with (
+        ProcessPoolExecutor(2, initializer=gc.set_threshold, initargs=(10_000_000,)) as pool,
+        tempfile.TemporaryDirectory(prefix="kit-bench-") as scratch,
+    ):
         for name, commit in named.items():
             try:
                 found = scripts(name, commit, Path(scratch) / name)
@@ -90,14 +94,15 @@ def main() -> int:
                 continue
             done = list(pool.map(one, found, found.values()))
             every += done
-            print(row(name, done), flush=True)
+            print(row(name, done))
+            for each in done:
+                for fault in each.wrong:
+                    print(f"WRONG    {each.path}: {fault}")
+            sys.stdout.flush()
     print(row(f"all {len(named)}", every) + f"   {time.perf_counter() - start:.0f} s")
     table("applied, by fix", Counter((fix, "") for each in every for fix in each.applied))
     table("refused, by fix and reason", Counter(pair for each in every for pair in each.refused))
     table("looks like, by fix", Counter(pair for each in every for pair in each.signs))
-    for each in every:
-        for fault in each.wrong:
-            print(f"WRONG    {each.path}: {fault}")
     return 1 if any(each.wrong for each in every) else 0
 
 

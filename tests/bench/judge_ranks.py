@@ -236,6 +236,7 @@ class Prepared(ast.NodeTransformer):
 
     def visit_For(self, node: ast.For) -> ast.AST:
         self.generic_visit(node)
+        node.iter = called("__few__", node.iter)
         return unpacking(node)
 
     def visit_comprehension(self, node: ast.comprehension) -> ast.AST:

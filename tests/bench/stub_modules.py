@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import itertools
 import os.path
 import random
 import types
@@ -28,6 +29,8 @@ OPTIONS = {  # so that every script trains three steps in two epochs, saves at e
     "validation_steps": 1,
     "save_steps": 1,
     "train_batch_size": 1,
+    "max_train_samples": 8,
+    "dataloader_num_workers": 1,
     "seed": 1,
     "output_dir": "out",
     "logging_dir": "logs",
@@ -200,6 +203,7 @@ def builtins_of(run: Run) -> dict[str, Any]:
         "__turn__": run.turn,
         "__unpack__": unpack,
         "__each__": each_unpacked,
+        "__few__": lambda values: itertools.islice(values, 6),  # a loop over hundreds of steps is cut short
         "__spread__": spread,
         "__words__": named_words,
         "__module__": lambda name: module(run, name),
