@@ -64,7 +64,7 @@ def link(up: Path) -> None:
 
 TRAIN, RUN, PATCHES = "examples/train_line.py", "examples/finetune_line.sh", "examples/transformer_patches.py"
 TABLE = "examples/launcher/programs.json"
-HASHES = "demo: 26 files kit wrote have their hashes"
+HASHES = "demo: 27 files kit wrote have their hashes"
 EDITED = "nothing kit or upstream wrote was edited"
 HOLD = [f"demo: fix {fix.id} holds in train_line.py" for fix in recipes.load("demo").fix]
 FLAGS = "demo: the 6 flags finetune_line.sh passes exist in train_line.py"

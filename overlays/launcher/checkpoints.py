@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import socket
@@ -30,7 +31,8 @@ def complaint(folder: Path) -> str:
     """Why a saved state is not whole, "" where it is. accelerate writes the random states last, each process its own
     (checkpointing.py, save_accelerator_state), DeepSpeed a file `latest` after its folders, in which each process has a
     part of the optimizer; a disk that fills up, or a kill, leaves files that end early."""
-    ranks = {int(path.stem.rpartition("_")[2]) for path in folder.glob("random_states_*.pkl")}
+    names = (path.stem.rpartition("_")[2] for path in folder.glob("random_states_*.pkl"))
+    ranks = {int(name) for name in names if name.isdigit()}
     if not ranks:
         return "no random_states_*.pkl: it was not written to its end"
     parts = len(list(folder.glob("*/*_optim_states.pt")))
@@ -54,7 +56,8 @@ def set_aside(output: Path) -> list[str]:
         problem = complaint(path)
         if not problem:
             break
-        name = next(name for n in range(1000) if not (output / (name := f"cut-{step}" + f".{n}" * bool(n))).exists())
+        names = (f"cut-{step}{f'.{number}' if number else ''}" for number in itertools.count())
+        name = next(each for each in names if not (output / each).exists())
         path.rename(output / name)
         said.append(f"{path} is now {name}: {problem}")
     return said

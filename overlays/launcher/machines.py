@@ -181,3 +181,8 @@ def check_visible(cluster: Cluster, device: dict[str, Any], option: str) -> None
 def several(cluster: Cluster, config: Path, words: list[str]) -> list[str]:
     """What accelerate, or its config, must be told where the config is one of a single process."""
     return list(words) if cluster.processes > 1 and value(config, "distributed_type") == "NO" else []
+
+
+def by_deepspeed(config: Path | None, words: list[str]) -> bool:
+    """Whether accelerate, started with these words, trains under DeepSpeed."""
+    return bool(config) and (value(config or Path(), "distributed_type") == "DEEPSPEED" or "--use_deepspeed" in words)

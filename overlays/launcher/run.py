@@ -63,8 +63,6 @@ def launch(program: Program, here: Path, name: str, words: Sequence[str]) -> int
     chosen = machines.network(cluster, program.device, scheduler.without_misleading(chosen))
     chosen.update({option.variable: settings[option.name] for option in program.options if option.variable})
     environment.open_files(program.open_files)
-    if config and cluster.processes > 1:
-        environment.check_builds(chosen)
     temporary: Path | None = None
     if program.deepspeed and config:
         temporary = command.with_deepspeed_file(config, here)
@@ -73,6 +71,8 @@ def launch(program: Program, here: Path, name: str, words: Sequence[str]) -> int
         "torchrun": lambda: command.by_torchrun(cluster),
         "python": lambda: [command.python()],
     }[program.starts]()
+    if machines.by_deepspeed(config, starts):  # which builds extensions of torch
+        environment.check_builds(chosen)
     try:
         return session.trained(
             [*starts, *command.training(program, settings, here)],
@@ -99,8 +99,7 @@ def shape(
     if settings.get(roles.get("resolution", "")):
         told.append(f"{settings[roles['resolution']]} px")
     if config:
-        deepspeed = machines.value(config, "distributed_type") == "DEEPSPEED" or "--use_deepspeed" in words
-        told.append("deepspeed" if deepspeed else "no deepspeed")
+        told.append("deepspeed" if machines.by_deepspeed(config, words) else "no deepspeed")
     if program.starts == "accelerate" and "gradient_checkpointing" in settings:
         told.append(
             "gradient checkpointing" if settings["gradient_checkpointing"] == "true" else "no gradient checkpointing"

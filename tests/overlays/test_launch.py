@@ -162,7 +162,7 @@ def test_help_lists_every_setting_with_its_value(script, machine):
     assert "--model_name " in run.stdout and "[HiDream-ai/HiDream-I1-Full]" in run.stdout
     assert re.search(r"--num_processors +processes on all machines together \[8\]", run.stdout)
     known = re.findall(r"^(\w+)=.* # ", script("npu").read_text(), re.MULTILINE)
-    assert len(known) == 34 and re.findall(r"^  --(\w+)", run.stdout, re.MULTILINE) == [*known, "check"]
+    assert len(known) == 35 and re.findall(r"^  --(\w+)", run.stdout, re.MULTILINE) == [*known, "check"]
 
 
 def test_runs_from_anywhere_with_paths_relative_to_the_caller(script, machine):

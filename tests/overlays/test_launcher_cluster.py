@@ -162,6 +162,22 @@ def test_a_lock_that_a_killed_build_left(tmp_path: Path, monkeypatch: pytest.Mon
     assert not lock.exists()
 
 
+def test_only_deepspeed_builds(machine: Machine, tmp_path: Path) -> None:
+    """A lock is no matter to a training without it."""
+    script = render("cpu", tmp_path / "tree") / "finetune_hidream_dreambooth_lora_deepspeed_bf16.sh"
+    lock = tmp_path / "it/lock"
+    lock.parent.mkdir()
+    lock.touch()
+    os.utime(lock, (0, 0))
+    extensions = {"TORCH_EXTENSIONS_DIR": str(tmp_path)}
+    assert machine.launch(script, **extensions).status == 0  # one process
+    run = machine.launch(script, "--num_processors=2", **extensions)
+    assert run.status == 2 and f"rm {lock}" in run.stderr and not run.argv
+    config = script.with_name("bf16_accelerate_config.yaml")
+    config.write_text(config.read_text().replace("'NO'", "MULTI_GPU"))
+    assert machine.launch(script, "--num_processors=2", **extensions).status == 0
+
+
 @pytest.fixture
 def saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """watch/launcher_saving.py, as a training of its own has it."""

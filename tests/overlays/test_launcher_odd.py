@@ -328,7 +328,9 @@ def test_a_state_that_is_cut_short_is_not_offered(machine: Machine, tmp_path: Pa
         (output / name).mkdir(parents=True)
         (output / name / "random_states_0.pkl").write_bytes(pickled(part))
         os.utime(output / name, (age, age))
-    assert session.stopped(done, program, output) == f"interrupted at step 7: go on with --resume='{output}/a-state'"
+    assert session.stopped(done, program, output) == "interrupted at step 7: go on with --resume=latest"
+    (output / "a-state/random_states_0.pkl").unlink()
+    assert session.stopped(done, program, output) == "interrupted at step 7: no checkpoint was saved yet"
     assert session.stopped(done, demo, output) == "interrupted at step 7"
     (output / "checkpoint-5").mkdir()
     assert (
