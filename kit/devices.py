@@ -3,6 +3,7 @@ beside a recipe (`kit/beside.py`)."""
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from kit import beside
 from kit.errors import KitError
-from kit.schema import load_toml, nearest, read
+from kit.schema import Source, load_toml, nearest, read
 
 
 @dataclass(frozen=True)
@@ -98,15 +99,30 @@ class Signature:
     parameters: tuple[str, ...] = ()
     keyword_only: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    any: bool = False  # nothing is known of them
 
 
 def signatures(name: str, roots: Sequence[Path] = ()) -> dict[str, Signature]:
-    """The published signatures of a device's package that overlays rely on (`profiles/<name>.api.toml`)."""
+    """The published API of a device's package (`profiles/<name>.api.toml`): by dotted name, how it may be called."""
     path = beside.find("profiles", f"{name}.api.toml", roots)
     if not path:
         return {}
     source, table = load_toml(path)
-    return {function: read(Signature, entry, source, (function,)) for function, entry in table.items()}
+    return {function: _signature(function, text, source) for function, text in table.items()}
+
+
+def _signature(name: str, text: object, source: Source) -> Signature:
+    """A signature as Python writes it, such as `(x, dim=..., *, eps=...)`. Raises KitError with file and line."""
+    try:
+        (function,) = ast.parse(f"def f{text}: ...").body
+        given = function.args  # type: ignore[attr-defined]
+    except (AttributeError, SyntaxError, ValueError):
+        what = f"{name}: {text!r} is no signature"
+        raise source.complain((name,), what, 'write "(x, dim=..., *, eps=...)"') from None
+    first, last = [each.arg for each in given.posonlyargs + given.args], [each.arg for each in given.kwonlyargs]
+    optional = first[len(first) - len(given.defaults) :]
+    optional += [each for each, default in zip(last, given.kw_defaults, strict=True) if default]
+    return Signature((*first, *last), tuple(last), tuple(optional), bool(given.vararg or given.kwarg))
 
 
 def misuse(known: Mapping[str, Signature], name: str, positional: int, keywords: list[str | None]) -> str:
@@ -114,6 +130,8 @@ def misuse(known: Mapping[str, Signature], name: str, positional: int, keywords:
     if name not in known:
         return f"{name} is not in the published API{nearest(name, known)}"
     signature = known[name]
+    if signature.any:
+        return ""
     by_position = [parameter for parameter in signature.parameters if parameter not in signature.keyword_only]
     if positional > len(by_position):
         return f"{name} takes {len(by_position)} arguments by position, not {positional}"

@@ -108,8 +108,9 @@ def ensure(recipe: Recipe, device: Device, workspace: Path, python: str = "") ->
         uv("pip", "install", *target, "-r", lock_path(recipe))
         if extra:
             uv("pip", "install", *target, *extra)
-        trees = [workspace / upstream.name for upstream in recipe.upstream]
-        uv("pip", "install", *target, "--no-deps", *[part for tree in trees for part in ("--editable", tree)])
+        trees = [tree for tree in _trees(recipe, workspace) if (tree / "setup.py").is_file()]
+        if trees:
+            uv("pip", "install", *target, "--no-deps", *[part for tree in trees for part in ("--editable", tree)])
         whole.write(place / STAMP, json.dumps({**asdict(made), "path": str(place)}, indent=2).encode())
     return made
 
@@ -140,7 +141,7 @@ def write_lock(recipe: Recipe, workspace: Path) -> None:
     target = lock_path(recipe)
     pins = recipe.environment.packages
     target.parent.mkdir(exist_ok=True)
-    trees = [workspace / upstream.name for upstream in recipe.upstream]
+    trees = _trees(recipe, workspace)
     wanted = [f"{name}=={version}" if version else name for name, version in pins.items()]
     wanted += [f"-e {tree.absolute().as_uri()}" for tree in trees if (tree / "setup.py").is_file()]
     source = target.with_suffix(".in.tmp")
@@ -156,6 +157,10 @@ def write_lock(recipe: Recipe, workspace: Path) -> None:
     head = f"# Resolved by `kit env {recipe.name} --lock` from the recipe's pins and its upstreams' own requirements.\n"
     size = re.search(r"(?m)^# installed: .*\n", target.read_text("utf-8")) if target.exists() else None
     whole.write(target, (head + (size[0] if size else "") + text).encode())
+
+
+def _trees(recipe: Recipe, workspace: Path) -> list[Path]:
+    return [workspace / upstream.name for upstream in recipe.upstream]
 
 
 def find_python(version: str) -> str:

@@ -14,6 +14,7 @@ from support import Done, Root, git, make_upstream, write
 
 from kit import devices, recipes, verify
 from kit.devices import Signature
+from kit.errors import KitError
 
 Kit = Callable[..., Done]
 
@@ -358,6 +359,33 @@ def test_upstreams_own_device_calls_are_said_not_judged(root: Root, kit: Kit, mo
     path.write_text(path.read_text().replace("weights.pop()", "weights.pop(torch.npu.nothing())"))
     wrong = failures(kit("verify", "made", "--json"))
     assert "torch.npu.nothing is not in the published API" in wrong["up: 1 device-API calls exist in torch_npu"]
+
+
+def test_an_api_is_a_function_a_line(tmp_path: Path) -> None:
+    write(tmp_path, {"profiles/abacus.api.toml": '"beads.sum" = "(x, dim=..., *, out=...)"\n"beads.any" = "(*args)"\n'})
+    known = devices.signatures("abacus", (tmp_path,))
+    assert known["beads.sum"] == Signature(("x", "dim", "out"), keyword_only=("out",), optional=("dim", "out"))
+    assert devices.misuse(known, "beads.any", 9, ["what"]) == ""
+    write(tmp_path, {"profiles/abacus.api.toml": '"beads.sum" = "x, dim"\n'})
+    with pytest.raises(KitError) as refused:
+        devices.signatures("abacus", (tmp_path,))
+    assert "abacus.api.toml:1: beads.sum: 'x, dim' is no signature" in str(refused.value)
+
+
+def test_the_npus_api_is_whole() -> None:
+    """Made from the wheel by tests/bench/api_of_wheel.py: operators, torch.npu and its amp."""
+    known = devices.signatures("npu")
+    assert len(known) > 300 and known["torch.npu.manual_seed_all"].parameters == ("seed",)
+    assert known["torch_npu.npu_fusion_attention"].parameters[:5] == (
+        "query",
+        "key",
+        "value",
+        "head_num",
+        "input_layout",
+    )
+    assert set(known["torch_npu.npu_grouped_matmul"].optional) == set(
+        known["torch_npu.npu_grouped_matmul"].keyword_only
+    )
 
 
 @pytest.mark.parametrize("name", devices.names())

@@ -56,8 +56,8 @@ def begin(recipe: Recipe, device: Device, workspace: Path, work: Path) -> Iterat
     """Build the environment and the tiny model. Raises KitError where the recipe has no smoke run."""
     if recipe.smoke is None:
         raise KitError(f"recipe {recipe.name} has no smoke run", "add a [smoke] table to it")
-    if "torch" not in recipe.environment.packages:
-        what = f"{recipe.path}: [environment.packages] names no torch, and a smoke run needs one"
+    if "torch" not in recipe.environment.packages and _needs_torch(recipe, device):
+        what = f"{recipe.path}: [environment.packages] names no torch, and this smoke run needs one"
         raise KitError(what, 'add `torch = "…"`, the version it is known to work with, then kit env … --lock')
     made = environment.ensure(recipe, device, workspace)
     extensions.build(recipe, made)
@@ -69,6 +69,13 @@ def begin(recipe: Recipe, device: Device, workspace: Path, work: Path) -> Iterat
         python, variables = _python(running)
         models.build(recipe.smoke.tiny, python, tiny, variables, recipe.roots)
         yield running
+
+
+def _needs_torch(recipe: Recipe, device: Device) -> bool:
+    """Whether a smoke run looks at what torch wrote, or stands in for a device of torch's."""
+    plan = recipe.smoke
+    looks = any(step.events or step.moved or step.images or step.engine for step in plan.step) if plan else False
+    return bool(looks or device.package or (plan and plan.imports))
 
 
 @contextlib.contextmanager

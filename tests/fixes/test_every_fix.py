@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,18 @@ from fixing import Case, check_applied
 from kit import codemod, fixes
 from kit.fixes import Outcome, Site
 
-TABLES = {name: importlib.import_module(f"test_{name.replace('-', '_')}") for name in fixes.names()}
+MODULES = {name: f"test_{name.replace('-', '_')}" for name in fixes.names()}
+TABLES = {name: importlib.import_module(module) for name, module in MODULES.items() if find_spec(module)}
 CASES = [
     pytest.param(name, param.values[0], id=f"{name}: {param.id}")
     for name, table in TABLES.items()
     for param in table.APPLIED
 ]
+
+
+@pytest.mark.parametrize("name", fixes.names())
+def test_a_fix_has_its_table(name: str) -> None:
+    assert name in TABLES, f"write tests/fixes/{MODULES[name]}.py: before and after, and what it refuses"
 
 
 @pytest.mark.parametrize("name", fixes.names())
