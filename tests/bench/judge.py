@@ -14,7 +14,7 @@ from collections.abc import Callable
 import judge_accelerate
 from judge_words import DEEPSPEED, MAIN, called, choices, is_, is_and, parse, places, terms, undefined
 
-LIMIT = "if global_step >= args.max_train_steps:\n    break"
+LIMIT = re.compile(r"if global_step >= ((args|cfg)\.)?max_train_steps:\n    break")
 
 
 def wrong(fix: str, before: bytes, after: bytes) -> str:
@@ -41,30 +41,42 @@ def lacking(fix: str, content: bytes) -> list[int]:
 
 
 def print_lacking(tree: ast.Module) -> list[int]:
-    return [
+    loops = [node for node in ast.walk(tree) if isinstance(node, (ast.For, ast.While)) and any_limit(node)]
+    inner = [loop for loop in loops if not any(other is not loop and other in ast.walk(loop) for other in loops)]
+    return sorted(
         block[index].lineno
-        for parent, block, index in places(tree)
-        if is_(block[index], LIMIT) and in_batches(parent) and [called(s) for s in block[index + 1 :]][:1] != PRINT
-    ]
+        for loop in inner
+        for _, block, index in places(loop)
+        if at_limit(block[index]) and [called(s) for s in block[index + 1 :]][:1] != PRINT
+    )
+
+
+def any_limit(loop: ast.AST) -> bool:
+    return any(map(at_limit, ast.walk(loop)))
 
 
 PRINT = ["accelerator.print"]
 
 
+def at_limit(node: ast.AST) -> bool:
+    """Whether a statement is the break at the step limit."""
+    return isinstance(node, ast.If) and len(node.body) == 1 and bool(LIMIT.fullmatch(ast.unparse(node)))
+
+
 def in_batches(parent: ast.AST) -> bool:
     """Whether a block belongs to a loop that holds no loop with a limit of its own."""
     inside = [loop for loop in getattr(parent, "body", []) if isinstance(loop, (ast.For, ast.While))]
-    return isinstance(parent, (ast.For, ast.While)) and not any(is_(s, LIMIT) for loop in inside for s in loop.body)
+    return isinstance(parent, (ast.For, ast.While)) and not any(map(any_limit, inside))
 
 
 def print_stripped(tree: ast.Module) -> ast.Module:
     for _, block, index in places(tree):
-        if is_(block[index], "accelerator.print('')") and index and is_(block[index - 1], LIMIT):
+        if is_(block[index], "accelerator.print('')") and index and at_limit(block[index - 1]):
             del block[index]
     return tree
 
 
-# stop-at-max-steps: the same test heads each loop over epochs.
+# stop-at-max-steps: the same test heads each loop over epochs, or stands below the one over batches.
 
 
 def stop_lacking(tree: ast.Module) -> list[int]:
@@ -72,16 +84,16 @@ def stop_lacking(tree: ast.Module) -> list[int]:
         loop.lineno
         for loop in ast.walk(tree)
         if isinstance(loop, (ast.For, ast.While))
-        and any(isinstance(s, (ast.For, ast.While)) and any(is_(t, LIMIT) for t in s.body) for s in loop.body)
+        and any(isinstance(s, (ast.For, ast.While)) and any(at_limit(t) for t in s.body) for s in loop.body)
         and not in_batches(loop)
-        and not is_(loop.body[0], LIMIT)
+        and not any(map(at_limit, loop.body))
     ]
 
 
 def stop_stripped(tree: ast.Module) -> ast.Module:
     for parent, block, index in places(tree):
         heads = isinstance(parent, (ast.For, ast.While)) and index == 0 and block is parent.body
-        if heads and is_(block[0], LIMIT) and not in_batches(parent):
+        if heads and at_limit(block[0]) and not in_batches(parent):
             del block[0]
     return tree
 

@@ -94,10 +94,11 @@ def noise_lacking(tree: ast.Module) -> list[int]:
 
 def prepares(node: ast.stmt, over: set[str]) -> bool:
     """Whether a statement prepares what trains: an optimizer, or what the loop that trains goes over."""
-    given = re.search(r"\.prepare\((.*)", ast.unparse(node).replace("\n", " "))
-    if not given or isinstance(node, (ast.For, ast.FunctionDef)):
+    if isinstance(node, (ast.For, ast.FunctionDef)):
         return False
-    return any(word in over or word.endswith("optimizer") for word in re.findall(r"\w+", given[1]))
+    calls = [each for each in ast.walk(node) if isinstance(each, ast.Call)]
+    given = [ast.unparse(part) for each in calls if ast.unparse(each.func).endswith(".prepare") for part in each.args]
+    return any(word in over or word.endswith("optimizer") for part in given for word in re.findall(r"\w+", part))
 
 
 def noise_stripped(tree: ast.Module) -> ast.Module:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import judge
-import judge_accelerate
-import judge_changes
-import judge_words
 import pytest
+from judge_accelerate import MINE, OWN, PAIR, UNSHARDED
+from judge_changes import Change, changes, differs, other_text
+from judge_words import DEEPSPEED, MAIN, is_python, lines, parse, undefined
 
 from kit import codemod, fixes
 from kit.fixes import Outcome
@@ -50,7 +50,7 @@ def main(args):
     if args.push_to_hub:
         upload_folder()
 """
-OPEN = f"{judge_words.MAIN} or {judge_words.DEEPSPEED}"
+OPEN = f"{MAIN} or {DEEPSPEED}"
 PRINT = 'accelerator.print("")\n'
 STOP = "if global_step >= args.max_train_steps:\n"
 LIBRARY = ("fp16-guard", "grad-scaler", "oss-prepare")  # of accelerate: below
@@ -68,12 +68,12 @@ def test_a_fix_in_its_place(fix: str) -> None:
     assert done.outcome is Outcome.applied and judge.wrong(fix, before, done.content) == ""
     assert judge.lacking(fix, done.content) == []
     assert judge.wrong(fix, before, before) != ""
-    made = judge_changes.changes(before, done.content)
+    made = changes(before, done.content)
     if fix not in ("stop-at-max-steps", "offline-model-card", "checkpoint-rotation"):  # there already, or only moved
-        assert all(change.wanted_in(judge_words.parse(before)) for change in made)
-    assert not any(change.wanted_in(judge_words.parse(done.content)) for change in made)
-    assert judge_changes.differs(made, before, done.content) == ""
-    assert judge_changes.differs(made, before, before).startswith("not done in ")
+        assert all(change.wanted_in(parse(before)) for change in made)
+    assert not any(change.wanted_in(parse(done.content)) for change in made)
+    assert differs(made, before, done.content) == ""
+    assert differs(made, before, before).startswith("not done in ")
 
 
 def put(after: str, text: str, script: str = SCRIPT) -> bytes:
@@ -101,7 +101,7 @@ MISPLACED = [
     ("weights-pop", SCRIPT.replace("weights.pop()", "if models: weights.pop()").encode(), "another guard"),
     (
         "checkpoint-rotation",
-        SCRIPT.replace("if args.push", f"if {judge_words.MAIN} and args.push").encode(),
+        SCRIPT.replace("if args.push", f"if {MAIN} and args.push").encode(),
         "another test",
     ),
     (
@@ -111,7 +111,7 @@ MISPLACED = [
     ),
     (
         "deepspeed-checkpoint",
-        SCRIPT.replace(f"if {judge_words.MAIN}:", f"if {OPEN}:").encode(),
+        SCRIPT.replace(f"if {MAIN}:", f"if {OPEN}:").encode(),
         "DistributedType is not imported",
     ),
     ("offline-model-card", SCRIPT.replace("    save_model_card(name)\n", "").encode(), "lost"),
@@ -137,8 +137,8 @@ def test_a_fix_in_another_place(fix: str, after: bytes, where: str) -> None:
         opened = codemod.run(fixes.load("deepspeed-checkpoint"), before, "train.py").content
         after = after.replace(SCRIPT.encode(), opened)
     assert judge.wrong(fix, before, after) != ""
-    right = judge_changes.changes(before, codemod.run(fixes.load(fix), before, "train.py", None).content)
-    assert judge_changes.differs(right or [judge_changes.Change("", (), ("x",), "", "")], before, after) != ""
+    right = changes(before, codemod.run(fixes.load(fix), before, "train.py", None).content)
+    assert differs(right or [Change("", (), ("x",), "", "")], before, after) != ""
 
 
 @pytest.mark.parametrize(
@@ -158,31 +158,25 @@ def test_a_fix_in_another_place(fix: str, after: bytes, where: str) -> None:
     ],
 )
 def test_what_is_not_the_change_of_the_pin(after: bytes, said: str) -> None:
-    wanted = judge_changes.changes(SCRIPT.encode(), put("                break", " " * 12 + PRINT))
-    assert judge_changes.differs(wanted, SCRIPT.encode(), after).startswith(said)
+    wanted = changes(SCRIPT.encode(), put("                break", " " * 12 + PRINT))
+    assert differs(wanted, SCRIPT.encode(), after).startswith(said)
 
 
 def test_a_neighbour_may_change() -> None:
     """Upstream adds a line beside the place: one neighbour is another, the change is the same."""
-    wanted = judge_changes.changes(SCRIPT.encode(), put("    global_step = 0", "    accelerator.end()\n"))
+    wanted = changes(SCRIPT.encode(), put("    global_step = 0", "    accelerator.end()\n"))
     other = SCRIPT.replace("    global_step = 0\n", "    count = 1\n    global_step = 0\n")
-    assert wanted[0].wanted_in(judge_words.parse(other.encode()))
+    assert wanted[0].wanted_in(parse(other.encode()))
+    assert differs(wanted, other.encode(), put("    global_step = 0", "    accelerator.end()\n", other)) == ""
     assert (
-        judge_changes.differs(wanted, other.encode(), put("    global_step = 0", "    accelerator.end()\n", other))
-        == ""
-    )
-    assert (
-        judge_changes.differs(
-            wanted, other.encode(), put("    accelerator = Accelerator()", "    accelerator.end()\n", other)
-        )
-        != ""
+        differs(wanted, other.encode(), put("    accelerator = Accelerator()", "    accelerator.end()\n", other)) != ""
     )
 
 
 def test_names_that_nothing_defines() -> None:
     inner = "    def g():\n        return b, os, c\n"
     script = f"import os\n\ndef f(a):\n    b = a\n{inner}    global d\n    d = 1\n\nprint(d, e)\n"
-    assert judge_words.undefined(script.encode()) == {"c": 1, "e": 1}
+    assert undefined(script.encode()) == {"c": 1, "e": 1}
 
 
 SCALER = """\
@@ -200,8 +194,8 @@ class Accelerator:
         if self.fp8:
             raise ValueError("requires a GPU")
 """
-OTHER = f" and self.device.type != {judge_accelerate.OWN}:"
-BRANCH = f"            elif self.device.type == {judge_accelerate.OWN}:\n"
+OTHER = f" and self.device.type != {OWN}:"
+BRANCH = f"            elif self.device.type == {OWN}:\n"
 BRANCH += "                self.scaler = getattr(torch, self.device.type).amp.GradScaler(**kwargs)\n"
 
 
@@ -211,12 +205,12 @@ BRANCH += "                self.scaler = getattr(torch, self.device.type).amp.Gr
         ("fp16-guard", 'flag("MPS"):', f'flag("MPS"){OTHER}', True),
         ("fp16-guard", "self.fp16:", f"self.fp16{OTHER}", False),
         ("fp16-guard", "self.fp8:", f"self.fp8{OTHER}", False),
-        ("fp16-guard", 'not flag("MPS"):', f"self.device.type != {judge_accelerate.OWN}:", False),
+        ("fp16-guard", 'not flag("MPS"):', f"self.device.type != {OWN}:", False),
         ("grad-scaler", "            else:\n", f"{BRANCH}            else:\n", True),
         (
             "grad-scaler",
             "            else:\n",
-            f"{BRANCH.replace(judge_accelerate.OWN, 'mine')}            else:\n",
+            f"{BRANCH.replace(OWN, 'mine')}            else:\n",
             False,
         ),
         ("grad-scaler", "            else:\n", f"{BRANCH.replace('(**kwargs)', '()')}            else:\n", False),
@@ -237,19 +231,19 @@ CALL = "self.scaler = get_grad_scaler(self.distributed_type, **kwargs)"
     ("before", "after", "right"),
     [
         # in the first versions, without arguments and outside of any `else`
-        ("torch.cuda.amp.GradScaler()", f"if {judge_accelerate.MINE}:\n        {OWN}()\n    else:\n        ", True),
+        ("torch.cuda.amp.GradScaler()", f"if {MINE}:\n        {OWN}()\n    else:\n        ", True),
         (
             "torch.cuda.amp.GradScaler()",
-            f"if {judge_accelerate.MINE}:\n        {OWN}(**kwargs)\n    else:\n        ",
+            f"if {MINE}:\n        {OWN}(**kwargs)\n    else:\n        ",
             False,
         ),
-        ("torch.cuda.amp.GradScaler()", f"if {judge_accelerate.MINE}:\n        pass\n    else:\n        ", False),
+        ("torch.cuda.amp.GradScaler()", f"if {MINE}:\n        pass\n    else:\n        ", False),
         # a function that chooses, and shards under FSDP
-        (CALL, f"if {' and '.join(judge_accelerate.UNSHARDED)}:\n        {OWN}(**kwargs)\n    else:\n        ", True),
-        (CALL, f"if {judge_accelerate.MINE}:\n        {OWN}(**kwargs)\n    else:\n        ", False),
+        (CALL, f"if {' and '.join(UNSHARDED)}:\n        {OWN}(**kwargs)\n    else:\n        ", True),
+        (CALL, f"if {MINE}:\n        {OWN}(**kwargs)\n    else:\n        ", False),
         (
             CALL,
-            f"if {' and '.join(judge_accelerate.UNSHARDED)}:\n        {OWN}(**kwargs)\n    if True:\n        ",
+            f"if {' and '.join(UNSHARDED)}:\n        {OWN}(**kwargs)\n    if True:\n        ",
             False,
         ),
     ],
@@ -278,9 +272,7 @@ class Accelerator:
     def prepare_model(self, model, device_placement=None, evaluation_mode=False):
         return model
 """
-OSS = f"        {judge_accelerate.PAIR[0]}\n" + "".join(
-    f"        {line}\n" for line in judge_accelerate.PAIR[1].splitlines()
-)
+OSS = f"        {PAIR[0]}\n" + "".join(f"        {line}\n" for line in PAIR[1].splitlines())
 
 
 @pytest.mark.parametrize(
@@ -320,28 +312,28 @@ SWAP = "def f(a):\n    logs = {'avr': a}\n    show(logs, 1)\n"
 )
 def test_another_value(before: str, after: str, wanted: bool, right: bool) -> None:
     """A simple statement about the same with other words in it: those words are the change."""
-    pinned = judge_changes.changes(SWAP.encode(), SWAP.replace("'avr'", "'one': a, 'avr'").encode())
-    assert all(change.wanted_in(judge_words.parse(before.encode())) for change in pinned) is wanted
-    assert (judge_changes.differs(pinned, before.encode(), after.encode()) == "") is right
+    pinned = changes(SWAP.encode(), SWAP.replace("'avr'", "'one': a, 'avr'").encode())
+    assert all(change.wanted_in(parse(before.encode())) for change in pinned) is wanted
+    assert (differs(pinned, before.encode(), after.encode()) == "") is right
 
 
 def test_what_is_built_on_another_fix_has_no_place_without_it() -> None:
     before, after = b"def f(a):\n    a = 1\n    run(a)\n", b"def f(a):\n    a = 1\n    given(a)\n    run(a)\n"
     imported = b"from other import given\n"
-    (wanted,) = judge_changes.changes(imported + before, imported + after)
-    assert wanted.wanted_in(judge_words.parse(imported + before))
-    assert not wanted.wanted_in(judge_words.parse(before))
-    assert judge_changes.differs([wanted], before, after) == "not defined: given"
+    (wanted,) = changes(imported + before, imported + after)
+    assert wanted.wanted_in(parse(imported + before))
+    assert not wanted.wanted_in(parse(before))
+    assert differs([wanted], before, after) == "not defined: given"
 
 
 def test_what_goes_may_go_on_otherwise() -> None:
     """A block that begins alike is the same block; that its inside is another is said."""
     new, old = b"def f():\n    b = 1\n    a = int(b)\n    run(a)\n", b"def f():\n    a = 1\n    run(a)\n"
-    wanted = judge_changes.changes(old, new)
+    wanted = changes(old, new)
     other, made = old.replace(b"a = 1", b"a = 2"), new
-    assert judge_changes.differs(wanted, other, made) == "" and judge_changes.other_text(wanted, other, made)
-    assert judge_changes.differs(wanted, old, new) == "" and not judge_changes.other_text(wanted, old, new)
-    assert judge_changes.differs(wanted, old.replace(b"a = 1", b"b = 1"), made) != ""
+    assert differs(wanted, other, made) == "" and other_text(wanted, other, made)
+    assert differs(wanted, old, new) == "" and not other_text(wanted, old, new)
+    assert differs(wanted, old.replace(b"a = 1", b"b = 1"), made) != ""
 
 
 def test_another_way_to_say_it() -> None:
@@ -353,9 +345,5 @@ def test_another_way_to_say_it() -> None:
 
 
 def test_a_file_that_is_not_python_has_lines() -> None:
-    assert (
-        judge_words.is_python(b"a = 1\n")
-        and not judge_words.is_python(b"exit $?\n")
-        and not judge_words.is_python(b"a\0")
-    )
-    assert judge_words.lines(b"fi\nfi\nexit 0\n", b"fi\nexit $?\n") == ({b"fi", b"exit 0"}, {b"exit $?"})
+    assert is_python(b"a = 1\n") and not is_python(b"exit $?\n") and not is_python(b"a\0")
+    assert lines(b"fi\nfi\nexit 0\n", b"fi\nexit $?\n") == ({b"fi", b"exit 0"}, {b"exit $?"})
