@@ -210,3 +210,24 @@ def test_a_workspace_of_a_stranger_puts_nothing_into_the_script(kit: Kit, tmp_pa
     table.write_text('{"it.sh": []}')
     done = kit("cluster", place, "--for", "slurm")
     assert done.status == 1 and "is none of kit's" in done.err
+
+
+def test_modelarts_is_told_words_as_they_are(hidream: Path, kit: Kit, tmp_path: Path) -> None:
+    """Through two shells: this one's, and the container's."""
+    assert kit("cluster", hidream, "--for", "modelarts", "--image", "i", "--machines", "4").status == 0
+    stub = tmp_path / "bin/ma-cli"
+    stub.parent.mkdir()
+    stub.write_text('#!/bin/bash\nprintf "%s\\0" "$@"\n')
+    stub.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{stub.parent}:{os.environ['PATH']}", "mount": str(hidream.parent)}
+    command = ["bash", "kit-modelarts.sh", ODD]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode and "flavor: say which flavor" in done.stderr
+    environment |= {"flavor": "f", "pool": "p", "logs": "obs://l/"}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split("\0")
+    words = dict(zip(said[2:-1:2], said[3::2], strict=False))
+    assert (words["--train-instance-count"], words["--image-url"], words["--pool-id"]) == ("4", "i", "p")
+    script = next(hidream.glob("**/finetune_*.sh"))
+    script.write_text("printf '%s\\n' \"$@\"\n")
+    told = subprocess.run(["bash", "-c", words["--user-command"]], capture_output=True, text=True)
+    assert told.stdout.splitlines() == ["--resume_from_checkpoint=latest", ODD], told.stderr
