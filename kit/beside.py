@@ -16,7 +16,6 @@ from kit.errors import KitError
 from kit.paths import no_link
 
 RECIPES = "recipes"
-BROUGHT = ("overlays", "patches", "tiny", "fixes", "profiles")
 VARIABLE = "KIT_RECIPES"  # folders of recipes, as on PATH
 
 
@@ -37,7 +36,7 @@ def root_of(recipe: Path) -> Path:
 
 
 def folders(kind: str, roots: Sequence[Path] = ()) -> tuple[Path, ...]:
-    """Where things of a kind of :data:`BROUGHT` are: below each of the ``roots``, in their order, then in kit."""
+    """Where things of a ``kind`` (one of the folders above) are: below each of the ``roots``, then in kit."""
     here = Path(__file__).parent
     in_kit = {
         "fixes": (here / "fixes", here / "fixes" / "programs"),

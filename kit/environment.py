@@ -25,6 +25,7 @@ from kit.errors import KitError
 from kit.recipe import Recipe
 
 STAMP = "kit-environment.json"
+PACKAGED = ("setup.py", "pyproject.toml")  # what makes a tree a package that can be installed
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def ensure(recipe: Recipe, device: Device, workspace: Path, python: str = "") ->
         uv("pip", "install", *target, "-r", lock_path(recipe))
         if extra:
             uv("pip", "install", *target, *extra)
-        trees = [tree for tree in _trees(recipe, workspace) if (tree / "setup.py").is_file()]
+        trees = [tree for tree in _trees(recipe, workspace) if any((tree / name).is_file() for name in PACKAGED)]
         if trees:
             uv("pip", "install", *target, "--no-deps", *[part for tree in trees for part in ("--editable", tree)])
         whole.write(place / STAMP, json.dumps({**asdict(made), "path": str(place)}, indent=2).encode())

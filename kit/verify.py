@@ -315,7 +315,7 @@ def _device_calls(
         title = f"{name}: {calls} device-API calls exist in {device.package}"
         yield Check("static", title, not wrong, "; ".join(wrong))
     else:
-        yield Check("static", title, None, f"no line kit wrote calls {device.package}")
+        yield Check("static", title, None, f"no file kit wrote calls {device.package}")
     if theirs:
         what = f"{name}: upstream's own calls that {device.name}.api.toml does not list"
         yield Check("static", what, None, "; ".join(theirs))

@@ -61,13 +61,13 @@ def run(name: str, url: str, commit: str, files: tuple[str, ...], like: str = ""
     upstream = Upstream(title, url, commit if ID.fullmatch(commit) else _resolve(url, commit), sparse=sparse)
     draft = {"name": name, "devices": ["cpu"], "upstream": title, "url": url, "pin": upstream.pin}
     _parse(path, {**draft, "version": "", "sparse": sparse}, ENVIRONMENT)  # before anything is fetched
-    scripts, modules, contents, upstream = _read(upstream, path, targets)
+    modules, contents, upstream = _read(upstream, path, targets)
     entry = store.ensure(upstream, path.parent)
     known = pattern.devices if pattern else tuple(_devices(contents))
-    steps, chosen, said = _steps(scripts, modules, contents, [devices.load(each) for each in known])
+    steps, chosen, said = _steps(targets, modules, contents, [devices.load(each) for each in known])
     rest, beside_it, left = ENVIRONMENT, dict[str, bytes](), list[str]()
     if pattern:
-        its = {path: contents[path] for path in scripts}
+        its = {each: contents[each] for each in targets}
         rest, beside_it, left = starter.write(name, pattern, upstream, its, contents, modules, chosen)
         if taken := [each for each in beside_it if (path.parents[1] / each).exists()]:
             raise KitError(f"{output.place(path.parents[1] / taken[0])} exists", "move it away, or take another name")
@@ -91,9 +91,9 @@ def run(name: str, url: str, commit: str, files: tuple[str, ...], like: str = ""
 
 def _read(
     upstream: Upstream, path: Path, targets: list[TreePath]
-) -> tuple[list[TreePath], list[TreePath], dict[TreePath, bytes], Upstream]:
-    """The scripts, the modules of the upstream's own packages that they reach, the content of both, and the upstream
-    with those packages checked out whole. Raises KitError for a script that is not there."""
+) -> tuple[list[TreePath], dict[TreePath, bytes], Upstream]:
+    """The modules of the upstream's own packages that the scripts reach, their content and the scripts', and the
+    upstream with those packages checked out whole. Raises KitError for a script that is not there."""
     entry = store.ensure(upstream, path.parent)
     tree = entry.tree()
     for each in targets:
@@ -115,7 +115,7 @@ def _read(
             if each.endswith(".py") and each.startswith(tuple(f"{at}/" for at in packages))
         ]
         contents |= entry.files(modules)
-    return targets, reach.reached(targets, contents, packages) if packages else [], contents, upstream
+    return reach.reached(targets, contents, packages) if packages else [], contents, upstream
 
 
 def _devices(contents: Mapping[TreePath, bytes]) -> Iterator[str]:

@@ -21,6 +21,7 @@ A fix that puts statements beside statements is a table (`kit.fixes._table`), wh
 What a fix may have besides, for `kit fix`, which tries it on any file:
 
 - ``GENERAL = True``: it is right for any training script, not only for the files a recipe names: all in this folder;
+- ``LIBRARY = True``: and for a module of a package that scripts use (`kit new` follows them there);
 - ``BRINGS``: the fixes it makes necessary; where one of them refuses, it refuses too;
 - ``AFTER``: fixes that come before it, as it would hide their places;
 - ``looks_like(tree, options)``: the places with the sign of its fault in a form that it does not know (`Sign`);

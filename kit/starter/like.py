@@ -81,6 +81,7 @@ def write(
         "requirements": f"{name.replace('-', '_')}_requirements.txt",
         "model": _data(names),
         "small": [f"--{key}={value}" for key, value in SMALL.items() if key in names],
+        "imports": _imports(found, like),
         "reds": reds,
         "called": f"{beside.RECIPES}/{name}.toml",
     }
@@ -122,6 +123,14 @@ def _data(names: set[str]) -> list[str]:
     words += ["--dataset_name={tiny}/data"] if "dataset_name" in names else ["--instance_data_dir={tiny}/dog"]
     words += ["--caption_column=prompt"] * ("caption_column" in names and "dataset_name" in names)
     return words + ["--instance_prompt=a dog"] * ("instance_prompt" in names)
+
+
+def _imports(found: pipeline.Pipeline | None, like: Recipe) -> list[str]:
+    """What a smoke run imports once: what starts a training, as far as the environment has it, and the pipeline's
+    parts. Without any, the steps' processes are not watched, and which engine trains is not seen."""
+    starting = ("torch.utils.tensorboard", "torch.distributed.run", "accelerate.commands.launch", "deepspeed")
+    some = [name for name in starting if name.partition(".")[0] in like.environment.packages]
+    return some + ([*found.components.values(), f"diffusers.{found.name}"] if found else [])
 
 
 def _reds() -> list[dict[str, Any]]:

@@ -1,8 +1,21 @@
 """torch.npu: the device module. The settings of Ascend's compiler are taken and do nothing."""
 
+from kit_standin import device as _generic
 from kit_standin.device import *  # noqa: F403
 
 from . import amp, random, utils  # noqa: F401
+
+
+def get_device_name(device_name=None) -> str:
+    return _generic.get_device_name(device_name)
+
+
+def get_device_properties(device_name=None):
+    return _generic.get_device_properties(device_name)
+
+
+def StreamContext(stream_ctx):
+    return _generic.StreamContext(stream_ctx)
 
 
 class _Config:
