@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from pathlib import Path
@@ -42,23 +43,27 @@ def locate(name: str) -> Path:
 
 def parse(path: Path) -> Recipe:
     """Read and check one recipe file, and those it extends. Raises KitError with file and line."""
-    return _parse(path, ())
+    return _made(*_whole(path, ()))
 
 
-def _parse(path: Path, above: tuple[Path, ...]) -> Recipe:
+def _whole(path: Path, above: tuple[Path, ...]) -> tuple[Source, Table, Recipe | None]:
+    """A recipe's table, with what it takes over from the one it extends, and that one."""
     source, table = load_toml(path)
     if not table:
         raise KitError(f"{path}:1: the recipe is empty", "see CONTRIBUTING.md for a worked example")
-    base = None
     if isinstance(table.get("extends"), str):
-        source, table, base = _extended(source, table, (path, *above))
+        return _extended(source, table, (path, *above))
+    return source, table, None
+
+
+def _made(source: Source, table: Table, base: Recipe | None) -> Recipe:
     only = table.get("upstream")
     if isinstance(only, list) and len(only) == 1 and isinstance(only[0], dict):
         for kind in ("fix", "overlay"):
             for step in table.get(kind, []) if isinstance(table.get(kind), list) else []:
                 if isinstance(step, dict):
                     step.setdefault("upstream", only[0].get("name", ""))
-    recipe = dataclasses.replace(read(Recipe, table, source), path=path, base=base)
+    recipe = dataclasses.replace(read(Recipe, table, source), path=source.path, base=base)
     recipecheck.check(recipe, source)
     return dataclasses.replace(recipe, fix=tuple(map(recipe.with_brought, recipe.fix)))
 
@@ -75,10 +80,8 @@ def _extended(source: Source, own: Table, above: tuple[Path, ...]) -> tuple[Sour
         raise source.complain(
             ("extends",), f"extends {name!r} leads back here", "name a recipe that does not extend this"
         )
-    base = _parse(path, above)
-    _, table = load_toml(path)
-    if base.base:
-        _, table, _ = _extended(load_toml(path)[0], table, (path, *above))
+    whole, table, below = _whole(path, above)
+    base = _made(whole, copy.deepcopy(table), below)
     if carried := [each.name for each in base.upstream if each.carried]:
         what = f"extends {name!r}, whose upstream {carried[0]} is carried with it"
         raise source.complain(("extends",), what, f"kit recipe copy {base.called} DIR")

@@ -28,7 +28,7 @@ def build(
     script, given = place.with_suffix(".py"), ""
     if (table := place.with_suffix(".toml")).exists():
         own = str(script) if script.exists() else ""
-        given = json.dumps({"table": _table(table), "known": load_toml(kits / "_classes.toml")[1], "own": own})
+        given = json.dumps({"table": _table(table), "known": known(), "own": own})
         script = kits / "_table.py"
     command = [str(python), str(script), str(folder)]
     start = {**(variables or environment.variables())}
@@ -37,6 +37,11 @@ def build(
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise KitError(f"the tiny {family} could not be built: {last}", " ".join(command))
+
+
+def known() -> dict[str, Any]:
+    """The tiny configurations that kit has, by class."""
+    return load_toml(beside.folders("tiny")[0] / "_classes.toml")[1]
 
 
 def _table(path: Path) -> dict[str, Any]:

@@ -112,19 +112,21 @@ def _upstream(run: Run, case: ParityCase, files: Files) -> Iterator[Row]:
     chosen = [step for step in run.recipe.fix if run.recipe.chosen(step, run.device.name)]
     meant = [step for step in chosen if step.changes and step.id not in case.upstream_with]
     bounded = {step.id: step.within for step in meant if step.within}
-    theirs_are = "upstream" + _with(case.upstream_with)
+    theirs_are = "upstream" + _named("with", case.upstream_with)
     with scratch.without(run, [step.id for step in run.recipe.fix if step.id not in case.upstream_with], files) as bare:
         theirs = _train(bare, case, "upstream", shape, words=case.upstream)
         less = [step.id for step in meant]
         ours = _less(run, case, files, less)
-        yield _same(case, "upstream", f"the port{_but(less)} trains what {theirs_are} trains", theirs, ours, run)
+        yield _same(
+            case, "upstream", f"the port{_named('without', less)} trains what {theirs_are} trains", theirs, ours, run
+        )
         if bounded:
             less = [step.id for step in meant if step.id not in bounded]
             ours = _less(run, case, files, less)
             far, allowed = _loss_distance(theirs, ours), sum(bounded.values())
             good = far <= allowed and watched.order(theirs.ranks) == watched.order(ours.ranks)
             seen = f"losses differ by {far:.1e} (within {allowed:.0e}: {', '.join(bounded)})"
-            what = f"the port{_but(less)} trains what {theirs_are} trains, but for rounding"
+            what = f"the port{_named('without', less)} trains what {theirs_are} trains, but for rounding"
             yield Row(case.name, "upstream", what, good, seen)
     for step in meant:
         yield Row(case.name, "upstream", f"{step.id} is left out above", None, step.changes)
@@ -138,12 +140,9 @@ def _less(run: Run, case: ParityCase, files: Files, fixes: Sequence[str]) -> Tra
         return _train(replace(copy, out=run.out), case, f"less-{len(fixes)}", Shape.of(case))  # the copy goes
 
 
-def _but(fixes: Sequence[str]) -> str:
-    return f" without {', '.join(fixes)}" if fixes else ""
-
-
-def _with(fixes: Sequence[str]) -> str:
-    return f" with {', '.join(fixes)}" if fixes else ""
+def _named(word: str, fixes: Sequence[str]) -> str:
+    """The word and these fixes, to be put behind what they are fixes of; nothing where there are none."""
+    return f" {word} {', '.join(fixes)}" if fixes else ""
 
 
 def _processes(run: Run, case: ParityCase, files: Files) -> Iterator[Row]:

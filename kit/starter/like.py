@@ -16,6 +16,7 @@ from kit.errors import KitError
 from kit.paths import TreePath
 from kit.recipe import Recipe, Upstream
 from kit.schema import load_toml
+from kit.smoke import models
 from kit.starter import arguments, pipeline
 
 HERE = Path(__file__).parent
@@ -108,7 +109,7 @@ def write(
     if infer:
         made[f"{overlay}/{infer}.j2"] = _render("infer.py.j2", facts)
         made[f"{overlay}/inference.py.j2"] = '{% include "shared/inference.py" %}\n'
-    made[f"tiny/{name}.toml"] = _tiny(found)
+    made[f"tiny/{name}.toml"] = _tiny(found, unknown)
     made[f"{beside.RECIPES}/{name}.md"] = _render("page.md", {**facts, "left": left})
     return _render("recipe.toml", facts), {path: text.encode() for path, text in made.items()}, left
 
@@ -137,21 +138,16 @@ def _reds() -> list[dict[str, Any]]:
     return [{"fix": fix, **table} for fix, table in load_toml(HERE / "reds.toml")[1].items()]
 
 
-def _known() -> dict[str, Any]:
-    return load_toml(beside.folders("tiny")[0] / "_classes.toml")[1]
-
-
 def _unknown(found: pipeline.Pipeline | None) -> list[str]:
     """The components that kit has no tiny configuration of; what needs none is not among them."""
     plain = ("Tokenizer", "TokenizerFast", "Scheduler")
-    known = _known()
+    known = models.known()
     classes = {name: cls.rpartition(".")[2] for name, cls in (found.components if found else {}).items()}
     return [name for name, cls in classes.items() if cls not in known and not cls.endswith(plain)]
 
 
-def _tiny(found: pipeline.Pipeline | None) -> str:
+def _tiny(found: pipeline.Pipeline | None, unknown: Sequence[str]) -> str:
     components = found.components if found else {}
-    unknown = _unknown(found)
     lines = [f"pipeline = {json.dumps(found.name if found else '')}\n"]
     for name, cls in components.items():
         lines.append(f"[model.{name}]\nclass = {json.dumps(cls)}")

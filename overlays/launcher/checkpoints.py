@@ -63,6 +63,17 @@ def set_aside(output: Path) -> list[str]:
     return said
 
 
+def _newest_whole(newest_first: list[Path]) -> tuple[Path | None, list[str]]:
+    """The first that is whole, and what is to be said of those before it."""
+    said: list[str] = []
+    for path in newest_first:
+        problem = complaint(path)
+        if not problem:
+            return path, said
+        said.append(f"{path} is skipped: {problem}")
+    return None, said
+
+
 def chosen(option: str, value: str, output: Path) -> tuple[str, list[str]]:
     """What a run goes on from, and what is to be said: ``value``, but for `latest` the newest checkpoint that is whole
     where newer ones are not. Raises Mistake where the checkpoint that is asked for is not there, or cut."""
@@ -71,13 +82,8 @@ def chosen(option: str, value: str, output: Path) -> tuple[str, list[str]]:
         return "", []
     found = steps(output)
     if value == "latest":
-        said: list[str] = []
-        for _, path in found:
-            problem = complaint(path)
-            if not problem:
-                return (value if not said else path.name), said
-            said.append(f"{path} is skipped: {problem}")
-        return ("" if said else value), said
+        newest, said = _newest_whole([path for _, path in found])
+        return (value if not said else newest.name if newest else ""), said
     name = os.path.basename(value)
     place = output / name
     if not place.is_dir():
@@ -93,13 +99,9 @@ def chosen_state(option: Option, value: str, output: Path) -> tuple[str, list[st
     """The same for a folder that a training's whole state was saved to, wherever that is; `latest` is the newest whole
     one in the output folder, "" where there is none. Raises Mistake."""
     if value == "latest":
-        said: list[str] = []
-        for path in sorted(output.glob(option.states), key=lambda path: path.stat().st_mtime, reverse=True):
-            problem = complaint(path)
-            if not problem:
-                return str(path), said
-            said.append(f"{path} is skipped: {problem}")
-        return "", said
+        states = sorted(output.glob(option.states), key=lambda path: path.stat().st_mtime, reverse=True)
+        newest, said = _newest_whole(states)
+        return str(newest or ""), said
     if not os.path.isdir(value):
         raise Mistake(
             f"--{option.name}: no folder {value} (from {os.getcwd()}): give latest, or a folder that is there"

@@ -109,7 +109,7 @@ class Signals:
     def __init__(self, place: Path):
         self.place, self.got, self.asked = place, [], []  # type: Path, list[int], list[int]
         self.child: subprocess.Popen[bytes] | None = None
-        place.unlink() if place.exists() else None
+        place.unlink(missing_ok=True)
 
     def take(self, number: int, frame: object = None) -> None:
         """One that announces an end asks to save, and so does the first SIGTERM where the training can."""
@@ -170,7 +170,7 @@ def run(command: list[str], environment: dict[str, str], log: Path, steps: Steps
             status = _followed(child, follower, signals, mark)
     follower.close()
     saved, status = signals.saved(), 128 - status if status < 0 else status
-    signals.place.unlink() if signals.place.exists() else None
+    signals.place.unlink(missing_ok=True)
     ended_by = [*signals.got, *(signals.asked if saved else ())]
     return Done(status, ended_by[0] if ended_by else 0, steps, follower.error, follower.full)
 
