@@ -86,8 +86,10 @@ def _extended(source: Source, own: Table, above: tuple[Path, ...]) -> tuple[Sour
         what = f"extends {name!r}, whose upstream {carried[0]} is carried with it"
         raise source.complain(("extends",), what, f"kit recipe copy {base.called} DIR")
     dropped = own.get("without", [])
+    if not isinstance(dropped, list):
+        raise source.complain(("without",), "without must be a list", f'write `without = ["{base.fix[0].id}"]`')
     known = [step.id for step in base.fix]
-    for each in dropped if isinstance(dropped, list) else []:
+    for each in dropped:
         if each not in known:
             what = f"without {each!r}, which is no fix of {name}{nearest(str(each), known)}"
             raise source.complain(("without",), what, f"its fixes: {', '.join(known)}")

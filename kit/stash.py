@@ -84,6 +84,9 @@ def _changes(aside: Path) -> Iterator[Change]:
         committed = git.run(*arguments, at=aside / name).decode("utf-8", "surrogateescape").split("\0")
         tree = store.Entry(aside / name, upstream.commit).tree()
         for path in sorted(touched[name] | {*filter(None, committed)}):
+            place = aside / name / path
+            if place.is_dir() and not place.is_symlink():
+                raise KitError(f"{place}: a folder where a file was", f"take what you need from {aside} by hand")
             mode, id = tree.get(path, ("", ""))
             before = (int(mode, 8), git.run("cat-file", "blob", id, at=aside / name)) if id else None
             yield Change(Path(name, path), _content(aside / name / path), before)

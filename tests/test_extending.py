@@ -80,6 +80,8 @@ def test_what_the_base_changes_reaches_the_variant(root: Root, kit: Kit) -> None
     [
         ({"extends": "nowhere"}, "ours.toml:2: unknown recipe 'nowhere'"),
         ({"extends": "ours.toml"}, "ours.toml:2: extends 'ours.toml' leads back here"),
+        ({"without": "weights-pop"}, "ours.toml:3: without must be a list"),
+        ({"without": True}, "ours.toml:3: without must be a list"),
         ({"without": ["weights-pup"]}, "which is no fix of tiny.toml; did you mean 'weights-pop'"),
         ({"fix": [{"id": "none-such", "files": ["a.py"]}]}, "ours.toml:4: there is no fix 'none-such'"),
         ({"fix": [{"id": "weights-pop", "count": 0}]}, "ours.toml:6: fix weights-pop: count must be at least 1"),

@@ -135,6 +135,16 @@ def test_refused_before_anything_is_written(root: Root, made: Path, kit: Kit, ch
     assert whole(made) == before
 
 
+def test_a_folder_where_a_file_was_is_not_left_out_silently(root: Root, made: Path, kit: Kit) -> None:
+    (made / SCRIPT).unlink()
+    write(made, {f"{SCRIPT}/inner": "mine\n"})
+    assert kit("stash", "made").status == 0 and prepare(root, kit).status == 0
+    before = whole(made)
+    done = kit("stash", "made", "--apply")
+    assert done.status == 1 and "a folder where a file was" in done.err and str(ASIDE.absolute()) in done.err
+    assert whole(made) == before
+
+
 def test_nothing_to_do(root: Root, made: Path, kit: Kit) -> None:
     before = whole(made)
     assert kit("stash", "made") == Done(0, "made has no local edits\n", "")
