@@ -51,7 +51,7 @@ def _whole(path: Path, above: tuple[Path, ...]) -> tuple[Source, Table, Recipe |
     source, table = load_toml(path)
     if not table:
         raise KitError(f"{path}:1: the recipe is empty", "see CONTRIBUTING.md for a worked example")
-    if isinstance(table.get("extends"), str):
+    if "extends" in table:
         return _extended(source, table, (path, *above))
     return source, table, None
 
@@ -71,6 +71,10 @@ def _made(source: Source, table: Table, base: Recipe | None) -> Recipe:
 def _extended(source: Source, own: Table, above: tuple[Path, ...]) -> tuple[Source, Table, Recipe]:
     """A recipe's table over that of the one it extends, which is checked first: its faults are its own."""
     name = own["extends"]
+    if not isinstance(name, str):
+        raise source.complain(("extends",), "extends must be a string", 'name one recipe: `extends = "hidream"`')
+    if "name" not in own:
+        raise source.complain(("extends",), "missing key 'name'", f'add `name = "{source.path.stem}"`')
     place = source.path.parent / name if name.endswith(".toml") else None
     try:
         path = locate(str(place) if place else name)
@@ -78,7 +82,7 @@ def _extended(source: Source, own: Table, above: tuple[Path, ...]) -> tuple[Sour
         raise source.complain(("extends",), error.message, error.hint) from None
     if path in above:
         raise source.complain(
-            ("extends",), f"extends {name!r} leads back here", "name a recipe that does not extend this"
+            ("extends",), f"extends {name!r} leads back here", f"give this file another name than {path.name}"
         )
     whole, table, below = _whole(path, above)
     base = _made(whole, copy.deepcopy(table), below)

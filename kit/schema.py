@@ -86,7 +86,10 @@ class Source:
                 break
             if depth < len(names) and re.match(rf"\s*[\"']?{re.escape(names[depth])}[\"']?\s*[=.]", lines[number]):
                 return number + 1
-        return start + 1
+        below = re.compile(rf"\s*\[\[?\s*{re.escape('.'.join(names))}\s*\.")  # a table that only its own tables open
+        return next(
+            (number + 1 for number, line in enumerate(lines) if names and not depth and below.match(line)), start + 1
+        )
 
     def complain(self, keys: Keys, what: str, hint: str = "") -> KitError:
         return KitError(f"{self.path}:{self.line(keys)}: {what}", hint)

@@ -93,6 +93,10 @@ def test_by_name_from_a_folder_of_ones_own(port: Root, kit: Kit, monkeypatch: py
     assert recipes.load("tiny").called == "tiny"
     assert "tiny " in kit("list").out
     assert kit("show", "tiny").out.endswith("next: kit prepare tiny --device abacus\n")
+    (port.place / "recipes/torn.toml").write_text("name = ")
+    done = kit("list")
+    assert done.status == 1 and "tiny " in done.out and "recipes/torn.toml:1: not TOML" in done.err
+    (port.place / "recipes/torn.toml").unlink()
     monkeypatch.delenv("KIT_RECIPES")
     monkeypatch.chdir(port.place)
     assert recipes.load("tiny").path == port.place / "recipes/tiny.toml"

@@ -71,7 +71,8 @@ def test_every_kind_has_a_template() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_scripts_are_sound(kind: str, hidream: Path, kit: Kit, tmp_path: Path) -> None:
-    done = kit("cluster", hidream, "--for", kind, "--image", "registry/it:1", "--machines", "3")
+    image = () if kind == "slurm" else ("--image", "registry/it:1")
+    done = kit("cluster", hidream, "--for", kind, *image, "--machines", "3")
     assert done.status == 0, done.err
     script = Path(f"kit-{kind}.sh")
     assert os.access(script, os.X_OK) and f"written: {script}" in done.out
@@ -79,6 +80,11 @@ def test_scripts_are_sound(kind: str, hidream: Path, kit: Kit, tmp_path: Path) -
     subprocess.run([shellcheck, script], check=True)
     text = script.read_text()
     assert "3 machines" in text and all(len(line) < 160 for line in text.splitlines())
+
+
+def test_slurm_takes_no_image(hidream: Path, kit: Kit) -> None:
+    done = kit("cluster", hidream, "--for", "slurm", "--image", "registry/it:1")
+    assert done.status == 1 and "runs without a container" in done.err and not Path("kit-slurm.sh").exists()
 
 
 @pytest.mark.parametrize("kind", MANIFESTS)

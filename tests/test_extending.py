@@ -80,6 +80,7 @@ def test_what_the_base_changes_reaches_the_variant(root: Root, kit: Kit) -> None
     [
         ({"extends": "nowhere"}, "ours.toml:2: unknown recipe 'nowhere'"),
         ({"extends": "ours.toml"}, "ours.toml:2: extends 'ours.toml' leads back here"),
+        ({"extends": 3}, "ours.toml:2: extends must be a string"),
         ({"without": "weights-pop"}, "ours.toml:3: without must be a list"),
         ({"without": True}, "ours.toml:3: without must be a list"),
         ({"without": ["weights-pup"]}, "which is no fix of tiny.toml; did you mean 'weights-pop'"),
@@ -92,6 +93,21 @@ def test_what_the_base_changes_reaches_the_variant(root: Root, kit: Kit) -> None
 def test_refused_with_its_own_line(root: Root, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(KitError) as refused:
         recipes.load(str(variant(root, **changes)))
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('extends = "tiny.toml"\n', "ours.toml:1: missing key 'name'"),
+        ('name = "ours"\nextends = "tiny.toml"\n\n[upstreams.x]\na = 1\n', "ours.toml:4: unknown key 'upstreams'"),
+    ],
+)
+def test_a_line_of_its_own_is_named(root: Root, text: str, said: str) -> None:
+    path = variant(root)
+    path.write_text(text)
+    with pytest.raises(KitError) as refused:
+        recipes.load(str(path))
     assert said in str(refused.value)
 
 

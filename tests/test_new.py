@@ -154,6 +154,7 @@ def test_without_files(root: Root, kit: Kit) -> None:
     ("arguments", "said"),
     [
         (("Mine", "{up}", "{pin}"), "bad name 'Mine'"),
+        (("hidream", "{up}", "{pin}"), "hidream is a recipe of kit's, which this one would hide"),
         (("mine", "{up}", "nowhere"), "{up} has no nowhere"),
         (("mine", "{up}", "--upload-pack=x"), "No such option"),
         (("mine", "ext::sh/x", "{pin}"), "url 'ext::sh/x' is not https"),

@@ -33,6 +33,8 @@ def run(workspace_path: str, kind: str, machines: int | None, image: str, script
     place = workspace.find(Path(workspace_path))
     if len(place) > 1:
         raise KitError(f"{workspace_path}: {len(place)} workspaces", f"kit cluster {place[0]} --for {kind}")
+    if image and kind == "slurm":
+        raise KitError("--image: a job of Slurm runs without a container", "leave it out, or see recipes/clusters.md")
     text = overlay.render_file((TEMPLATES,), f"{kind}.sh.j2", context(place[0], machines, image, script))
     made = Path(f"kit-{kind}.sh")
     if made.exists() and made.read_bytes() != text:

@@ -11,7 +11,7 @@ from pathlib import Path
 from shlex import quote
 from types import MappingProxyType
 
-from kit import devices, fixes, git, output, rebase, recipes, store, underway
+from kit import beside, devices, fixes, git, output, rebase, recipes, store, underway
 from kit.commands import refresh
 from kit.errors import KitError
 from kit.fixes import Options, Outcome
@@ -52,6 +52,9 @@ def run(name: str, url: str, commit: str, files: tuple[str, ...], like: str = ""
         raise KitError(f"{output.place(path)} exists", f"kit show {output.place(path)}")
     if not NAME.fullmatch(name):
         raise KitError(f"bad name {name!r}", "use a-z, 0-9, '.', '_' and '-'")
+    if (shipped := beside.shipped_root() / beside.RECIPES / path.name).is_file() and path != shipped:
+        hint = f"take another name; a variant of it is a few lines: `extends = {json.dumps(name)}`"
+        raise KitError(f"{name} is a recipe of kit's, which this one would hide", hint)
     pattern = recipes.load(like) if like else None
     if pattern and not files:
         raise KitError("--like needs the training scripts", f"kit new {name} URL COMMIT FILE… --like {quote(like)}")
