@@ -7,11 +7,13 @@ kit's: $KIT_CRDS names a folder of them (ascend-operator.yaml, batch.volcano.sh_
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -121,6 +123,23 @@ def test_kinds(kind: str, hidream: Path, kit: Kit) -> None:
     if not schema:
         pytest.skip(f"no definition of {found['kind']} in KIT_CRDS")
     assert [error.message for error in jsonschema.Draft7Validator(schema).iter_errors(found)] == []
+
+
+def test_kubeflows_own_models(hidream: Path, kit: Kit) -> None:
+    """Read into Kubeflow's Python models and written again: what these do not know would be gone."""
+    from kubeflow import training
+    from kubeflow_trainer_api import models
+
+    for kind in ("trainjob", "pytorchjob"):
+        assert kit("cluster", hidream, "--for", kind, "--image", "registry/it:1", "--machines", "3").status == 0
+    found = manifest(Path.cwd(), "trainjob")
+    assert models.TrainerV1alpha1TrainJob.from_dict(found).to_dict() == found
+    found, api = manifest(Path.cwd(), "pytorchjob"), training.ApiClient()
+    again = api.deserialize(SimpleNamespace(data=json.dumps(found)), "KubeflowOrgV1PyTorchJob")
+    for pod in templates(found):
+        for amounts in pod["spec"]["containers"][0].get("resources", {}).values():
+            amounts.update({name: str(amount) for name, amount in amounts.items()})  # a quantity is a string there
+    assert api.sanitize_for_serialization(again) == found
 
 
 def definitions() -> dict[tuple[str, str], Any]:
