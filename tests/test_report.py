@@ -102,7 +102,7 @@ PUBLISHED = {
     "value": 18.37,
     "chip": "Atlas",
     "setting": "8 cards, batch 8, bf16",
-    "source": "seed, table 1",
+    "source": "README, table 1",
     "details": "flips",
 }
 
@@ -288,7 +288,7 @@ def test_nothing_of_a_report_becomes_markup() -> None:
 
 def test_what_was_measured_stands_beside_what_was_published() -> None:
     text = Page(report.html(everything())).text
-    assert "18.37 FPS Atlas train 8 cards, batch 8, bf16 (seed, table 1); flips" in text
+    assert "18.37 FPS Atlas train 8 cards, batch 8, bf16 (README, table 1); flips" in text
     assert "1.25 FPS Ascend NPU, a stand-in train 2 cards, batch 4, bf16 (here, on a tiny model)" in text
     assert "Figures" not in Page(report.html(made())).text
 

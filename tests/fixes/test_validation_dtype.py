@@ -69,7 +69,7 @@ def scripts(id: str, before: str, after: str, **options: str) -> Any:
 APPLIED = [
     scripts("as in the script", f"{ONE}{DEFINITION}{MOVE}", f"{BOTH}{DEFINITION}{FIX}{MOVE}"),
     scripts(
-        "the seed's edit is taken back",
+        "the source document's edit is taken back",
         f"{BOTH}{DEFINITION}{MOVE[:-2]}, dtype=torch_dtype)\n",
         f"{BOTH}{DEFINITION}{FIX}{MOVE}",
     ),

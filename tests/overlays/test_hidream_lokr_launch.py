@@ -218,7 +218,7 @@ def test_fp8_quanto_is_not_for_hidream(tree: Path) -> None:
 
 
 def test_true_in_quotes_is_not_dropped(tree: Path) -> None:
-    """The seed has "gradient_checkpointing": "true", which SimpleTuner takes for what it says."""
+    """The source document has "gradient_checkpointing": "true", which SimpleTuner takes for what it says."""
     _edit(tree, "config.json", gradient_checkpointing="true")
     assert run("cpu", 1, ["--check"]) == ""
 
@@ -239,7 +239,7 @@ def test_an_option_simpletuner_does_not_have(tree: Path) -> None:
 
 
 def test_the_seeds_comma(tree: Path) -> None:
-    """The seed's first LyCORIS configuration, as it is printed there."""
+    """The source document's first LyCORIS configuration, as it is printed there."""
     write(tree, {"config/lycoris_config.json": '{\n  "apply_preset": {\n    "target_module": ["Attention",]\n  }\n}\n'})
     with pytest.raises(Mistake, match=r"config/lycoris_config\.json:3: not JSON"):
         run("cpu", 1, [])

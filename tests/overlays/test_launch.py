@@ -329,7 +329,7 @@ def test_machines_at_run_time(script, machine):
 
 
 def test_an_edited_config_is_left_alone(script, machine):
-    """The seed's way to several machines: edit the yaml."""
+    """The source document's way to several machines: edit the yaml."""
     path = script("npu")
     yaml_file = path.parent / "bf16_accelerate_config.yaml"
     text = yaml_file.read_text().replace("# main_process", "main_process").replace("# deepspeed_m", "deepspeed_m")
