@@ -57,7 +57,7 @@ class FixStep:
     options: dict[str, str] = field(default_factory=dict)
     devices: tuple[str, ...] = ()  # only for these; none: for all
     per_device: bool = False  # the text differs by device: one patch a variant, NN-<id>@<device>.patch
-    optional: bool = False  # the seed calls it optional; `--without` leaves it out either way
+    optional: bool = False  # the source document calls it optional; `--without` leaves it out either way
     extra: bool = False  # only with `--with`
     why: str = ""  # beside the fix's own reason, what it means here
     brought: Path | None = field(default=None, metadata={"key": False})  # its file, where it stands beside the recipe

@@ -19,7 +19,7 @@ import hypothesis
 import hypothesis.configuration
 import pytest
 import support
-from support import REAL, REPOSITORY, Done, Root
+from support import REAL, REPOSITORY, Done, Kit, Root
 
 from kit import recipes
 from kit.recipe import ARCHIVES
@@ -184,3 +184,11 @@ def root(tmp_path: Path, _template: Root) -> Root:
     shutil.copytree(_template.place, root.place, symlinks=True)
     root.recipe()
     return root
+
+
+@pytest.fixture
+def made(root: Root, kit: Kit) -> Path:
+    """The workspace of `tiny` for the CPU, at ./made."""
+    done = support.prepare(root, kit)
+    assert (done.status, done.err) == (0, "")
+    return support.MADE

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,10 @@ class Done:
     @property
     def json(self) -> Any:
         return json.loads(self.out)
+
+
+Kit = Callable[..., Done]  # the fixture `kit`
+MADE = Path("made")
 
 
 def kit_argv(*arguments: str | Path, before: str = "") -> list[str]:
@@ -221,6 +225,20 @@ class Root:
 
     def patches(self, name: str = "tiny") -> Path:
         return self.place / "patches" / name / "up"
+
+
+def prepare(root: Root, kit: Kit, *options: str, device: str = "cpu") -> Done:
+    return kit("prepare", root.place / "recipes/tiny.toml", "--device", device, "made", *options)
+
+
+def contents(place: Path = MADE) -> dict[str, tuple[int, bytes]]:
+    """The files of a workspace, its repositories' own among them only as far as a user would miss them."""
+    kept = ("HEAD", "config", "refs/")
+    return {
+        name: file
+        for name, file in snapshot(place).items()
+        if "/.git/" not in f"/{name}" or name.partition(".git/")[2].startswith(kept)
+    }
 
 
 RUN = """\

@@ -1,4 +1,4 @@
-"""The command line: exit statuses, one clear line for what is wrong, JSON, completion, and what is imported when."""
+"""The command line: exit statuses, one clear line for what is wrong, JSON."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
-from support import Done, Root, kit_argv, kit_process, write
+from support import Done, Kit, Root, kit_argv, kit_process
 
 from kit import __version__, devices, recipes
 from kit.cli import cli
 from kit.commands import list as list_command
 from kit.errors import KitError
-
-Kit = Callable[..., Done]
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
@@ -172,62 +169,6 @@ def test_json(kit: Kit) -> None:
     assert names[:5] == ["git", "Python", "bash", "uv", "cache"] and "torch_npu package" in names
 
 
-def test_doctor(kit: Kit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    done = kit("doctor")
-    assert done.status == 0 and "found    git: " in done.out
-    assert f"kit doctor --device {{{','.join(devices.names())}}}" in done.out
-    npu = kit("doctor", "--device", "npu")
-    assert npu.status == 1 and "MISSING  torch_npu package" in npu.out and "pip install 'torch_npu==2.7.1'" in npu.out
-    tpu = kit("doctor", "--device", "tpu")
-    for command in ("sudo dpkg -i sophon-*.deb", "pip install torch_tpu-2.1.0.post1-cp39-cp39-linux_x86_64.whl"):
-        assert tpu.status == 1 and f"\n           {command}" in tpu.out
-    monkeypatch.setenv("PATH", str(tmp_path))
-    bare = kit("doctor")
-    assert bare.status == 1 and "MISSING  git: not on PATH\n         install git 2.29 or newer" in bare.out
-    assert "MISSING  bash" in bare.out and "absent   uv" in bare.out
-
-
-TORCH = """
-__version__ = "2.1.0"
-class Tensor:
-    def __sub__(self, other): return self
-    def __getattr__(self, name): return lambda *arguments: self
-    def item(self): return {difference}
-rand = lambda *shape: Tensor()
-class nn:
-    class Linear:
-        def __init__(self, *sizes): pass
-        def __call__(self, batch): return batch
-        def to(self, device): return self
-class no_grad:
-    __enter__ = __exit__ = lambda *arguments: None
-"""
-
-
-@pytest.mark.parametrize(
-    ("difference", "package", "found", "said"),
-    [
-        ("1e-6", "", True, "torch 2.1.0 computes on tpu: at most 1e-06 from the CPU's result"),
-        ("0.5", "", False, "tpu computes something else: it is 0.5 from the CPU's result"),
-        ("float('nan')", "", False, "tpu computes something else"),
-        ("0", "raise ImportError('libsophon.so: no such file')", False, "tpu cannot be used: libsophon.so"),
-    ],
-    ids=["right", "wrong", "not a number", "not there"],
-)
-def test_doctor_tries_the_device(
-    difference: str, package: str, found: bool, said: str, kit: Kit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """With the Python on PATH, where torch and the device's package are."""
-    write(tmp_path / "modules", {"torch.py": TORCH.format(difference=difference), "torch_tpu.py": package})
-    python = f'#!/bin/sh\nPYTHONPATH={tmp_path}/modules exec {sys.executable} "$@"\n'
-    write(tmp_path / "bin", {"python3*": python})
-    monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
-    findings = {each["name"]: each for each in kit("doctor", "--device", "tpu", "--json").json["findings"]}
-    assert findings["torch_tpu package"]["detail"] == f"{tmp_path}/modules/torch_tpu.py"
-    tried = findings["a layer on the device"]
-    assert tried["found"] is found and tried["detail"].startswith(said)
-
-
 def test_show_needs_no_network(root: Root, kit: Kit) -> None:
     path = root.recipe(upstream={"url": "https://example.invalid/up"})
     done = kit("show", path)
@@ -261,67 +202,6 @@ def test_shows_which_setting_a_published_figure_belongs_to(root: Root, kit: Kit)
         f"next: kit prepare {path} --device cpu\n"
     )
     assert "--profile published" not in kit("show", root.recipe(figure=figures)).out
-
-
-# Completion, as bash asks for it.
-
-
-def complete(kit: Kit, monkeypatch: pytest.MonkeyPatch, words: str) -> list[str]:
-    monkeypatch.setenv("_KIT_COMPLETE", "bash_complete")
-    monkeypatch.setenv("COMP_WORDS", words)
-    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
-    return [line.partition(",")[2] for line in kit().out.splitlines() if line]
-
-
-@pytest.mark.parametrize(
-    ("words", "offered"),
-    [
-        ("kit pre", ["prepare"]),
-        ("kit show de", ["demo"]),
-        ("kit prepare ", recipes.names()),
-        ("kit prepare demo --device c", ["cpu", "cuda"]),
-        ("kit prepare demo --without pro", ["progress-print"]),
-        ("kit prepare nothing --without pro", []),
-        ("kit prepare --dry", ["--dry-run"]),
-        ("kit doctor --device n", ["npu"]),
-    ],
-)
-def test_completion(kit: Kit, monkeypatch: pytest.MonkeyPatch, words: str, offered: list[str]) -> None:
-    assert complete(kit, monkeypatch, words) == offered
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_script(kit: Kit, monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
-    monkeypatch.setenv("_KIT_COMPLETE", f"{shell}_source")
-    done = kit()
-    assert done.status == 0 and f"_KIT_COMPLETE={shell}_complete" in done.out
-    if shell == "bash":
-        subprocess.run(["bash", "-n"], input=done.out, text=True, check=True)
-
-
-# What is imported when.
-
-HEAVY = ("git", "libcst", "jinja2", "rich", "unidiff", "yaml", "filelock", "kit.planning", "kit.workspace")
-IMPORTED = "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=open('modules', 'w')))"
-
-
-def imported(*arguments: str | Path) -> set[str]:
-    subprocess.run(kit_argv(*arguments, before=IMPORTED), check=True, capture_output=True)
-    return set(Path("modules").read_text().split())
-
-
-def test_help_imports_little() -> None:
-    assert imported("--help").isdisjoint(HEAVY)
-    assert imported("list").isdisjoint({*HEAVY} - {"filelock"})
-
-
-def test_the_fast_path_needs_no_libcst(root: Root) -> None:
-    path = root.place / "recipes/tiny.toml"
-    found = imported("prepare", path, "--device", "cpu")
-    assert {"kit.series", "unidiff"} <= found and found.isdisjoint({"libcst", "rich", "yaml", "kit.codemod"})
-    for patch in root.patches().iterdir():
-        patch.unlink()
-    assert "libcst" in imported("refresh", path)  # what is looked for would be seen
 
 
 def test_a_process_of_its_own() -> None:

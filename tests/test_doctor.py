@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import write
+from support import Kit, write
 
 from kit import devices, recipes
 
-Kit = Callable[..., Any]
 TORCH_NPU = devices.load("npu").toolkit_releases
 
 
@@ -145,3 +144,59 @@ def test_the_network_card(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_ADDR", "no.such.host.example")
     seen = findings(kit, "--device", "npu")["network card"]
     assert not seen["found"] and not seen["needed"]
+
+
+def test_doctor(kit: Kit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    done = kit("doctor")
+    assert done.status == 0 and "found    git: " in done.out
+    assert f"kit doctor --device {{{','.join(devices.names())}}}" in done.out
+    npu = kit("doctor", "--device", "npu")
+    assert npu.status == 1 and "MISSING  torch_npu package" in npu.out and "pip install 'torch_npu==2.7.1'" in npu.out
+    tpu = kit("doctor", "--device", "tpu")
+    for command in ("sudo dpkg -i sophon-*.deb", "pip install torch_tpu-2.1.0.post1-cp39-cp39-linux_x86_64.whl"):
+        assert tpu.status == 1 and f"\n           {command}" in tpu.out
+    monkeypatch.setenv("PATH", str(tmp_path))
+    bare = kit("doctor")
+    assert bare.status == 1 and "MISSING  git: not on PATH\n         install git 2.29 or newer" in bare.out
+    assert "MISSING  bash" in bare.out and "absent   uv" in bare.out
+
+
+TORCH = """
+__version__ = "2.1.0"
+class Tensor:
+    def __sub__(self, other): return self
+    def __getattr__(self, name): return lambda *arguments: self
+    def item(self): return {difference}
+rand = lambda *shape: Tensor()
+class nn:
+    class Linear:
+        def __init__(self, *sizes): pass
+        def __call__(self, batch): return batch
+        def to(self, device): return self
+class no_grad:
+    __enter__ = __exit__ = lambda *arguments: None
+"""
+
+
+@pytest.mark.parametrize(
+    ("difference", "package", "found", "said"),
+    [
+        ("1e-6", "", True, "torch 2.1.0 computes on tpu: at most 1e-06 from the CPU's result"),
+        ("0.5", "", False, "tpu computes something else: it is 0.5 from the CPU's result"),
+        ("float('nan')", "", False, "tpu computes something else"),
+        ("0", "raise ImportError('libsophon.so: no such file')", False, "tpu cannot be used: libsophon.so"),
+    ],
+    ids=["right", "wrong", "not a number", "not there"],
+)
+def test_doctor_tries_the_device(
+    difference: str, package: str, found: bool, said: str, kit: Kit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With the Python on PATH, where torch and the device's package are."""
+    write(tmp_path / "modules", {"torch.py": TORCH.format(difference=difference), "torch_tpu.py": package})
+    python = f'#!/bin/sh\nPYTHONPATH={tmp_path}/modules exec {sys.executable} "$@"\n'
+    write(tmp_path / "bin", {"python3*": python})
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
+    findings = {each["name"]: each for each in kit("doctor", "--device", "tpu", "--json").json["findings"]}
+    assert findings["torch_tpu package"]["detail"] == f"{tmp_path}/modules/torch_tpu.py"
+    tried = findings["a layer on the device"]
+    assert tried["found"] is found and tried["detail"].startswith(said)

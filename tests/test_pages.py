@@ -89,9 +89,8 @@ def differences(english: str, chinese: str, name: str = "page") -> list[str]:
 
 
 def pages() -> list[str]:
-    """Each page that is in two languages: every recipe's, and the README once it is."""
-    found = {str(path.relative_to(ROOT)) for path in ROOT.glob("recipes/*.md")}
-    found |= {path.name for path in ROOT.glob("README.*.md")}
+    """Each page that is in two languages: the README and those of recipes/."""
+    found = {str(path.relative_to(ROOT)) for each in ("README*.md", "recipes/*.md") for path in ROOT.glob(each)}
     return sorted({page.removesuffix(CHINESE).removesuffix(".md") for page in found})
 
 

@@ -1,7 +1,8 @@
-"""README.md shows what kit prints. `python tests/test_readme.py` writes the shown output anew."""
+"""README.md shows what kit prints. `python tests/test_readme.py` writes the shown output anew, in every language."""
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -44,8 +45,10 @@ def test_it_opens_with_two_commands() -> None:
 
 if __name__ == "__main__":
 
-    def anew(block: re.Match[str]) -> str:
+    @functools.cache
+    def anew(command: str) -> str:
         with tempfile.TemporaryDirectory() as folder:
-            return f"```console\n$ {block[1]}\n{printed(block[1], Path(folder))}```"
+            return f"```console\n$ {command}\n{printed(command, Path(folder))}```"
 
-    README.write_text(BLOCK.sub(anew, README.read_text("utf-8")), encoding="utf-8")
+    for page in README.parent.glob("README*.md"):
+        page.write_text(BLOCK.sub(lambda block: anew(block[1]), page.read_text("utf-8")), encoding="utf-8")

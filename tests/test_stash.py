@@ -7,21 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Done, Root, git, snapshot, write
+from support import MADE, Done, Kit, Root, git, prepare, snapshot, write
 
-Kit = Callable[..., Done]
-MADE, ASIDE = Path("made"), Path("made.kit-backup-1")
+ASIDE = Path("made.kit-backup-1")
 SCRIPT = "up/examples/train.py"
-
-
-@pytest.fixture
-def made(root: Root, kit: Kit) -> Path:
-    assert prepare(root, kit).status == 0
-    return MADE
-
-
-def prepare(root: Root, kit: Kit, device: str = "cpu", *options: str) -> Done:
-    return kit("prepare", root.place / "recipes/tiny.toml", "--device", device, "made", *options)
 
 
 def edit(place: Path) -> None:
@@ -71,7 +60,7 @@ def test_everything_is_kept_and_comes_back(root: Root, made: Path, kit: Kit) -> 
 def test_into_another_workspace(root: Root, made: Path, kit: Kit) -> None:
     edit(made)
     wanted = edited(made)
-    assert kit("stash", "made").status == 0 and prepare(root, kit, "npu", "--without", "weights-pop").status == 0
+    assert kit("stash", "made").status == 0 and prepare(root, kit, "--without", "weights-pop", device="npu").status == 0
     done = kit("stash", "made", "--apply")
     assert (done.status, done.err) == (0, "")
     text = (made / SCRIPT).read_text()
@@ -83,9 +72,9 @@ def test_into_another_workspace(root: Root, made: Path, kit: Kit) -> None:
 def test_what_prepare_set_aside_comes_back_too(root: Root, made: Path, kit: Kit) -> None:
     edit(made)
     wanted = edited(made)
-    assert prepare(root, kit, "cpu", "--force").status == 0
+    assert prepare(root, kit, "--force").status == 0
     write(made, {"other": "x"})
-    assert prepare(root, kit, "cpu", "--force").status == 0
+    assert prepare(root, kit, "--force").status == 0
     assert kit("stash", "made", "--apply").out.startswith("  other\n")
     assert kit("stash", "made", "--apply", "--from", ASIDE).status == 0 and edited(made) == wanted
 
@@ -103,7 +92,7 @@ def test_commits_come_back(root: Root, made: Path, kit: Kit) -> None:
     write(made, {SCRIPT: "three\n"})
     git("stash", at=up)
     ids = [git("rev-parse", ref, at=up) for ref in ("HEAD", "side", "refs/stash", "refs/notes/commits", "mine")]
-    assert kit("stash", "made").status == 0 and prepare(root, kit, "npu").status == 0
+    assert kit("stash", "made").status == 0 and prepare(root, kit, device="npu").status == 0
     done = kit("stash", "made", "--apply")
     assert (done.status, done.err) == (0, "")
     assert (made / SCRIPT).read_text() == "one\n"
@@ -175,6 +164,6 @@ def test_the_local_diff_applies_whatever_the_configuration(
         git("config", "--global", key, value, at=Path())
     write(made, {SCRIPT: "one\n", "up/data.bin": bytes(range(256)), "up/examples/new.py": "new\n"})
     Path("edits.patch").write_text(kit("diff", "--local", "made").out)
-    assert prepare(root, kit, "cpu", "--force").status == 0
+    assert prepare(root, kit, "--force").status == 0
     git("apply", Path("edits.patch").absolute(), at=made / "up")
     assert (made / "up/data.bin").read_bytes() == bytes(range(256)) and (made / SCRIPT).read_text() == "one\n"

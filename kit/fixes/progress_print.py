@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 TITLE = "print a line after the step-limit break"
 WHY = """\
 The progress bar rewrites one line with carriage returns. On Ubuntu, and wherever the output goes through a pipe or a
-log collector that waits for a newline, nothing is shown until the run ends (the seeds' "the terminal may not update in
-step"). `accelerator.print("")` ends the line once a step, on the main process only."""
+log collector that waits for a newline, nothing is shown until the run ends (MindSpeed-MM: "the terminal may not update
+in step"). `accelerator.print("")` ends the line once a step, on the main process only."""
 LINKS = ()
 NEEDS = ()
 GENERAL = True

@@ -20,7 +20,7 @@ WHY = """\
 log_validation makes images with the very modules in training, without autocast, and their dtypes do not fit: `Input
 type (float) and bias type (c10::BFloat16) should be the same`. Under DeepSpeed the transformer has half precision,
 the VAE and one of SD3's text encoders do not. Elsewhere it gives back float32, by accelerate's wrapper, and Flux's
-VAE has half. The seed's `pipeline.to(accelerator.device, dtype=torch_dtype)` mends the first and brings the second
+VAE has half. MindSpeed-MM's `pipeline.to(accelerator.device, dtype=torch_dtype)` mends the first and brings the second
 to SD3. It also casts in place: float32 weights that are being trained, and under DeepSpeed the VAE, with which the
 main process, unlike the others, encodes its training images from then on. So all is cast only where training loses
 nothing by it: in the final pipeline, loaded anew, and under DeepSpeed, whose transformer has the dtype. The VAE is a

@@ -44,7 +44,7 @@ def parse(defaults: dict[str, Any], arguments: list[str] | None = None) -> argpa
 def draw(options: argparse.Namespace) -> None:
     """Load the pipeline, draw every prompt with every seed, save the images, report the speed.
 
-    The speed is of one card; the seed's table is of eight.
+    The speed is of one card; the published table is of eight.
     """
     import torch
     from diffusers import HiDreamImagePipeline

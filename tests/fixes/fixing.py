@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +78,20 @@ def check_refused(name: str, given: Refusal) -> None:
     assert given.reason in result.reason
     assert bool(given.reason) == bool(result.reason)
     assert result.content.decode() == given.text
+
+
+def tables(name: str, applied: list[Any], refused: list[Any]) -> tuple[Callable[..., None], Callable[..., None]]:
+    """The tests of a fix's two tables: ``test_applied, test_refused = tables(NAME, APPLIED, REFUSED)``."""
+
+    @pytest.mark.parametrize("given", applied)
+    def test_applied(given: Case) -> None:
+        check_applied(name, given)
+
+    @pytest.mark.parametrize("given", refused)
+    def test_refused(given: Refusal) -> None:
+        check_refused(name, given)
+
+    return test_applied, test_refused
 
 
 def run(text: str, **names: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import sys
 from types import ModuleType
 
 import pytest
-from fixing import Case, Refusal, case, check_applied, check_refused, gone, run, satisfied
+from fixing import case, gone, run, satisfied, tables
 
 from kit.codemod import Outcome
 
@@ -126,14 +126,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("given", APPLIED)
-def test_applied(given: Case) -> None:
-    check_applied(NAME, given)
-
-
-@pytest.mark.parametrize("given", REFUSED)
-def test_refused(given: Refusal) -> None:
-    check_refused(NAME, given)
+test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
 
 
 def test_the_device_is_known_after_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, satisfied
+from fixing import case, conflict, gone, satisfied, tables
 
 NAME = "oss-clip"
 
@@ -88,11 +87,4 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("given", APPLIED)
-def test_applied(given: Case) -> None:
-    check_applied(NAME, given)
-
-
-@pytest.mark.parametrize("given", REFUSED)
-def test_refused(given: Refusal) -> None:
-    check_refused(NAME, given)
+test_applied, test_refused = tables(NAME, APPLIED, REFUSED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, run, satisfied
+from fixing import case, conflict, gone, run, satisfied, tables
 
 NAME = "quoted-false"
 
@@ -63,14 +63,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("given", APPLIED)
-def test_applied(given: Case) -> None:
-    check_applied(NAME, given)
-
-
-@pytest.mark.parametrize("given", REFUSED)
-def test_refused(given: Refusal) -> None:
-    check_refused(NAME, given)
+test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
 
 
 def test_it_was_dropped_and_is_refused() -> None:

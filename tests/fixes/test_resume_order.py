@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, run, satisfied
+from fixing import case, conflict, gone, run, satisfied, tables
 
 from kit.fixes.resume_order import _CODE
 
@@ -120,14 +120,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("given", APPLIED)
-def test_applied(given: Case) -> None:
-    check_applied(NAME, given)
-
-
-@pytest.mark.parametrize("given", REFUSED)
-def test_refused(given: Refusal) -> None:
-    check_refused(NAME, given)
+test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
 
 
 # ---- What the class does, with stand-ins for torch, the loader and the accelerator ----

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import pytest
-from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, run, satisfied
+from fixing import case, conflict, gone, run, satisfied, tables
 
 from kit.fixes.sample_caches import _FUNCTIONS
 
@@ -237,14 +236,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("given", APPLIED)
-def test_applied(given: Case) -> None:
-    check_applied(NAME, Case(given.before, given.after, count=1))
-
-
-@pytest.mark.parametrize("given", REFUSED)
-def test_refused(given: Refusal) -> None:
-    check_refused(NAME, given)
+test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
 
 
 class Rows(list):  # type: ignore[type-arg]

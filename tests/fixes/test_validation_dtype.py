@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, run, satisfied
+from fixing import Case, case, check_applied, conflict, gone, run, satisfied, tables
 
 NAME = "validation-dtype"
 BOTH = "import copy\nfrom accelerate import Accelerator, DistributedType\n"
@@ -69,7 +69,7 @@ def scripts(id: str, before: str, after: str, **options: str) -> Any:
 APPLIED = [
     scripts("as in the script", f"{ONE}{DEFINITION}{MOVE}", f"{BOTH}{DEFINITION}{FIX}{MOVE}"),
     scripts(
-        "the seed's edit is taken back",
+        "the source document's edit is taken back",
         f"{BOTH}{DEFINITION}{MOVE[:-2]}, dtype=torch_dtype)\n",
         f"{BOTH}{DEFINITION}{FIX}{MOVE}",
     ),
@@ -179,14 +179,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("given", APPLIED)
-def test_applied(given: Case) -> None:
-    check_applied(NAME, given)
-
-
-@pytest.mark.parametrize("given", REFUSED)
-def test_refused(given: Refusal) -> None:
-    check_refused(NAME, given)
+test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
 
 
 @dataclass

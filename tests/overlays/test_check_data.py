@@ -271,6 +271,6 @@ def test_a_very_large_set_is_opened_for_a_while_and_that_is_said(place, capsys, 
 
 
 def test_old_pythons_read_it():
-    """Launch scripts run it with the Python of the training environment; a seed has 3.8."""
+    """Launch scripts run it with the Python of the training environment; a source document has 3.8."""
     for path in (OVERLAYS / "launcher").rglob("*.py"):
         ast.parse(path.read_text(), feature_version=(3, 8))

@@ -107,7 +107,7 @@ def test_constants_are_the_seeds(device, tmp_path):
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ("torch.float16", "loading"),  # as the seed shows
+        ("torch.float16", "loading"),  # as the source document shows
         ('"float16"', "loading"),
         ("torch.float61", "DTYPE: float61: give one of bfloat16, float16, float32"),
         ('"half"', "DTYPE: half: give one of bfloat16, float16, float32"),

@@ -184,7 +184,7 @@ def test_the_data_set_chooses_flags_and_prompt(arguments, folder, caption, promp
 
 
 def test_edited_settings_hold(sd3, tree, machine):
-    """The seed's way: edit the variables of the script."""
+    """The source document's way: edit the variables of the script."""
     path = tree("cpu") / "sd3" / PLAIN_FP16
     text = path.read_text().replace("dataset_name=''", "dataset_name='pokemon-blip-captions'", 1)
     path.write_text(text.replace("input_dir='dog'", "input_dir=''"))
@@ -305,7 +305,7 @@ def test_deepspeeds_file_is_found_from_anywhere(script, sd3, tree, machine, tmp_
 
 
 def test_an_edited_path_of_deepspeeds_file_holds(sd3, tree, machine, tmp_path):
-    """The seed's way: write the path into the config."""
+    """The source document's way: write the path into the config."""
     path = tree("cuda") / "sd3/fp16_accelerate_config.yaml"
     text = path.read_text()
     (tmp_path / "my own.json").write_text("{}")
@@ -340,7 +340,7 @@ def test_other_devices_carry_nothing_of_the_npu(device, tree):
 
 
 def test_requirements(tree):
-    """The seed's edits of upstream's file, which this one replaces, among the recipe's pins."""
+    """The source document's edits of upstream's file, which this one replaces, among the recipe's pins."""
     common = {f"{name}=={version}" for name, version in recipes.load("sd3").environment.packages.items() if version}
     assert {"torchvision==0.16.0", "torch==2.1.0", "accelerate==0.33.0", "deepspeed==0.15.2"} < common
     for device, more in {"npu": {"torch_npu==2.1.0.post17"}, "cuda": set(), "cpu": set()}.items():

@@ -79,7 +79,7 @@ def infer(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         (BASE, []),
         (BASE, ["--model", "CompVis/stable-diffusion-v1-4", "--prompts", "a cat", "a dog", "--seeds", "1,2"]),
         (LORA, ["--lora", "trained"]),
-        (LORA, ["--lora", "older"]),  # as the LoRAs of the seed's downloads are
+        (LORA, ["--lora", "older"]),  # as the LoRAs of the source document's downloads are
         (LORA, ["--lora", "older/pytorch_lora_weights.bin"]),
         (LORA, ["--lora", "sayakpaul/sd-model-finetuned-lora-t4"]),
     ],

@@ -19,7 +19,7 @@ SCRIPTS = [
     for script in (FP32, FP16)
     if (device, script) != ("cpu", FP16)  # torch 2.1 does not compute in float16 on a CPU
 ]
-# The seed's command line, 3.3.1 and 3.3.2; MODEL_NAME and DATASET_NAME are as they are exported there.
+# The source document's command line, 3.3.1 and 3.3.2; MODEL_NAME and DATASET_NAME are as they are exported there.
 SEED = {
     "--pretrained_model_name_or_path": "CompVis/stable-diffusion-v1-4",
     "--dataset_name": "lambdalabs/pokemon-blip-captions",
@@ -108,7 +108,7 @@ def test_the_device(arguments: list[str], env: dict[str, str], device: str, laun
 
 
 def test_open_files(launch: Any) -> None:
-    """As many as the seed asks for, or as the system lets it."""
+    """As many as the source document asks for, or as the system lets it."""
     run = launch("tpu", FP32)
     said = re.search(r"^Open files : (\d+)$", run.stdout, re.MULTILINE)
     assert said and said[1] == run.config

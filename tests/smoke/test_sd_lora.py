@@ -1,4 +1,4 @@
-"""Stable Diffusion LoRA: the seed as printed does not run; LoRAs under either file name change the picture."""
+"""Stable Diffusion LoRA: Sophgo's page as printed does not run; LoRAs under either file name change the picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kit.smoke import models
 
 ACCELERATOR = "accelerate/src/accelerate/accelerator.py"
 FOLDER = "diffusers/examples/text_to_image"
-# The seed, 1.2.5.3: what kit's two fixes of accelerate make of these lines, and what it says to make of them.
+# Sophgo's page, 1.2.5.3: what kit's two fixes of accelerate make of these lines, and what it says to make of them.
 GUARD = "self.device.type != torch._C._get_privateuse1_backend_name()"
 SCALER = """\
             elif self.device.type == torch._C._get_privateuse1_backend_name():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 TITLE = 'refuse the string "false" in a configuration'
 WHY = """\
-An option given as the string "false", as the seed and upstream's own example write it, is dropped without a word, so
+An option given as the string "false", as upstream's quick start and example write it, is dropped without a word, so
 one that is on by default stays on: `"offload_during_startup": "false"` means nothing. Nor is it noticed that an option
 no longer exists (`validation_torch_compile`). A real `false` is passed on; the string is refused, with the option."""
 LINKS = ()

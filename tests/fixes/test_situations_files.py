@@ -1,0 +1,211 @@
+"""`kit fix` on scripts of other shapes: save hooks, files, cards, and scripts that are ported."""
+
+from __future__ import annotations
+
+import pytest
+from situations import HEAD, Given, check, left, looks, mended, refused
+
+# A save hook is what is registered as one; its models and weights are its own parameters.
+HOOKS = [
+    left(
+        "tensors of an inner loop",
+        "unwrap-save-hook",
+        HEAD
+        + """\
+accelerator = Accelerator()
+def save_model_hook(models, weights, output_dir):
+    for model in models:
+        for key, value in model.state_dict().items():
+            if isinstance(value, torch.Tensor):
+                print(key)
+accelerator.register_save_state_pre_hook(save_model_hook)
+""",
+    ),
+    mended(
+        "a hook by another name, its models numbered",
+        "unwrap-save-hook",
+        HEAD
+        + """\
+accelerator = Accelerator()
+def before_saving(parts, weights, output_dir):
+    for number, part in enumerate(parts):
+        if isinstance(part, Unet):
+            part.save_pretrained(output_dir)
+accelerator.register_save_state_pre_hook(before_saving)
+""",
+        "    for number, part in enumerate(parts):\n        part = accelerator.unwrap_model(part)",
+    ),
+    left(
+        "a dictionary of weights",
+        "weights-pop",
+        """
+        from safetensors.torch import load_file
+        def convert(path, weights):
+            weights.pop("position_ids")
+            return weights
+        def last(models, weights):
+            return models, weights.pop()
+        """,
+    ),
+    mended(
+        "a hook that calls them otherwise",
+        "weights-pop",
+        HEAD
+        + """\
+accelerator = Accelerator()
+def before_saving(parts, states, output_dir):
+    for part in parts:
+        states.pop()
+accelerator.register_save_state_pre_hook(before_saving)
+""",
+        "        if states:\n            states.pop()",
+    ),
+    looks(
+        "its last one is taken by number",
+        "weights-pop",
+        8,
+        "weights",
+        HEAD
+        + """\
+accelerator = Accelerator()
+def before_saving(parts, states, output_dir):
+    for number in range(2):
+        states.pop(0)
+accelerator.register_save_state_pre_hook(before_saving)
+""",
+    ),
+]
+
+# Options that exist, files that are written, cards that ask the hub.
+CARD = """\
+def save_model_card(name, folder):
+    card = load_or_create_model_card(repo_id_or_path=name)
+    card.save(folder)
+"""
+FILES = [
+    left(
+        "a card of one's own",
+        "offline-model-card",
+        """
+        def save_model_card(name, folder):
+            with open(folder + "/README.md", "w") as file:
+                file.write(name)
+        def main(args):
+            save_model_card(args.name, args.output_dir)
+            if args.push_to_hub:
+                upload(args.output_dir)
+        """,
+    ),
+    refused(
+        "no such option",
+        "offline-model-card",
+        9,
+        "no option `push_to_hub`",
+        f"""\
+import argparse
+{CARD}\
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--output_dir")
+    args = parser.parse_args()
+    save_model_card("x", args.output_dir)
+""",
+    ),
+    refused(
+        "a method of that name is no option",
+        "offline-model-card",
+        6,
+        "no option `push_to_hub`",
+        f"""\
+{CARD}\
+def main(args, model):
+    model.push_to_hub(args.repo)
+    save_model_card("x", args.output_dir)
+""",
+    ),
+    left(
+        "a LoRA in another file",
+        "offline-lora",
+        """
+        def main(args, pipeline):
+            pipeline.save_lora_weights(args.output_dir, safe_serialization=True)
+            pipeline.load_lora_weights(args.output_dir)
+            other.load_lora_weights(args.output_dir, weight_name="pytorch_lora_weights.bin")
+        """,
+    ),
+    left(
+        "a LoRA saved by other means",
+        "offline-lora",
+        """
+        def main(args, pipeline, layers):
+            layers.save_attn_procs(args.output_dir)
+            pipeline.load_lora_weights(args.output_dir)
+        """,
+    ),
+    left(
+        "for a diffusers that wrote another file",
+        "offline-lora",
+        """
+        check_min_version("0.19.0.dev0")
+        def main(args, pipeline, layers):
+            pipeline.save_lora_weights(args.output_dir, layers)
+            pipeline.load_lora_weights(args.output_dir)
+        """,
+    ),
+]
+
+# Scripts, modules, and those that are ported.
+PORTED = [
+    left(
+        "a careful import",
+        "device-package",
+        """
+        import torch
+        try:
+            import torch_npu
+        except ImportError:
+            torch_npu = None
+        if __name__ == "__main__":
+            print(torch.ones(1))
+        """,
+    ),
+    left(
+        "by importlib",
+        "device-package",
+        """
+        import importlib
+        import torch
+        if importlib.util.find_spec("torch_npu"):
+            importlib.import_module("torch_npu")
+        if __name__ == "__main__":
+            print(torch.ones(1))
+        """,
+    ),
+    left(
+        "a module of a library",
+        "device-package",
+        """
+        import torch
+        from ..utils import logging
+        logger = logging.get_logger(__name__)
+        class Block(torch.nn.Module):
+            pass
+        """,
+    ),
+    left(
+        "a module with imports from the top",
+        "device-package",
+        """
+        import torch
+        from mylib.utils import logging
+        logger = logging.get_logger(__name__)
+        class Block(torch.nn.Module):
+            pass
+        """,
+    ),
+]
+
+
+@pytest.mark.parametrize("given", [*HOOKS, *FILES, *PORTED])
+def test_a_situation(given: Given) -> None:
+    check(given)

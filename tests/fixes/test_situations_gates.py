@@ -1,0 +1,182 @@
+"""`kit fix` on scripts of other shapes: gates of the main process, and what else they hold."""
+
+from __future__ import annotations
+
+import pytest
+from situations import HEAD, OPEN, Given, check, left, looks, mended, refused
+
+# What a gate of the main process holds besides the save.
+GATES = [
+    mended(
+        "the rest is done by one process still",
+        "deepspeed-checkpoint",
+        HEAD
+        + """\
+def main(args, model):
+    accelerator = Accelerator()
+    for epoch in range(3):
+        if accelerator.is_main_process:
+            accelerator.save_state(os.path.join(args.output_dir, str(epoch)))
+            model.save_pretrained(args.output_dir)
+            if args.push:
+                upload(args.output_dir)
+""",
+        f"        if {OPEN}:\n"
+        "            accelerator.save_state(os.path.join(args.output_dir, str(epoch)))\n"
+        "            if accelerator.is_main_process:\n"
+        "                model.save_pretrained(args.output_dir)\n"
+        "                if args.push:\n"
+        "                    upload(args.output_dir)",
+    ),
+    refused(
+        "what it saves to comes from a call that may do more",
+        "deepspeed-checkpoint",
+        7,
+        "`new_folder(…)`",
+        HEAD
+        + """\
+def main(args):
+    accelerator = Accelerator()
+    if accelerator.is_main_process:
+        folder = new_folder(args)
+        accelerator.save_state(folder)
+""",
+    ),
+    mended(
+        "with another condition",
+        "deepspeed-checkpoint",
+        HEAD
+        + """\
+def main(args):
+    accelerator = Accelerator()
+    for step in range(9):
+        if accelerator.is_main_process and step % args.checkpointing_steps == 0:
+            accelerator.save_state("x")
+""",
+        f"if ({OPEN}) and step % args.checkpointing_steps == 0:",
+    ),
+    mended(
+        "in an else, where the other branch writes",
+        "deepspeed-checkpoint",
+        HEAD
+        + """\
+def main(args, model):
+    accelerator = Accelerator()
+    if accelerator.is_main_process:
+        if args.weights_only:
+            model.save_pretrained("x")
+        else:
+            accelerator.save_state("x")
+""",
+        f"    if {OPEN}:\n        if args.weights_only:\n            if accelerator.is_main_process:\n"
+        '                model.save_pretrained("x")\n        else:\n            accelerator.save_state("x")',
+    ),
+    mended(
+        "in a helper that only saves",
+        "deepspeed-checkpoint",
+        HEAD
+        + """\
+def keep(accelerator, step):
+    folder = os.path.join("out", f"checkpoint-{step}")
+    accelerator.save_state(folder)
+def main(args):
+    accelerator = Accelerator()
+    if accelerator.is_main_process:
+        keep(accelerator, 3)
+""",
+        f"    if {OPEN}:\n        keep(accelerator, 3)",
+    ),
+    refused(
+        "in a helper that does more",
+        "deepspeed-checkpoint",
+        10,
+        "`keep(…)`",
+        HEAD
+        + """\
+def keep(accelerator, step):
+    accelerator.save_state("x")
+    shutil.rmtree("old")
+def main(args):
+    accelerator = Accelerator()
+    if accelerator.is_main_process:
+        keep(accelerator, 3)
+""",
+    ),
+    looks(
+        "below a continue of the others",
+        "deepspeed-checkpoint",
+        9,
+        "a checkpoint",
+        HEAD
+        + """\
+def main(args):
+    accelerator = Accelerator()
+    for step in range(9):
+        if not accelerator.is_main_process: continue
+        accelerator.save_state("x")
+""",
+    ),
+    looks(
+        "by a rank of its own",
+        "deepspeed-checkpoint",
+        8,
+        "a checkpoint",
+        HEAD
+        + """\
+def main(args, rank):
+    accelerator = Accelerator()
+    if rank == 0:
+        accelerator.save_state("x")
+""",
+    ),
+    left(
+        "the removal is guarded, around a barrier",
+        "checkpoint-rotation",
+        HEAD
+        + """\
+def main(args, folders):
+    accelerator = Accelerator()
+    if args.checkpoints_total_limit is not None:
+        if accelerator.is_main_process:
+            for folder in folders[: -args.checkpoints_total_limit]:
+                shutil.rmtree(folder)
+        accelerator.wait_for_everyone()
+    accelerator.save_state("x")
+""",
+    ),
+    refused(
+        "a barrier, and the removal is everybody's",
+        "checkpoint-rotation",
+        7,
+        "wait_for_everyone",
+        HEAD
+        + """\
+def main(args, folders):
+    accelerator = Accelerator()
+    if args.checkpoints_total_limit is not None:
+        for folder in folders[: -args.checkpoints_total_limit]:
+            shutil.rmtree(folder)
+        accelerator.wait_for_everyone()
+    accelerator.save_state("x")
+""",
+    ),
+    left(
+        "a check of the argument",
+        "checkpoint-rotation",
+        HEAD
+        + """\
+def main(args, folders):
+    accelerator = Accelerator()
+    if args.checkpoints_total_limit is not None and args.checkpoints_total_limit < 2:
+        raise ValueError("two at least")
+    if args.checkpoints_total_limit is not None:
+        print("keeping", args.checkpoints_total_limit)
+    accelerator.save_state("x")
+""",
+    ),
+]
+
+
+@pytest.mark.parametrize("given", GATES)
+def test_a_situation(given: Given) -> None:
+    check(given)
