@@ -51,13 +51,18 @@ def rope(x, dim):
     return torch.arange(0, dim, 2, dtype=dtype, device=x.device)
 """
 PIPELINE = """\
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, CLIPTokenizerFast
 
 from ..models.transformer import PaintTransformer
 
 
 class PaintPipeline:
-    def __init__(self, tokenizer: CLIPTokenizer, transformer: PaintTransformer, image_encoder: object = None): ...
+    def __init__(
+        self,
+        tokenizer: CLIPTokenizer | CLIPTokenizerFast,
+        transformer: "PaintTransformer",
+        image_encoder: object = None,
+    ): ...
 
     def __call__(self, prompt, height=None, width=None, guidance_scale=1.0): ...
 """

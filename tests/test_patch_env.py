@@ -50,10 +50,14 @@ def test_patched_once_and_put_back(kit: Kit, recipe: Path, python: Path, tmp_pat
             {"examples-1.0.dist-info/METADATA": metadata("1.1")},
             "examples 1.1 is installed, the fixes are for 1.0\n  pip install examples==1.0",
         ),
+        (
+            {"examples-1.0.dist-info/METADATA": metadata("0.9")},
+            "examples 0.9 is installed, the fixes are for 1.0\n  pip install examples==1.0",
+        ),
         ({"examples/train.py": "mine\n"}, "train.py:1: is not the file of that release: it would be overwritten"),
         ({"examples/helper.py": "mine\n"}, "helper.py:1: is there already: it would be overwritten"),
     ],
-    ids=["another version", "another file", "a file in the way"],
+    ids=["a newer version", "an older version", "another file", "a file in the way"],
 )
 def test_refused_before_anything_is_written(
     files: dict[str, str], said: str, kit: Kit, recipe: Path, python: Path, tmp_path: Path

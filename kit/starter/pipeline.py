@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -53,7 +54,7 @@ def _read(node: ast.ClassDef, tree: ast.Module) -> Pipeline:
         given = len(arguments) - len(made.args.defaults)
         for argument in arguments[:given]:
             cls = ast.unparse(argument.annotation).strip("'\"") if argument.annotation else ""
-            cls = cls.rpartition("[")[2].partition(",")[0].rstrip("]")  # of a Union the first
+            cls = re.split(r"[],|\s]", cls.rpartition("[")[2], maxsplit=1)[0]  # of several the first
             components[argument.arg] = f"{'transformers' if cls in theirs else 'diffusers'}.{cls}"
     call = functions.get("__call__")
     parameters = tuple(each.arg for each in call.args.args[1:]) if call else ()

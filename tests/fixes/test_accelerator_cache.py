@@ -58,6 +58,39 @@ APPLIED = [
         """,
     ),
     case(
+        "below a question that is not of CUDA's",
+        """
+        import torch
+        if torch.are_deterministic_algorithms_enabled():
+            torch.cuda.empty_cache()
+        """,
+        """
+        import torch
+        if torch.are_deterministic_algorithms_enabled():
+            if torch.accelerator.is_available():
+                torch.get_device_module().empty_cache()
+        """,
+    ),
+    case(
+        "in a branch of its own, below others",
+        """
+        import torch
+        if done:
+            pass
+        elif torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        """,
+        """
+        import torch
+        if done:
+            pass
+        elif torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        elif torch.accelerator.is_available():
+            torch.get_device_module().empty_cache()
+        """,
+    ),
+    case(
         "below the branches of others",
         """
         import torch

@@ -69,6 +69,28 @@ def main(path, rank):
     return torch.load(path, map_location=f"cuda:{rank}")
 """,
     ),
+    looks(
+        "moved to a device with a number",
+        "device-placement",
+        7,
+        "something placed on CUDA by name",
+        HEAD
+        + """\
+def main(model, rank):
+    accelerator = Accelerator()
+    return model.to(f"cuda:{rank}")
+""",
+    ),
+    left(
+        "a call that is only told the word",
+        "device-placement",
+        HEAD
+        + """\
+def main(rank):
+    accelerator = Accelerator()
+    print(f"cuda:{rank}")
+""",
+    ),
     mended(
         "a map location by name, and cuda(0)",
         "device-placement",
