@@ -60,7 +60,7 @@ class PaintPipeline:
     def __init__(
         self,
         tokenizer: CLIPTokenizer | CLIPTokenizerFast,
-        transformer: "PaintTransformer",
+        transformer: PaintTransformer,
         image_encoder: object = None,
     ): ...
 
