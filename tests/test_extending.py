@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support import REPOSITORY, TRAIN, Kit, Root, make_upstream, snapshot, toml, write
 
-from kit import beside, lock, recipes
+from kit import beside, lock, recipes, series
 from kit.errors import KitError
 from kit.extending import merged
 
@@ -117,6 +117,20 @@ def test_a_pin_of_its_own(root: Root, kit: Kit) -> None:
     assert Path("made/up/examples/train.py").read_text().startswith("# a branch\n")
     done = kit("rebase", ours, "--to", root.pin)
     assert done.status == 1 and "its series is that of" in done.err and f"kit rebase {root.place}" in done.err
+
+
+def test_a_patch_by_hand_is_taken_over(root: Root, kit: Kit) -> None:
+    """Where codemods make all patches anew, too: of the base's only those go in that no codemod makes."""
+    body = (root.patches() / "01-weights-pop.patch").read_bytes()
+    by_hand = {"id": "by-hand", "use": "patch", "files": ["examples/train.py"], "why": "No codemod can say it."}
+    root.recipe(fix=[by_hand, {"id": "progress-print", "files": ["examples/train.py"]}])
+    (root.patches() / "01-weights-pop.patch").unlink()
+    write(root.patches(), {"01-by-hand.patch": body})
+    assert kit("refresh", root.place / "recipes/tiny.toml").status == 0
+    ours = variant(root)
+    assert series.hand_written(recipes.load(str(ours)), "up") == {"01-by-hand.patch": body}
+    assert series.hand_written(recipes.load(str(ours)), "another") == {}
+    assert kit("prepare", ours, "--device", "cpu", "made").status == 0 and kit("verify", "made").status == 0
 
 
 def test_copied_whole(kit: Kit, tmp_path: Path) -> None:

@@ -6,7 +6,13 @@ import pytest
 from patching import TRAIN, guard, refusal, write
 
 from kit.patchfile import blob_id, parse
-from kit.patchfit import apply
+from kit.patchfit import _place, apply
+
+
+def test_of_equal_places_the_nearest() -> None:
+    lines = [b"a\n", b"b\n", b"a\n", b"b\n", b"a\n", b"b\n"]
+    assert [_place((b"a\n", b"b\n"), lines, start) for start in (0, 2, 5)] == [(0, True), (2, True), (4, True)]
+    assert _place((b"a\n", b"c\n"), lines, 3)[1] is False
 
 
 def test_applies_exactly() -> None:

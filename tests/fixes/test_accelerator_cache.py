@@ -72,6 +72,20 @@ APPLIED = [
         """,
     ),
     case(
+        "below the question for another device",
+        """
+        import torch
+        if torch.xpu.is_available():
+            torch.cuda.empty_cache()
+        """,
+        """
+        import torch
+        if torch.xpu.is_available():
+            if torch.accelerator.is_available():
+                torch.get_device_module().empty_cache()
+        """,
+    ),
+    case(
         "in a branch of its own, below others",
         """
         import torch

@@ -93,6 +93,7 @@ REFUSED = [
     gone("its result is not used", "import torch\nself.ema_model.pin_memory()\n"),
     gone("an argument of that name", "import torch\nload(data, pin_memory=True)\nx.pin_memory(device)\n"),
     gone("a function of that name", "import torch\nx = pin_memory(x)\ny = pin_memory()\n"),
+    gone("its result is a setting", "import torch\nload(data, pin_pages=loader.pin_memory())\n"),
     gone("its result is only asked", "import torch\nif not loader.pin_memory():\n    x = 1\n"),
     conflict("torch is not there", "`torch` is not bound", 1, "x = x.pin_memory()\n"),
     conflict(
