@@ -12,6 +12,7 @@ from functools import lru_cache
 from kit.errors import KitError
 
 Ancestors = tuple[ast.AST, ...]
+BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")  # of a compound statement
 
 
 @lru_cache(maxsize=4)  # one fix after another asks for the same file, before and after
@@ -44,7 +45,7 @@ def statements(tree: ast.AST) -> tuple[tuple[ast.stmt, Ancestors], ...]:
 
 def _statements(tree: ast.AST, above: Ancestors) -> Iterator[tuple[ast.stmt, Ancestors]]:
     above = (*above, tree)
-    for name in ("body", "handlers", "orelse", "finalbody", "cases"):
+    for name in BLOCKS:
         inner = getattr(tree, name, ())
         for child in inner if isinstance(inner, list) else ():
             if isinstance(child, ast.stmt):

@@ -7,14 +7,15 @@ its quotes do not matter. `sites` and `edits` of the fix come from the table, by
 from __future__ import annotations
 
 import ast
+import copy
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import Ancestors, expression, statements, text
+from kit.fixes._ast import BLOCKS, Ancestors, expression, statements, text
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -69,11 +70,34 @@ def _scope(above: Sequence[object]) -> str:
     return ".".join(getattr(name, "value", name) for name in names)
 
 
+@lru_cache(maxsize=4)  # a row asks after the other
+def _inside(tree: ast.Module) -> dict[str, list[tuple[ast.stmt, Ancestors]]]:
+    """The statements of each scope."""
+    found: dict[str, list[tuple[ast.stmt, Ancestors]]] = {}
+    for node, above in statements(tree):
+        found.setdefault(_scope(above), []).append((node, above))
+    return found
+
+
+@lru_cache(maxsize=8192)
+def _starts(node: ast.stmt) -> str:
+    """How a statement starts, as `ast` writes it: all but the blocks inside, which cost most."""
+    hollow = copy.copy(node)
+    for name in BLOCKS:
+        if isinstance(getattr(node, name, None), list):
+            setattr(hollow, name, [])
+    return ast.unparse(hollow)
+
+
+def _anchored(node: ast.stmt, row: Row) -> bool:
+    return (text(node) if "\n" in row.at else _starts(node)).startswith(row.at)
+
+
 def _sites(tree: ast.Module, row: Row) -> Iterator[Site]:
-    inside = [(node, above) for node, above in statements(tree) if _scope(above) == row.scope]
+    inside = _inside(tree).get(row.scope, [])
     if isinstance(row, Swap):
         for node, _ in inside:
-            if text(node).startswith(row.at):
+            if _anchored(node, row):
                 parts = [text(part) for part in ast.walk(node) if isinstance(part, ast.expr)]
                 if _same(row.old) in parts or _same(row.new) in parts:
                     yield Site(node.lineno, _same(row.new) in parts)
@@ -83,7 +107,9 @@ def _sites(tree: ast.Module, row: Row) -> Iterator[Site]:
         if row.top and not isinstance(above[-1], ast.FunctionDef):
             continue
         block = _block(node, above)
-        index, anchored = block.index(node), text(node).startswith(row.at)
+        index, anchored = block.index(node), _anchored(node, row)
+        if not anchored and row.how != "replace":
+            continue
         start = {"after": index + 1, "before": max(index - len(wanted), 0), "replace": index}[row.how]
         done = tuple(map(text, block[start : start + len(wanted)])) == wanted
         if anchored or (done and row.how == "replace"):
@@ -106,11 +132,11 @@ def _same(code: str) -> str:
 
 
 def _put(block: Block, row: Put) -> Iterator[Splice]:
-    texts = block.texts
     wanted = _code(row.code)
-    for index, code in enumerate(texts):
-        if not code or not code.startswith(row.at) or (row.top and not block.owner()):
+    for index, node in block.simple():
+        if not _anchored(node, row) or (row.top and not block.owner()):
             continue
+        texts = block.texts
         new = [_unindented(block, each) for each in block.parse(textwrap.dedent(row.code).strip("\n") + "\n")]
         if row.how == "after":
             if tuple(texts[index + 1 : index + 1 + len(wanted)]) != wanted:
@@ -142,9 +168,9 @@ def _unindented(block: Block, statement: cst.BaseStatement) -> cst.BaseStatement
 def _swap(block: Block, row: Swap) -> Iterator[Splice]:
     import libcst as cst
 
-    for index, code in enumerate(block.texts):
+    for index, it in block.simple():
         statement = block.statements[index]
-        if not isinstance(statement, cst.SimpleStatementLine) or not code.startswith(row.at):
+        if not isinstance(statement, cst.SimpleStatementLine) or not _anchored(it, row):
             continue
         places: list[cst.CSTNode] = []
         pending: list[cst.CSTNode] = [statement]
