@@ -248,15 +248,19 @@ def test_every_link_within_the_page_arrives() -> None:
 
 
 def test_links_of_a_fix_can_be_followed() -> None:
-    links = [each["href"] for each in Page(report.html(made(fixes=[FIX]))).all("a")]
+    page = Page(report.html(made(fixes=[FIX])))
+    links = [each["href"] for each in page.all("a")]
+    assert "See: huggingface/diffusers#2606" in page.text
     assert "https://github.com/huggingface/diffusers/issues/2606" in links
     assert f"https://github.com/huggingface/diffusers/commit/{PIN}" in links
 
 
 def test_backticks_are_code() -> None:
-    page = report.html(made(fixes=[{**FIX, "title": "guard `a<b>()`", "why": "See `c`, <i>: https://x.org/`d`"}]))
+    page = report.html(
+        made(fixes=[{**FIX, "title": "guard `a<b>()`", "why": "See `c`, --d_e, <i>: https://x.org/`d`"}])
+    )
     assert "guard <code>a&lt;b&gt;()</code>" in page
-    assert "See <code>c</code>, &lt;i&gt;: " in page
+    assert "See <code>c</code>, <code>--d_e</code>, &lt;i&gt;: " in page
     assert 'href="https://x.org/`d`"' in page
 
 

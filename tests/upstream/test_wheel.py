@@ -1,4 +1,4 @@
-"""A built wheel carries recipes, patches and overlays, and makes the same commit as the checkout does. An sdist has all."""
+"""A wheel carries recipes, patches and overlays, and makes the same commit as the checkout does. An sdist has all."""
 
 from __future__ import annotations
 
