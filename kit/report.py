@@ -45,8 +45,9 @@ def _code(text: str) -> Markup:
     """Escaped (unless it is markup), with what is `between backticks`, and --flags, as code; tags are left alone."""
 
     def each(found: re.Match[str]) -> str:
-        word = found["quoted"] or found["flag"]
-        return f"<code>{word}</code>" if word else found[0]
+        if found["flag"]:
+            return f'<code class="flag">{found["flag"]}</code>'
+        return f"<code>{found['quoted']}</code>" if found["quoted"] else found[0]
 
     return Markup(re.sub(r"<[^>]*>|`(?P<quoted>[^`<>]+)`|(?<![\w-])(?P<flag>--[a-z][\w-]*)", each, str(escape(text))))
 
