@@ -117,7 +117,9 @@ def diff(**options: Any) -> int:
 @click.option("--report", default="", metavar="FILE.html", type=folder, help="Write the report as one HTML page.")
 @json_option
 def verify(**options: Any) -> int:
-    """Prove workspaces (default: the one it stands in, or all below): as the lock says, whole, and training."""
+    """Prove that workspaces are what their recipe makes, and that they train.
+
+    Default: the one you are in, or else all in the current folder."""
     from kit.commands import verify as command
 
     return command.run(**options)

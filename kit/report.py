@@ -34,7 +34,7 @@ def html(report: Mapping[str, Any], template: str = "report.html.j2") -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters.update(code=_code, curve=curve, day=output.day, diff=_diff)
+    templates.filters.update(code=_code, curve=curve, day=output.day, diff=_diff, short=_short)
     page = templates.get_template(template).render(report, comparisons=COMPARISONS)
     page = re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]", "", page.replace("\r\n", "\n").replace("\r", "\n"))
     page = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", page)
@@ -42,9 +42,19 @@ def html(report: Mapping[str, Any], template: str = "report.html.j2") -> str:
 
 
 def _code(text: str) -> Markup:
-    """Escaped (unless it is markup), with what stands `between backticks` as code; tags are left alone."""
-    escaped = str(escape(text))
-    return Markup(re.sub(r"<[^>]*>|`([^`<>]+)`", lambda it: f"<code>{it[1]}</code>" if it[1] else it[0], escaped))
+    """Escaped (unless it is markup), with what is `between backticks`, and --flags, as code; tags are left alone."""
+
+    def each(found: re.Match[str]) -> str:
+        if found["flag"]:
+            return f'<code class="flag">{found["flag"]}</code>'
+        return f"<code>{found['quoted']}</code>" if found["quoted"] else found[0]
+
+    return Markup(re.sub(r"<[^>]*>|`(?P<quoted>[^`<>]+)`|(?<![\w-])(?P<flag>--[a-z][\w-]*)", each, str(escape(text))))
+
+
+def _short(links: Markup) -> Markup:
+    """Issues and pull requests by the names that GitHub has for them: diffusers/issues/2606 as diffusers#2606."""
+    return Markup(re.sub(r">https://github\.com/([\w.-]+/[\w.-]+)/(?:issues|pull)/(\d+)<", r">\1#\2<", str(links)))
 
 
 def _diff(text: str) -> Iterator[tuple[str, str]]:
@@ -101,7 +111,7 @@ def curve(losses: Mapping[str, float | None]) -> dict[str, Any]:
         "lines": lines,
         "wrong": [{"x": x(step), "text": f"step {step}: {loss}"} for step, loss in values if not math.isfinite(loss)],
         "x": [{"at": x(step), "text": str(int(step))} for step in _ticks(x_low, x_high, least=1)],
-        "y": [{"at": y(loss), "text": _short(loss, y_ticks)} for loss in y_ticks],
+        "y": [{"at": y(loss), "text": _digits(loss, y_ticks)} for loss in y_ticks],
     }
 
 
@@ -119,7 +129,7 @@ def _ticks(low: float, high: float, least: float = 0.0) -> list[float]:
     return [number * unit for number in range(math.ceil(low / unit), math.floor(high / unit) + 1)]
 
 
-def _short(value: float, ticks: list[float]) -> str:
+def _digits(value: float, ticks: list[float]) -> str:
     """``value`` with the digits that tell ``ticks`` apart."""
     largest = max(abs(tick) for tick in ticks)
     digits = math.ceil(math.log10(largest / (ticks[1] - ticks[0]))) + 1

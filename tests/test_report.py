@@ -66,6 +66,9 @@ def made(**values: Any) -> dict[str, Any]:
         "through": "",
         "verified": True,
         "levels": levels,
+        "only_steps": [],
+        "only_cases": [],
+        "only_fixes": [],
         "upstreams": {
             "diffusers": {"url": "https://github.com/huggingface/diffusers", "pin": PIN, "commit": "44fe6d5dfc4e"}
         },
@@ -205,6 +208,12 @@ def test_a_failed_check_is_named_under_the_verdict() -> None:
     assert page.index("<h1") < failed < page.index("/home/me/hidream-npu")
 
 
+def test_a_part_of_a_level_is_not_the_whole_of_it() -> None:
+    page = report.html(made(only_steps=["train", "infer"], only_cases=["captions"]))  # parity was not run
+    assert page.index("<h1") < page.index("Of smoke only: train, infer") < page.index("/home/me/hidream-npu")
+    assert "Of parity only" not in page and "only:" not in report.html(made())
+
+
 def test_levels_that_were_not_run_are_said() -> None:
     text = Page(report.html(made(levels=["tree", "static"]))).text
     assert "smoke" in text and "red" in text
@@ -248,15 +257,19 @@ def test_every_link_within_the_page_arrives() -> None:
 
 
 def test_links_of_a_fix_can_be_followed() -> None:
-    links = [each["href"] for each in Page(report.html(made(fixes=[FIX]))).all("a")]
+    page = Page(report.html(made(fixes=[FIX])))
+    links = [each["href"] for each in page.all("a")]
+    assert "See: huggingface/diffusers#2606" in page.text
     assert "https://github.com/huggingface/diffusers/issues/2606" in links
     assert f"https://github.com/huggingface/diffusers/commit/{PIN}" in links
 
 
 def test_backticks_are_code() -> None:
-    page = report.html(made(fixes=[{**FIX, "title": "guard `a<b>()`", "why": "See `c`, <i>: https://x.org/`d`"}]))
+    page = report.html(
+        made(fixes=[{**FIX, "title": "guard `a<b>()`", "why": "See `c`, --d_e, <i>: https://x.org/`d`"}])
+    )
     assert "guard <code>a&lt;b&gt;()</code>" in page
-    assert "See <code>c</code>, &lt;i&gt;: " in page
+    assert 'See <code>c</code>, <code class="flag">--d_e</code>, &lt;i&gt;: ' in page
     assert 'href="https://x.org/`d`"' in page
 
 

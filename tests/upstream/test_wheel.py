@@ -1,4 +1,4 @@
-"""A built wheel carries recipes, patches and overlays, and makes the same commit as the checkout does."""
+"""A wheel carries recipes, patches and overlays, and makes the same commit as the checkout does. An sdist has all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,12 @@ def test_it_carries_every_file(installed: Path) -> None:
             file = data / target / Path(path).relative_to(source)
             assert file.is_file(), path
             assert bool(file.stat().st_mode & 0o100) == (mode == "100755"), path
+
+
+def test_an_sdist_has_what_git_has(tmp_path: Path) -> None:
+    subprocess.run([UV, "build", "--quiet", "--sdist", "--out-dir", tmp_path, REPOSITORY], check=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        packed = {name.partition("/")[2] for name in opened.getnames()}
+    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert not set(listed.stdout.split()) - packed
