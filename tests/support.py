@@ -18,6 +18,7 @@ from typing import Any
 from unittest import mock
 
 REPOSITORY = Path(__file__).parent.parent
+UV = Path(sys.executable).with_name("uv")
 REAL = dict(os.environ)  # as the user has it, before any test
 
 # A training script in small: `weights-pop` and `progress-print` each have exactly one place to mend.

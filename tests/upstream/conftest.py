@@ -6,11 +6,14 @@ git's real configuration is used (mirrors, proxies), and a cache of the tests' o
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import REPOSITORY, UV
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -20,6 +23,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KIT_CACHE", str(place))
         yield place
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `kit` of an environment that has only the wheel."""
+    place = tmp_path_factory.mktemp("wheel")
+    subprocess.run([UV, "build", "--quiet", "--wheel", "--out-dir", place / "dist", REPOSITORY], check=True)
+    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, place / "env"], check=True)
+    (wheel,) = (place / "dist").glob("*.whl")
+    subprocess.run([UV, "pip", "install", "--quiet", "--python", place / "env/bin/python", wheel], check=True)
+    return place / "env" / "bin" / "kit"
 
 
 @pytest.fixture(scope="module")

@@ -9,21 +9,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-import pytest
-
-REPOSITORY = Path(__file__).parents[2]
-UV = Path(sys.executable).with_name("uv")
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `kit` of an environment that has only the wheel."""
-    place = tmp_path_factory.mktemp("wheel")
-    subprocess.run([UV, "build", "--quiet", "--wheel", "--out-dir", place / "dist", REPOSITORY], check=True)
-    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, place / "env"], check=True)
-    (wheel,) = (place / "dist").glob("*.whl")
-    subprocess.run([UV, "pip", "install", "--quiet", "--python", place / "env/bin/python", wheel], check=True)
-    return place / "env" / "bin" / "kit"
+from support import REPOSITORY, UV
 
 
 def commit(kit: Path, folder: Path) -> str:
