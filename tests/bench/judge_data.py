@@ -24,6 +24,7 @@ UNDONE = [  # in lines as `ast` writes them
     (r"for cache, values in zip\((\w+), (.*)\):\n +cache\.append\(values\)", r"\1.append(\2)"),
     (rf"DiagonalGaussianDistribution\(cached_batch\((\w+), {BATCH}\)\)", r"\1[step]"),
     (rf"cached_batch\((\w+), {BATCH}(?:, dim=\d)?\)", r"\1[step]"),
+    (rf"cached_captions\((\w+), \w+, {BATCH}\)", r"\1[step]"),
     (r"\(cache\[step\] for cache in (\w+)\)", r"\1[step]"),
     (
         rf"(\w+) = \[(\w+)\[index\] for index in {BATCH}\]\n +\1 = \[row for rows in zip\(\*\1\) for row in rows\]",
@@ -35,7 +36,7 @@ UNDONE = [  # in lines as `ast` writes them
     (r"\n +\w+\['index'\] = index", ""),
     (r"from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution\n", ""),
 ]
-HELPERS = ("cache_samples", "cached_batch")
+HELPERS = ("cache_samples", "cached_batch", "cached_captions")
 
 
 def caches_lacking(tree: ast.Module) -> list[int]:
@@ -57,7 +58,7 @@ def caches_stripped(tree: ast.Module) -> ast.Module:
     tree.body = [node for node in tree.body if getattr(node, "name", "") not in HELPERS]
     text = ast.unparse(tree).replace("has_step_indexed_caches = ", "")
     text = text.replace("shuffle_batches_each_epoch=not has_step_indexed_caches", "shuffle_batches_each_epoch=True")
-    lists = set(re.findall(r"cached_batch\((\w+),|zip\((\w+), |(\w+)\[index\] for index|for cache in (\w+)\)", text))
+    lists = set(re.findall(r"cached_(?:batch|captions)\((\w+),|zip\((\w+), |(\w+)\[index\] for index|for cache in (\w+)\)", text))
     names = "|".join({name for found in lists for name in found if name} | {r"\w*cache\w*"})
     text = re.sub(rf"({names}) = (?:\{{\}}|\(\{{\}}(?:, \{{\}})*\))$", r"\1 = []", text, flags=re.MULTILINE)
     for pattern, put in UNDONE:
