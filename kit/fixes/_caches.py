@@ -197,8 +197,8 @@ def _kind(read: ast.stmt, name: str, given: list[ast.expr], tree: ast.Module) ->
 
 
 def _masks(name: str, tree: ast.Module) -> str:
-    """The cache with the mask of the captions in ``name`` (or, where that is the mask, the same), if the script tells the
-    captions' lengths by it: `name_mask.sum(dim=1)`. "" where there is none, or what is padded may be used."""
+    """The cache with the mask of the captions in ``name`` (which may be that mask), if the script tells their lengths
+    by it: `name_mask.sum(dim=1)`. "" where there is none, or what is padded may be used."""
     captions = name.removesuffix("_mask")
     mask = f"{captions}_mask"
     read = {text(node.targets[0]): cache for node, cache, *_ in by_step(tree) if isinstance(node, ast.Assign)}

@@ -58,7 +58,11 @@ def caches_stripped(tree: ast.Module) -> ast.Module:
     tree.body = [node for node in tree.body if getattr(node, "name", "") not in HELPERS]
     text = ast.unparse(tree).replace("has_step_indexed_caches = ", "")
     text = text.replace("shuffle_batches_each_epoch=not has_step_indexed_caches", "shuffle_batches_each_epoch=True")
-    lists = set(re.findall(r"cached_(?:batch|captions)\((\w+),|zip\((\w+), |(\w+)\[index\] for index|for cache in (\w+)\)", text))
+    lists = set(
+        re.findall(
+            r"cached_(?:batch|captions)\((\w+),|zip\((\w+), |(\w+)\[index\] for index|for cache in (\w+)\)", text
+        )
+    )
     names = "|".join({name for found in lists for name in found if name} | {r"\w*cache\w*"})
     text = re.sub(rf"({names}) = (?:\{{\}}|\(\{{\}}(?:, \{{\}})*\))$", r"\1 = []", text, flags=re.MULTILINE)
     for pattern, put in UNDONE:

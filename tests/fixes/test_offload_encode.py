@@ -11,14 +11,13 @@ WITH = "with offload_models(vae, device=accelerator.device, offload=args.offload
 APPLIED = [
     case(
         "sampled",
-        f"for batch in loader:\n    {WITH}        x = batch.to(vae.dtype)\n    y = vae.encode(x).latent_dist.sample()\n",
-        f"for batch in loader:\n    {WITH}        x = batch.to(vae.dtype)\n"
-        "        y = vae.encode(x).latent_dist.sample()\n",
+        f"for batch in loader:\n    {WITH}        x = batch.to(vae.dtype)\n    y = vae.encode(x).latent_dist\n",
+        f"for batch in loader:\n    {WITH}        x = batch.to(vae.dtype)\n        y = vae.encode(x).latent_dist\n",
     ),
     case(
         "put in a cache, with more below",
-        f"{WITH}    x = x.to(\n        vae.dtype\n    )\ncache.append(vae.encode(x).latent_dist)  # large\nmore()\n",
-        f"{WITH}    x = x.to(\n        vae.dtype\n    )\n    cache.append(vae.encode(x).latent_dist)  # large\nmore()\n",
+        f"{WITH}    x = x.to(\n        vae.dtype\n    )\ncache.append(vae.encode(x).latent_dist)  # big\nmore()\n",
+        f"{WITH}    x = x.to(\n        vae.dtype\n    )\n    cache.append(vae.encode(x).latent_dist)  # big\nmore()\n",
     ),
 ]
 
