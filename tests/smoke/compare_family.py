@@ -125,9 +125,9 @@ def _lookup(module: types.ModuleType, name: str) -> Any:
     return module
 
 
-def _graph(tensor: torch.Tensor) -> str:
-    """The names of the autograd nodes that made a tensor."""
-    todo, names = [tensor.grad_fn], []
+def _graph(output: Any) -> str:
+    """The names of the autograd nodes that made a tensor, or the first of several."""
+    todo, names = [(output[0] if isinstance(output, tuple) else output).grad_fn], []
     while todo:
         node = todo.pop()
         if node is not None:
