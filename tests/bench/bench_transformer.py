@@ -28,6 +28,7 @@ import torch
 import torch.nn as nn
 
 HERE = Path(__file__).resolve().parent
+FAMILIES = sorted(path.stem[5:].replace("_", "-") for path in HERE.glob("rows_*.py"))
 HEAD = 128  # features a head, of every family here
 Run = Callable[[], Any]
 Row = tuple[str, tuple[Run, Run], tuple[Run, Run]]
@@ -119,7 +120,7 @@ class Pairs:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--family", choices=[path.stem[5:] for path in HERE.glob("rows_*.py")], default="hidream")
+    parser.add_argument("--family", choices=FAMILIES, default="hidream")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--heads", type=int, default=10, help="heads of 128 (default: 10)")
@@ -136,7 +137,7 @@ def main() -> int:
     overlays = HERE.parents[1] / "overlays"
     patches = arguments.patches or overlays / arguments.family / "transformer_patches.py"
     sys.path += [str(HERE), str(patches.parent), str(overlays / "operators")]
-    family = importlib.import_module(f"rows_{arguments.family}")
+    family = importlib.import_module(f"rows_{arguments.family.replace('-', '_')}")
     patched = importlib.import_module(family.NAME)
     upstream = load(f"{family.NAME}_upstream", str(patched.__file__), family.NAME.rpartition(".")[0])
     load("transformer_patches", str(patches)).apply_patches()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn as nn
 from compare_family import JOINT, Family, main
-from comparing import FLOAT32_LIMIT, Suite, leaf, lora, max_error
+from comparing import DRAWS, FLOAT32_LIMIT, Suite, leaf, lora, max_error
 
 WIDTH, HEADS, BATCH, SIDES, TEXT = 64, 4, 2, (6, 5), 13
 IMAGE, AXES = SIDES[0] * SIDES[1], (8, 4, 4)
@@ -82,7 +82,7 @@ def check_attention(suite: Suite) -> None:
     suite.compare("attention", *suite.pair(_attention), inputs)
     seen = nn.functional.pad(SHORT.bool(), (0, IMAGE), value=True)[:, None, None]
     suite.compare("attention, mask", *suite.pair(_attention), {**inputs, "attention_mask": seen})
-    suite.compare("attention, LoRA", *suite.pair(lambda m: lora(_attention(m), TARGETS)), inputs)
+    suite.compare("attention, LoRA", *suite.pair(lambda m: lora(_attention(m), TARGETS)), inputs, draws=3 * DRAWS)
     ours, theirs = suite.pair(_attention)
     for parameter in (
         p for module in (ours, theirs) for n, p in module.named_parameters() if n[:4] in ("to_q", "to_k", "add_")
