@@ -20,6 +20,7 @@ pixels on the device (`Expected all tensors to be on the same device`). On a CPU
 LINKS = ()
 NEEDS = ()
 GENERAL = True
+UPSTREAM = "FLUX.2, Z-Image and Ideogram 4 have it right; three scripts do not"
 EXAMPLE = """\
 def main(args, accelerator, vae, loader):
     for batch in loader:

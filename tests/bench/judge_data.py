@@ -6,6 +6,7 @@ A fix that moves or rewrites statements is taken out by writing them as they wer
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from collections.abc import Callable
 
@@ -143,14 +144,37 @@ def order_stripped(tree: ast.Module) -> ast.Module:
     return ast.parse(SENT.sub("", ast.unparse(tree)).replace("broadcast_object_list, ", ""))
 
 
+# offload-encode: nothing right below a block that has a model on the device encodes with it.
+
+OFFLOADED = re.compile(r"( *)with offload_models\((\w+), [^\n]*\n(?:\1 +[^\n]*\n)+\1(?! )[^\n]*\b\2\.encode\(")
+INSIDE = re.compile(
+    r"(?m)^( *)(with offload_models\((\w+), [^\n]*\n(?:\1 +[^\n]*\n)+)\1    ((?! )[^\n]*\b\3\.encode\([^\n]*)$"
+)
+
+
+def offload_lacking(tree: ast.Module) -> list[int]:
+    if not OFFLOADED.search(ast.unparse(tree)):
+        return []
+    heads = [node for node in ast.walk(tree) if isinstance(node, ast.With) and "offload_models(" in ast.unparse(node)]
+    blocks = [value for node in ast.walk(tree) for _, value in ast.iter_fields(node) if isinstance(value, list)]
+    pairs = [(a, b) for block in blocks for a, b in itertools.pairwise(block) if a in heads]
+    return [a.lineno for a, b in pairs if OFFLOADED.match(f"{ast.unparse(a)}\n{ast.unparse(b)}")]
+
+
+def offload_stripped(tree: ast.Module) -> ast.Module:
+    return ast.parse(INSIDE.sub(r"\1\2\1\4", ast.unparse(tree)))
+
+
 LACKING: dict[str, Callable[[ast.Module], list[int]]] = {
     "batch-order": order_lacking,
+    "offload-encode": offload_lacking,
     "prompt-repeat": repeat_lacking,
     "rank-noise": noise_lacking,
     "sample-caches": caches_lacking,
 }
 STRIPPED: dict[str, Callable[[ast.Module], ast.Module]] = {
     "batch-order": order_stripped,
+    "offload-encode": offload_stripped,
     "prompt-repeat": repeat_stripped,
     "rank-noise": noise_stripped,
     "sample-caches": caches_stripped,
