@@ -20,12 +20,10 @@ AFTER = f"""\
 def main(args):
     validation_embeddings = {{}}
     if args.validation_prompt or args.final_validation_prompt:
+        validation_prompt = args.validation_prompt or args.final_validation_prompt
         {WITH}
-            validation_embeddings["prompt_embeds"], validation_embeddings["prompt_embeds_mask"] = (
-                compute_text_embeddings(
-                    args.validation_prompt or args.final_validation_prompt, text_encoding_pipeline
-                )
-            )
+            encoded = compute_text_embeddings(validation_prompt, text_encoding_pipeline)
+        validation_embeddings["prompt_embeds"], validation_embeddings["prompt_embeds_mask"] = encoded
 """
 
 APPLIED = [case("as in the script", BEFORE, AFTER)]

@@ -17,12 +17,10 @@ sites, edits = table(
         "if args.validation_prompt is not None:\n    with offload_models(text_encoding_pipeline, ",
         """
         if args.validation_prompt or args.final_validation_prompt:
+            validation_prompt = args.validation_prompt or args.final_validation_prompt
             with offload_models(text_encoding_pipeline, device=accelerator.device, offload=args.offload):
-                validation_embeddings["prompt_embeds"], validation_embeddings["prompt_embeds_mask"] = (
-                    compute_text_embeddings(
-                        args.validation_prompt or args.final_validation_prompt, text_encoding_pipeline
-                    )
-                )
+                encoded = compute_text_embeddings(validation_prompt, text_encoding_pipeline)
+            validation_embeddings["prompt_embeds"], validation_embeddings["prompt_embeds_mask"] = encoded
         """,
         how="replace",
     )
