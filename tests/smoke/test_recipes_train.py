@@ -41,7 +41,7 @@ PROVEN: dict[tuple[str, str], list[str]] = {
 
 # Where it is also compared: with upstream, one process with several, a resumed run with one that was not interrupted.
 COMPARED = [key for key in PROVEN if key[1] == "cpu"]
-# The cases that are compared, of a recipe whose others `kit verify --parity` compares: what they show is in the reds, too.
+# The cases that are compared, of a recipe that has more: what the others show is in its reds, too.
 CASES = {"qwen-image": ("captions",)}
 
 
