@@ -6,12 +6,13 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from kit.fixes._ast import same, statements, text
 from kit.fixes._roles._script import own
 
-FILL, READ = "cache_samples", "cached_batch"  # the functions the fix writes
-ROWS, LATENTS, LIST, SEVERAL = "rows", "latents", "list", "several"  # what a cache holds of a batch
+FILL, READ, PAD = "cache_samples", "cached_batch", "cached_captions"  # the functions the fix writes
+ROWS, LATENTS, LIST, SEVERAL, CAPTIONS = "rows", "latents", "list", "several", "captions"  # what a cache holds
 LISTED = -1  # the "dimension" of a list with one tensor a sample
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -23,11 +24,13 @@ class Unknown(Exception):
 @dataclass(frozen=True)
 class Cache:
     """A list with one entry a batch, which training indexes with its own step. ``dims``: the dimension that counts the
-    samples, of each part of an entry (None: it has none, all share it)."""
+    samples, of each part of an entry (None: it has none, all share it). ``masks``: the cache that says how long each
+    caption is, where they are padded to the longest of a batch; it may be this one."""
 
     name: str
     kind: str
     dims: tuple[int | None, ...]
+    masks: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def by_sample(tree: ast.Module) -> list[int]:
 
 
 def _gathers(node: ast.AST, indices: set[str]) -> bool:
-    if isinstance(node, ast.Call) and same(node.func, READ):
+    if isinstance(node, ast.Call) and text(node.func) in (READ, PAD):
         return True
     for part in node.generators if isinstance(node, (ast.ListComp, ast.GeneratorExp)) else ():
         over = isinstance(part.target, ast.Name) and text(part.iter) in indices
@@ -164,8 +167,9 @@ def _over(loop: ast.For, loader: str) -> bool:
     return same(loop.iter.args[0] if bar else loop.iter, loader)  # type: ignore[attr-defined]
 
 
-def _kind(read: ast.stmt, name: str, given: list[ast.expr], tree: ast.Module) -> tuple[str, tuple[int | None, ...]]:
-    """What a cache holds, told by what is put there, by how it is read, and by what else the script does with that."""
+def _kind(read: ast.stmt, name: str, given: list[ast.expr], tree: ast.Module) -> tuple[Any, ...]:
+    """What a cache holds, told by what is put there, by how it is read, and by what else the script does with that: a
+    `Cache` but for its name."""
     target, value = (read.targets[0], read.value) if isinstance(read, ast.Assign) else (None, None)
     names = [text(each) for each in (target.elts if isinstance(target, ast.Tuple) else [target])] if target else []
     latents = {each.attr if isinstance(each, ast.Attribute) else "" for each in given}
@@ -177,6 +181,8 @@ def _kind(read: ast.stmt, name: str, given: list[ast.expr], tree: ast.Module) ->
         raise Unknown(f"`{name}` is read by the step in a way it does not know (line {read.lineno})")
     if len(names) == 1 and latents == {"latent"}:
         return ROWS, (0,)
+    if len(names) == 1 and (masks := _masks(names[0], tree)) and _dim(names[0], tree) == 0:
+        return CAPTIONS, (0,), masks
     if any("mask" in each for each in (*names, name)):
         raise Unknown(f"`{name}` says that captions differ in length: each batch would have to be padded anew")
     dims = tuple(_dim(each, tree) for each in names)
@@ -188,6 +194,16 @@ def _kind(read: ast.stmt, name: str, given: list[ast.expr], tree: ast.Module) ->
     elif dims[0] not in (LISTED, None):
         return ROWS, dims
     raise Unknown(f"what is put in `{name}` cannot be told apart by sample")
+
+
+def _masks(name: str, tree: ast.Module) -> str:
+    """The cache with the mask of the captions in ``name`` (which may be that mask), if the script tells their lengths
+    by it: `name_mask.sum(dim=1)`. "" where there is none, or what is padded may be used."""
+    captions = name.removesuffix("_mask")
+    mask = f"{captions}_mask"
+    read = {text(node.targets[0]): cache for node, cache, *_ in by_step(tree) if isinstance(node, ast.Assign)}
+    told = captions in read and any(same(node, f"{mask}.sum(dim=1)") for node in ast.walk(tree))
+    return read.get(mask, "") if told else ""
 
 
 def _dim(name: str, tree: ast.Module) -> int | None:

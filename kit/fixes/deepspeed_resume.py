@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice, _deepspeed
+from kit.fixes._ast import text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import Function
 from kit.fixes._roles.holders import accelerator
@@ -19,8 +20,8 @@ TITLE = "let DeepSpeed alone load the LoRA of a resumed run"
 WHY = """\
 Under DeepSpeed accelerate has the engine load the model, LoRA included, and hands the load hook an empty list. A
 hook that takes its model from the list and goes on without one ends the resumed run: `AttributeError: 'NoneType'
-object has no attribute 'peft_config'`. Upstream (#10378, #11737) loads a second model there, to no use; leaving the
-hook does."""
+object has no attribute 'peft_config'`. Upstream (#10378, #11737) loads a second model there, to no use: each process
+has all its weights in float32 (82 GB for Qwen-Image), gives them the LoRA, and drops them. Leaving the hook does."""
 LINKS = (
     "https://github.com/huggingface/diffusers/pull/10378",
     "https://github.com/huggingface/diffusers/pull/11737",
@@ -41,10 +42,20 @@ def main(accelerator, Pipeline):
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
-    """The load hooks that load a LoRA; in order where they treat DeepSpeed apart."""
+    """The load hooks that load a LoRA; in order where they treat DeepSpeed apart, and load no second model for it."""
     script = read(tree)
     named = _deepspeed.named(script, options)
-    return [_site(script, hook, named and any(map(_deepspeed.asks, ast.walk(hook)))) for hook in _hooks(script)]
+    return [_site(script, hook, named and _apart(hook)) for hook in _hooks(script)]
+
+
+def _apart(hook: Function) -> bool:
+    """Whether a hook leaves at once under DeepSpeed, or asks for it and loads no model there."""
+    first = next(line for line in [*hook.body, hook] if not isinstance(line, ast.Expr))
+    if isinstance(first, ast.If) and isinstance(first.body[0], ast.Return) and _deepspeed.asks(first.test):
+        return True
+    choices = [node for node in ast.walk(hook) if isinstance(node, ast.If) and "deepspeed" in text(node.test).lower()]
+    loads = any(getattr(node, "attr", "") == "from_pretrained" for each in choices for node in ast.walk(each))
+    return any(map(_deepspeed.asks, ast.walk(hook))) and not loads
 
 
 def _hooks(script: Script) -> list[Function]:
@@ -75,10 +86,9 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     if block.todo:
         yield from _deepspeed.importing(block, options)
     if hook in block.script.once(_hooks) and hook.lineno in block.todo:
-        asked = any(map(_deepspeed.asks, ast.walk(hook)))  # only the name was lacking
         name = accelerator(block.script, block.groups[0][0])[0]
         first = block.statements[0]
         below = [*block.blank_lines(1), *first.leading_lines]  # type: ignore[attr-defined]
         code = f"if {_deepspeed.asked(block.script, name, options)}:\n    return\n"
-        new = [] if asked else [*block.parse(code), first.with_changes(leading_lines=below)]
-        yield Splice(0, 1, new or [first])
+        new = [] if _apart(hook) else [*block.parse(code), first.with_changes(leading_lines=below)]
+        yield Splice(0, 1, new or [first])  # or only the name was lacking

@@ -74,6 +74,16 @@ def {caches.READ}(cache, indices, dim=0):
     """Put together for a batch of samples what `{caches.FILL}` took apart."""
     return torch.stack([cache[index] for index in indices], dim + 1).flatten(dim, dim + 1)
 '''
+_CAPTIONS = f'''\
+def {caches.PAD}(cache, masks, indices):
+    """As `{caches.READ}`, for captions: padded to the longest of the batch, as if it had been encoded together."""
+    longest = int(torch.stack([masks[index].sum(dim=1).max() for index in indices]).max())
+    padded = []
+    for captions in (cache[index][:, :longest] for index in indices):
+        missing = captions.new_zeros(captions.shape[0], longest - captions.shape[1], *captions.shape[2:])
+        padded.append(torch.cat([captions, missing], dim=1))
+    return torch.stack(padded, 1).flatten(0, 1)
+'''
 _INDICES = 'batch["indices"]'
 _FIXED = "has_step_indexed_caches"  # why a sampler of upstream's does not shuffle anew each epoch (#13353)
 _WIDTH = 119  # of a line in diffusers
@@ -129,10 +139,11 @@ def _functions(block: Block, plan: Plan, imported: bool) -> Iterator[Splice]:
     for index, node in block.simple():
         if isinstance(node, caches.Function) and node.name == plan.function:
             statement = block.statements[index]
-            one, other = block.parse(_FUNCTIONS)
+            padded = any(cache.masks for cache in plan.caches)
+            one, *others = block.parse(f"{_FUNCTIONS}\n\n{_CAPTIONS}" if padded else _FUNCTIONS)
             above = statement.with_changes(leading_lines=[*block.blank_lines(2), *block.leading(statement)[1]])
             one = one.with_changes(leading_lines=block.leading(statement)[0])
-            yield Splice(index, index + 1, [one, other, above], counted=False)
+            yield Splice(index, index + 1, [one, *others, above], counted=False)
 
 
 def _from(node: ast.stmt | None) -> str:
@@ -202,6 +213,8 @@ def _read(node: ast.Assign, cache: Cache, depth: int) -> str:
         gathered = f"{caches.READ}({cache.name}, {_INDICES})"
         method: str = node.value.func.attr  # type: ignore[attr-defined]
         return _call(f"{target} = ", _GAUSSIAN, [gathered], f".{method}()", depth)
+    if cache.masks:
+        return _call(f"{target} = ", caches.PAD, [cache.name, cache.masks, _INDICES], "", depth)
     return _call(f"{target} = ", caches.READ, [cache.name, _INDICES, *_dim(cache)], "", depth)
 
 

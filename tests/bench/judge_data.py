@@ -6,6 +6,7 @@ A fix that moves or rewrites statements is taken out by writing them as they wer
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from collections.abc import Callable
 
@@ -24,6 +25,7 @@ UNDONE = [  # in lines as `ast` writes them
     (r"for cache, values in zip\((\w+), (.*)\):\n +cache\.append\(values\)", r"\1.append(\2)"),
     (rf"DiagonalGaussianDistribution\(cached_batch\((\w+), {BATCH}\)\)", r"\1[step]"),
     (rf"cached_batch\((\w+), {BATCH}(?:, dim=\d)?\)", r"\1[step]"),
+    (rf"cached_captions\((\w+), \w+, {BATCH}\)", r"\1[step]"),
     (r"\(cache\[step\] for cache in (\w+)\)", r"\1[step]"),
     (
         rf"(\w+) = \[(\w+)\[index\] for index in {BATCH}\]\n +\1 = \[row for rows in zip\(\*\1\) for row in rows\]",
@@ -35,7 +37,7 @@ UNDONE = [  # in lines as `ast` writes them
     (r"\n +\w+\['index'\] = index", ""),
     (r"from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution\n", ""),
 ]
-HELPERS = ("cache_samples", "cached_batch")
+HELPERS = ("cache_samples", "cached_batch", "cached_captions")
 
 
 def caches_lacking(tree: ast.Module) -> list[int]:
@@ -57,7 +59,11 @@ def caches_stripped(tree: ast.Module) -> ast.Module:
     tree.body = [node for node in tree.body if getattr(node, "name", "") not in HELPERS]
     text = ast.unparse(tree).replace("has_step_indexed_caches = ", "")
     text = text.replace("shuffle_batches_each_epoch=not has_step_indexed_caches", "shuffle_batches_each_epoch=True")
-    lists = set(re.findall(r"cached_batch\((\w+),|zip\((\w+), |(\w+)\[index\] for index|for cache in (\w+)\)", text))
+    lists = set(
+        re.findall(
+            r"cached_(?:batch|captions)\((\w+),|zip\((\w+), |(\w+)\[index\] for index|for cache in (\w+)\)", text
+        )
+    )
     names = "|".join({name for found in lists for name in found if name} | {r"\w*cache\w*"})
     text = re.sub(rf"({names}) = (?:\{{\}}|\(\{{\}}(?:, \{{\}})*\))$", r"\1 = []", text, flags=re.MULTILINE)
     for pattern, put in UNDONE:
@@ -138,14 +144,37 @@ def order_stripped(tree: ast.Module) -> ast.Module:
     return ast.parse(SENT.sub("", ast.unparse(tree)).replace("broadcast_object_list, ", ""))
 
 
+# offload-encode: nothing right below a block that has a model on the device encodes with it.
+
+OFFLOADED = re.compile(r"( *)with offload_models\((\w+), [^\n]*\n(?:\1 +[^\n]*\n)+\1(?! )[^\n]*\b\2\.encode\(")
+INSIDE = re.compile(
+    r"(?m)^( *)(with offload_models\((\w+), [^\n]*\n(?:\1 +[^\n]*\n)+)\1    ((?! )[^\n]*\b\3\.encode\([^\n]*)$"
+)
+
+
+def offload_lacking(tree: ast.Module) -> list[int]:
+    if not OFFLOADED.search(ast.unparse(tree)):
+        return []
+    heads = [node for node in ast.walk(tree) if isinstance(node, ast.With) and "offload_models(" in ast.unparse(node)]
+    blocks = [value for node in ast.walk(tree) for _, value in ast.iter_fields(node) if isinstance(value, list)]
+    pairs = [(a, b) for block in blocks for a, b in itertools.pairwise(block) if a in heads]
+    return [a.lineno for a, b in pairs if OFFLOADED.match(f"{ast.unparse(a)}\n{ast.unparse(b)}")]
+
+
+def offload_stripped(tree: ast.Module) -> ast.Module:
+    return ast.parse(INSIDE.sub(r"\1\2\1\4", ast.unparse(tree)))
+
+
 LACKING: dict[str, Callable[[ast.Module], list[int]]] = {
     "batch-order": order_lacking,
+    "offload-encode": offload_lacking,
     "prompt-repeat": repeat_lacking,
     "rank-noise": noise_lacking,
     "sample-caches": caches_lacking,
 }
 STRIPPED: dict[str, Callable[[ast.Module], ast.Module]] = {
     "batch-order": order_stripped,
+    "offload-encode": offload_stripped,
     "prompt-repeat": repeat_stripped,
     "rank-noise": noise_stripped,
     "sample-caches": caches_stripped,

@@ -50,12 +50,20 @@ def lacking(fix: str, content: bytes) -> list[int]:
     return judge.lacking(fix, content) if fix in judge.LACKING else LACKING[fix](parse(content))
 
 
-# deepspeed-resume: a hook that loads a LoRA leaves at once under DeepSpeed.
+# deepspeed-resume: a hook that loads a LoRA leaves at once under DeepSpeed, or takes a model there that is not loaded.
 
 
 def resume_lacking(tree: ast.Module) -> list[int]:
-    hooks = functions(tree, "load_model_hook")
-    return [h.lineno for h in hooks if ".lora_state_dict(" in text(h) and DEEPSPEED not in text(h)]
+    hooks = [hook for hook in functions(tree, "load_model_hook") if ".lora_state_dict(" in text(hook)]
+    return [h.lineno for h in hooks if text(h.body[0]) != UNDER_DEEPSPEED and (DEEPSPEED not in text(h) or second(h))]
+
+
+def second(hook: ast.FunctionDef) -> bool:
+    """Whether a hook that asks for DeepSpeed loads a model on one side of the question."""
+    return any(
+        isinstance(node, ast.If) and DEEPSPEED in text(node.test) and ".from_pretrained(" in text(node)
+        for node in ast.walk(hook)
+    )
 
 
 def resume_stripped(tree: ast.Module) -> ast.Module:

@@ -18,6 +18,13 @@ LOAD = """\
             model = models.pop()
         model.load(Pipeline.lora_state_dict(input_dir))
 """
+SECOND = """\
+        if not accelerator.distributed_type == DistributedType.DEEPSPEED:
+            model = models.pop()
+        else:
+            model = Transformer.from_pretrained(args.model)
+        model.load(Pipeline.lora_state_dict(input_dir))
+"""
 
 APPLIED = [
     case("as in the scripts", f"{ONE}{MAIN}{LOAD}", f"{BOTH}{MAIN}{LEAVE}{LOAD}"),
@@ -34,12 +41,14 @@ APPLIED = [
         "            with lock:\n                state = P.lora_state_dict(input_dir)\n",
         accelerate="tinytrain",
     ),
+    case("a second model, as upstream has it", f"{BOTH}{MAIN}{SECOND}", f"{BOTH}{MAIN}{LEAVE}{SECOND}"),
 ]
 
 REFUSED = [
     satisfied("there", f"{BOTH}{MAIN}{LEAVE}{LOAD}"),
+    satisfied("there, and a second model below it", f"{BOTH}{MAIN}{LEAVE}{SECOND}"),
     satisfied(
-        "a model of its own, as upstream has it",
+        "a model of its own, which is there already",
         f"{BOTH}{MAIN}        if not accelerator.distributed_type == DistributedType.DEEPSPEED:\n"
         "            model = models.pop()\n        else:\n            model = another()\n"
         "        state = P.lora_state_dict(input_dir)\n",

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from fixing import case, conflict, gone, run, satisfied, tables
 
-from kit.fixes.sample_caches import _FUNCTIONS
+from kit.fixes.sample_caches import _CAPTIONS, _FUNCTIONS
 
 NAME = "sample-caches"
 
@@ -95,6 +95,33 @@ STATIC = "t.repeat_interleave(len(prompts), dim=0) for t in static"
 FLUX_IDS = "text_ids = torch.zeros(prompt_embeds.shape[1], 3)"
 THREE = "a, b, text_ids"
 
+PADDED = """\
+    embeds = {empty}
+    masks = {empty}
+    for batch in loader:
+        {fill}
+    loader = accelerator.prepare(loader)
+    for step, batch in enumerate(loader):
+        prompts = batch["prompts"]
+        if pictures.captions:
+            {read}
+        else:
+            made = made.repeat(len(prompts), 1, 1)
+            made_mask = made_mask.repeat(len(prompts), 1)
+        model(made, made_mask.sum(dim=1).tolist())
+"""
+PADDED_BEFORE = PADDED.format(
+    empty="[]",
+    fill="embeds.append(made)\n        masks.append(made_mask)",
+    read="made = embeds[step]\n            made_mask = masks[step]",
+)
+PADDED_AFTER = PADDED.format(
+    empty="{}",
+    fill='cache_samples(embeds, batch["indices"], made)\n        cache_samples(masks, batch["indices"], made_mask)',
+    read='made = cached_captions(embeds, masks, batch["indices"])\n'
+    '            made_mask = cached_captions(masks, masks, batch["indices"])',
+)
+
 ONE = LATENTS.format(method="sample")
 STOOD = "    {first}cached = args.cache\n    sampler = Buckets(pictures, shuffle_batches_each_epoch={shuffle})\n"
 
@@ -166,6 +193,12 @@ APPLIED = [
         ),
         "({}, {}, {})",
     ),
+    case(
+        "captions of their own length, told by a mask",
+        BEFORE + PADDED_BEFORE,
+        WITHOUT.replace("def main(", f"{_CAPTIONS}\n\ndef main(") + PADDED_AFTER,
+        count=2,
+    ),
 ]
 
 REPEATED = captions(APPEND, "made = embeds[step]", "made = made.repeat(len(prompts), 1)")
@@ -199,6 +232,12 @@ REFUSED = [
         "differ in length",
         "embeds[step]",
         BEFORE + REPEATED.replace("made", "made_mask"),
+    ),
+    refused(
+        "captions of their own length, told otherwise",
+        "differ in length",
+        "= embeds[step]",
+        BEFORE + PADDED_BEFORE.replace(".sum(dim=1)", ".any()"),
     ),
     refused(
         "nothing says which dimension",

@@ -37,6 +37,7 @@ OUTCOMES = {
         "offline-lora": "applied",
         "lycoris": "applied",
     },
+    "qwen-image": {step.id: "applied" for step in recipes.load("qwen-image").fix},
     "sd3": {
         "deepspeed-checkpoint": "applied",
         "weights-pop": "applied",

@@ -99,7 +99,7 @@ class _Numbers:
         """The numbers of a tensor, or of each in a list. Whole numbers that are not ``moved`` are an index."""
         if isinstance(value, torch.Tensor):
             if not moved and not value.is_floating_point():
-                return value
+                return value.cpu()  # where the numbers are
             rows = of(value)
             if rows is None:
                 return torch.zeros((1,) * value.dim(), dtype=torch.int64).expand(value.shape)

@@ -1,0 +1,61 @@
+"""Encode with an offloaded model while it is on the device."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from kit.fixes import Options, Site, Splice
+from kit.fixes._ast import same, statements, text
+
+if TYPE_CHECKING:
+    from kit.fixes._block import Block
+
+TITLE = "encode with the VAE before it is back on the CPU"
+WHY = """\
+`with offload_models(vae, device=…)` has the VAE on the device inside it, and puts it back at its end. Where the script
+only casts the pixels inside and encodes them below, --offload ends the run: the weights are on the CPU by then, the
+pixels on the device (`Expected all tensors to be on the same device`). On a CPU alone nothing shows."""
+LINKS = ()
+NEEDS = ()
+GENERAL = True
+UPSTREAM = "FLUX.2, Z-Image and Ideogram 4 have it right; three scripts do not"
+EXAMPLE = """\
+def main(args, accelerator, vae, loader):
+    for batch in loader:
+        with offload_models(vae, device=accelerator.device, offload=args.offload):
+            pixels = batch["pixels"].to(dtype=vae.dtype)
+        latents = vae.encode(pixels).latent_dist.sample()
+"""
+
+
+def sites(tree: ast.Module, options: Options) -> list[Site]:
+    """The blocks that have a model on the device which encodes in them, or right below them; in order where it is in
+    them."""
+    found = []
+    for node, above in statements(tree):
+        if model := _model(node):
+            block = next(each for _, each in ast.iter_fields(above[-1]) if isinstance(each, list) and node in each)
+            below = block[block.index(node) + 1 :][:1]
+            outside = any(_encodes(each, model) for each in below)
+            if outside or _encodes(node, model):
+                found.append(Site(node.lineno, not outside))
+    return found
+
+
+def _model(node: ast.AST) -> str:
+    """What `with offload_models(model, …)` has on the device; "" for other statements."""
+    call = node.items[0].context_expr if isinstance(node, ast.With) and len(node.items) == 1 else None
+    offloads = isinstance(call, ast.Call) and len(call.args) == 1 and same(call.func, "offload_models")
+    return text(call.args[0]) if offloads else ""  # type: ignore[union-attr]
+
+
+def _encodes(statement: ast.stmt, model: str) -> bool:
+    return any(isinstance(node, ast.Call) and same(node.func, f"{model}.encode") for node in ast.walk(statement))
+
+
+def edits(block: Block, options: Options) -> Iterator[Splice]:
+    for index, _ in block.wanted():
+        statement, below = block.statements[index : index + 2]
+        yield Splice(index, index + 2, [block.with_body(statement, [*block.body(statement), below])])
