@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import write
+from support import Kit, write
 
 from kit import devices, recipes
 
-Kit = Callable[..., Any]
 TORCH_NPU = devices.load("npu").toolkit_releases
 
 

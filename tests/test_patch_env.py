@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import TRAIN, Done, Root, snapshot, write
-
-Kit = Callable[..., Done]
+from support import TRAIN, Kit, Root, snapshot, write
 
 
 @pytest.fixture

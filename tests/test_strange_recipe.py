@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 import support
-from support import Done, Root, write
+from support import Kit, Root, write
 
-Kit = Callable[..., Done]
 RECIPE = "recipes/tiny.toml"
 
 ESCAPES = {
