@@ -41,7 +41,7 @@ PROVEN: dict[tuple[str, str], list[str]] = {
 COMPARED = [key for key in PROVEN if key[1] == "cpu"]
 
 
-# A recipe whose fixes the others prove: all steps, one training compared, and the fixes that no other recipe needs there.
+# Recipes whose fixes the others prove: all steps, one training compared, and the fixes that no other recipe has.
 # `kit verify --smoke --parity --red` proves the rest.
 SHORT: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
     ("flux", "cpu"): {"cases": ("full",), "fixes": ("deepspeed-resume", "validation-seed")},
