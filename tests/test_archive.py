@@ -8,16 +8,17 @@ import json
 import re
 import tarfile
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import TRAIN, Kit, Root, write
+from support import TRAIN, Done, Root, write
 
 from kit import archive, recipes, store
 from kit.errors import KitError
 
+Kit = Callable[..., Done]
 NAME = "up-1.0.tar.gz"
 FILES = {
     "up-1.0/examples/train.py": TRAIN.encode(),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import REPOSITORY, TRAIN, Kit, Root, kit_process, make_upstream, write
+from support import REPOSITORY, TRAIN, Done, Root, kit_process, make_upstream, write
 
 from kit import devices, fixes, recipes
 from kit.errors import KitError
 
+Kit = Callable[..., Done]
 PAGE = (REPOSITORY / "CONTRIBUTING.md").read_text("utf-8")
 (FIX,) = re.findall(r"flush_at_end.py`:\n\n```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 TRACE = "from pathlib import Path\nPath({trace!r}).open('a').write('ran ')\n"

@@ -6,16 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
-from support import Done, Kit, Root, kit_argv, kit_process, write
+from support import Done, Root, kit_argv, kit_process, write
 
 from kit import __version__, devices, recipes
 from kit.cli import cli
 from kit.commands import list as list_command
 from kit.errors import KitError
+
+Kit = Callable[..., Done]
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])

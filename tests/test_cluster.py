@@ -10,18 +10,18 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from support import Kit
 
 from kit import lock, overlay, planning, recipe, recipes
 from kit.cli import KINDS
 from kit.commands import cluster
 
+Kit = Callable[..., Any]
 MANIFESTS = ("ascendjob", "volcano", "pytorchjob", "trainjob")
 ODD = """--prompt=a "b" 'c' \\d $(HOME) `date` $HOME"""
 

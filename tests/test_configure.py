@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Kit, Root, snapshot, write
+from support import Done, Root, snapshot, write
 
 from kit import workspace
+
+Kit = Callable[..., Done]
 
 OPTIONS = [
     {"name": "data", "default": "photos", "meaning": "your images", "ask": "images", "path": "folder"},

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Done, Kit, Root, git, make_upstream, snapshot
+from support import Done, Root, git, make_upstream, snapshot
 
+Kit = Callable[..., Done]
 NEW, OLD = "examples/mine.py", "examples/train.py"
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Kit, write
+from support import write
 
 from kit import devices, recipes
 
+Kit = Callable[..., Any]
 TORCH_NPU = devices.load("npu").toolkit_releases
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from support import GUARDED, PRINTED, TRAIN, Done, Kit, Root, git, make_upstream
+from support import GUARDED, PRINTED, TRAIN, Done, Root, git, make_upstream
 
 from kit import drift, fixes, history, recipe, recipes
 from kit.errors import KitError
+
+Kit = Callable[..., Done]
 
 NOT_BOUND = TRAIN.replace("main(args, accelerator)", "main(args)").replace("    accelerator.register", "    register")
 GONE = TRAIN.replace("            weights.pop()\n", "            print(weights)\n")

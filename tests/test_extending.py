@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import REPOSITORY, TRAIN, Kit, Root, make_upstream, snapshot, toml, write
+from support import REPOSITORY, TRAIN, Done, Root, make_upstream, snapshot, toml, write
 
 from kit import beside, lock, recipes
 from kit.errors import KitError
 from kit.extending import merged
+
+Kit = Callable[..., Done]
 
 
 def variant(root: Root, name: str = "ours", extends: str = "tiny.toml", **changes: Any) -> Path:

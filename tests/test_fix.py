@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from support import GUARDED, REPOSITORY, TRAIN, Done, Kit, git, kit_process, write
+from support import GUARDED, REPOSITORY, TRAIN, Done, git, kit_process, write
 
 from kit import fixes
+
+Kit = Callable[..., Done]
 
 FIXED = GUARDED.replace(
     "    for epoch in range(10):\n",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import support
-from support import Kit, Root, git, write
+from support import Done, Root, git, write
 
 from kit import git as kit_git
 from kit.errors import KitError
+
+Kit = Callable[..., Done]
 
 
 def prepare(root: Root, kit: Kit) -> Path:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Done, Kit
+from support import Done
 
 from kit import fixes
 from kit.errors import KitError
 from kit.mend import mend, options_for, readable, skips
+
+Kit = Callable[..., Done]
 
 HOOK = """\
 def save_model_hook(models, weights, folder):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import TRAIN, Kit, Root, git, make_upstream
+from support import TRAIN, Done, Root, git, make_upstream
 
 from kit import recipes
+
+Kit = Callable[..., Done]
 
 TWO = TRAIN.replace("            weights.pop()\n", "            weights.pop()\n            weights.pop()\n")
 

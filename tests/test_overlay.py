@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import REPOSITORY, Done, Kit, Root, git, write
+from support import REPOSITORY, Done, Root, git, write
 
 from kit import overlay
 from kit.errors import KitError
@@ -108,6 +108,7 @@ def test_linked_folder(tmp_path: Path) -> None:
 
 
 # What an overlay meets in the upstream.
+Kit = Callable[..., Done]
 
 
 def prepare(kit: Kit, path: Path) -> Done:

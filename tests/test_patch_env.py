@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import TRAIN, Kit, Root, snapshot, write
+from support import TRAIN, Done, Root, snapshot, write
+
+Kit = Callable[..., Done]
 
 
 @pytest.fixture

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import GUARDED, TRAIN, Done, Kit, Root, git, make_upstream, snapshot
+from support import GUARDED, TRAIN, Done, Root, git, make_upstream, snapshot
 
 from kit import recipes
+
+Kit = Callable[..., Done]
 
 # Upstream rewrote what progress-print is about: the fix cannot know it.
 REWRITTEN = TRAIN.replace("global_step >= args.max_train_steps", "args.max_train_steps <= global_step").replace(

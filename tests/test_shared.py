@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import Done, Kit, Root, kit_argv, write
+from support import Done, Root, kit_argv, write
 
+Kit = Callable[..., Done]
 MADE = Path("made")
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Done, Kit, Root, git, snapshot, write
+from support import Done, Root, git, snapshot, write
 
+Kit = Callable[..., Done]
 MADE, ASIDE = Path("made"), Path("made.kit-backup-1")
 SCRIPT = "up/examples/train.py"
 

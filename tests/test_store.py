@@ -8,11 +8,12 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import support
-from support import TRAIN, Kit, Root, git, kit_argv, write
+from support import TRAIN, Done, Root, git, kit_argv, write
 
 from kit import git as kit_git
 from kit import recipes, store
@@ -20,6 +21,8 @@ from kit.cache import cache_dir
 from kit.errors import KitError
 from kit.paths import TreePath
 from kit.recipe import Upstream
+
+Kit = Callable[..., Done]
 
 
 @pytest.fixture

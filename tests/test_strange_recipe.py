@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import support
-from support import Kit, Root, write
+from support import Done, Root, write
 
+Kit = Callable[..., Done]
 RECIPE = "recipes/tiny.toml"
 
 ESCAPES = {

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 import support
-from support import Kit, Root, git, write
+from support import Done, Root, git, write
 
+Kit = Callable[..., Done]
 RECIPE = "recipes/tiny.toml"
 LOOKING = (("status",), ("verify",), ("diff",), ("diff", "--stat"), ("diff", "--local"))
 

@@ -16,11 +16,12 @@ from shlex import quote
 
 import pytest
 import support
-from support import Done, Kit, Root, git, write
+from support import Done, Root, git, write
 
 from kit import git as kit_git
 from kit import workspace
 
+Kit = Callable[..., Done]
 RECIPE = "recipes/tiny.toml"
 ODD = os.fsdecode(b"odd\xff")
 

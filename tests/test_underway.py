@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import GUARDED, TRAIN, Kit, Root, git, make_upstream, snapshot, write
+from support import GUARDED, TRAIN, Done, Root, git, make_upstream, snapshot, write
 from test_rebase import REWRITTEN, commit, conflicted, guarded
 from test_rebase import path as path  # a fixture
 
 from kit import recipes
 
+Kit = Callable[..., Done]
 SCRIPT = "examples/train.py"
 RESOLVED = guarded(REWRITTEN) + '            accelerator.print("")\n'
 

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import support
-from support import Done, Kit, Root, git, make_upstream, write
+from support import Done, Root, git, make_upstream, write
 
 from kit import devices, recipes, verify
 from kit.devices import Signature
 from kit.errors import KitError
+
+Kit = Callable[..., Done]
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 import support
-from support import GUARDED, PRINTED, TRAIN, Done, Kit, Root, git, kit_argv, kit_process, snapshot, write
+from support import GUARDED, PRINTED, TRAIN, Done, Root, git, kit_argv, kit_process, snapshot, write
 
 from kit import __version__, lock, patchfile, patchwrite, recipes, series, store, swap, workspace
 from kit.errors import KitError
 from kit.paths import TreePath
 
+Kit = Callable[..., Done]
 MADE = Path("made")
 
 
