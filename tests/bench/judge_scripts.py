@@ -241,6 +241,27 @@ def order_stripped(tree: ast.Module) -> ast.Module:
     return rewritten(tree, change)
 
 
+# validation-seed: what a seed makes is asked for by the seed's absence, which a seed of 0 is not.
+
+
+def seeded(tree: ast.Module) -> list[tuple[ast.IfExp, str]]:
+    """The choices between what a seed makes and None, and the seed."""
+    choices = [node for node in ast.walk(tree) if isinstance(node, ast.IfExp) and text(node.orelse) == "None"]
+    found = [(each, re.search(r"\.manual_seed\(([\w.]+)\)$", text(each.body))) for each in choices]
+    return [(each, match[1]) for each, match in found if match]
+
+
+def seed_lacking(tree: ast.Module) -> list[int]:
+    return [choice.lineno for choice, seed in seeded(tree) if text(choice.test) == seed]
+
+
+def seed_stripped(tree: ast.Module) -> ast.Module:
+    for choice, seed in seeded(tree):
+        if text(choice.test) == f"{seed} is not None":
+            choice.test = ast.parse(seed, mode="eval").body
+    return tree
+
+
 LACKING: dict[str, Callable[[ast.Module], list[int]]] = {
     **judge_data.LACKING,
     **judge_devices.LACKING,
@@ -250,6 +271,7 @@ LACKING: dict[str, Callable[[ast.Module], list[int]]] = {
     "unwrap-save-hook": hook_lacking,
     "validation-cast": cast_lacking,
     "validation-dtype": dtype_lacking,
+    "validation-seed": seed_lacking,
 }
 STRIPPED: dict[str, Callable[[ast.Module], ast.Module]] = {
     **judge_data.STRIPPED,
@@ -260,4 +282,5 @@ STRIPPED: dict[str, Callable[[ast.Module], ast.Module]] = {
     "unwrap-save-hook": hook_stripped,
     "validation-cast": cast_stripped,
     "validation-dtype": dtype_stripped,
+    "validation-seed": seed_stripped,
 }

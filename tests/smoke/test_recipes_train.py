@@ -45,6 +45,25 @@ COMPARED = [key for key in PROVEN if key[1] == "cpu"]
 CASES = {"qwen-image": ("captions",)}
 
 
+# Recipes whose fixes the others prove: all steps, one training compared, and the fixes that no other recipe has.
+# `kit verify --smoke --parity --red` proves the rest.
+SHORT: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
+    ("flux", "cpu"): {"cases": ("full",), "fixes": ("deepspeed-resume", "validation-seed")},
+    ("flux", "npu"): {"fixes": ("transformer-patches", "float32-rope")},
+}
+
+
+@pytest.mark.parametrize(("name", "device"), SHORT)
+def test_it_trains(
+    name: str, device: str, prepared: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = SHORT[name, device]
+    levels = {"smoke": True, "parity": "cases" in chosen, "red": True, **chosen}
+    status, report = prove(prepared(name, device), capsys, **levels)
+    assert status == 0, failed(report)
+    assert {each["fix"]: bool(each["shown"]) for each in report["reds"]} == dict.fromkeys(chosen["fixes"], True)
+
+
 @pytest.mark.parametrize(("name", "device"), PROVEN)
 def test_it_trains_and_each_fix_is_needed(
     name: str,

@@ -188,6 +188,10 @@ COUNTS = {
     ("validation-dtype", "applied"): 3,
     ("validation-dtype", "gone"): 99,
     ("validation-dtype", "conflict"): 8,
+    ("validation-seed", "applied"): 5,
+    ("validation-seed", "satisfied"): 18,
+    ("validation-seed", "gone"): 83,
+    ("validation-seed", "conflict"): 4,
     ("weights-pop", "applied"): 42,
     ("weights-pop", "satisfied"): 20,
     ("weights-pop", "gone"): 47,
@@ -229,6 +233,17 @@ CONFLICTS = {
     ),
     "validation-dtype: examples/research_projects/sana/train_sana_sprint_diffusers.py:282": NO_DTYPE,
     "validation-dtype: examples/textual_inversion/textual_inversion_sdxl.py:149": NO_DTYPE,
+    # The seed of each of two validations: right with `count = 2` in the recipe.
+    **{
+        f"validation-seed: examples/research_projects/{script}.py:{first}": "expected 1 place to fix, found 2 "
+        f"(lines {first}, {second})"
+        for script, first, second in (
+            ("diffusion_orpo/train_diffusion_orpo_sdxl_lora", 117, 147),
+            ("diffusion_orpo/train_diffusion_orpo_sdxl_lora_wds", 115, 145),
+            ("scheduled_huber_loss_training/text_to_image/train_text_to_image_lora_sdxl", 1266, 1342),
+            ("scheduled_huber_loss_training/text_to_image/train_text_to_image_sdxl", 1294, 1351),
+        )
+    },
     # One pop for each of two models: right with `count = 2` in the recipe.
     "weights-pop: examples/vqgan/train_vqgan.py:682": "expected 1 place to fix, found 2 (lines 682, 683)",
 }
@@ -250,6 +265,7 @@ LINES = {
     "unwrap-save-hook": {(0, 1)},
     "validation-cast": {(1, 1)},
     "validation-dtype": {(0, 3), (1, 4)},
+    "validation-seed": {(1, 1)},
     "weights-pop": {(1, 2)},
 }
 

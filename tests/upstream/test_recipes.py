@@ -52,6 +52,7 @@ OUTCOMES = {
         "progress-print": "applied",
         "offline-model-card": "satisfied",
     },
+    "flux": {step.id: "applied" for step in recipes.load("flux").fix},
     "sd-lora": {
         "device-package": "applied",
         "lora-layers-device": "applied",

@@ -1,0 +1,82 @@
+"""Take a seed of 0 for a seed."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from kit.fixes import Options, Sign, Site, Splice
+from kit.fixes._ast import text
+
+if TYPE_CHECKING:
+    from kit.fixes._block import Block
+
+TITLE = "draw with the seed that is given, 0 included"
+WHY = """\
+`Generator(…).manual_seed(args.seed) if args.seed else None` takes `--seed=0` for no seed: the images of a validation
+come from the random numbers that training goes on with. They differ from one validation to the next, and a run that is
+validated more or less often trains with other noise. Upstream asks `is not None` in its newer scripts."""
+LINKS = ()
+NEEDS = ()
+GENERAL = True
+UPSTREAM = "`is not None` in the newer scripts, `if args.seed` in the older ones"
+EXAMPLE = """\
+def log_validation(pipeline, args):
+    generator = torch.Generator().manual_seed(args.seed) if args.seed else None
+    return pipeline(generator=generator)
+"""
+
+
+def sites(tree: ast.Module, options: Options) -> list[Site]:
+    """The choices between a generator with a seed and none; in order where only the seed's absence decides."""
+    lines = {node.lineno: node for node in ast.walk(tree) if isinstance(node, ast.stmt)}
+    found: dict[int, bool] = {}
+    for line, statement in lines.items():
+        if not hasattr(statement, "body"):
+            for choice in ast.walk(statement):
+                if seed := _seed(choice):
+                    found[line] = found.get(line, True) and text(choice.test) != seed  # type: ignore[attr-defined]
+    return [Site(line, done) for line, done in sorted(found.items())]
+
+
+def _seed(node: ast.AST) -> str:
+    """The seed in `x.manual_seed(seed) if seed else None`, or with `seed is not None`; "" for other expressions."""
+    if not isinstance(node, ast.IfExp) or text(node.orelse) != "None":
+        return ""
+    made = node.body
+    if not isinstance(made, ast.Call) or not text(made.func).endswith(".manual_seed") or len(made.args) != 1:
+        return ""
+    seed = text(made.args[0])
+    return seed if text(node.test) in (seed, f"{seed} is not None") else ""
+
+
+def edits(block: Block, options: Options) -> Iterator[Splice]:
+    def ask(code: str) -> str | None:
+        choice = ast.parse(code, mode="eval").body
+        seed = _seed(choice)
+        if not isinstance(choice, ast.IfExp) or text(choice.test) != seed:
+            return None
+        head, _, tail = code.rpartition(" else ")
+        return f"{head} is not None else {tail}"
+
+    for index, _ in block.wanted():
+        made = block.with_expressions(block.statements[index], "IfExp", "manual_seed", ask)
+        if made is not block.statements[index]:
+            yield Splice(index, index + 1, [made])
+
+
+def looks_like(tree: ast.Module, options: Options) -> list[Sign]:
+    """Where a seed is set under an `if` that a seed of 0 does not pass."""
+    return [
+        Sign(node.lineno, f"a seed of 0 counts as none: ask `{text(node.test)} is not None`")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, (ast.Name, ast.Attribute)) and _sets(node)
+    ]
+
+
+def _sets(node: ast.If) -> bool:
+    given = text(node.test)
+    calls = [each for line in node.body for each in ast.walk(line) if isinstance(each, ast.Call)]
+    seeded = [call for call in calls if text(call.func).rpartition(".")[2] in ("manual_seed", "set_seed")]
+    return any(call.args and text(call.args[0]) == given for call in seeded)
