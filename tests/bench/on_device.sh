@@ -28,7 +28,7 @@ mkdir "$dir/wheels" # both run on the same diffusers, which travels as a wheel d
 (cd "$dir/patched/diffusers/src" && python3 -m zipfile -c "$dir/wheels/diffusers-0-py3-none-any.whl" diffusers)
 rm -rf "$dir"/*/diffusers/{.git,src}
 "$kit" tiny hidream "$dir/tiny"
-cp -r "$here"/on_device.{sh,py} "$here/bench_transformer.py" "$here/standins" "$dir"
+cp -r "$here"/on_device.{sh,py} "$here"/{bench_transformer,rows_hidream}.py "$here/standins" "$dir"
 find "$dir" -name __pycache__ -prune -exec rm -r {} +
 
 # pinned: as in the recipe's reference environment; others: only unpacked where that machine has none.

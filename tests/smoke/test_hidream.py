@@ -40,7 +40,7 @@ PATCHES = "diffusers/examples/dreambooth/transformer_patches.py"
     [
         (SCRIPT, '            accelerator.print("")\n', "", "static: diffusers: fix progress-print"),
         (TABLE, '["max_train_steps"]', '["max_train_step"]', "static: diffusers: the 27 flags"),
-        (PATCHES, "def apply_patches(", "SHAPE = None\n\n\ndef apply_patches(", "tree: diffusers: 33 files"),
+        (PATCHES, "def apply_patches(", "SHAPE = None\n\n\ndef apply_patches(", "tree: diffusers: 34 files"),
     ],
     ids=["a fix undone", "a flag that does not exist", "a file of the overlay changed"],
 )

@@ -1,4 +1,4 @@
-"""transformer_patches.py against upstream's own modules: see compare_transformer.py for what is compared and how."""
+"""transformer_patches.py against upstream's own modules: see compare_family.py for what is compared and how."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KERNELS = {
 
 def compare(python: Path, tree: Path, *flags: str) -> dict[str, Any]:
     """Run the comparison on the prepared tree's file; its report."""
-    command = [python, "-B", HERE / "compare_transformer.py", tree / "transformer_patches.py", *flags]
+    command = [python, "-B", HERE / "compare_hidream.py", tree / "transformer_patches.py", *flags]
     done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=900)
     assert done.stdout.startswith("{"), done.stderr[-3000:]
     return json.loads(done.stdout)
