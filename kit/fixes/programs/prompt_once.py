@@ -74,4 +74,6 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         if text(node) == _FREED:
             yield Splice(index + 1, index + 1, block.parse(f"{_FREES}\n"))
         elif _encodes(node, block.above):
-            yield Splice(index, index + 1, block.parse(_REPEATS))
+            first, *rest = block.parse(_REPEATS)
+            above = block.statements[index].leading_lines  # type: ignore[attr-defined]
+            yield Splice(index, index + 1, [first.with_changes(leading_lines=above), *rest])

@@ -209,7 +209,7 @@ def image_folder(folder: Path, caption: str) -> None:
 
 def parquet_folder(folder: Path, caption: str, images: Sequence[str] = ("image",)) -> None:
     """Images and captions in one parquet file, with what datasets needs to know them as images: the layout of
-    lambdalabs/pokemon-blip-captions, or, with a second column of ``images``, the same upside down, that of
+    lambdalabs/pokemon-blip-captions, or, with a second column of ``images``, the same in half the light, that of
     kontext-community/relighting."""
     import pyarrow
     from pyarrow import parquet
@@ -221,7 +221,7 @@ def parquet_folder(folder: Path, caption: str, images: Sequence[str] = ("image",
         row: dict[str, object] = {caption: text}
         for number, column in enumerate(images):
             content = io.BytesIO()
-            picture.rotate(180 * number).save(content, "JPEG")
+            picture.point(lambda value, dimmer=number: value >> dimmer).save(content, "JPEG")
             row[column] = {"bytes": content.getvalue(), "path": f"{name}.jpg"}
         rows.append(row)
     image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
