@@ -18,7 +18,8 @@ log_validation moves its pipeline with a dtype, and in it is the very model in t
 fp16 the gradient scaler needs float32 parameters, and the first step after a validation ends the run: `Attempting to
 unscale FP16 gradients`. The images are made under autocast, so nothing has to be cast. #13895 mends one script so,
 #13899 ten; in five of them the pipeline is cast alone, and offloading the model places it. Where the final validation
-is without autocast, its pipeline is cast as before: nothing trains, and FLUX.1-Kontext's has a transformer in float32."""
+is without autocast, its pipeline is cast as before: nothing trains then, and FLUX.1-Kontext's transformer is in
+float32."""
 LINKS = (
     "https://github.com/huggingface/diffusers/issues/13124",
     "https://github.com/huggingface/diffusers/pull/13895",

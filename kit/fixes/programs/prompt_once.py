@@ -32,10 +32,8 @@ _IDS = "text_ids = instance_text_ids"
 _REPEATS = f"""\
 {_IDS}
 # a row for each prompt, encoded before training: repeated for the first batch, then as long as any
-prompt_embeds, pooled_prompt_embeds = (
-    each.repeat_interleave(len(prompts) // len(each), dim=0)
-    for each in (prompt_embeds, pooled_prompt_embeds)
-)
+times, encoded = len(prompts) // len(prompt_embeds), (prompt_embeds, pooled_prompt_embeds)
+prompt_embeds, pooled_prompt_embeds = (each.repeat_interleave(times, dim=0) for each in encoded)
 """
 
 

@@ -18,10 +18,9 @@ sites, edits = table(
         "batch_sampler = BucketBatchSampler(",
         """
         if len(batch_sampler) < accelerator.num_processes:
-            raise ValueError(
-                f"{len(train_dataset)} images in {len(buckets)} buckets make {len(batch_sampler)} whole batches of"
-                f" {args.train_batch_size}, fewer than {accelerator.num_processes} processes: lower --train_batch_size"
-            )
+            made = f"{len(train_dataset)} images in {len(buckets)} buckets make {len(batch_sampler)} whole batches"
+            needed = f"of {args.train_batch_size}, fewer than {accelerator.num_processes} processes"
+            raise ValueError(f"{made} {needed}: lower --train_batch_size")
         """,
     )
 )

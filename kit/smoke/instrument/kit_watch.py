@@ -2,8 +2,8 @@
 
 Run in each process before the script (`runpy.run_path`). $KIT_WATCH names a file; the process writes JSON lines to
 `<file>.<rank>`. $KIT_WATCH_MODE=image also makes random numbers and the order of images depend on the image and the
-epoch alone (see kit_draws); with $KIT_WATCH_MODE=engine only the first event is looked for. Without a seed a process has
-the random numbers of its rank. It hooks what torch, accelerate, transformers and diffusers' posterior hand out, and
+epoch alone (see kit_draws); with $KIT_WATCH_MODE=engine only the first event is looked for. A process without a seed
+has the random numbers of its rank. It hooks what torch, accelerate, transformers and diffusers' posterior hand out, and
 knows no script. Events:
 
     {"event": "engine", "type": …, "models": [class, …], "optimizers": [class, …]}   what accelerate prepared
