@@ -20,6 +20,10 @@ from kit.errors import KitError
 from kit.paths import TreePath
 from kit.recipe import Recipe, Upstream
 
+KONTEXT = """transformer-patches deepspeed-checkpoint weights-pop one-transformer checkpoint-rotation whole-batches
+batch-order sample-caches prompt-once rank-noise stop-at-max-steps resume-order validation-image validation-cast
+progress-print offline-lora"""
+
 # What comes of each fix at the pin.
 OUTCOMES = {
     "hidream": {
@@ -37,24 +41,8 @@ OUTCOMES = {
         "offline-lora": "applied",
         "lycoris": "applied",
     },
-    "flux-kontext": {
-        "transformer-patches": "applied",
-        "deepspeed-checkpoint": "satisfied",
-        "weights-pop": "satisfied",
-        "one-transformer": "applied",
-        "checkpoint-rotation": "applied",
-        "whole-batches": "applied",
-        "batch-order": "applied",
-        "sample-caches": "applied",
-        "prompt-once": "applied",
-        "rank-noise": "applied",
-        "stop-at-max-steps": "applied",
-        "resume-order": "applied",
-        "validation-image": "applied",
-        "validation-cast": "applied",
-        "progress-print": "applied",
-        "offline-lora": "applied",
-    },
+    "flux-kontext": dict.fromkeys(KONTEXT.split(), "applied")
+    | dict.fromkeys(("deepspeed-checkpoint", "weights-pop"), "satisfied"),
     "sd3": {
         "deepspeed-checkpoint": "applied",
         "weights-pop": "applied",
