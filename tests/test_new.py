@@ -8,6 +8,7 @@ import pytest
 from support import TRAIN, Kit, Root, git, make_upstream
 
 from kit import recipes
+from kit.starter import arguments
 
 TWO = TRAIN.replace("            weights.pop()\n", "            weights.pop()\n            weights.pop()\n")
 
@@ -171,3 +172,17 @@ def test_refused_and_nothing_is_left(root: Root, kit: Kit, arguments: tuple[str,
     done = kit("new", *(argument.format(**words) for argument in arguments))
     assert done.status in (1, 2) and done.out == "" and said.format(**words) in done.err
     assert not Path("recipes").exists()
+
+
+@pytest.mark.parametrize(
+    ("help_", "meaning"),
+    [
+        ("The rank. And more.", "the rank"),
+        ("VAE encoding mode.", "VAE encoding mode"),
+        ("LoRA alpha", "LoRA alpha"),
+        ("A folder", "a folder"),
+        ("a" + " word" * 30, "a" + " word" * 23 + " …"),
+    ],
+)
+def test_what_an_option_means(help_: str, meaning: str) -> None:
+    assert arguments._first_sentence(help_) == meaning

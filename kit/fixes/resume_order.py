@@ -22,8 +22,8 @@ A resumed run starts the interrupted epoch over, in another order: some images a
 all. On several processes it does so at an epoch's end, too: there accelerate draws the order from a generator of its
 own, whose state no checkpoint has, and the order of the first epoch comes again. Older scripts pass by as many batches
 as are done, but of another order. Here each process saves, beside its random states, the states that the order was
-drawn from and how many batches it has had. Resumed, the order is drawn again and what is done is passed by; a run that
-is not interrupted stays as it was."""
+drawn from and how many batches it has had, and the batches of a sampler that shuffles its own list anew each epoch.
+Resumed, the order is drawn again and what is done is passed by; a run that is not interrupted stays as it was."""
 LINKS = (
     "https://github.com/huggingface/accelerate/issues/2016",
     "https://github.com/huggingface/accelerate/issues/3996",
@@ -55,21 +55,27 @@ class {_CLASS}:
 
     def __init__(self, accelerator, loader):
         self.accelerator, self.loader = accelerator, loader
-        sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
-        self.generator = getattr(loader, "synchronized_generator", None) or getattr(sampler, "generator", None)
+        self.sampler = getattr(loader, "batch_sampler", None)
+        while hasattr(self.sampler, "batch_sampler"):  # accelerate's, around the script's own
+            self.sampler = self.sampler.batch_sampler
+        generator = getattr(getattr(self.sampler, "sampler", None), "generator", None)
+        self.generator = getattr(loader, "synchronized_generator", None) or generator
         self.done, self.loaded = 0, None
         self.start = self.ahead = self.states()
         accelerator.register_save_state_pre_hook(self.save)
         accelerator.register_load_state_pre_hook(self.load)
 
     def states(self):
-        return torch.get_rng_state(), random.getstate(), self.generator and self.generator.get_state()
+        batches = list(getattr(self.sampler, "batches", ()))  # shuffled each epoch as the last one left them
+        return torch.get_rng_state(), random.getstate(), self.generator and self.generator.get_state(), batches
 
-    def restore(self, torch_state, python_state, generator_state):
+    def restore(self, torch_state, python_state, generator_state, batches=()):
         torch.set_rng_state(torch_state)
         random.setstate(python_state)
         if self.generator:
             self.generator.set_state(generator_state)
+        if batches:
+            self.sampler.batches[:] = batches
 
     def __iter__(self):
         loaded, self.loaded = self.loaded, None

@@ -17,7 +17,9 @@ WHY = """\
 log_validation moves its pipeline with a dtype, and in it is the very model in training, which is cast in place. In
 fp16 the gradient scaler needs float32 parameters, and the first step after a validation ends the run: `Attempting to
 unscale FP16 gradients`. The images are made under autocast, so nothing has to be cast. #13895 mends one script so,
-#13899 ten; in five of them the pipeline is cast alone, and offloading the model places it."""
+#13899 ten; in five of them the pipeline is cast alone, and offloading the model places it. Where the final validation
+is without autocast, its pipeline is cast as before: nothing trains then, and FLUX.1-Kontext's transformer is in
+float32."""
 LINKS = (
     "https://github.com/huggingface/diffusers/issues/13124",
     "https://github.com/huggingface/diffusers/pull/13895",
@@ -38,14 +40,31 @@ def log_validation(pipeline, accelerator, torch_dtype):
 """
 
 
+_FINAL = "is_final_validation"
+
+
 def sites(tree: ast.Module, options: Options) -> list[Site]:
     """Where log_validation, under autocast, moves its pipeline to the device, or casts it and has it offloaded; in
     order where no dtype is given."""
-    moved = [Site(move.lineno, not casts(move)) for move, function in validation_moves(tree) if autocasts(function)]
+    moved = [
+        Site(move.lineno, not casts(move) or (_apart(function) and _dtype(move).endswith(f" if {_FINAL} else None")))
+        for move, function in validation_moves(tree)
+        if autocasts(function)
+    ]
     for function, lines in _offloaded(tree):
         cast = [line for line in lines if pipeline_cast(line)]
         moved += [Site(line.lineno, False) for line in cast] or [Site(function.lineno, True)]
     return moved
+
+
+def _apart(function: ast.AST) -> bool:
+    """Whether the final validation is without autocast: `autocast(…) if not is_final_validation else …`."""
+    choices = (node for node in ast.walk(function) if isinstance(node, ast.IfExp) and autocasts(node.body))
+    return any(text(choice.test) == f"not {_FINAL}" for choice in choices)
+
+
+def _dtype(move: ast.Call) -> str:
+    return next((text(each.value) for each in move.keywords if each.arg == "dtype"), "")
 
 
 def _offloaded(tree: ast.Module) -> Iterator[tuple[ast.FunctionDef, list[ast.stmt]]]:
@@ -61,7 +80,10 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, node in block.wanted():
         move = pipeline_move(node)
         if move and any(keyword.arg == "dtype" for keyword in move.keywords):
-            yield Splice(index, index + 1, [block.without(block.statements[index], "dtype")])
+            final = next((each for each in block.above if isinstance(each, ast.FunctionDef) and _apart(each)), None)
+            plain = block.without(block.statements[index], "dtype")
+            choice = f"dtype={_dtype(move)} if {_FINAL} else None"
+            yield Splice(index, index + 1, [block.with_argument(plain, choice) if final else plain])
         elif pipeline_cast(node):
             below = block.statements[index + 1]
             above = [*block.leading(block.statements[index])[0], *block.leading(below)[1]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -128,4 +129,6 @@ def _kind(each: Argument) -> str:
 
 def _first_sentence(text: str) -> str:
     first = text.partition(". ")[0].rstrip(". ")
-    return (first[:1].lower() + first[1:])[:120]
+    word = first.partition(" ")[0]
+    plain = first[:1].lower() + first[1:] if word[1:].islower() or len(word) == 1 else first  # VAE, LoRA stay
+    return textwrap.shorten(plain, 120, placeholder=" …")

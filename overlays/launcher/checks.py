@@ -88,6 +88,8 @@ def images(program: Program, settings: Settings, here: Path) -> None:
     settings[prompt] = settings[prompt] or (alone if kind == "images" else dataset).prompt
     if kind == "images":
         settings[captions] = ""
+        if alone.instead:
+            settings[alone.instead] = ""
         say(f"Data set : images in {settings[b]}, each with the prompt {settings[prompt]}")
     else:
         column = settings[captions] or "no column"

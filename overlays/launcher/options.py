@@ -53,6 +53,7 @@ class Option:
     multiple: int = 0  # of what a number of pixels must be one
     between: tuple[str, ...] = ()  # the settings that bound it where a third one is on: lowest, highest, switch
     instead: str = ""  # the setting that is left empty where this one is given
+    wants: str = ""  # the setting that may not be empty where this one is given
     inside: tuple[str, ...] = ()  # a setting and a folder in it, taken where this one is empty and that is there
     below: tuple[str, ...] = ()  # a setting and a folder in it, taken where this one is empty
     variable: str = ""  # the environment variable it is
@@ -207,6 +208,8 @@ def check(program: Program, settings: Settings) -> None:
         _check_one(option, value, program)
         if not value and (option.needed or option.name in always):
             raise Mistake(f"--{option.name} is empty")
+        if option.wants and value and not settings[option.wants]:
+            raise Mistake(f"--{option.name} is {value}, without --{option.wants}: give that too, or --{option.name}=")
     for option in program.options:
         value = settings[option.name]
         if option.between and value and settings[option.between[2]] == "true":

@@ -225,9 +225,11 @@ def joint_attention(
 def _normed_dtype(x: torch.Tensor, norm: Any) -> torch.dtype:
     """The dtype of upstream's norm(x), in which its attention returns: wider than x's under autocast."""
     weight = getattr(norm, "weight", None)
-    if weight is None:
+    if weight is None or x.dtype == weight.dtype:
         return x.dtype
-    half = weight.dtype in (torch.float16, torch.bfloat16) and not isinstance(norm, nn.RMSNorm)
+    if isinstance(norm, nn.RMSNorm):  # as this PyTorch has it; 2.7.1: that of x
+        return F.rms_norm(x.new_empty(0, *weight.shape), weight.shape, weight).dtype
+    half = weight.dtype in (torch.float16, torch.bfloat16)
     return weight.dtype if half else torch.promote_types(x.dtype, weight.dtype)
 
 

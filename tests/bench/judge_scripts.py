@@ -144,8 +144,12 @@ def moves(tree: ast.Module, autocast: bool) -> list[tuple[ast.FunctionDef, ast.C
     ]
 
 
+FINAL = " if is_final_validation else None"  # what the final validation alone casts to
+
+
 def casts(call: ast.Call) -> bool:
-    return len(call.args) > 1 or any(keyword.arg == "dtype" for keyword in call.keywords)
+    given = [text(keyword.value) for keyword in call.keywords if keyword.arg == "dtype"]
+    return len(call.args) > 1 or any(not each.endswith(FINAL) for each in given)
 
 
 ALONE = re.compile(r"(pipeline = )?pipe(line)?\.to\(dtype=\w+\)")

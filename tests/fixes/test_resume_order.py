@@ -163,18 +163,35 @@ class Generator:
         self.random.setstate(state)
 
 
+class Buckets:
+    """A batch sampler that shuffles its own list, by Python's random numbers, as the last epoch left it."""
+
+    def __init__(self, images: int) -> None:
+        self.batches = list(range(images))
+
+
+class Shard:
+    """accelerate's, around another one."""
+
+    def __init__(self, sampler: Buckets) -> None:
+        self.batch_sampler = sampler
+
+
 class Loader:
     """As accelerate's: shuffles as an epoch starts, reads one batch ahead; each is cropped where it is read."""
 
-    def __init__(self, torch: Torch, images: int, generator: Generator | None) -> None:
+    def __init__(self, torch: Torch, images: int, generator: Generator | None, buckets: Buckets | None = None) -> None:
         self.torch, self.images, self.synchronized_generator = torch, images, generator
+        self.buckets = buckets
+        self.batch_sampler = Shard(buckets) if buckets and generator else buckets
 
     def __len__(self) -> int:
         return self.images
 
     def read(self) -> Iterator[Batch]:
-        order = list(range(self.images))
-        (self.synchronized_generator or self.torch).random.shuffle(order)
+        order = self.buckets.batches if self.buckets else list(range(self.images))
+        draws = random if self.buckets else (self.synchronized_generator or self.torch).random
+        draws.shuffle(order)
         for image in order:
             yield image, self.torch.random.random(), random.random()
 
@@ -219,12 +236,14 @@ class Run:
         at: int = 0,
         images: int = 5,
         process: int = 0,
+        buckets: bool = False,
     ) -> None:
         random.seed(3 + bool(before))
         self.torch = Torch()
         self.states: dict[int, tuple[Any, Any]] = {}
         accelerator = Accelerator(self.torch, processes, process)
-        loader = Loader(self.torch, images, Generator() if processes > 1 else None)
+        generator = Generator() if processes > 1 else None
+        loader = Loader(self.torch, images, generator, Buckets(images) if buckets else None)
         self.torch.saved = before.torch.saved if before else {}
         batches = run(_CODE, torch=self.torch, random=random, os=os)["ResumableBatches"](accelerator, loader)
         if before:
@@ -240,11 +259,12 @@ class Run:
         self.printed = accelerator.printed
 
 
+@pytest.mark.parametrize("buckets", [False, True])
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("at", range(1, 15))
-def test_a_resumed_run_goes_on_to_the_last_bit(tmp_path: Path, processes: int, at: int) -> None:
-    whole = Run(tmp_path, processes)
-    again = Run(tmp_path, processes, whole, at)
+def test_a_resumed_run_goes_on_to_the_last_bit(tmp_path: Path, processes: int, at: int, buckets: bool) -> None:
+    whole = Run(tmp_path, processes, buckets=buckets)
+    again = Run(tmp_path, processes, whole, at, buckets=buckets)
     assert again.trained == whole.trained[at:] and not again.printed
 
 

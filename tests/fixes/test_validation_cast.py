@@ -38,6 +38,19 @@ APPLIED = [
         "pipeline.to(device=accelerator.device)",
     ),
     case(
+        "the final validation is without autocast",
+        """
+        def log_validation(pipeline, accelerator, torch_dtype, is_final_validation=False):
+            pipeline = pipeline.to(accelerator.device, dtype=torch_dtype)
+            autocast_ctx = torch.autocast(accelerator.device.type) if not is_final_validation else nullcontext()
+        """,
+        """
+        def log_validation(pipeline, accelerator, torch_dtype, is_final_validation=False):
+            pipeline = pipeline.to(accelerator.device, dtype=torch_dtype if is_final_validation else None)
+            autocast_ctx = torch.autocast(accelerator.device.type) if not is_final_validation else nullcontext()
+        """,
+    ),
+    case(
         "in the branch of another if, a context of its own",
         """
         def log_validation_images(pipeline, accelerator, torch_dtype):

@@ -20,6 +20,9 @@ PROVEN: dict[tuple[str, str], list[str]] = {
     ("hidream", "npu"): [],
     ("qwen-image", "cpu"): ["transformer-patches", "offload-encode", "validation-cast"],
     ("qwen-image", "npu"): ["validation-cast"],
+    # HiDream shows the first; prompt-once saves memory and time, validation-cast is for fp16 without DeepSpeed.
+    ("flux-kontext", "cpu"): ["transformer-patches", "deepspeed-checkpoint", "prompt-once", "validation-cast"],
+    ("flux-kontext", "npu"): ["deepspeed-checkpoint", "prompt-once", "validation-cast"],
     ("sd3", "cpu"): ["validation-dtype"],
     ("sd3", "npu"): [],
     ("sd-lora", "tpu"): ["resume-order"],  # shown by parity, which is on the CPU

@@ -20,6 +20,10 @@ from kit.errors import KitError
 from kit.paths import TreePath
 from kit.recipe import Recipe, Upstream
 
+KONTEXT = """transformer-patches deepspeed-checkpoint weights-pop one-transformer checkpoint-rotation whole-batches
+batch-order sample-caches prompt-once rank-noise stop-at-max-steps resume-order validation-image validation-cast
+progress-print offline-lora"""
+
 # What comes of each fix at the pin.
 OUTCOMES = {
     "hidream": {
@@ -38,6 +42,8 @@ OUTCOMES = {
         "lycoris": "applied",
     },
     "qwen-image": {step.id: "applied" for step in recipes.load("qwen-image").fix},
+    "flux-kontext": dict.fromkeys(KONTEXT.split(), "applied")
+    | dict.fromkeys(("deepspeed-checkpoint", "weights-pop"), "satisfied"),
     "sd3": {
         "deepspeed-checkpoint": "applied",
         "weights-pop": "applied",

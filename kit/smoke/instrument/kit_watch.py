@@ -2,8 +2,9 @@
 
 Run in each process before the script (`runpy.run_path`). $KIT_WATCH names a file; the process writes JSON lines to
 `<file>.<rank>`. $KIT_WATCH_MODE=image also makes random numbers and the order of images depend on the image and the
-epoch alone (see kit_draws); with $KIT_WATCH_MODE=engine only the first event is looked for. It hooks what torch,
-accelerate, transformers and diffusers' posterior hand out, and knows no script. Events:
+epoch alone (see kit_draws); with $KIT_WATCH_MODE=engine only the first event is looked for. A process without a seed
+has the random numbers of its rank. It hooks what torch, accelerate, transformers and diffusers' posterior hand out, and
+knows no script. Events:
 
     {"event": "engine", "type": …, "models": [class, …], "optimizers": [class, …]}   what accelerate prepared
     {"event": "epoch", "loader": k, "epoch": n}                                      the nth start of a loader
@@ -18,6 +19,7 @@ import atexit
 import functools
 import json
 import os
+import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -319,6 +321,8 @@ def hook() -> None:
     loader = torch.utils.data.DataLoader
     loader.__init__ = alone(loader.__init__)
     loader.__iter__ = watched(loader.__iter__)
+    for seed in (random.seed, torch.manual_seed):  # which a fork would have as its parent
+        seed(int(os.environ.get("RANK", "0")))
     if MODE == "image":
         torch.utils.data.RandomSampler.__iter__ = ordered
     try:

@@ -1,0 +1,74 @@
+"""FLUX.1-Kontext's launch script: what sets it apart from HiDream's, which test_launch.py runs through."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launching import Machine, Run, render
+
+SCRIPT = "examples/dreambooth/finetune_kontext_dreambooth_lora_deepspeed_bf16.sh"
+INFOS = '{"default": {"features": {"output": {}, "file_name": {}, "instruction": {}}}}'
+
+
+@pytest.fixture
+def kontext(machine: Machine, tmp_path: Path) -> Callable[..., Run]:
+    """Call the script, by default with a model and a data set of two images a row."""
+    work = machine.root / "work"
+    (work / "relighting/data").mkdir(parents=True)
+    (work / "relighting/data/train-001.parquet").write_text("PAR1")
+    (work / "relighting/dataset_infos.json").write_text(INFOS)
+    (work / "dog").mkdir()
+    (work / "dog/alvan-nee-1.jpeg").write_text("an image")
+    (work / "model/model_index.json").write_text('{"_class_name": "FluxKontextPipeline"}')
+    machine.good = ("--model_name=model", "--dataset_name=relighting")
+
+    def call(*arguments: str, **more: Any) -> Run:
+        return machine.launch(render("cpu", tmp_path / "tree", name="flux-kontext") / SCRIPT, *arguments, **more)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "condition", "captions", "images"),
+    [
+        ([], "file_name", "instruction", None),
+        (["--cond_image_column="], None, "instruction", None),
+        (["--cond_image_column=", "--caption_column=", "--instance_prompt=a dog"], None, None, None),
+        (["--dataset_name=", "--instance_data_dir=dog", "--instance_prompt=a dog"], None, None, "dog"),
+        (["--dataset_name=dog", "--instance_prompt=a dog"], None, None, "dog"),
+    ],
+)
+def test_image_to_image_and_text_to_image(
+    arguments: list[str], condition: str | None, captions: str | None, images: str | None, kontext: Callable[..., Run]
+) -> None:
+    run = kontext(*arguments)
+    assert run.status == 0, run.stderr
+    given = [run.value(f"--{name}") for name in ("cond_image_column", "caption_column", "instance_data_dir")]
+    assert given == [condition, captions, images]
+    assert run.value("--dataset_name") == (None if images else "relighting")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--caption_column="], "--cond_image_column is file_name, without --caption_column: give that too, or --cond"),
+        (["--aspect_ratio_buckets=1024"], "--aspect_ratio_buckets is height,width pairs such as 1024,1024;832,1248"),
+        (["--instance_data_dir=relighting"], "--dataset_name and --instance_data_dir are both given"),
+    ],
+)
+def test_what_it_refuses(arguments: list[str], message: str, kontext: Callable[..., Run]) -> None:
+    run = kontext(*arguments)
+    assert (run.status, run.argv) == (2, [])
+    assert re.search(message, run.stderr), run.stderr
+
+
+def test_the_published_settings(kontext: Callable[..., Run]) -> None:
+    run = kontext("--profile=published")
+    assert run.status == 0, run.stderr
+    wanted = {"learning_rate": "1e-5", "seed": "0", "train_batch_size": "2", "rank": "16", "resolution": "1024"}
+    assert {name: run.value(f"--{name}") for name in wanted} == wanted
+    assert "--cache_latents" in run.argv
