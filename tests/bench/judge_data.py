@@ -146,23 +146,29 @@ def order_stripped(tree: ast.Module) -> ast.Module:
 
 # offload-encode: nothing right below a block that has a model on the device encodes with it.
 
-OFFLOADED = re.compile(r"( *)with offload_models\((\w+), [^\n]*\n(?:\1 +[^\n]*\n)+\1(?! )[^\n]*\b\2\.encode\(")
-INSIDE = re.compile(
-    r"(?m)^( *)(with offload_models\((\w+), [^\n]*\n(?:\1 +[^\n]*\n)+)\1    ((?! )[^\n]*\b\3\.encode\([^\n]*)$"
-)
+
+def offloading(node: ast.AST) -> str:
+    """How a block that has a model on the device encodes with it: `model.encode(`; "" for other nodes."""
+    found = re.match(r"with offload_models\((\w+), ", ast.unparse(node)) if isinstance(node, ast.With) else None
+    return f"{found[1]}.encode(" if found else ""
+
+
+def blocks(tree: ast.Module) -> list[list[ast.stmt]]:
+    return [value for node in ast.walk(tree) for _, value in ast.iter_fields(node) if isinstance(value, list)]
 
 
 def offload_lacking(tree: ast.Module) -> list[int]:
-    if not OFFLOADED.search(ast.unparse(tree)):
-        return []
-    heads = [node for node in ast.walk(tree) if isinstance(node, ast.With) and "offload_models(" in ast.unparse(node)]
-    blocks = [value for node in ast.walk(tree) for _, value in ast.iter_fields(node) if isinstance(value, list)]
-    pairs = [(a, b) for block in blocks for a, b in itertools.pairwise(block) if a in heads]
-    return [a.lineno for a, b in pairs if OFFLOADED.match(f"{ast.unparse(a)}\n{ast.unparse(b)}")]
+    pairs = [pair for block in blocks(tree) for pair in itertools.pairwise(block)]
+    return [a.lineno for a, b in pairs if offloading(a) and offloading(a) in ast.unparse(b)]
 
 
 def offload_stripped(tree: ast.Module) -> ast.Module:
-    return ast.parse(INSIDE.sub(r"\1\2\1\4", ast.unparse(tree)))
+    for block in blocks(tree):
+        for index, node in reversed(list(enumerate(block))):
+            word = offloading(node)
+            if isinstance(node, ast.With) and word and len(node.body) > 1 and word in ast.unparse(node.body[-1]):
+                block.insert(index + 1, node.body.pop())
+    return tree
 
 
 LACKING: dict[str, Callable[[ast.Module], list[int]]] = {
