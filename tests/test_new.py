@@ -122,6 +122,9 @@ def test_like_another_writes_all(paint: Root, kit: Kit) -> None:
     done = kit("new", "mine", paint.upstream, paint.pin, "examples/train_paint.py", "--like", "hidream")
     assert (done.status, done.err) == (0, "")
     left = done.out.partition("left for a person:\n")[2]
+    assert left.endswith("  kit env mine --device cpu --lock mine-cpu\n  kit verify mine-cpu --smoke\n")
+    launch = f"cd {paint.upstream.name}/examples && bash finetune_mine.sh --help"
+    assert recipes.load("mine").next[1] == launch
     assert "a tiny configuration of transformer" in left and "defaults of model_name, instance_data_dir" in left
     for device in ("cpu", "npu"):
         assert kit("prepare", "mine", "--device", device).status == 0

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from types import MappingProxyType
@@ -29,7 +29,7 @@ name = {name}
 title = {name}
 summary = "what it trains, on which upstream"
 devices = {devices}
-
+{after}
 [[upstream]]
 name = {upstream}
 url = {url}
@@ -68,14 +68,14 @@ def run(name: str, url: str, commit: str, files: tuple[str, ...], like: str = ""
     entry = store.ensure(upstream, path.parent)
     known = pattern.devices if pattern else tuple(_devices(contents))
     steps, chosen, said = _steps(targets, modules, contents, [devices.load(each) for each in known])
-    rest, beside_it, left = ENVIRONMENT, dict[str, bytes](), list[str]()
+    rest, beside_it, left, after = ENVIRONMENT, dict[str, bytes](), list[str](), list[str]()
     if pattern:
         its = {each: contents[each] for each in targets}
-        rest, beside_it, left = starter.write(name, pattern, upstream, its, contents, modules, chosen)
+        rest, beside_it, left, after = starter.write(name, pattern, upstream, its, contents, modules, chosen)
         if taken := [each for each in beside_it if (path.parents[1] / each).exists()]:
             raise KitError(f"{output.place(path.parents[1] / taken[0])} exists", "move it away, or take another name")
     draft |= {"devices": list(known), "version": output.day(int(entry.date().split()[0])), "sparse": upstream.sparse}
-    text, found = _parse(path, draft, steps + rest, beside_it)
+    text, found = _parse(path, draft, steps + rest, beside_it, after)
     patches = {title: refresh.generate(found, upstream, offline=True)}
     underway.put(found.root, {**beside_it, **rebase.files(found, text, patches)})
     output.table(said)
@@ -87,7 +87,11 @@ def run(name: str, url: str, commit: str, files: tuple[str, ...], like: str = ""
         output.table([(each,) for each in left])
     output.line("next:")
     on = next((each for each in known if each == "cpu"), known[0])
-    for command in (f"kit show {found.called}", f"kit prepare {found.called} --device {on}"):
+    commands = [f"kit show {found.called}", f"kit prepare {found.called} --device {on}"]
+    if pattern:
+        made = f"{name}-{on}"
+        commands += [f"kit env {found.called} --device {on} --lock {made}", f"kit verify {made} --smoke"]
+    for command in commands:
         output.line(f"  {command}")
     return 0
 
@@ -178,11 +182,16 @@ def _steps(
 
 
 def _parse(
-    path: Path, draft: Mapping[str, object], rest: str, files: Mapping[str, bytes] = MappingProxyType({})
+    path: Path,
+    draft: Mapping[str, object],
+    rest: str,
+    files: Mapping[str, bytes] = MappingProxyType({}),
+    after: Sequence[str] = (),
 ) -> tuple[str, Recipe]:
-    """The text of the recipe that is to be at ``path``, beside it ``files``, and what it says. Raises KitError where it
-    is none."""
-    text = TEXT.format(**{key: json.dumps(value) for key, value in draft.items()}, steps=rest)
+    """The text of the recipe that is to be at ``path``, beside it ``files``, ``after`` it what to type in a workspace,
+    and what it says. Raises KitError where it is none."""
+    said = f"next = {json.dumps(after, indent=4)}\n" if after else ""
+    text = TEXT.format(**{key: json.dumps(value) for key, value in draft.items()}, after=said, steps=rest)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "recipes" / path.name
         place.parent.mkdir()

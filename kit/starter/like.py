@@ -32,8 +32,9 @@ def write(
     files: Mapping[TreePath, bytes],
     reached: Sequence[TreePath],
     fixes: Sequence[str],
-) -> tuple[str, dict[str, bytes], list[str]]:
-    """The rest of the recipe's text, the files beside it by their path below its root, and what is left for a person.
+) -> tuple[str, dict[str, bytes], list[str], list[str]]:
+    """The rest of the recipe's text, the files beside it by their path below its root, what is left for a person, and
+    what to type in a workspace.
 
     ``scripts`` are launched from one folder; ``fixes`` are those of the series. Raises KitError for scripts in several
     folders, and for one without an option that a launch script needs."""
@@ -111,7 +112,13 @@ def write(
         made[f"{overlay}/inference.py.j2"] = '{% include "shared/inference.py" %}\n'
     made[f"tiny/{name}.toml"] = _tiny(found, unknown)
     made[f"{beside.RECIPES}/{name}.md"] = _render("page.md", {**facts, "left": left})
-    return _render("recipe.toml", facts), {path: text.encode() for path, text in made.items()}, left
+    place = f"{upstream.name}/{folder}".rstrip("/")
+    editable = f"-e {upstream.name} " if found else ""  # a pipeline's class is the upstream's own
+    after = [
+        f"pip install {editable}-r {place}/{facts['requirements']}",
+        f"cd {place} && bash {facts['launch']} --help",
+    ]
+    return _render("recipe.toml", facts), {path: text.encode() for path, text in made.items()}, left, after
 
 
 def _stem(path: TreePath, name: str, scripts: int) -> str:
