@@ -20,7 +20,7 @@ from kit.errors import KitError
 from kit.paths import TreePath
 from kit.recipe import Recipe, Upstream
 
-KONTEXT = """transformer-patches deepspeed-checkpoint weights-pop one-transformer checkpoint-rotation whole-batches
+KONTEXT = """transformer-patches deepspeed-checkpoint weights-pop deepspeed-resume checkpoint-rotation whole-batches
 batch-order sample-caches prompt-once rank-noise stop-at-max-steps resume-order validation-image validation-cast
 progress-print offline-lora"""
 
