@@ -1,6 +1,6 @@
 """Compare FLUX.1-Kontext's transformer_patches.py with upstream's modules, as compare_family.py says.
 
-python compare_kontext.py path/to/transformer_patches.py [--branch cpu|npu] [--mutants]
+python compare_flux_kontext.py path/to/transformer_patches.py [--branch cpu|npu] [--mutants]
 """
 
 from __future__ import annotations
