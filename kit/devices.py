@@ -102,9 +102,11 @@ class Signature:
     any: bool = False  # nothing is known of them
 
 
-def signatures(name: str, roots: Sequence[Path] = ()) -> dict[str, Signature]:
-    """The published API of a device's package (`profiles/<name>.api.toml`): by dotted name, how it may be called."""
-    path = beside.find("profiles", f"{name}.api.toml", roots)
+def signatures(name: str, roots: Sequence[Path] = (), version: str = "") -> dict[str, Signature]:
+    """The published API of a device's package in a version (`profiles/<name>-<version>.api.toml`), or, where there is
+    none of that version, in the profile's (`<name>.api.toml`): by dotted name, how it may be called."""
+    of_version = beside.find("profiles", f"{name}-{version}.api.toml", roots)
+    path = of_version or beside.find("profiles", f"{name}.api.toml", roots)
     if not path:
         return {}
     source, table = load_toml(path)

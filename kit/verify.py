@@ -303,7 +303,7 @@ def _device_calls(
     """The calls into the device's package on lines that kit wrote, held against its published API. What upstream itself
     calls is its own: of that, what the list does not have is said."""
     title = f"{name}: device-API calls exist in {device.package or device.name}"
-    signatures = devices.signatures(device.name, found.roots)
+    signatures = devices.signatures(device.name, found.roots, device.packages.get(device.package, ""))
     if not device.package:
         yield Check("static", title, None, f"{device.title} needs no device package")
         return

@@ -9,7 +9,7 @@ import support
 from support import Kit, Root, make_upstream, write
 from test_verify import failures
 
-from kit import devices
+from kit import devices, recipes
 from kit.devices import Signature
 from kit.errors import KitError
 
@@ -39,7 +39,7 @@ def test_misuse(name: str, positional: int, keywords: list[str | None], problem:
 
 
 def test_device_calls(root: Root, kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "signatures", lambda name, roots: KNOWN)
+    monkeypatch.setattr(devices, "signatures", lambda name, roots, version: KNOWN)
     good = "import torch_npu\n\nx = torch_npu.norm(a, b).sum()\ny = other.norm()\n"
     root.overlay({"calls.py": good})
     assert kit("prepare", root.place / "recipes/tiny.toml", "--device", "npu", "made").status == 0
@@ -54,7 +54,7 @@ def test_device_calls(root: Root, kit: Kit, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_upstreams_own_device_calls_are_said_not_judged(root: Root, kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     """diffusers' training_utils.py calls torch.npu.manual_seed_all: that is no line of kit's."""
-    monkeypatch.setattr(devices, "signatures", lambda name, roots: KNOWN)
+    monkeypatch.setattr(devices, "signatures", lambda name, roots, version: KNOWN)
     root.pin = make_upstream(
         root.upstream, {"examples/train.py": f"import torch\n\ntorch.npu.seed_all(1)\n{support.TRAIN}"}
     )
@@ -97,6 +97,15 @@ def test_the_npus_api_is_whole() -> None:
     assert set(known["torch_npu.npu_grouped_matmul"].optional) == set(
         known["torch_npu.npu_grouped_matmul"].keyword_only
     )
+
+
+def test_every_version_in_use_has_its_own_api() -> None:
+    """What a recipe installs by default on an NPU: `rotate` of npu_rotary_mul came after 2.7.1."""
+    used = {recipes.load(name).device("npu").packages["torch_npu"] for name in recipes.names()}
+    assert used == {"2.7.1", "2.1.0.post17", "2.10.0.post4"}
+    turns = {version: devices.signatures("npu", (), version)["torch_npu.npu_rotary_mul"] for version in used}
+    assert {version for version, its in turns.items() if "rotate" in its.parameters} == {"2.10.0.post4"}
+    assert devices.signatures("npu", (), "9") == devices.signatures("npu")
 
 
 @pytest.mark.parametrize("name", devices.names())

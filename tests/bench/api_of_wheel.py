@@ -1,5 +1,6 @@
 """The published API of torch_npu, read from a wheel: python api_of_wheel.py WHEEL > kit/profiles/npu.api.toml
 
+Another version than the profile's, that a recipe asks for, has its own file: npu-VERSION.api.toml.
 Nothing of the wheel is run. Operators: the docstrings of torch_npu/_op_plugin_docs.py, which hold the signature.
 torch_npu.npu, which is torch.npu too: the names in `__all__` of torch_npu/npu/__init__.py and of its amp, with the
 parameters of their definitions. Get the wheel with: pip download --no-deps torch_npu==VERSION.
