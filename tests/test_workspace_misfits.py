@@ -56,6 +56,15 @@ def test_conflict(root: Root, kit: Kit, content: str, message: str, fix: str) ->
     assert list(Path().iterdir()) == []
 
 
+def test_one_file_of_two_has_it(root: Root, kit: Kit) -> None:
+    """What is said of a fix is what came of it, not what its first file is like."""
+    root.pin = support.make_upstream(root.upstream, {"examples/older.py": GUARDED, "examples/train.py": TRAIN})
+    root.recipe(fix=[{"id": "weights-pop", "files": ["examples/older.py", "examples/train.py"]}])
+    root.refresh()
+    done = prepare(root, kit)
+    assert done.status == 0 and "applied  weights-pop  patch, exactly" in done.out, done
+
+
 def test_satisfied(root: Root, kit: Kit) -> None:
     moved(root, GUARDED)
     done = prepare(root, kit)

@@ -11,6 +11,7 @@ from kit import lock, output, planning, recipes, workspace
 from kit.errors import KitError
 from kit.options import shown
 from kit.planning import Plan
+from kit.series import Step
 
 
 def run(
@@ -52,7 +53,7 @@ def run(
         fetched = f"fetched {each.entry.fetched / 1e6:.1f} MB" if each.entry.fetched else "from the cache"
         brought = "carried with the recipe" if each.upstream.carried else fetched
         output.line(f"  {each.upstream.name} {each.upstream.pin[:12]}, {brought}")
-        rows = [(str(step.outcome), step.fix.id, _how(step.outcomes[0].how)) for step in each.steps]
+        rows = [(str(step.outcome), step.fix.id, _how(step)) for step in each.steps]
         if each.overlay:
             rows.append(("copied", "overlay", f"{len(each.overlay)} files"))
         output.table(rows, indent="    ")
@@ -79,7 +80,9 @@ def given(settings: Iterable[str]) -> dict[str, str]:
     return {name.replace("-", "_"): value for name, _, value in (word.partition("=") for word in settings)}
 
 
-def _how(how: str) -> str:
+def _how(step: Step) -> str:
+    """How what came of a fix came to be, in the first of its files where it did."""
+    how = next(file.how for file in step.outcomes if file.outcome is step.outcome)
     return {"patch": "patch, exactly", "codemod": "codemod", "check": "already upstream"}[how]
 
 
