@@ -20,30 +20,13 @@ from kit.errors import KitError
 from kit.paths import TreePath
 from kit.recipe import Recipe, Upstream
 
-KONTEXT = """transformer-patches deepspeed-checkpoint weights-pop deepspeed-resume checkpoint-rotation whole-batches
-batch-order sample-caches prompt-once rank-noise stop-at-max-steps resume-order validation-image validation-cast
-progress-print offline-lora"""
+GUARDED = dict.fromkeys(("deepspeed-checkpoint", "weights-pop"), "satisfied")  # by #11737
 
 # What comes of each fix at the pin.
 OUTCOMES = {
-    "hidream": {
-        "transformer-patches": "applied",
-        "deepspeed-checkpoint": "satisfied",
-        "weights-pop": "satisfied",
-        "checkpoint-rotation": "applied",
-        "sample-caches": "applied",
-        "rank-noise": "applied",
-        "prompt-repeat": "applied",
-        "stop-at-max-steps": "applied",
-        "resume-order": "applied",
-        "progress-print": "applied",
-        "offline-model-card": "applied",
-        "offline-lora": "applied",
-        "lycoris": "applied",
-    },
+    "hidream": {step.id: "applied" for step in recipes.load("hidream").fix} | GUARDED,
     "qwen-image": {step.id: "applied" for step in recipes.load("qwen-image").fix},
-    "flux-kontext": dict.fromkeys(KONTEXT.split(), "applied")
-    | dict.fromkeys(("deepspeed-checkpoint", "weights-pop"), "satisfied"),
+    "flux-kontext": {step.id: "applied" for step in recipes.load("flux-kontext").fix} | GUARDED,
     "sd3": {
         "deepspeed-checkpoint": "applied",
         "weights-pop": "applied",
