@@ -29,15 +29,37 @@ def log_validation(pipeline, args):
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
-    """The choices between a generator with a seed and none; in order where only the seed's absence decides."""
+    """The choices between a generator with a seed and none; in order where only the seed's absence decides. A seed that
+    is 0, False or "" unless another is given says by it that there is none."""
+    unsaid = _unsaid(tree)
     lines = {node.lineno: node for node in ast.walk(tree) if isinstance(node, ast.stmt)}
     found: dict[int, bool] = {}
     for line, statement in lines.items():
         if not hasattr(statement, "body"):
             for choice in ast.walk(statement):
-                if seed := _seed(choice):
+                if (seed := _seed(choice)) and seed.rpartition(".")[2] not in unsaid:
                     found[line] = found.get(line, True) and text(choice.test) != seed  # type: ignore[attr-defined]
     return [Site(line, done) for line, done in sorted(found.items())]
+
+
+def _unsaid(tree: ast.Module) -> set[str]:
+    """The options and parameters whose default is 0, False or ""."""
+    found = set()
+    for node in ast.walk(tree):
+        given: list[tuple[str, ast.expr | None]] = []
+        if isinstance(node, ast.Call) and text(node.func).endswith(".add_argument"):
+            flags = [each.value for each in node.args if isinstance(each, ast.Constant)]
+            given = [
+                (str(flag).lstrip("-"), each.value) for flag in flags for each in node.keywords if each.arg == "default"
+            ]
+        elif isinstance(node, ast.arguments):
+            plain = [each.arg for each in (*node.posonlyargs, *node.args)]
+            given = [*zip(reversed(plain), reversed(node.defaults), strict=False)]
+            given += [(each.arg, value) for each, value in zip(node.kwonlyargs, node.kw_defaults, strict=True)]
+        for name, value in given:
+            if isinstance(value, ast.Constant) and value.value is not None and not value.value:
+                found.add(name.replace("-", "_"))
+    return found
 
 
 def _seed(node: ast.AST) -> str:
@@ -53,12 +75,13 @@ def _seed(node: ast.AST) -> str:
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     def ask(code: str) -> str | None:
-        choice = ast.parse(code, mode="eval").body
-        seed = _seed(choice)
-        if not isinstance(choice, ast.IfExp) or text(choice.test) != seed:
+        choice = ast.parse(f"(\n{code}\n)", mode="eval").body  # it may go over lines
+        if not isinstance(choice, ast.IfExp) or text(choice.test) != _seed(choice):
             return None
-        head, _, tail = code.rpartition(" else ")
-        return f"{head} is not None else {tail}"
+        lines = code.encode().splitlines(True)
+        line, column = (choice.test.end_lineno or 0) - 2, choice.test.end_col_offset or 0
+        lines[line] = lines[line][:column] + b" is not None" + lines[line][column:]
+        return b"".join(lines).decode()
 
     for index, _ in block.wanted():
         made = block.with_expressions(block.statements[index], "IfExp", "manual_seed", ask)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 import pytest
-from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, satisfied
+from fixing import case, conflict, gone, satisfied, tables
 
 from kit import fixes
 
@@ -28,10 +28,26 @@ APPLIED = [
         "generator = (\n    torch.Generator().manual_seed(args.seed)\n    if args.seed else None\n)\n",
         "generator = (\n    torch.Generator().manual_seed(args.seed)\n    if args.seed is not None else None\n)\n",
     ),
+    case(
+        "every part on a line of its own",
+        "generator = (\n\ttorch.Generator().manual_seed(args.seed)\n\tif args.seed\n\telse None\n)\n",
+        "generator = (\n\ttorch.Generator().manual_seed(args.seed)\n\tif args.seed is not None\n\telse None\n)\n",
+    ),
+    case(
+        "parentheses where there need be none",
+        "def draw(é, seed):\n    é(g.manual_seed(seed) if (seed) else(None))\n",
+        "def draw(é, seed):\n    é(g.manual_seed(seed) if (seed is not None) else(None))\n",
+    ),
 ]
 
 REFUSED = [
     satisfied("there", f"generator = {MADE} if args.seed is not None else None\n"),
+    gone(
+        "0 is the default, and says that there is none",
+        f"parser.add_argument('--seed', type=int, default=0)\ngenerator = {MADE} if args.seed else None\n",
+    ),
+    gone("no seed is an empty one", "def draw(g, seed=''):\n    return g.manual_seed(seed) if seed else None\n"),
+    gone("no seed is False", "def draw(g, *, seed=False):\n    return g.manual_seed(seed) if seed else None\n"),
     gone("another question", f"generator = {MADE} if args.validation_prompt else None\n"),
     gone("another seed otherwise", f"generator = {MADE} if args.seed else torch.Generator()\n"),
     gone("asked the other way round", f"generator = None if args.seed is None else {MADE}\n"),
@@ -45,14 +61,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("given", APPLIED)
-def test_applied(given: Case) -> None:
-    check_applied(NAME, given)
-
-
-@pytest.mark.parametrize("given", REFUSED)
-def test_refused(given: Refusal) -> None:
-    check_refused(NAME, given)
+test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
 
 
 @pytest.mark.parametrize(
