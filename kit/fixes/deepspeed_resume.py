@@ -40,6 +40,9 @@ def main(accelerator, Pipeline):
         load(model, state)
 """
 
+_READERS = {"open", "load_file", "load_state_dict", "read_text", "read_bytes", "load_from_checkpoint"}
+_LOADERS = {"torch.load", "json.load", "pickle.load", "numpy.load", "np.load", "yaml.safe_load"}
+
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The load hooks that load a LoRA; in order where they treat DeepSpeed apart, and load no second model for it."""
@@ -69,7 +72,7 @@ def _hooks(script: Script) -> list[Function]:
 def _site(script: Script, hook: Function, done: bool) -> Site:
     why = accelerator(script, hook.body[0])[1]
     ema = "it loads averaged weights, too, which DeepSpeed knows nothing of: part the two, and leave those alone"
-    refuses = f"{why}: bind it above, or skip the fix" if why else ema if _loads_ema(hook) else ""
+    refuses = f"{why}: bind it above, or skip the fix" if why else ema if _loads_ema(hook) else _loads_more(hook)
     return Site(hook.lineno, done, refuses="" if done else refuses)
 
 
@@ -81,14 +84,26 @@ def _loads_ema(hook: ast.AST) -> bool:
     return any("ema" in name.lower().split("_") for name in names)
 
 
+def _loads_more(hook: Function) -> str:
+    """What a hook does that DeepSpeed's engine does not, as a reason to refuse; "" where it loads the LoRA alone."""
+    for node in ast.walk(hook):
+        if isinstance(node, (ast.Global, ast.Nonlocal)):
+            return f"it sets {', '.join(node.names)}, too, of which DeepSpeed knows nothing: part the two"
+        called = text(node.func) if isinstance(node, ast.Call) else ""
+        if called in _LOADERS or called.rpartition(".")[2] in _READERS:
+            return f"it calls {called}(), too, of which DeepSpeed knows nothing: part the two, and leave that alone"
+    return ""
+
+
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     hook = block.above[-1]
     if block.todo:
         yield from _deepspeed.importing(block, options)
     if hook in block.script.once(_hooks) and hook.lineno in block.todo:
         name = accelerator(block.script, block.groups[0][0])[0]
-        first = block.statements[0]
+        at = int(ast.get_docstring(hook) is not None and len(block.statements) > 1)
+        first = block.statements[at]
         below = [*block.blank_lines(1), *first.leading_lines]  # type: ignore[attr-defined]
         code = f"if {_deepspeed.asked(block.script, name, options)}:\n    return\n"
         new = [] if _apart(hook) else [*block.parse(code), first.with_changes(leading_lines=below)]
-        yield Splice(0, 1, new or [first])  # or only the name was lacking
+        yield Splice(at, at + 1, new or [first])  # or only the name was lacking

@@ -41,6 +41,11 @@ APPLIED = [
         "            with lock:\n                state = P.lora_state_dict(input_dir)\n",
         accelerate="tinytrain",
     ),
+    case(
+        "below what the hook says of itself",
+        f'{BOTH}{MAIN}        """Load it."""\n{LOAD}',
+        f'{BOTH}{MAIN}        """Load it."""\n{LEAVE}{LOAD}',
+    ),
     case("a second model, as upstream has it", f"{BOTH}{MAIN}{SECOND}", f"{BOTH}{MAIN}{LEAVE}{SECOND}"),
 ]
 
@@ -63,6 +68,18 @@ REFUSED = [
         "it loads averaged weights, too",
         3,
         f"{BOTH}{MAIN}{LOAD}        if args.use_ema:\n            ema.load(input_dir)\n",
+    ),
+    conflict(
+        "what else it loads would not be",
+        "it calls embedding.load_state_dict(), too",
+        3,
+        f"{BOTH}{MAIN}{LOAD}        embedding.load_state_dict(torch.load(input_dir))\n",
+    ),
+    conflict(
+        "where a run was would be forgotten",
+        "it sets start, too",
+        3,
+        f"{BOTH}{MAIN}        nonlocal start\n{LOAD}        start = model.step\n",
     ),
     conflict("on one line", "it stands on the line of what it is in", 3, f"{BOTH}{MAIN[:-1]} P.lora_state_dict(1)\n"),
     conflict(
