@@ -31,14 +31,14 @@ def main(args, accelerator, vae, loader):
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
-    """The blocks that have a model on the device which encodes in them, or right below them; in order where it is in
-    them."""
+    """The blocks that have a model on the device which encodes in them, or in the line right below them; in order where
+    it is in them. What a loop or a choice below does has its own blocks, or is left to a person."""
     found = []
     for node, above in statements(tree):
         if model := _model(node):
             block = next(each for _, each in ast.iter_fields(above[-1]) if isinstance(each, list) and node in each)
             below = block[block.index(node) + 1 :][:1]
-            outside = any(_encodes(each, model) for each in below)
+            outside = any(_is_now(each) and _encodes(each, model) for each in below)
             if outside or _encodes(node, model):
                 found.append(Site(node.lineno, not outside))
     return found
@@ -49,6 +49,11 @@ def _model(node: ast.AST) -> str:
     call = node.items[0].context_expr if isinstance(node, ast.With) and len(node.items) == 1 else None
     offloads = isinstance(call, ast.Call) and len(call.args) == 1 and same(call.func, "offload_models")
     return text(call.args[0]) if offloads else ""  # type: ignore[union-attr]
+
+
+def _is_now(statement: ast.stmt) -> bool:
+    """Whether all that a statement says is done there, once."""
+    return not hasattr(statement, "body") and not any(isinstance(node, ast.Lambda) for node in ast.walk(statement))
 
 
 def _encodes(statement: ast.stmt, model: str) -> bool:

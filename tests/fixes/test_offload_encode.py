@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-from fixing import Case, Refusal, case, check_applied, check_refused, conflict, gone, satisfied
+from fixing import case, conflict, gone, satisfied, tables
 
 NAME = "offload-encode"
 WITH = "with offload_models(vae, device=accelerator.device, offload=args.offload):\n"
@@ -26,15 +25,12 @@ REFUSED = [
     gone("nothing is encoded", f"{WITH}    x = x.to(vae.dtype)\ny = vae.decode(x)\n"),
     gone("with another model", f"{WITH}    x = x.to(vae.dtype)\ny = other.encode(x)\n"),
     gone("no offloading", "with torch.no_grad():\n    x = x.to(vae.dtype)\ny = vae.encode(x)\n"),
+    gone("a loop below", f"{WITH}    x = vae.config\nfor batch in loader:\n    y = vae.encode(batch)\n"),
+    gone("a choice below", f"{WITH}    x = vae.config\nif cached:\n    y = 1\nelse:\n    y = vae.encode(x)\n"),
+    gone("a function below", f"{WITH}    x = vae.config\ndef encode(x):\n    return vae.encode(x)\n"),
+    gone("one without a name", f"{WITH}    x = vae.config\nencode = lambda x: vae.encode(x)\n"),
     conflict("on one line", "it stands on the line of what it is in", 1, f"{WITH[:-1]} pass\ny = vae.encode(x)\n"),
 ]
 
 
-@pytest.mark.parametrize("given", APPLIED)
-def test_applied(given: Case) -> None:
-    check_applied(NAME, given)
-
-
-@pytest.mark.parametrize("given", REFUSED)
-def test_refused(given: Refusal) -> None:
-    check_refused(NAME, given)
+test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
