@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-from kit.fixes._ast import same, statements, text
+from kit.fixes._ast import Ancestors, same, statements, text
 from kit.fixes._roles._script import own
+from kit.fixes._samples import Function, Samples, Unknown, assigned, in_order, makes, samples
 
 FILL, READ, PAD = "cache_samples", "cached_batch", "cached_captions"  # the functions the fix writes
 ROWS, LATENTS, LIST, SEVERAL, CAPTIONS = "rows", "latents", "list", "several", "captions"  # what a cache holds
+_SHARED = "torch.zeros(prompt_embeds.shape[1], 3)"  # FLUX.1's text_ids: one of them for the whole batch
 LISTED = -1  # the "dimension" of a list with one tensor a sample
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-class Unknown(Exception):
-    """The script has the fault in a form that is not known; the text says which."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +30,11 @@ class Cache:
 
 @dataclass(frozen=True)
 class Plan:
-    """A script's caches, and where a sample's index has to be handed on. ``container`` and ``index``: the dictionary
-    that `__getitem__` of the class ``dataset`` returns, and its parameter; ``batch`` and ``examples`` those of the
-    function ``collate``."""
+    """A script's caches, the function that has them, and where a sample's index has to be handed on."""
 
     caches: tuple[Cache, ...]
     function: str
-    dataset: str
-    container: str
-    index: str
-    collate: str
-    batch: str
-    examples: str
+    samples: Samples
     lines: tuple[int, ...]  # of the statements that read a cache by the step
 
 
@@ -58,9 +46,10 @@ def by_step(tree: ast.Module) -> list[tuple[ast.stmt, str, str, ast.For, Functio
         function = next((node for node in reversed(above) if isinstance(node, Function)), None)
         if not isinstance(loop, ast.For) or not function or not (counted := _counted(loop)):
             continue
-        assigned = list(_assigned(function))
-        lists = {name for name, value in assigned if same(value, "[]")}
-        if not any(name == counted[1] and _makes(value, ("DataLoader", "prepare")) for name, value in assigned):
+        given = list(assigned(function))
+        lists = {name for name, value in given if same(value, "[]")}
+        loaded = any(name == counted[1] and makes(value, ("DataLoader", "prepare")) for name, value in given)
+        if not loaded or in_order(function, counted[1]):
             continue
         for inner, _ in statements(loop):
             for node in _own(inner):
@@ -90,7 +79,7 @@ def _own(statement: ast.stmt) -> tuple[ast.AST, ...]:
 def by_sample(tree: ast.Module) -> list[int]:
     """The lines of the statements that gather a batch from a cache by the samples' own indices, as this fix writes
     it and as upstream does: `[cache[idx] for idx in sample_indices]`."""
-    indices = {"batch['indices']"} | {name for name, value in _assigned(tree) if same(value, "batch['indices']")}
+    indices = {"batch['indices']"} | {name for name, value in assigned(tree) if same(value, "batch['indices']")}
     return [each.lineno for each, _ in statements(tree) if any(_gathers(node, indices) for node in _own(each))]
 
 
@@ -123,25 +112,52 @@ def read(tree: ast.Module) -> Plan | None:
     stored = {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     if any(cache.kind == SEVERAL for cache in caches) and {"cache", "values"} & stored:
         raise Unknown("it uses the names `cache` and `values` itself")
-    dataset, container, index, collate, batch, examples = _loader(tree, loader, function)
+    known = {getattr(node, field, "") for node in ast.walk(tree) for field in ("id", "name", "asname", "arg")}
+    if taken := known & {FILL, READ, *(PAD for cache in caches if cache.masks)}:
+        raise Unknown(f"it uses the name `{min(taken)}` itself: rename that")
     lines = tuple(dict.fromkeys(statement.lineno for statement, *_ in reads))
-    return Plan(caches, function.name, dataset, container, index, collate, batch, examples, lines)
+    return Plan(caches, function.name, samples(tree, loader, function), lines)
 
 
 def _cache(name: str, loader: str, loop: ast.For, function: Function, tree: ast.Module) -> Cache:
-    appends = [(statement, above) for statement, above in statements(function) if appended(statement) == name]
-    for _, above in appends:
-        if not any(isinstance(node, ast.For) and same(node.target, "batch") and _over(node, loader) for node in above):
-            raise Unknown(f"`{name}` is not filled in a loop over the batches of `{loader}`")
+    appends = [(*above, statement) for statement, above in statements(function) if appended(statement) == name]
+    for path in appends:
+        _filled_once(name, path, loader)
+    for at, path in enumerate(appends):
+        if not all(_either(path, other) for other in appends[:at]):
+            line = path[-1].lineno  # type: ignore[attr-defined]
+            raise Unknown(f"`{name}` is given several entries for a batch (line {line}): give each a cache of its own")
     found = [statement for statement, _ in statements(loop) if reads(statement, name)]
     uses = sum(isinstance(node, ast.Name) and node.id == name for node in ast.walk(function))
     if not appends or uses != 1 + len(appends) + len(found):
         raise Unknown(f"`{name}` is used otherwise than to fill it before training and to read it by the step")
-    given = [statement.value.args[0] for statement, _ in appends]  # type: ignore[attr-defined]
-    kinds = {_kind(statement, name, given, tree) for statement in found}
+    given = [path[-1].value.args[0] for path in appends]  # type: ignore[attr-defined]
+    kinds = {_kind(statement, name, given, loop, function, tree) for statement in found}
     if len(kinds) > 1:
         raise Unknown(f"`{name}` is read in several ways")
     return Cache(name, *kinds.pop())
+
+
+def _filled_once(name: str, path: Ancestors, loader: str) -> None:
+    """Raises Unknown where an entry, with what is around it, is not the one for each batch of ``loader``."""
+    loops = [node for node in path if isinstance(node, (ast.For, ast.AsyncFor, ast.While))]
+    over = [node for node in loops if isinstance(node, ast.For) and same(node.target, "batch") and _over(node, loader)]
+    if not over:
+        raise Unknown(f"`{name}` is not filled in a loop over the batches of `{loader}`")
+    line = f"(line {path[-1].lineno})"  # type: ignore[attr-defined]
+    if len(loops) > 1:
+        raise Unknown(f"`{name}` is given several entries for a batch {line}: encode it in one call, in one loop")
+    if any(isinstance(node, (ast.Break, ast.Continue, ast.Return)) for node in ast.walk(over[0])):
+        raise Unknown(f"the loop that fills `{name}` may leave out batches {line}: fill it with all of them")
+
+
+def _either(one: Ancestors, other: Ancestors) -> bool:
+    """Whether only one of two statements, each below what is around it, can run: they are in the two branches of an
+    `if`."""
+    for fork, left, right in zip(one, one[1:], other[1:], strict=False):
+        if left is not right:
+            return isinstance(fork, ast.If) and (left in fork.body) != (right in fork.body)
+    return False
 
 
 def appended(statement: ast.stmt) -> str:
@@ -167,7 +183,9 @@ def _over(loop: ast.For, loader: str) -> bool:
     return same(loop.iter.args[0] if bar else loop.iter, loader)  # type: ignore[attr-defined]
 
 
-def _kind(read: ast.stmt, name: str, given: list[ast.expr], tree: ast.Module) -> tuple[Any, ...]:
+def _kind(
+    read: ast.stmt, name: str, given: list[ast.expr], loop: ast.For, function: Function, tree: ast.Module
+) -> tuple[Any, ...]:
     """What a cache holds, told by what is put there, by how it is read, and by what else the script does with that: a
     `Cache` but for its name."""
     target, value = (read.targets[0], read.value) if isinstance(read, ast.Assign) else (None, None)
@@ -181,11 +199,11 @@ def _kind(read: ast.stmt, name: str, given: list[ast.expr], tree: ast.Module) ->
         raise Unknown(f"`{name}` is read by the step in a way it does not know (line {read.lineno})")
     if len(names) == 1 and latents == {"latent"}:
         return ROWS, (0,)
-    if len(names) == 1 and (masks := _masks(names[0], tree)) and _dim(names[0], tree) == 0:
+    if len(names) == 1 and (masks := _masks(names[0], loop, tree)) and _dim(names[0], read, loop, function, tree) == 0:
         return CAPTIONS, (0,), masks
     if any("mask" in each for each in (*names, name)):
         raise Unknown(f"`{name}` says that captions differ in length: each batch would have to be padded anew")
-    dims = tuple(_dim(each, tree) for each in names)
+    dims = tuple(_dim(each, read, loop, function, tree) for each in names)
     if isinstance(target, ast.Tuple):
         if set(dims) <= {0, None}:
             return SEVERAL, dims
@@ -196,117 +214,63 @@ def _kind(read: ast.stmt, name: str, given: list[ast.expr], tree: ast.Module) ->
     raise Unknown(f"what is put in `{name}` cannot be told apart by sample")
 
 
-def _masks(name: str, tree: ast.Module) -> str:
+def _masks(name: str, loop: ast.For, tree: ast.Module) -> str:
     """The cache with the mask of the captions in ``name`` (which may be that mask), if the script tells their lengths
     by it: `name_mask.sum(dim=1)`. "" where there is none, or what is padded may be used."""
     captions = name.removesuffix("_mask")
     mask = f"{captions}_mask"
     read = {text(node.targets[0]): cache for node, cache, *_ in by_step(tree) if isinstance(node, ast.Assign)}
-    told = captions in read and any(same(node, f"{mask}.sum(dim=1)") for node in ast.walk(tree))
+    told = captions in read and any(same(node, f"{mask}.sum(dim=1)") for node in ast.walk(loop))
     return read.get(mask, "") if told else ""
 
 
-def _dim(name: str, tree: ast.Module) -> int | None:
-    """The dimension of ``name`` that counts the samples, told by what else the script does with it: how it is made,
-    how the one prompt is repeated for all images, and how the class prompt is put below it."""
-    values = [value for known, value in _assigned(tree) if known == name]
-    if any(text(value).startswith("torch.zeros(prompt_embeds.shape[1], 3)") for value in values):
-        return None  # FLUX.1's text_ids: one of them for the whole batch
-    for value in values:
-        if isinstance(value, ast.ListComp):
-            return LISTED
-        call = value.elt if isinstance(value, ast.GeneratorExp) else value
-        method = call.func.attr if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) else ""
-        times = [at for at, each in enumerate(call.args) if not same(each, "1")] if method == "repeat" else []  # type: ignore
-        if len(times) == 1 and "num_images_per_prompt" not in text(value):
-            return times[0]
-        if method == "repeat_interleave" and (dim := _keyword(call)) is not None:
-            return dim
-    for value in values:
-        if isinstance(value, ast.Call) and same(value.func, "torch.cat") and (dim := _keyword(value)) is not None:
-            return dim
-    raise Unknown(f"nothing in it says which dimension of `{name}` counts the samples")
+def _dim(name: str, read: ast.stmt, loop: ast.For, function: Function, tree: ast.Module) -> int | None:
+    """The dimension of ``name`` that counts the samples, told by what is done where its cache is not read: how the one
+    prompt is repeated for all images in the training loop, and how the class prompt is put below it."""
+    if any(known == name and text(value).startswith(_SHARED) for known, value in assigned(tree)):
+        return None
+    paths = {statement: (*above, statement) for statement, above in statements(loop)}
+    instead = [statement for statement, path in paths.items() if _either(paths[read], path)]
+    given = [value for each in instead for known, value in assigned(each) if known == name]
+    below = [value for known, value in assigned(function) if known == name]
+    dims = {_repeated(value, loop) for value in given} - {None} or {_class_below(value) for value in below} - {None}
+    if len(dims) == 1:
+        return dims.pop()
+    says = "more than one thing" if dims else "nothing"
+    by_hand = "keep it by sample by hand, as upstream's #13353 does"
+    raise Unknown(f"{says} in it says which dimension of `{name}` counts the samples: {by_hand}")
+
+
+def _repeated(value: ast.expr, loop: ast.For) -> int | None:
+    """The dimension along which ``value`` is repeated for the samples of the loop's batch."""
+    if isinstance(value, ast.ListComp) and len(value.generators) == 2:
+        each, times = value.generators
+        return LISTED if same(value.elt, text(each.target)) and _by_batch(times.iter, loop) else None
+    call = value.elt if isinstance(value, ast.GeneratorExp) else value
+    method = call.func.attr if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) else ""
+    many = [at for at, each in enumerate(call.args) if not same(each, "1")] if method.startswith("repeat") else []  # type: ignore
+    if len(many) != 1 or not _by_batch(call.args[many[0]], loop):  # type: ignore[attr-defined]
+        return None
+    return many[0] if method == "repeat" else _keyword(call)
+
+
+def _by_batch(node: ast.expr, loop: ast.For) -> bool:
+    """Whether an expression is made of the loop's batch, as `len(prompts)` is with `prompts = batch["prompts"]`."""
+    values: list[ast.expr] = [node]
+    for _ in range(2):
+        names = {part.id for value in values for part in ast.walk(value) if isinstance(part, ast.Name)}
+        values += [value for name, value in assigned(loop) if name in names]
+    parts = (part for value in values for part in ast.walk(value))
+    return any(isinstance(part, ast.Subscript) and same(part.value, "batch") for part in parts)
+
+
+def _class_below(value: ast.expr) -> int | None:
+    """The dimension along which `torch.cat` puts the class prompt below another."""
+    one = value.args[0] if isinstance(value, ast.Call) and same(value.func, "torch.cat") and value.args else None
+    parts = one.elts if isinstance(one, ast.List) else []
+    return _keyword(value) if len(parts) == 2 and text(parts[1]).startswith("class_") else None
 
 
 def _keyword(call: ast.AST) -> int | None:
     given = (each.value for each in call.keywords if each.arg == "dim") if isinstance(call, ast.Call) else ()
     return next((value.value for value in given if isinstance(value, ast.Constant)), None)  # type: ignore[return-value]
-
-
-def _assigned(scope: ast.AST) -> Iterator[tuple[str, ast.expr]]:
-    """What each name in ``scope`` is given, those of a tuple by the same value."""
-    for node in _by_depth(scope):
-        for target in node.targets if isinstance(node, ast.Assign) else ():
-            for each in target.elts if isinstance(target, ast.Tuple) else [target]:
-                if isinstance(each, ast.Name):
-                    yield each.id, node.value  # type: ignore[attr-defined]
-
-
-@lru_cache(maxsize=8)
-def _by_depth(scope: ast.AST) -> tuple[ast.AST, ...]:
-    """A scope and the statements in it, the outer ones first."""
-    found = [scope]
-    for node in found:
-        inner = (part for _, value in ast.iter_fields(node) if isinstance(value, list) for part in value)
-        found += [part for part in inner if isinstance(part, (ast.stmt, ast.excepthandler, ast.match_case))]
-    return tuple(found)
-
-
-def _loader(tree: ast.Module, loader: str, function: Function) -> tuple[str, str, str, str, str, str]:
-    """How the loader numbers its samples: see the last six of a `Plan`'s names."""
-    made = [value for name, value in _assigned(function) if name == loader and _makes(value, ("DataLoader",))]
-    if len(made) != 1:
-        raise Unknown(f"`{loader}` is not made once, by DataLoader")
-    call: ast.Call = made[0]  # type: ignore[assignment]
-    given = {each.arg: each.value for each in call.keywords}
-    for word in ("sampler", "drop_last"):
-        if not same(given.get(word, ast.Constant(False)), "False"):
-            raise Unknown(f"`{loader}` is given {word}: the pass that fills the caches may leave out samples")
-    if "batch_sampler" in given and not _fixed(tree, function, given["batch_sampler"]):
-        raise Unknown("its batch sampler makes other batches each time: those that fill the caches may lack samples")
-    dataset = _class(tree, function, next(iter(call.args), given.get("dataset")))
-    methods = [node for node in dataset.body if isinstance(node, ast.FunctionDef)]
-    item = next((node for node in methods if node.name == "__getitem__"), None)
-    container = _returned(item, ast.Dict) if item and len(item.args.args) == 2 else ""
-    if not item or not container:
-        raise Unknown(f"`{dataset.name}.__getitem__` does not return a dictionary that it makes at its start")
-    collate = given.get("collate_fn")
-    called = collate.body.func if isinstance(collate, ast.Lambda) and isinstance(collate.body, ast.Call) else collate
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and same(called, node.name)]
-    batch = _returned(found[0], ast.Dict) if len(found) == 1 and found[0].args.args else ""
-    if not batch:
-        raise Unknown(f"the collate_fn of `{loader}` does not return a dictionary that it makes")
-    return dataset.name, container, item.args.args[1].arg, found[0].name, batch, found[0].args.args[0].arg
-
-
-def _makes(value: ast.expr, names: tuple[str, ...]) -> bool:
-    return isinstance(value, ast.Call) and text(value.func).rpartition(".")[2] in names
-
-
-def _class(tree: ast.Module, function: Function, node: ast.expr | None) -> ast.ClassDef:
-    """The class in this module of what ``node`` names, which is made once."""
-    made = [value for name, value in _assigned(function) if same(node, name) and isinstance(value, ast.Call)]
-    classes = [each for each in tree.body if isinstance(each, ast.ClassDef) and made and _makes(made[0], (each.name,))]
-    if len(made) != 1 or len(classes) != 1:
-        raise Unknown(f"the class of `{text(node) if node else 'its data'}` is not in this file")
-    return classes[0]
-
-
-def _fixed(tree: ast.Module, function: Function, node: ast.expr) -> bool:
-    """Whether a batch sampler makes its batches once, as it is made, and only orders them anew."""
-    methods = {each.name: each for each in _class(tree, function, node).body if isinstance(each, ast.FunctionDef)}
-    made = [name for name, each in methods.items() for part in ast.walk(each) if _sets(part, "self.batches")]
-    iterates = methods.get("__iter__")
-    return set(made) == {"__init__"} and bool(iterates) and "for batch in self.batches" in text(iterates)
-
-
-def _sets(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.Assign) and any(same(target, name) for target in node.targets)
-
-
-def _returned(function: ast.FunctionDef, kind: type) -> str:
-    """The name that a function gives a new dictionary, among its own statements, and returns at its end."""
-    last = function.body[-1]
-    name = text(last.value) if isinstance(last, ast.Return) and isinstance(last.value, ast.Name) else ""
-    own = [node for node in function.body if isinstance(node, ast.Assign) and same(node.targets[0], name or "_")]
-    return name if len(own) == 1 and isinstance(own[0].value, kind) else ""

@@ -12,6 +12,7 @@ from kit.fixes._ast import imports, text
 from kit.fixes._caches import Cache, Plan
 from kit.fixes._roles import Script
 from kit.fixes._roles._script import own
+from kit.fixes._samples import Function, Unknown
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -94,7 +95,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     done = [Site(line, True) for line in caches.by_sample(tree)]
     try:
         plan = caches.read(tree)
-    except caches.Unknown as error:
+    except Unknown as error:
         return [*done, Site(caches.by_step(tree)[0][0].lineno, False, refuses=str(error))]
     return [*done, *(Site(line, False) for line in plan.lines)] if plan else done
 
@@ -106,11 +107,11 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     if block.at_top:
         yield from _functions(block, plan, imports(block.script.tree, _GAUSSIAN))
     owner = block.owner()
-    if owner == "__getitem__" and getattr(block.above[-2], "name", "") == plan.dataset:
-        yield from _below(block, plan.container, f'{plan.container}["index"] = {plan.index}')
-    if owner == plan.collate:
-        indices = f'[example["index"] for example in {plan.examples}]'
-        yield from _below(block, plan.batch, f'{plan.batch}["indices"] = {indices}')
+    known = plan.samples
+    if owner == "__getitem__" and getattr(block.above[-2], "name", "") == known.dataset:
+        yield from _below(block, known.container, known.of_sample)
+    if owner == known.collate:
+        yield from _below(block, known.batch, known.of_batch)
     for index, node in block.simple():
         if not hasattr(node, "body"):
             names = {each.id for each in own(node) if isinstance(each, ast.Name)}
@@ -137,7 +138,7 @@ def _functions(block: Block, plan: Plan, imported: bool) -> Iterator[Splice]:
         place = (later or first or [at + 1 for at, line in enumerate(lines) if line] or [block.below_imports()])[0]
         yield Splice(place, place, block.parse(f"from {_MODULE} import {_GAUSSIAN}\n"), counted=False)
     for index, node in block.simple():
-        if isinstance(node, caches.Function) and node.name == plan.function:
+        if isinstance(node, Function) and node.name == plan.function:
             statement = block.statements[index]
             padded = any(cache.masks for cache in plan.caches)
             one, *others = block.parse(f"{_FUNCTIONS}\n\n{_CAPTIONS}" if padded else _FUNCTIONS)

@@ -1,0 +1,114 @@
+"""sample-caches: left alone where a row of a cache may be another sample's, or where nothing shuffles the batches."""
+
+from __future__ import annotations
+
+from fixing import case, gone, satisfied, tables
+from test_sample_caches import (
+    APPEND,
+    BEFORE,
+    LATENTS_AFTER,
+    NAME,
+    ONE,
+    PADDED_BEFORE,
+    REPEATED,
+    WITH,
+    captions,
+    refused,
+)
+
+AFTER = LATENTS_AFTER.format(method="sample")
+FILL = '        cache.append(vae.encode(batch["pixel_values"]).latent_dist)  # large\n'
+FILLED = '        cache_samples(cache, batch["indices"], vae.encode(batch["pixel_values"]).latent_dist.parameters)\n'
+ENCODE = "def encode(prompts):\n    made = {made}\n    return made\n\n\n"
+READ = "made = embeds[step]"
+EITHER = "        if args.x:\n    {0}        else:\n    {0}"
+INDEX = '        example["index"] = index\n        example["picture"]'
+INDICES = '    batch["indices"] = [example["index"] for example in examples]\n    if pixels'
+
+APPLIED = [
+    case(
+        "sharded, in order", *(text.replace("shuffle=True", "shuffle=False") for text in (BEFORE + ONE, WITH + AFTER))
+    ),
+    case(
+        "one entry a batch, whichever branch",
+        BEFORE + ONE.replace(FILL, EITHER.format(FILL)),
+        WITH + AFTER.replace(FILLED, EITHER.format(FILLED)),
+    ),
+    case(
+        "an index handed on already",
+        BEFORE.replace('        example["picture"]', INDEX, 1).replace("    if pixels", INDICES) + ONE,
+        WITH + AFTER,
+    ),
+]
+
+
+def where(id: str, reason: str, old: str, new: str) -> object:
+    """The script is refused once ``new`` stands for ``old`` in it."""
+    assert old in BEFORE + ONE
+    return refused(id, reason, "cache[step]", (BEFORE + ONE).replace(old, new, 1))
+
+
+def unclear(id: str, uncached: str, made: str = "t5(prompts)", says: str = "nothing in it says which") -> object:
+    """Captions of which too little is said: ``uncached`` is what the loop makes without a cache."""
+    encode = ENCODE.format(made=made)
+    script = BEFORE.replace("def main", f"{encode}def main") + captions(APPEND, READ, uncached)
+    return refused(id, says, "embeds[step]", script)
+
+
+PICTURE = '        example["picture"] ='
+BATCH = '    batch = {"pixel_values"'
+LEFT_OUT = "`collate_fn` may leave out or move examples"
+
+REFUSED = [
+    satisfied("its own output", WITH + AFTER),
+    gone(
+        "nothing shuffles or shards the batches",
+        BEFORE.replace("shuffle=True", "shuffle=False") + ONE.replace("model, loader = accelerator.prepare", "f"),
+    ),
+    unclear("joined in a function", "x = y", "torch.cat([clip, t5], dim=1)"),
+    unclear("repeated in a function", "x = y", "t5.repeat(1, n, 1)"),
+    unclear("joined in the loop", "made = torch.cat([clip, t5], dim=1)"),
+    unclear("repeated otherwise", "made = t5.repeat(1, n, 1)"),
+    unclear("a list of another kind", "made = [each(prompts) for each in encoders]"),
+    unclear(
+        "two dimensions",
+        "made = a.repeat(len(prompts), 1); made = b.repeat(1, len(prompts))",
+        says="more than one thing in it says which",
+    ),
+    refused(
+        "repeated once it is read",
+        "nothing in it says which dimension",
+        "embeds[step]",
+        BEFORE + REPEATED.replace("if pictures.captions", "if True").replace("        else:\n    ", ""),
+    ),
+    refused(
+        "lengths told elsewhere",
+        "captions differ in length",
+        "= embeds[step]",
+        BEFORE.replace("def main", "def f(made_mask):\n    return made_mask.sum(dim=1)\n\n\ndef main")
+        + PADDED_BEFORE.replace(".sum(dim=1)", ".any()"),
+    ),
+    where(
+        "an index of its own", 'uses "index" itself', PICTURE, f'        example["index"] = self.ids[index]\n{PICTURE}'
+    ),
+    where("one in the dictionary", 'uses "index" itself', "example = {}", 'example = {"index": self.ids[index]}'),
+    where(
+        "one that is asked for", 'uses "index" itself', BATCH, f'    n = [each["index"] for each in examples]\n{BATCH}'
+    ),
+    where("indices of its own", 'uses "indices" itself', '"prompts":', '"indices": torch.tensor(x), "prompts":'),
+    where("indices by name", 'uses "indices" itself', "batch.update(more)", "batch.update(indices=x)"),
+    where("indices in training", 'uses "indices" itself', "    # encoded once", '    f("indices")\n    # encoded once'),
+    where("a function so called", "the name `cache_samples`", "def main", "def cache_samples(x): ...\n\n\ndef main"),
+    where("an import so called", "the name `cached_batch`", "import torch", "from x import cached_batch\nimport torch"),
+    where("another index", "gives `index` another value", PICTURE, f"        index = random.randrange(9)\n{PICTURE}"),
+    where("another sample", "returns early", PICTURE, f"        if x:\n            return self[0]\n{PICTURE}"),
+    where("examples left out", LEFT_OUT, BATCH, f"    examples = [each for each in examples if each]\n{BATCH}"),
+    where("examples filtered", LEFT_OUT, "for example in examples]", 'for example in examples if example["picture"]]'),
+    where("examples moved", LEFT_OUT, BATCH, f"    examples.sort()\n{BATCH}"),
+    where("an example put in", LEFT_OUT, BATCH, f"    examples[0] = x\n{BATCH}"),
+    where("two entries a batch", "several entries for a batch", FILL, FILL + FILL),
+    where("an entry a view", "several entries for a batch", FILL, f"        for view in views:\n    {FILL}"),
+    where("some batches", "may leave out batches", FILL, f"{FILL}        if x:\n            break\n"),
+]
+
+test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
