@@ -82,7 +82,8 @@ def images(program: Program, settings: Settings, here: Path) -> None:
             raise Mistake(f"--{b}: no folder {settings[b]} (from {os.getcwd()})")
         kind = data.check(b, settings[b], "", "images")
     elif model.is_local(a, settings[a], "datasets"):
-        kind = data.check(a, settings[a], settings[captions])
+        pictures = {each.name: settings[each.name] for each in program.named("column") if settings[each.name]}
+        kind = data.check(a, settings[a], settings[captions], pictures=pictures)
         if kind == "images":
             settings[a], settings[b] = "", settings[a]
     settings[prompt] = settings[prompt] or (alone if kind == "images" else dataset).prompt

@@ -11,6 +11,7 @@ of the shell variable), a `kind`, a `meaning`, and `flags`, those of the trainin
     encoder    a folder with config.json, or a hub name          part     a folder, a file or a hub name
     dataset    a folder of images with metadata.jsonl, or a hub name
     images     a folder of images alone        captioned  a folder of images with captions beside them
+    column     a data set's column of images
     resume     latest or a checkpoint in the output folder       state    latest, or a folder that is there
     configs    the folder of the accelerate config               folder   a folder
     profile    settings that go together under a name

@@ -72,3 +72,60 @@ def test_the_published_settings(kontext: Callable[..., Run]) -> None:
     wanted = {"learning_rate": "1e-5", "seed": "0", "train_batch_size": "2", "rank": "16", "resolution": "1024"}
     assert {name: run.value(f"--{name}") for name in wanted} == wanted
     assert "--cache_latents" in run.argv
+
+
+@pytest.mark.parametrize("option", ["image_column", "cond_image_column", "caption_column"])
+def test_a_column_that_the_tables_do_not_have(option: str, kontext: Callable[..., Run]) -> None:
+    run = kontext(f"--{option}=nope", "--check")
+    assert run.status == 2
+    wanted = rf"no column nope .*; there is: output, file_name, instruction; choose with --{option}\b"
+    assert re.search(wanted, run.stderr), run.stderr
+
+
+COLUMNS = ["--dataset_name=mine", "--check"]
+PAIR = ["--image_column=output", "--cond_image_column=cond"]
+
+
+@pytest.mark.parametrize(
+    ("row", "arguments", "said"),
+    [
+        (
+            '{"file_name": "0.jpg", "output": "1.jpg", "instruction": "x"}',
+            [],
+            "no column output of images; there is: image; ",
+        ),
+        ('{"cond_file_name": "0.jpg", "output_file_name": "1.jpg", "instruction": "x"}', PAIR, ""),
+        (
+            '{"cond_file_name": "0.jpg", "output_file_name": "2.jpg", "instruction": "x"}',
+            PAIR,
+            "no image 2.jpg beside it",
+        ),
+        (
+            '{"file_name": "0.jpg", "output_file_name": "1.jpg", "instruction": "x"}',
+            [],
+            "no column file_name of images; there is: image, output; choose with --cond_image_column",
+        ),
+        (
+            '{"file_name": "0.jpg", "output_file_name": "1.jpg", "instruction": "x"}',
+            ["--cond_image_column=image"],
+            "",
+        ),
+        (
+            '{"output_file_name": "1.jpg", "file_name": "0.jpg", "instruction": "x"}',
+            ["--cond_image_column=image"],
+            "metadata.jsonl:1: file_name comes after output_file_name",
+        ),
+    ],
+)
+def test_columns_are_named_as_datasets_names_them(
+    row: str, arguments: list[str], said: str, kontext: Callable[..., Run], machine: Machine
+) -> None:
+    """What datasets 3.6.0 loads of such folders."""
+    mine = machine.root / "work/mine"
+    mine.mkdir()
+    for name in ("0.jpg", "1.jpg"):
+        (mine / name).write_text("an image")
+    (mine / "metadata.jsonl").write_text(row + "\n")
+    run = kontext(*COLUMNS, *arguments)
+    assert run.status == (2 if said else 0), run.stderr
+    assert said in run.stderr
