@@ -175,6 +175,23 @@ def features(infos: Path) -> list[str]:
         raise ValueError(f"{infos}: not what datasets writes: {error}") from None
 
 
+def count(folder: Path) -> int | None:
+    """How many images a data set that passed the check has, at most; None where that is not known: of
+    tables, without pyarrow, or of another kind than Parquet."""
+    files, metadata, suffixes = described(folder)
+    if metadata:
+        return sum(1 for path in metadata for _ in rows(path))
+    if not suffixes & TABLES:
+        return sum(path.suffix.lower() in IMAGES for path in files)
+    try:
+        from pyarrow import parquet
+
+        tables = [path for path in files if path.suffix.lower() in TABLES]
+        return sum(parquet.read_metadata(path).num_rows for path in tables)
+    except (ImportError, AttributeError, OSError, ValueError):  # pyarrow's own errors are of these
+        return None
+
+
 def complaint(folder: Path, caption: str, pictures: Mapping[str, str] = NONE) -> str:
     """Say in one line what is wrong with the data set in ``folder``; "" when nothing is. ``pictures`` are the columns
     of images, by setting, where the training script takes them by name. Raises OSError, ValueError."""
@@ -222,12 +239,14 @@ def complaint_of_rows(path: Path, caption: str, named: set[str], pictures: Mappi
         files = [key for key in row if key == "file_name" or key.endswith("_file_name")]
         if pictures and "file_name" in files[1:]:
             return f"{path}:{number}: file_name comes after {files[0]}: put it first, datasets mixes them up"
-        names = [row[key] for key in files] if pictures else [row.get("file_name") or row.get("image_file_name")]
+        names: list[Any] = (
+            [row[key] for key in files] if pictures else [row.get("file_name") or row.get("image_file_name")]
+        )
         if not names or not all(isinstance(name, str) for name in names):
             return (
                 f"{path}:{number}: no {'file_name' if not names or not pictures else ' or no '.join(files)} in this row"
             )
-        for name in names:
+        for name in map(str, names):
             place = os.path.join(str(path.parent), name)
             if not os.path.isfile(place):
                 missing.append((number, name))

@@ -73,6 +73,8 @@ def test_the_published_settings(script: str, settings: dict[str, str], flux: Cal
     assert run.status == 0, run.stderr
     assert {name: run.value(f"--{name}") for name in settings} == settings
     assert run.value("--seed") == "0"
+    assert run.value("--checkpoints_total_limit") is None  # as published; by itself two are kept
+    assert flux(script).value("--checkpoints_total_limit") == "2"
 
 
 @pytest.mark.parametrize("given", [("--train_text_encoder",), ("--", "--train_text_encoder")])
