@@ -187,7 +187,7 @@ def count(folder: Path) -> int | None:
         from pyarrow import parquet
 
         tables = [path for path in files if path.suffix.lower() in TABLES]
-        return sum(parquet.read_metadata(path).num_rows for path in tables)
+        return sum(int(parquet.read_metadata(path).num_rows) for path in tables)
     except (ImportError, AttributeError, OSError, ValueError):  # pyarrow's own errors are of these
         return None
 
