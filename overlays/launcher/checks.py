@@ -82,7 +82,7 @@ def images(program: Program, settings: Settings, here: Path) -> None:
     kind = "dataset"
     if settings[b]:
         if not os.path.isdir(settings[b]):
-            raise Mistake(f"--{b}: no folder {settings[b]} (from {os.getcwd()})")
+            raise Mistake(f"--{b}: no folder {settings[b]} (from {os.getcwd()}): give the folder of your images")
         kind = data.check(b, settings[b], "", "images")
     elif model.is_local(a, settings[a], "datasets"):
         pictures = {each.name: settings[each.name] for each in program.named("column") if settings[each.name]}

@@ -77,6 +77,13 @@ def test_the_published_settings(script: str, settings: dict[str, str], flux: Cal
     assert flux(script).value("--checkpoints_total_limit") == "2"
 
 
+def test_a_missing_folder_of_images_says_what_to_give(flux: Callable[..., Run]) -> None:
+    run = flux(FULL, "--instance_dir=cats")
+    assert run.status == 2
+    assert "--instance_dir: no folder cats" in run.stderr
+    assert "): give the folder of your images" in run.stderr
+
+
 @pytest.mark.parametrize("given", [("--train_text_encoder",), ("--", "--train_text_encoder")])
 def test_the_whole_transformer_is_not_trained_with_a_text_encoder(
     given: tuple[str, ...], flux: Callable[..., Run]
