@@ -10,7 +10,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from inference import Mistake, draw_images, give_up, make_ready, parse_options, settings_of
+from inference import Mistake, draw_images, give_up, parse_options, settings_of
+from loading import load, of_kind
 
 PROMPTS = ["Relight the scene with warm light from a low evening sun on the left"]  # with no image: what is to be seen
 SEEDS = [42]
@@ -36,7 +37,8 @@ def parse(defaults: dict[str, Any], arguments: list[str] | None = None) -> argpa
 
 
 def check(options: argparse.Namespace) -> None:
-    """Raises Mistake for an image that is missing."""
+    """Raises Mistake for a model of another kind, and for an image that is missing."""
+    of_kind("FluxKontextPipeline")(options)
     if options.image and not Path(options.image).expanduser().is_file():
         raise Mistake(f"--image: no file {options.image} (from {Path.cwd()}): give the image to edit")
 
@@ -58,9 +60,7 @@ def draw(options: argparse.Namespace) -> None:
     import torch
     from diffusers import FluxKontextPipeline
 
-    model = str(Path(options.model).expanduser())
-    pipeline = FluxKontextPipeline.from_pretrained(model, torch_dtype=getattr(torch, options.dtype))
-    make_ready(pipeline, options)
+    pipeline = load(FluxKontextPipeline, options)
     width, height = options.size
 
     def made(prompt: str, seed: int) -> Any:

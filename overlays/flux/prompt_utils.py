@@ -7,10 +7,10 @@ or settings never overwrite each other, and the same call writes the same names.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from inference import cause, draw_images, give_up, make_ready, parse_options, settings_of
+from inference import draw_images, parse_options, settings_of
+from loading import load, of_kind
 
 PROMPTS = [
     "a photo of a cat holding a sign that says hello world",
@@ -29,7 +29,7 @@ def parse(defaults: dict[str, Any], arguments: list[str] | None = None) -> argpa
     """
     parameters = {"prompts": PROMPTS, "seeds": SEEDS, "steps": NUM_INFERENCE_STEPS}
     parameters.update(size=IMAGE_SIZE, guidance=GUIDANCE_SCALE)
-    return parse_options("Draw images with FLUX.1.", {**parameters, **defaults}, {}, lambda options: None, arguments)
+    return parse_options("Draw images with FLUX.1.", {**parameters, **defaults}, {}, of_kind("FluxPipeline"), arguments)
 
 
 def draw(options: argparse.Namespace) -> float:
@@ -39,12 +39,7 @@ def draw(options: argparse.Namespace) -> float:
     from transformer_patches import apply_patches
 
     apply_patches()
-    model = str(Path(options.model).expanduser())
-    try:
-        pipeline = FluxPipeline.from_pretrained(model, torch_dtype=getattr(torch, options.dtype))
-    except (OSError, ValueError) as error:
-        give_up(f"--model: {model} cannot be loaded: {cause(error)}")
-    make_ready(pipeline, options)
+    pipeline = load(FluxPipeline, options)
     width, height = options.size
 
     def image(prompt: str, seed: int) -> Any:

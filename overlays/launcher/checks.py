@@ -50,6 +50,8 @@ def checked(program: Program, settings: Settings, here: Path) -> tuple[Cluster, 
             for line in said:
                 say(line)
     images(program, settings, here)
+    if program.whole_batches:
+        whole_batches(program, settings, cluster.processes)
     if program.absolute:
         whole_paths(program, settings)
     return cluster, config
@@ -65,6 +67,7 @@ def images(program: Program, settings: Settings, here: Path) -> None:
     if dataset and not alone:
         if model.is_local(dataset.name, settings[dataset.name], "datasets"):
             data.check(dataset.name, settings[dataset.name], settings[captions], "dataset")
+        has_words(settings, captions, prompt)
         return
     if not dataset or not alone:
         return
@@ -79,10 +82,11 @@ def images(program: Program, settings: Settings, here: Path) -> None:
     kind = "dataset"
     if settings[b]:
         if not os.path.isdir(settings[b]):
-            raise Mistake(f"--{b}: no folder {settings[b]} (from {os.getcwd()})")
+            raise Mistake(f"--{b}: no folder {settings[b]} (from {os.getcwd()}): give the folder of your images")
         kind = data.check(b, settings[b], "", "images")
     elif model.is_local(a, settings[a], "datasets"):
-        kind = data.check(a, settings[a], settings[captions])
+        pictures = {each.name: settings[each.name] for each in program.named("column") if settings[each.name]}
+        kind = data.check(a, settings[a], settings[captions], pictures=pictures)
         if kind == "images":
             settings[a], settings[b] = "", settings[a]
     settings[prompt] = settings[prompt] or (alone if kind == "images" else dataset).prompt
@@ -90,10 +94,32 @@ def images(program: Program, settings: Settings, here: Path) -> None:
         settings[captions] = ""
         if alone.instead:
             settings[alone.instead] = ""
+    has_words(settings, captions, prompt)
+    if kind == "images":
         say(f"Data set : images in {settings[b]}, each with the prompt {settings[prompt]}")
     else:
         column = settings[captions] or "no column"
         say(f"Data set : {settings[a]}, captions in {column}, without one the prompt {settings[prompt]}")
+
+
+def has_words(settings: Settings, captions: str, prompt: str) -> None:
+    """There is something to train the images with: captions, or a prompt for all. Raises Mistake."""
+    if prompt and not settings[captions].strip() and not settings[prompt].strip():
+        raise Mistake(f'no captions and no prompt: give --{prompt}="a photo of sks dog", or what suits the images')
+
+
+def whole_batches(program: Program, settings: Settings, processes: int) -> None:
+    """A local data set is enough for a whole batch a process, where the training script drops what is left over: it
+    would train nothing. Raises Mistake."""
+    places = [settings[each.name] for kind in ("dataset", "images") for each in program.named(kind)]
+    place = next((Path(each) for each in places if each and os.path.isdir(each)), None)
+    count = data.count(place) if place and not any(word.startswith("--repeats") for word in settings.more) else None
+    batch = program.roles["batch"]
+    if count is not None and count < int(settings[batch]) * processes:
+        most = f"give at most {count // processes}" if count >= processes else "take fewer processes"
+        each = f", one for each of {processes} processes" if processes > 1 else ""
+        there = f"{place} has {count} images: no whole batch{each}"
+        raise Mistake(f"--{batch} is {settings[batch]}, and {there}: {most}, or more images")
 
 
 def prepared(option: Option, settings: Settings, captions: str, program: Program, here: Path) -> None:

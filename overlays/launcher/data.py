@@ -12,7 +12,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +24,7 @@ from launcher.output import say
 IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 TABLES = {".parquet", ".arrow", ".zip", ".tar"}  # data sets of another kind, which hold their images
 SECONDS = 60  # so long images are opened; what is left then is said
+NONE: Mapping[str, str] = {}
 AT_ONCE = 256  # images opened between two looks at the clock
 
 
@@ -174,15 +175,34 @@ def features(infos: Path) -> list[str]:
         raise ValueError(f"{infos}: not what datasets writes: {error}") from None
 
 
-def complaint(folder: Path, caption: str) -> str:
-    """Say in one line what is wrong with the data set in ``folder``; "" when nothing is. Raises OSError, ValueError."""
+def count(folder: Path) -> int | None:
+    """How many images a data set that passed the check has, at most; None where that is not known: of
+    tables, without pyarrow, or of another kind than Parquet."""
+    files, metadata, suffixes = described(folder)
+    if metadata:
+        return sum(1 for path in metadata for _ in rows(path))
+    if not suffixes & TABLES:
+        return sum(path.suffix.lower() in IMAGES for path in files)
+    try:
+        from pyarrow import parquet
+
+        tables = [path for path in files if path.suffix.lower() in TABLES]
+        return sum(int(parquet.read_metadata(path).num_rows) for path in tables)
+    except (ImportError, AttributeError, OSError, ValueError):  # pyarrow's own errors are of these
+        return None
+
+
+def complaint(folder: Path, caption: str, pictures: Mapping[str, str] = NONE) -> str:
+    """Say in one line what is wrong with the data set in ``folder``; "" when nothing is. ``pictures`` are the columns
+    of images, by setting, where the training script takes them by name. Raises OSError, ValueError."""
     files, metadata, suffixes = described(folder)
     if not metadata:
         if suffixes & TABLES:
             said_in, columns = columns_of_tables(folder, [path for path in files if path.suffix.lower() == ".parquet"])
-            return missing_column(said_in, columns, caption) if columns else ""
+            missing = missing_column(said_in, columns, caption) if columns else ""
+            return missing or (missing_picture(said_in, columns, pictures) if columns else "")
         if suffixes & IMAGES and not caption:
-            return ""
+            return missing_picture(folder, ["image"], pictures)
         if not suffixes & IMAGES and (folder / "dataset_infos.json").is_file():
             return f"no .parquet in {folder}, though it has a dataset_infos.json: download its data folder too"
         if not suffixes & IMAGES:
@@ -194,7 +214,7 @@ def complaint(folder: Path, caption: str) -> str:
         )
     named: set[str] = set()
     for path in metadata:
-        problem = complaint_of_rows(path, caption, named)
+        problem = complaint_of_rows(path, caption, named, pictures)
         if problem:
             return problem
     images = [path for path in files if path.suffix.lower() in IMAGES]
@@ -205,21 +225,32 @@ def complaint(folder: Path, caption: str) -> str:
     return open_all(images)
 
 
-def complaint_of_rows(path: Path, caption: str, named: set[str]) -> str:
-    """Say in one line what is wrong with a metadata file, and add the images it names to ``named``."""
-    columns: set[str] = set()
+def complaint_of_rows(path: Path, caption: str, named: set[str], pictures: Mapping[str, str] = NONE) -> str:
+    """Say in one line what is wrong with a metadata file, and add the images it names to ``named``.
+
+    datasets makes a column `image` of file_name, and a column of images X of every X_file_name. file_name must come
+    before those, or it is taken for the first of them (3.6.0, folder_based_builder.py, `set_feature`)."""
+    columns: list[str] = []
     missing: list[tuple[int, str]] = []
     count = 0
     for number, row in rows(path):
         count += 1
-        columns |= set(row)
-        name = row.get("file_name") or row.get("image_file_name")
-        if not isinstance(name, str):
-            return f"{path}:{number}: no file_name in this row"
-        place = os.path.join(str(path.parent), name)
-        if not os.path.isfile(place):
-            missing.append((number, name))
-        named.add(os.path.normpath(place))
+        columns += [key for key in row if key not in columns]
+        files = [key for key in row if key == "file_name" or key.endswith("_file_name")]
+        if pictures and "file_name" in files[1:]:
+            return f"{path}:{number}: file_name comes after {files[0]}: put it first, datasets mixes them up"
+        names: list[Any] = (
+            [row[key] for key in files] if pictures else [row.get("file_name") or row.get("image_file_name")]
+        )
+        if not names or not all(isinstance(name, str) for name in names):
+            return (
+                f"{path}:{number}: no {'file_name' if not names or not pictures else ' or no '.join(files)} in this row"
+            )
+        for name in map(str, names):
+            place = os.path.join(str(path.parent), name)
+            if not os.path.isfile(place):
+                missing.append((number, name))
+            named.add(os.path.normpath(place))
         if caption and not isinstance(row.get(caption), (str, type(None))):
             return f"{path}:{number}: {caption} is not text: {row[caption]!r}"
     if not count:
@@ -227,7 +258,19 @@ def complaint_of_rows(path: Path, caption: str, named: set[str]) -> str:
     if missing:
         number, name = missing[0]
         return f"{path}:{number}: no image {name} beside it ({len(missing)} of {count} are missing)"
-    return missing_column(path, sorted(columns - {"file_name"}), caption)
+    made = [key[: -len("_file_name")] or "image" for key in columns if f"_{key}".endswith("_file_name")]
+    texts = sorted(key for key in columns if not (pictures and key.endswith("_file_name")) and key != "file_name")
+    return missing_column(path, texts, caption) or missing_picture(path, made, pictures)
+
+
+def missing_picture(path: Path, columns: Sequence[str], pictures: Mapping[str, str]) -> str:
+    """Say which of ``pictures``, columns of images by setting, is not among the ``columns``; "" where all are."""
+    for option, name in pictures.items():
+        if name not in columns:
+            way = "" if path.suffix == ".parquet" else "; of a NAME_file_name in each row datasets makes a column NAME"
+            there = ", ".join(columns)
+            return f"{path}: no column {name} of images; there is: {there}; choose with --{option}{way}"
+    return ""
 
 
 def missing_column(path: Path, columns: list[str], caption: str) -> str:
@@ -238,13 +281,13 @@ def missing_column(path: Path, columns: list[str], caption: str) -> str:
     return f"{path}: no column {caption} for the captions; there is: {there}; choose with --caption_column"
 
 
-def check(option: str, folder: str, captions: str, kind: str = "") -> str:
-    """What a local folder is: `images` alone, or a `dataset` with captions; ``kind``, which of the two it must be.
-    Raises Mistake, in the words of the setting ``option``."""
+def check(option: str, folder: str, captions: str, kind: str = "", pictures: Mapping[str, str] = NONE) -> str:
+    """What a local folder is: `images` alone, or a `dataset` with captions; ``kind``, which of the two it must be;
+    ``pictures``, its columns of images by setting. Raises Mistake, in the words of the setting ``option``."""
     place = Path(folder)
     try:
         alone = kind == "images" or (kind == "" and are_alone(place))
-        problem = complaint_of_images(place) if alone else complaint(place, captions)
+        problem = complaint_of_images(place) if alone else complaint(place, captions, pictures)
     except Mistake as mistake:
         problem = str(mistake)
     except (OSError, ValueError) as error:

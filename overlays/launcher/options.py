@@ -11,6 +11,7 @@ of the shell variable), a `kind`, a `meaning`, and `flags`, those of the trainin
     encoder    a folder with config.json, or a hub name          part     a folder, a file or a hub name
     dataset    a folder of images with metadata.jsonl, or a hub name
     images     a folder of images alone        captioned  a folder of images with captions beside them
+    column     a data set's column of images
     resume     latest or a checkpoint in the output folder       state    latest, or a folder that is there
     configs    the folder of the accelerate config               folder   a folder
     profile    settings that go together under a name
@@ -51,6 +52,7 @@ class Option:
     pattern: str = ""  # what the whole value must match
     what: str = ""  # that in words; none: the alternatives of the pattern
     multiple: int = 0  # of what a number of pixels must be one
+    most: int = 0  # the largest value, 0: any
     between: tuple[str, ...] = ()  # the settings that bound it where a third one is on: lowest, highest, switch
     instead: str = ""  # the setting that is left empty where this one is given
     wants: str = ""  # the setting that may not be empty where this one is given
@@ -84,6 +86,7 @@ class Program:
     processes: int = 1  # of a program whose settings do not say it, on all machines together
     machines: int = 1
     saves: tuple[str, ...] = ()  # arguments of the training script: how often it saves, switches for a whole state
+    whole_batches: bool = False  # whether the training script drops a batch that is not whole
     imports: tuple[str, ...] = ()  # packages that must be there
     modules: tuple[str, ...] = ()  # folders for PYTHONPATH, from the launch script's
     absolute: bool = False  # whether the training script wants paths from the root
@@ -237,10 +240,17 @@ def _check_one(option: Option, value: str, program: Program) -> None:
         ]
         like = nearest(value, alternatives)
         raise Mistake(f"--{option.name} is {option.what or 'one of ' + ', '.join(alternatives)}, not '{value}'{like}")
-    for side in value.split(",") if option.multiple and value else ():
-        if int(side or 0) % option.multiple:
-            near = max(option.multiple, (int(side) + option.multiple // 2) // option.multiple * option.multiple)
-            raise Mistake(f"--{option.name} is {value}, not a multiple of {option.multiple}: {near}")
+    if option.most and value and int(value) > option.most:
+        raise Mistake(f"--{option.name} is {value}, above {option.most}: give that or less")
+
+    multiple = option.multiple
+
+    def near(side: re.Match[str]) -> str:
+        return str(max(multiple, (int(side[0]) + multiple // 2) // multiple * multiple))
+
+    if multiple and any(int(side) % multiple for side in re.findall("[0-9]+", value)):
+        right = re.sub("[0-9]+", near, value)
+        raise Mistake(f"--{option.name} is {value}, not a multiple of {multiple}: {right}")
 
 
 def usage(name: str, program: Program, settings: Settings, present: dict[str, str]) -> str:

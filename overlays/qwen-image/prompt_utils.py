@@ -7,10 +7,10 @@ or settings never overwrite each other, and the same call writes the same names.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from inference import draw_images, make_ready, parse_options, settings_of
+from inference import draw_images, parse_options, settings_of
+from loading import load, of_kind
 
 PROMPTS = [  # the words at the end are those that the model card of Qwen-Image adds to every prompt
     'A coffee shop, beside its door a chalkboard that says "Qwen Coffee", Ultra HD, 4K, cinematic composition.',
@@ -32,7 +32,7 @@ def parse(defaults: dict[str, Any], arguments: list[str] | None = None) -> argpa
     parameters = {"prompts": PROMPTS, "seeds": SEEDS, "steps": NUM_INFERENCE_STEPS}
     parameters.update(size=IMAGE_SIZE, guidance=GUIDANCE_SCALE)
     return parse_options(
-        "Draw images with Qwen-Image.", {**parameters, **defaults}, {}, lambda options: None, arguments
+        "Draw images with Qwen-Image.", {**parameters, **defaults}, {}, of_kind("QwenImagePipeline"), arguments
     )
 
 
@@ -41,9 +41,7 @@ def draw(options: argparse.Namespace) -> None:
     import torch  # after the options: it takes long
     from diffusers import QwenImagePipeline
 
-    model = str(Path(options.model).expanduser())
-    pipeline = QwenImagePipeline.from_pretrained(model, torch_dtype=getattr(torch, options.dtype))
-    make_ready(pipeline, options)
+    pipeline = load(QwenImagePipeline, options)
     width, height = options.size
 
     def image(prompt: str, seed: int) -> Any:

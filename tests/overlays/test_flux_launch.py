@@ -73,6 +73,15 @@ def test_the_published_settings(script: str, settings: dict[str, str], flux: Cal
     assert run.status == 0, run.stderr
     assert {name: run.value(f"--{name}") for name in settings} == settings
     assert run.value("--seed") == "0"
+    assert run.value("--checkpoints_total_limit") is None  # as published; by itself two are kept
+    assert flux(script).value("--checkpoints_total_limit") == "2"
+
+
+def test_a_missing_folder_of_images_says_what_to_give(flux: Callable[..., Run]) -> None:
+    run = flux(FULL, "--instance_dir=cats")
+    assert run.status == 2
+    assert "--instance_dir: no folder cats" in run.stderr
+    assert "): give the folder of your images" in run.stderr
 
 
 @pytest.mark.parametrize("given", [("--train_text_encoder",), ("--", "--train_text_encoder")])
