@@ -55,7 +55,13 @@ def lacking(fix: str, content: bytes) -> list[int]:
 
 def resume_lacking(tree: ast.Module) -> list[int]:
     hooks = [hook for hook in functions(tree, "load_model_hook") if ".lora_state_dict(" in text(hook)]
-    return [h.lineno for h in hooks if text(h.body[0]) != UNDER_DEEPSPEED and (DEEPSPEED not in text(h) or second(h))]
+    return [h.lineno for h in hooks if not leaves(h) and (DEEPSPEED not in text(h) or second(h))]
+
+
+def leaves(hook: ast.FunctionDef) -> bool:
+    """Whether a hook leaves under DeepSpeed before it does anything; what it says of itself may stand above."""
+    said = ast.get_docstring(hook) is not None
+    return UNDER_DEEPSPEED in map(text, hook.body[said : said + 1])
 
 
 def second(hook: ast.FunctionDef) -> bool:
@@ -68,7 +74,8 @@ def second(hook: ast.FunctionDef) -> bool:
 
 def resume_stripped(tree: ast.Module) -> ast.Module:
     for hook in functions(tree, "load_model_hook"):
-        hook.body = hook.body[1:] if text(hook.body[0]) == UNDER_DEEPSPEED else hook.body
+        said = ast.get_docstring(hook) is not None
+        hook.body = [*hook.body[:said], *hook.body[said + 1 :]] if leaves(hook) else hook.body
     return without_names(tree)
 
 
