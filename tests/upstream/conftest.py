@@ -6,6 +6,7 @@ git's real configuration is used (mirrors, proxies), and a cache of the tests' o
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -29,7 +30,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `kit` of an environment that has only the wheel."""
     place = tmp_path_factory.mktemp("wheel")
-    subprocess.run([UV, "build", "--quiet", "--wheel", "--out-dir", place / "dist", REPOSITORY], check=True)
+    leftovers = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__")  # of another build, or one at work
+    shutil.copytree(REPOSITORY, place / "source", ignore=leftovers)
+    subprocess.run([UV, "build", "--quiet", "--wheel", "--out-dir", place / "dist", place / "source"], check=True)
     subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, place / "env"], check=True)
     (wheel,) = (place / "dist").glob("*.whl")
     subprocess.run([UV, "pip", "install", "--quiet", "--python", place / "env/bin/python", wheel], check=True)
