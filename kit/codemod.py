@@ -22,7 +22,7 @@ import libcst as cst
 from kit.errors import KitError
 from kit.fixes import Fix, Options, Outcome, Site
 from kit.fixes import _roles as roles
-from kit.fixes._ast import loose_names, parse
+from kit.fixes._ast import BLOCKS, loose_names, parse
 from kit.fixes._block import Block
 from kit.fixes._roles.paths import missing
 from kit.fixes._written import written
@@ -211,7 +211,7 @@ def _groups(statements: Sequence[Any], nodes: Sequence[ast.stmt]) -> list[Sequen
 def _rebuild(node: cst.CSTNode, twin: ast.AST, above: tuple[ast.AST, ...], block: _EditBlock) -> cst.CSTNode:
     """``node`` with the blocks inside it edited; the node itself where nothing changed. ``twin``: the same in `ast`."""
     changes: dict[str, object] = {}
-    for name in _BLOCKS if isinstance(node, _HOLDERS) else ():
+    for name in BLOCKS if isinstance(node, _HOLDERS) else ():
         part, theirs = getattr(node, name, None), getattr(twin, name, None)
         if isinstance(part, (cst.Else, cst.Finally)):  # no nodes of their own in `ast`
             body = part.body.body if isinstance(part.body, cst.IndentedBlock) else []
@@ -235,5 +235,4 @@ def _rebuild(node: cst.CSTNode, twin: ast.AST, above: tuple[ast.AST, ...], block
 
 
 _EditBlock = Callable[[Sequence[Any], Sequence[ast.stmt], tuple[ast.AST, ...]], Sequence[Any]]
-_BLOCKS = ("body", "orelse", "handlers", "finalbody", "cases")
 _HOLDERS = (cst.BaseCompoundStatement, cst.ExceptHandler, cst.ExceptStarHandler, cst.MatchCase)

@@ -130,9 +130,9 @@ def _check_upstream(upstream: Upstream, at: tuple[str, int], folders: list[str],
     if folders.count(upstream.name) > 1:
         raise source.complain((*at, "name"), f"two upstreams share the folder {upstream.name!r}", "rename one of them")
     if not ID.fullmatch(upstream.pin):
-        how = "git rev-parse" if re.fullmatch("[0-9a-f]{4,39}", upstream.pin) else f"git ls-remote {upstream.url}"
-        where = ", in a clone of it" if how == "git rev-parse" else ""
-        hint = f"pin the full 40-digit commit: {how} {upstream.pin}{where}"
+        short = re.fullmatch("[0-9a-f]{4,39}", upstream.pin)
+        how = f"rev-parse {upstream.pin}, in a clone of it" if short else f"ls-remote {upstream.url} {upstream.pin}"
+        hint = f"pin the full 40-digit commit: git {how}"
         if upstream.carried or upstream.sha256:
             hint = "write 40 zeros: `kit prepare` then says which commit its files make"
         raise source.complain((*at, "pin"), f"{upstream.pin!r} is not a full commit id", hint)

@@ -89,7 +89,7 @@ def _changes(aside: Path) -> Iterator[Change]:
                 raise KitError(f"{place}: a folder where a file was", f"take what you need from {aside} by hand")
             mode, id = tree.get(path, ("", ""))
             before = (int(mode, 8), git.run("cat-file", "blob", id, at=aside / name)) if id else None
-            yield Change(Path(name, path), _content(aside / name / path), before)
+            yield Change(Path(name, path), _content(place), before)
 
 
 def _files(place: Path) -> Iterator[Path]:

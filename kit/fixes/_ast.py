@@ -53,6 +53,20 @@ def _statements(tree: ast.AST, above: Ancestors) -> Iterator[tuple[ast.stmt, Anc
             yield from _statements(child, above)
 
 
+def block_of(node: ast.stmt, above: Ancestors) -> list[ast.stmt]:
+    """The statements that ``node`` stands among."""
+    lists = (value for _, value in ast.iter_fields(above[-1]) if isinstance(value, list))
+    return next(value for value in lists if node in value)
+
+
+def defaults(given: ast.arguments) -> list[tuple[ast.arg, ast.expr | None]]:
+    """The parameters that have a name, each with its default."""
+    plain = [*given.posonlyargs, *given.args]
+    values: list[ast.expr | None] = [None] * (len(plain) - len(given.defaults))
+    named = zip(given.kwonlyargs, given.kw_defaults, strict=True)
+    return [*zip(plain, [*values, *given.defaults], strict=True), *named]
+
+
 def same(node: ast.AST | None, text: str) -> bool:
     """Whether an expression is ``text``, whatever its spacing and quotes."""
     return _alike(node, expression(text))

@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import BLOCKS, Ancestors, expression, statements, text
+from kit.fixes._ast import BLOCKS, Ancestors, block_of, expression, statements, text
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -106,7 +106,7 @@ def _sites(tree: ast.Module, row: Row) -> Iterator[Site]:
     for node, above in inside:
         if row.top and not isinstance(above[-1], ast.FunctionDef):
             continue
-        block = _block(node, above)
+        block = block_of(node, above)
         index, anchored = block.index(node), _anchored(node, row)
         if not anchored and row.how != "replace":
             continue
@@ -114,11 +114,6 @@ def _sites(tree: ast.Module, row: Row) -> Iterator[Site]:
         done = tuple(map(text, block[start : start + len(wanted)])) == wanted
         if anchored or (done and row.how == "replace"):
             yield Site(node.lineno, done)
-
-
-def _block(node: ast.stmt, above: Ancestors) -> list[ast.stmt]:
-    lists = (value for _, value in ast.iter_fields(above[-1]) if isinstance(value, list))
-    return next(value for value in lists if node in value)
 
 
 @cache

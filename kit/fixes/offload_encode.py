@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import same, statements, text
+from kit.fixes._ast import block_of, same, statements, text
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -36,7 +36,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     found = []
     for node, above in statements(tree):
         if model := _model(node):
-            block = next(each for _, each in ast.iter_fields(above[-1]) if isinstance(each, list) and node in each)
+            block = block_of(node, above)
             below = block[block.index(node) + 1 :][:1]
             outside = any(_is_now(each) and _encodes(each, model) for each in below)
             if outside or _encodes(node, model):

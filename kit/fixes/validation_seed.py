@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import text
+from kit.fixes._ast import defaults, text
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -48,14 +48,10 @@ def _unsaid(tree: ast.Module) -> set[str]:
     for node in ast.walk(tree):
         given: list[tuple[str, ast.expr | None]] = []
         if isinstance(node, ast.Call) and text(node.func).endswith(".add_argument"):
-            flags = [each.value for each in node.args if isinstance(each, ast.Constant)]
-            given = [
-                (str(flag).lstrip("-"), each.value) for flag in flags for each in node.keywords if each.arg == "default"
-            ]
+            flags = [str(each.value).lstrip("-") for each in node.args if isinstance(each, ast.Constant)]
+            given = [(flag, each.value) for flag in flags for each in node.keywords if each.arg == "default"]
         elif isinstance(node, ast.arguments):
-            plain = [each.arg for each in (*node.posonlyargs, *node.args)]
-            given = [*zip(reversed(plain), reversed(node.defaults), strict=False)]
-            given += [(each.arg, value) for each, value in zip(node.kwonlyargs, node.kw_defaults, strict=True)]
+            given = [(each.arg, value) for each, value in defaults(node)]
         for name, value in given:
             if isinstance(value, ast.Constant) and value.value is not None and not value.value:
                 found.add(name.replace("-", "_"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from kit.fixes._ast import text
+from kit.fixes._ast import defaults, text
 from kit.fixes._roles._script import FUNCTIONS, Scope, Script, dotted, last, own
 from kit.fixes._roles.paths import missing
 
@@ -96,10 +96,7 @@ def _given(statement: ast.stmt) -> Iterator[tuple[str, ast.expr | None]]:
 
 def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tuple[str, ast.expr | None]]:
     """The parameters of a function; for one that is said to be something else, what says so."""
-    plain = [*function.args.posonlyargs, *function.args.args]
-    defaults: Given = [None] * (len(plain) - len(function.args.defaults)) + list(function.args.defaults)
-    pairs = [*zip(plain, defaults, strict=True), *zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)]
-    for each, default in pairs:
+    for each, default in defaults(function.args):
         said = text(each.annotation).strip("'\"") if each.annotation else ""
         if _CLASS in said:
             yield each.arg, ast.Call(ast.Name(_CLASS), [], [])

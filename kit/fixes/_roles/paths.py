@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 
-from kit.fixes._ast import text
+from kit.fixes._ast import defaults, text
 from kit.fixes._roles._script import FUNCTIONS, Scope, Script, dotted, own
 
 UNBOUND, NONE, BOUND = "unbound", "None", "bound"
@@ -128,12 +128,7 @@ class _Walk:
 
     def _parameter(self, given: ast.arguments) -> State:
         """What a parameter may be; nothing where there is none of that name."""
-        plain = [*given.posonlyargs, *given.args]
-        defaults = [None] * (len(plain) - len(given.defaults)) + list(given.defaults)
-        for each, default in [
-            *zip(plain, defaults, strict=True),
-            *zip(given.kwonlyargs, given.kw_defaults, strict=True),
-        ]:
+        for each, default in defaults(given):
             if each.arg == self.name:
                 return self.give(frozenset([BOUND]) | (values(default) if default else _NOWHERE))
         if any(each and each.arg == self.name for each in (given.vararg, given.kwarg)):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import Ancestors, statements, text
+from kit.fixes._ast import Ancestors, block_of, statements, text
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -53,8 +53,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 
 def _below(node: ast.stmt, above: Ancestors) -> str:
     """The statement below another one, in the same block."""
-    blocks = (value for _, value in ast.iter_fields(above[-1]) if isinstance(value, list))
-    block = next(value for value in blocks if node in value)
+    block = block_of(node, above)
     return text(block[at]) if (at := block.index(node) + 1) < len(block) else ""
 
 
