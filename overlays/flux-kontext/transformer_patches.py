@@ -20,15 +20,6 @@ UPSTREAM = "diffusers.models.transformers.transformer_flux"
 PIN = "c222570"
 
 
-def _rotation(tables: tuple[torch.Tensor, torch.Tensor], device: torch.device) -> Rotation:
-    """That of cos and sin [tokens, dim], in which each number stands twice: made once and kept on cos, which is one for
-    all layers of a forward pass."""
-    cos, sin = tables
-    if not hasattr(cos, "_rotation"):
-        cos._rotation = Rotation(*(x[None, :, None, ::2].to(device) for x in (cos, sin)))
-    return cos._rotation
-
-
 def attention(
     self: Any,
     attn: Any,
@@ -38,7 +29,7 @@ def attention(
     image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """As `joint_attention` says: FluxAttnProcessor.__call__."""
-    rotation = None if image_rotary_emb is None else _rotation(image_rotary_emb, hidden_states.device)
+    rotation = None if image_rotary_emb is None else Rotation.of_doubled(image_rotary_emb, hidden_states.device)
     return joint_attention(attn, hidden_states, encoder_hidden_states, rotation, attention_mask)
 
 

@@ -62,6 +62,15 @@ class Rotation:
     def __init__(self, cos: torch.Tensor, sin: torch.Tensor) -> None:
         self.cos, self.sin = cos.float(), sin.float()
 
+    @classmethod
+    def of_doubled(cls, tables: tuple[torch.Tensor, torch.Tensor], device: torch.device) -> Rotation:
+        """That of cos and sin [tokens, dim], in which each number stands twice: made once and kept on cos, which is one
+        for all layers of a forward pass."""
+        cos, sin = tables
+        if not hasattr(cos, "_rotation"):
+            cos._rotation = cls(*(x[None, :, None, ::2].to(device) for x in (cos, sin)))
+        return cos._rotation
+
     @cached_property
     def spin(self) -> torch.Tensor:
         """cos + i sin."""

@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 import torch.nn as nn
-from comparing import Suite
+from comparing import FLOAT32_LIMIT, Suite, leaf, max_error
 
 OPERATORS, PATCHES = "device_operators", "transformer_patches"
 KERNELS = Path(__file__).resolve().parents[2] / "kit" / "smoke" / "standins" / "torch_npu" / "_kernels.py"
@@ -65,6 +65,21 @@ JOINT: dict[str, Mutants] = {
     },
     "npu": {"image before text": ("text, image = out.split", "image, text = out.split")},
 }
+
+
+def check_turns(suite: Suite, rotation: Any, x: torch.Tensor, want: torch.Tensor) -> None:
+    """A Rotation of device_operators.py on x [batch, tokens, heads, dim], there and back, and what it keeps."""
+    for what, found in {
+        "rotation": rotation.turn(x),
+        "rotation there and back": rotation.turn(rotation.turn(rotation.turn(x), back=True)),
+    }.items():
+        error = max_error(found, want)
+        suite.note(what, error <= FLOAT32_LIMIT, error=error)
+    kept: list[torch.Tensor] = []
+    streams = [(leaf(*x.shape[:2], x[0, 0].numel()).bfloat16(), nn.Identity())]
+    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda tensor: tensor):
+        sys.modules[OPERATORS].norm_rotate(streams, rotation, x.shape[2], torch.bfloat16)
+    suite.note("rotation keeps no input for backward", not kept, kept=[str(tensor.dtype) for tensor in kept])
 
 
 def _nothing(*_: Any) -> None:

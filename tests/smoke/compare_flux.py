@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 import torch.nn as nn
-from compare_family import JOINT, Family, load, main
-from comparing import FLOAT32_LIMIT, Suite, leaf, lora, max_error
+from compare_family import JOINT, Family, check_turns, load, main
+from comparing import Suite, leaf, lora
 
 WIDTH, HEADS, BATCH, IMAGE, TEXT = 64, 4, 2, 30, 13
 PROCESSORS = ("FluxAttnProcessor2_0", "FluxAttnProcessor2_0_NPU")
@@ -46,21 +46,11 @@ def tables() -> tuple[torch.Tensor, torch.Tensor]:
 
 def check_rotary(suite: Suite) -> None:
     cos, sin = tables()
-    rotation = suite.patches._rotation((cos, sin), cos.device)
-    suite.note("tables are made once", suite.patches._rotation((cos, sin), cos.device) is rotation)
+    rotation = suite.patches.Rotation.of_doubled((cos, sin), cos.device)
+    suite.note("tables are made once", suite.patches.Rotation.of_doubled((cos, sin), cos.device) is rotation)
     x = torch.randn(BATCH, TEXT + IMAGE, HEADS, 16)
     want = importlib.import_module("diffusers.models.embeddings").apply_rotary_emb(x.transpose(1, 2), (cos, sin))
-    for what, found in {
-        "rotation": rotation.turn(x),
-        "rotation there and back": rotation.turn(rotation.turn(rotation.turn(x), back=True)),
-    }.items():
-        error = max_error(found.transpose(1, 2), want)
-        suite.note(what, error <= FLOAT32_LIMIT, error=error)
-    kept: list[torch.Tensor] = []
-    streams = [(leaf(BATCH, TEXT + IMAGE, WIDTH).bfloat16(), nn.Identity())]
-    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda tensor: tensor):
-        sys.modules["device_operators"].norm_rotate(streams, rotation, HEADS, torch.bfloat16)
-    suite.note("rotation keeps no input for backward", not kept, kept=[str(tensor.dtype) for tensor in kept])
+    check_turns(suite, rotation, x, want.transpose(1, 2))
 
 
 def _attention(single: bool, processor: str = PROCESSORS[0]) -> Callable[[Any], nn.Module]:
@@ -84,18 +74,23 @@ def check_attention(suite: Suite) -> None:
     inputs = _inputs(False)
     suite.compare("attention, LoRA", *suite.pair(lambda m: lora(_attention(False)(m), TARGETS)), inputs)
     ours, theirs = suite.pair(_attention(False))
+    suite.float32("attention, no rotation", ours, theirs, {**inputs, "image_rotary_emb": None})
+    for module in (ours, theirs):
+        module.norm_q = module.norm_k = module.norm_added_q = module.norm_added_k = None
+    suite.float32("attention, no norms", ours, theirs, inputs)
+    check_norms(suite, _attention(False), inputs)
+
+
+def check_norms(suite: Suite, build: Callable[[Any], nn.Module], inputs: dict[str, Any]) -> None:
+    """Where epsilon counts, and with a hook, which the norms' own modules have to be called for."""
+    ours, theirs = suite.pair(build)
     for parameter in (
         p for module in (ours, theirs) for n, p in module.named_parameters() if n[:4] in ("to_q", "to_k", "add_")
     ):
         parameter.data *= 1e-3
     suite.float32("attention, epsilon matters", ours, theirs, inputs)
-    ours, theirs = suite.pair(_attention(False))
-    suite.float32("attention, no rotation", ours, theirs, {**inputs, "image_rotary_emb": None})
-    for module in (ours, theirs):
-        module.norm_q = module.norm_k = module.norm_added_q = module.norm_added_k = None
-    suite.float32("attention, no norms", ours, theirs, inputs)
     seen: list[int] = []
-    ours, theirs = suite.pair(_attention(False))
+    ours, theirs = suite.pair(build)
     ours.norm_q.register_forward_hook(lambda *_: seen.append(1))
     suite.float32("attention, hook on the norm", ours, theirs, inputs)
     suite.note("attention, hook on the norm runs", len(seen) == 1)
@@ -130,9 +125,9 @@ class Whole(nn.Module):
         return self.model(**inputs, txt_ids=ids()[:TEXT], img_ids=ids()[TEXT:], return_dict=False)[0]
 
 
-def check_transformer(suite: Suite) -> None:
+def check_transformer(suite: Suite, whole: Callable[[Any], nn.Module] = Whole) -> None:
     for mode in ("train", "eval"):
-        ours, theirs = suite.pair(Whole, mode)
+        ours, theirs = suite.pair(whole, mode)
         suite.note("state dict", list(ours.state_dict()) == list(theirs.state_dict()))
         inputs = {
             "hidden_states": leaf(BATCH, IMAGE, 8),
@@ -148,7 +143,7 @@ def check_transformer(suite: Suite) -> None:
         for module in (ours, theirs):
             module.model.enable_gradient_checkpointing()
         suite.float32("transformer, train, gradient checkpointing", ours, theirs, inputs)
-        pair = suite.pair(lambda m: lora(Whole(m).requires_grad_(False), TARGETS))
+        pair = suite.pair(lambda m: lora(whole(m).requires_grad_(False), TARGETS))
         suite.compare("transformer, train, LoRA", *pair, inputs)
 
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn as nn
-from compare_family import JOINT, Family, main
-from comparing import FLOAT32_LIMIT, Suite, leaf, lora, max_error
+from compare_family import JOINT, Family, check_turns, main
+from compare_flux import BATCH, CONFIG, HEADS, IMAGE, TARGETS, TEXT, WIDTH, check_norms, check_transformer
+from comparing import Suite, leaf, lora
 
 UPSTREAM = "diffusers.models.transformers.transformer_flux"
-WIDTH, HEADS, BATCH, IMAGE, TEXT = 64, 4, 2, 30, 13
-TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "to_add_out"]
 
 # What to break in transformer_patches.py, by branch -> (its text, the text in its place).
 MUTANTS = {
@@ -47,21 +47,11 @@ def tables() -> tuple[torch.Tensor, torch.Tensor]:
 
 def check_rotary(suite: Suite) -> None:
     cos, sin = tables()
-    rotation = suite.patches._rotation((cos, sin), cos.device)
-    suite.note("tables are made once", suite.patches._rotation((cos, sin), cos.device) is rotation)
+    rotation = suite.patches.Rotation.of_doubled((cos, sin), cos.device)
+    suite.note("tables are made once", suite.patches.Rotation.of_doubled((cos, sin), cos.device) is rotation)
     x = torch.randn(BATCH, TEXT + IMAGE, HEADS, 16)
     want = importlib.import_module("diffusers.models.embeddings").apply_rotary_emb(x, (cos, sin), sequence_dim=1)
-    for what, found in {
-        "rotation": rotation.turn(x),
-        "rotation there and back": rotation.turn(rotation.turn(rotation.turn(x), back=True)),
-    }.items():
-        error = max_error(found, want)
-        suite.note(what, error <= FLOAT32_LIMIT, error=error)
-    kept: list[torch.Tensor] = []
-    streams = [(leaf(BATCH, TEXT + IMAGE, WIDTH).bfloat16(), nn.Identity())]
-    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda tensor: tensor):
-        sys.modules["device_operators"].norm_rotate(streams, rotation, HEADS, torch.bfloat16)
-    suite.note("rotation keeps no input for backward", not kept, kept=[str(tensor.dtype) for tensor in kept])
+    check_turns(suite, rotation, x, want)
 
 
 def _attention(single: bool) -> Callable[[Any], nn.Module]:
@@ -83,18 +73,8 @@ def check_attention(suite: Suite) -> None:
     mask = (torch.arange(TEXT + IMAGE) % 7 > 0).expand(BATCH, 1, TEXT + IMAGE, TEXT + IMAGE)
     suite.float32("attention, mask", *suite.pair(_attention(False)), {**inputs, "attention_mask": mask})
     suite.compare("attention, LoRA", *suite.pair(lambda m: lora(_attention(False)(m), TARGETS)), inputs)
-    ours, theirs = suite.pair(_attention(False))
-    for parameter in (
-        p for module in (ours, theirs) for n, p in module.named_parameters() if n[:4] in ("to_q", "to_k", "add_")
-    ):
-        parameter.data *= 1e-3
-    suite.float32("attention, epsilon matters", ours, theirs, inputs)
     suite.float32("attention, no rotation", *suite.pair(_attention(False)), {**inputs, "image_rotary_emb": None})
-    seen: list[int] = []
-    ours, theirs = suite.pair(_attention(False))
-    ours.norm_q.register_forward_hook(lambda *_: seen.append(1))
-    suite.float32("attention, hook on the norm", ours, theirs, inputs)
-    suite.note("attention, hook on the norm runs", len(seen) == 1)
+    check_norms(suite, _attention(False), inputs)
 
 
 class Whole(nn.Module):
@@ -102,47 +82,15 @@ class Whole(nn.Module):
 
     def __init__(self, module: Any) -> None:
         super().__init__()
-        self.model = module.FluxTransformer2DModel(
-            in_channels=8,
-            num_layers=1,
-            num_single_layers=1,
-            attention_head_dim=WIDTH // HEADS,
-            num_attention_heads=HEADS,
-            joint_attention_dim=32,
-            pooled_projection_dim=24,
-            guidance_embeds=True,
-            axes_dims_rope=(4, 4, 8),
-        )
+        self.model = module.FluxTransformer2DModel(**CONFIG)
 
     def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
         return self.model(**inputs, txt_ids=ids()[:TEXT], img_ids=ids()[TEXT:], return_dict=False)[0]
 
 
-def check_transformer(suite: Suite) -> None:
-    for mode in ("train", "eval"):
-        ours, theirs = suite.pair(Whole, mode)
-        suite.note("state dict", list(ours.state_dict()) == list(theirs.state_dict()))
-        inputs = {
-            "hidden_states": leaf(BATCH, IMAGE, 8),
-            "timestep": torch.tensor([0.3, 0.7]),
-            "guidance": torch.tensor([3.5, 1.0]),
-            "encoder_hidden_states": leaf(BATCH, TEXT, 32),
-            "pooled_projections": leaf(BATCH, 24),
-        }
-        if mode == "eval":
-            suite.float32("transformer, eval", ours, theirs, inputs)
-            continue
-        suite.compare("transformer, train", ours, theirs, inputs)
-        for module in (ours, theirs):
-            module.model.enable_gradient_checkpointing()
-        suite.float32("transformer, train, gradient checkpointing", ours, theirs, inputs)
-        pair = suite.pair(lambda m: lora(Whole(m).requires_grad_(False), TARGETS))
-        suite.compare("transformer, train, LoRA", *pair, inputs)
-
-
 FAMILY = Family(
     module=UPSTREAM,
-    checks=(check_rotary, check_attention, check_transformer),
+    checks=(check_rotary, check_attention, partial(check_transformer, whole=Whole)),
     early=(_attention(True), lambda m: _inputs(True)),
     mutants=MUTANTS,
 )

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn as nn
-from compare_family import JOINT, Family, main
+from compare_family import JOINT, Family, check_turns, main
 from comparing import DRAWS, FLOAT32_LIMIT, Suite, leaf, lora, max_error
 
 WIDTH, HEADS, BATCH, SIDES, TEXT = 64, 4, 2, (6, 5), 13
@@ -50,17 +50,7 @@ def check_rotary(suite: Suite) -> None:
     suite.note("another text, another rotation", other.cos.shape[1] == IMAGE + 5)
     x = torch.randn(BATCH, TEXT + IMAGE, HEADS, 16)
     want = suite.reference.apply_rotary_emb_qwen(x, torch.cat([text, image]), use_real=False)
-    for what, found in {
-        "rotation": rotation.turn(x),
-        "rotation there and back": rotation.turn(rotation.turn(rotation.turn(x), back=True)),
-    }.items():
-        error = max_error(found, want)
-        suite.note(what, error <= FLOAT32_LIMIT, error=error)
-    kept: list[torch.Tensor] = []
-    streams = [(leaf(BATCH, TEXT + IMAGE, WIDTH).bfloat16(), nn.Identity())]
-    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda tensor: tensor):
-        sys.modules["device_operators"].norm_rotate(streams, rotation, HEADS, torch.bfloat16)
-    suite.note("rotation keeps no input for backward", not kept, kept=[str(tensor.dtype) for tensor in kept])
+    check_turns(suite, rotation, x, want)
 
 
 def _attention(m: Any) -> nn.Module:
