@@ -67,16 +67,34 @@ def use_lycoris(transformer: Any, config_file: str, script: dict[str, Any]) -> A
             if hasattr(module, "_force_inference_output"):
                 module._force_inference_output = False
 
-    def detach(module: Any, tensors: dict[str, torch.Tensor], prefix: str, metadata: Any) -> None:
-        """LyCORIS puts parameters into a state dict as they are; DeepSpeed's are bound to what cannot be saved."""
-        for key in [key for key in tensors if key.startswith(prefix)]:
-            tensors[key] = tensors[key].detach()
+    # LyCORIS multiplies the scalar into what a state dict holds, and sets it to 1 when it loads one. DeepSpeed saves,
+    # and loads, the model by state dicts: there the parameters are as they are, detached from what cannot be saved.
+    exact: dict[str, torch.Tensor] = {}
 
-    network.register_state_dict_post_hook(detach)
+    def keep(module: Any, tensors: dict[str, torch.Tensor], prefix: str, metadata: Any) -> None:
+        tensors.update({f"{prefix}{name}": each.detach() for name, each in network.named_parameters()})
+
+    def find(module: Any, tensors: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
+        found = {name: tensors.get(f"{prefix}{name}") for name, _ in network.named_parameters()}
+        exact.clear()
+        exact.update({} if None in found.values() else found)
+
+    def restore(module: Any, incompatible: Any) -> None:
+        for name, parameter in network.named_parameters():
+            if name in exact:
+                parameter.data.copy_(exact[name])
+        exact.clear()
+
+    network.register_state_dict_post_hook(keep)
+    network.register_load_state_dict_pre_hook(find)
+    network.register_load_state_dict_post_hook(restore)
 
     def state(model: Any) -> dict[str, torch.Tensor]:
         """The adapter's tensors, each with the scalar multiplied in."""
-        return {key: value.detach().contiguous().cpu() for key, value in model.lycoris.state_dict().items()}
+        parts = [(lora.lora_name, lora.state_dict()) for lora in network.loras]
+        return {
+            f"{name}.{key}": value.detach().contiguous().cpu() for name, part in parts for key, value in part.items()
+        }
 
     def save(directory: Any = None, transformer_lora_layers: Any = None, save_directory: Any = None, **_: Any) -> None:
         folder = Path(directory or save_directory)
@@ -92,14 +110,8 @@ def use_lycoris(transformer: Any, config_file: str, script: dict[str, Any]) -> A
         return {f"transformer.{key}": value for key, value in tensors.items()}
 
     def load(model: Any, tensors: dict[str, torch.Tensor], **_: Any) -> None:
-        """Into the network that is trained, as the optimizer's state knows it. DeepSpeed has loaded it before, but with
-        the scalar multiplied in and set to 1; there ``model`` is another one, which the script drops."""
-        own = dict(network.named_parameters())
-        if own.keys() == tensors.keys():
-            for name, parameter in own.items():
-                parameter.data.copy_(tensors[name])
-        else:
-            network.load_state_dict(tensors, strict=False)
+        """Into the network that is trained: the parameters as they were, or, of SimpleTuner's file, a scalar of 1."""
+        network.load_state_dict(tensors, strict=False)
 
     pipeline = script["HiDreamImagePipeline"]
     pipeline.save_lora_weights = save
