@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
@@ -31,14 +32,13 @@ def main(args, accelerator, vae, loader):
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
-    """The blocks that have a model on the device which encodes in them, or in the line right below them; in order where
-    it is in them. What a loop or a choice below does has its own blocks, or is left to a person."""
+    """The blocks that have a model on the device which encodes in them, or in the lines right below; in order where it
+    is in them. What a loop or a choice below does has its own blocks, or is left to a person."""
     found = []
     for node, above in statements(tree):
         if model := _model(node):
             block = block_of(node, above)
-            below = block[block.index(node) + 1 :][:1]
-            outside = any(_is_now(each) and _encodes(each, model) for each in below)
+            outside = _below(model, block[block.index(node) + 1 :])
             if outside or _encodes(node, model):
                 found.append(Site(node.lineno, not outside))
     return found
@@ -51,6 +51,11 @@ def _model(node: ast.AST) -> str:
     return text(call.args[0]) if offloads else ""  # type: ignore[union-attr]
 
 
+def _below(model: str, lines: Sequence[ast.stmt | None]) -> int:
+    """How many of the lines, from the first on, encode with the model."""
+    return len(list(itertools.takewhile(lambda each: each and _is_now(each) and _encodes(each, model), lines)))
+
+
 def _is_now(statement: ast.stmt) -> bool:
     """Whether all that a statement says is done there, once."""
     return not hasattr(statement, "body") and not any(isinstance(node, ast.Lambda) for node in ast.walk(statement))
@@ -61,6 +66,7 @@ def _encodes(statement: ast.stmt, model: str) -> bool:
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    for index, _ in block.wanted():
-        statement, below = block.statements[index : index + 2]
-        yield Splice(index, index + 2, [block.with_body(statement, [*block.body(statement), below])])
+    for index, node in block.wanted():
+        end = index + 1 + _below(_model(node), block.nodes[index + 1 :])
+        first, *below = block.statements[index:end]
+        yield Splice(index, end, [block.with_body(first, [*block.body(first), *below])])

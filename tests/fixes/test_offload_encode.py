@@ -14,6 +14,12 @@ APPLIED = [
         f"for batch in loader:\n    {WITH}        x = batch.to(vae.dtype)\n        y = vae.encode(x).latent_dist\n",
     ),
     case(
+        "two images",
+        f"if 1:\n    {WITH}        x, z = x.half(), 1\n\n    y = vae.encode(x)\n    z = vae.encode(x)\n    z += y\n",
+        f"if 1:\n    {WITH}        x, z = x.half(), 1\n\n        y = vae.encode(x)\n        z = vae.encode(x)\n"
+        "    z += y\n",
+    ),
+    case(
         "put in a cache, with more below",
         f"{WITH}    x = x.to(\n        vae.dtype\n    )\ncache.append(vae.encode(x).latent_dist)  # big\nmore()\n",
         f"{WITH}    x = x.to(\n        vae.dtype\n    )\n    cache.append(vae.encode(x).latent_dist)  # big\nmore()\n",
@@ -29,6 +35,9 @@ REFUSED = [
     gone("a choice below", f"{WITH}    x = vae.config\nif cached:\n    y = 1\nelse:\n    y = vae.encode(x)\n"),
     gone("a function below", f"{WITH}    x = vae.config\ndef encode(x):\n    return vae.encode(x)\n"),
     gone("one without a name", f"{WITH}    x = vae.config\nencode = lambda x: vae.encode(x)\n"),
+    conflict(
+        "two on a line", "does not have the effect", 1, f"{WITH}    x = 1\ny = vae.encode(x); z = vae.encode(y)\n"
+    ),
     conflict("on one line", "it stands on the line of what it is in", 1, f"{WITH[:-1]} pass\ny = vae.encode(x)\n"),
 ]
 
