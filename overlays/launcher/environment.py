@@ -89,14 +89,21 @@ def check_builds(before: dict[str, str], oldest: float = 600) -> None:
     found = Path(before.get("TORCH_EXTENSIONS_DIR") or usual)
     said = False
     for lock in sorted(found.glob(f"{'' if 'TORCH_EXTENSIONS_DIR' in before else version + '/'}*/lock")):
-        while lock.exists() and str(lock.resolve()) not in _open_files():
-            age = time.time() - lock.stat().st_mtime
+        while (age := _age(lock)) is not None and str(lock.resolve()) not in _open_files():
             if age > oldest:
                 raise Mistake(f"{lock}: a build that was killed left it, {age / 60:.0f} minutes ago: rm {lock}")
             if not said:
                 say(f"waiting: {lock} says that another machine builds there; if none does: rm {lock}")
             said = True
             time.sleep(1)
+
+
+def _age(lock: Path) -> float | None:
+    """Seconds since a lock was made; None: its build has ended."""
+    try:
+        return time.time() - lock.stat().st_mtime
+    except FileNotFoundError:
+        return None
 
 
 def _open_files() -> set[str]:

@@ -204,6 +204,12 @@ def logs(folder: Path) -> str:
     return "\n".join(path.read_text("utf-8", "replace") for path in sorted(folder.glob("*.log")))
 
 
+def ends(folder: Path, job: dict[str, str]) -> str:
+    """How a job and what ran beside it ended, short enough for a report."""
+    last = "\n".join(f"{path.name}:\n{path.read_text('utf-8', 'replace')[-1500:]}" for path in folder.glob("*.log"))
+    return f"{job}\n{last}"
+
+
 def test_told_requeued_resumed(slurm: Slurm, hidream: Training, tmp_path: Path) -> None:
     """Told while it starts it saves at its second step, and comes back; the checkpoint of a kill does not stop it. The
     losses are those of two processes on one machine, to the bit."""
@@ -218,7 +224,7 @@ def test_told_requeued_resumed(slurm: Slurm, hidream: Training, tmp_path: Path) 
     (output / "checkpoint-3/random_states_1.pkl").write_bytes(b"")
     slurm.said("scontrol", "update", f"JobId={number}", "StartTime=now")
     job = slurm.ended(number, within=300)
-    assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1"), logs(tmp_path)
+    assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1"), ends(tmp_path, job)
     assert "checkpoint-3 is now cut-3: random_states_1.pkl is cut short" in logs(tmp_path)
     assert "Resuming from checkpoint checkpoint-2" in logs(tmp_path)
     assert alone.wait(timeout=300) == 0
@@ -239,7 +245,7 @@ def test_a_machine_that_fails_ends_the_job(slurm: Slurm, hidream: Training, tmp_
     os.kill(trainers[0], 9)
     began = time.monotonic()
     job = slurm.ended(number, within=60)
-    assert job["JobState"] == "FAILED", logs(tmp_path)
+    assert job["JobState"] == "FAILED", ends(tmp_path, job)
     print(f"the job ended {time.monotonic() - began:.0f} s after one process was killed")
 
 
@@ -247,8 +253,9 @@ def test_sdxl(slurm: Slurm, sdxl: Training, tmp_path: Path) -> None:
     output = tmp_path / "out"
     number = submitted(slurm, sdxl, output)
     alone = sdxl.alone(tmp_path / "alone", "--nnodes=1", "--nproc_per_node=2")
-    assert slurm.ended(number, within=400)["JobState"] == "COMPLETED", logs(tmp_path)
-    assert alone.wait(timeout=300) == 0, logs(tmp_path)
+    job = slurm.ended(number, within=400)
+    assert job["JobState"] == "COMPLETED", ends(tmp_path, job)
+    assert alone.wait(timeout=300) == 0, ends(tmp_path, job)
     found = sdxl.losses(output)
     assert len(found) == 4 and found == sdxl.losses(tmp_path / "alone")
 
