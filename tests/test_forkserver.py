@@ -222,7 +222,8 @@ def test_several_machines_are_torchruns_own(ask: Ask) -> None:
 @pytest.mark.parametrize("processes", [1, 2])
 def test_accelerates_launcher_makes_the_environment(ask: Ask, processes: int) -> None:
     by = ("accelerate", "launch", f"--num_processes={processes}")
-    done = ask("import os; print(os.environ['ACCELERATE_MIXED_PRECISION'], os.environ.get('RANK'))", by=by)
+    said = "f\"{os.environ['ACCELERATE_MIXED_PRECISION']} {os.environ.get('RANK')}\\n\""
+    done = ask(f"import os; os.write(1, {said}.encode())", by=by)  # at once: two ranks share the output
     assert sorted(done.text().splitlines()) == (["no None"] if processes == 1 else ["no 0", "no 1"])
 
 
