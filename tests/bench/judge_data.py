@@ -166,7 +166,7 @@ def offload_stripped(tree: ast.Module) -> ast.Module:
     for block in blocks(tree):
         for index, node in reversed(list(enumerate(block))):
             word = offloading(node)
-            if isinstance(node, ast.With) and word and len(node.body) > 1 and word in ast.unparse(node.body[-1]):
+            while isinstance(node, ast.With) and word and len(node.body) > 1 and word in ast.unparse(node.body[-1]):
                 block.insert(index + 1, node.body.pop())
     return tree
 
