@@ -85,7 +85,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             of = max(
                 (name for name in recipes.names() if name == about or stem.startswith(name)), key=len, default=stem
             )
-            item.add_marker(pytest.mark.no_cover)  # the gate is on what the hermetic ones reach
             item.add_marker(pytest.mark.xdist_group(of if parts[0] == "smoke" else "/".join(parts)))
 
 
