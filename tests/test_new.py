@@ -145,6 +145,24 @@ def test_like_another_writes_all(paint: Root, kit: Kit) -> None:
     assert again.status == 1 and "--like needs the training scripts" in again.err
 
 
+def test_like_another_trains_each_script(paint: Root, kit: Kit) -> None:
+    whole = PAINTS.replace('    parser.add_argument("--rank", type=int, default=4)\n', "")
+    pin = make_upstream(paint.upstream, {"examples/train_whole.py": whole})
+    scripts = ("examples/train_whole.py", "examples/train_paint.py")
+    done = kit("new", "mine", paint.upstream, pin, *scripts, "--like", "hidream")
+    assert done.status == 0 and "`moved` of the steps that train a whole model" in done.out
+    plan = recipes.load("mine").smoke
+    assert plan and [step.name for step in plan.step] == [
+        *("train", "resume", "two-processes"),
+        *("train-paint", "resume-paint", "two-processes-paint"),
+        "infer",
+    ]
+    assert [step.moved for step in plan.step if step.moved] == ["{out}/train-paint/pytorch_lora_weights.safetensors"]
+    assert plan.words["launch-paint"][1] == "finetune_paint.sh" and plan.words["launch"][1] == "finetune_whole.sh"
+    assert "--rank=4" in plan.words["small-paint"] and "--rank=4" not in plan.words["small"]
+    assert "--lora={out}/train-paint" in plan.step[-1].run
+
+
 def test_like_another_needs_what_a_launch_script_needs(root: Root, kit: Kit) -> None:
     done = kit("new", "mine", root.upstream, root.pin, "examples/train.py", "--like", "hidream")
     assert done.status == 1 and "examples/train.py has no --train_batch_size" in done.err

@@ -56,11 +56,15 @@ def write(
             if row["kind"] == "model" and found:
                 row["pipelines"] = [found.name]
     rows = tables[first]
-    names = {row["name"] for row in rows}
+    names = {path: {row["name"] for row in table} for path, table in tables.items()}
     launches = {path: f"finetune_{_stem(path, name, len(scripts))}.sh" for path in scripts}
     infer = f"infer_{name.replace('-', '_')}.py" if found and "prompt" in found.parameters else ""
     unknown = _unknown(found)
     reds = [red for red in _reds() if red["fix"] in fixes]
+    runs = [
+        _run(launches[path], names[path], "" if path == first else f"-{_own(path).replace('_', '-')}")
+        for path in scripts
+    ]
     facts: dict[str, Any] = {
         "name": name,
         "title": name,
@@ -72,22 +76,20 @@ def write(
         "overlays": [(f"{folder}/launcher".lstrip("/"), "launcher"), (folder or ".", name)],
         "devices": like.devices,
         "scripts": [path.rpartition("/")[2] for path in scripts],
-        "launch": launches[first],
+        "runs": runs,
+        "lora": next((f"{{out}}/train{run['suffix']}" for run in runs if run["lora"]), ""),
         "infer": infer,
-        "lora": "rank" in names,
         "output": f"{name}-output",
         "model_name": "",
         "patched": False,
         "pipeline": found.name if found else "",
         "parameters": found.parameters if found else (),
         "requirements": f"{name.replace('-', '_')}_requirements.txt",
-        "model": _data(names),
-        "small": [f"--{key}={value}" for key, value in SMALL.items() if key in names],
         "imports": _imports(found, like),
         "reds": reds,
         "called": f"{beside.RECIPES}/{name}.toml",
     }
-    left = _left(found, unknown, rows, fixes, reds, like)
+    left = _left(found, unknown, rows, fixes, reds, like, not all(run["lora"] for run in runs))
     made: dict[str, str] = {}
     overlay, shared = f"overlays/{name}", f"overlays/{name}-launch"
     programs = []
@@ -116,14 +118,27 @@ def write(
     editable = f"-e {upstream.name} " if found else ""  # a pipeline's class is the upstream's own
     after = [
         f"pip install {editable}-r {place}/{facts['requirements']}",
-        f"cd {place} && bash {facts['launch']} --help",
+        f"cd {place} && bash {launches[first]} --help",
     ]
     return _render("recipe.toml", facts), {path: text.encode() for path, text in made.items()}, left, after
 
 
 def _stem(path: TreePath, name: str, scripts: int) -> str:
-    own = path.rpartition("/")[2].removesuffix(".py").removeprefix("train_")
-    return own if scripts > 1 else name.replace("-", "_")
+    return _own(path) if scripts > 1 else name.replace("-", "_")
+
+
+def _own(path: TreePath) -> str:
+    return path.rpartition("/")[2].removesuffix(".py").removeprefix("train_")
+
+
+def _run(launch: str, names: set[str], suffix: str) -> dict[str, Any]:
+    """A launch script in the smoke plan: the words that run it, and what its steps' names end in."""
+    return {
+        "suffix": suffix,
+        "launch": ["bash", launch, *_data(names)],
+        "small": [f"--{key}={value}" for key, value in SMALL.items() if key in names],
+        "lora": "rank" in names,
+    }
 
 
 def _data(names: set[str]) -> list[str]:
@@ -170,6 +185,7 @@ def _left(
     fixes: Sequence[str],
     reds: Sequence[Mapping[str, Any]],
     like: Recipe,
+    whole: bool,
 ) -> list[str]:
     """What only a person knows, each in a line."""
     without = [fix for fix in fixes if fix not in {red["fix"] for red in reds}]
@@ -178,8 +194,9 @@ def _left(
         f"defaults of {', '.join(empty)}, and better ones than the script's own where a page or a card gives them",
         f"[environment.packages]: {like.name}'s, to be checked at this pin",
         "published figures ([[figure]]), and a profile with their settings",
-        "`moved` of the steps that train, and [[smoke.parity]] cases",
+        "[[smoke.parity]] cases",
     ]
+    told += ["`moved` of the steps that train a whole model"] * whole
     told += [f"a red for {', '.join(without)}"] * bool(without)
     told += [f"a tiny configuration of {', '.join(unknown)}"] * bool(unknown)
     told += ["a pipeline that draws: none was found in the script"] * (not found)

@@ -43,6 +43,7 @@ JobAcctGatherType=jobacct_gather/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerType=sched/builtin
+SchedulerParameters=sched_interval=5
 ReturnToService=2
 MpiDefault=none
 NodeName=node1 NodeAddr=10.99.0.1 CPUs=2 State=UNKNOWN
@@ -69,7 +70,7 @@ class Slurm:
     def said(self, *command: str | Path, **more: str) -> str:
         """What a command says on node 1, at its end."""
         variables = {**environment.variables(), "SLURM_CONF": str(self.place / "slurm.conf"), **more}
-        done = subprocess.run(self.on(1, *command), capture_output=True, text=True, env=variables, timeout=120)
+        done = subprocess.run(self.on(1, *command), capture_output=True, text=True, env=variables, timeout=300)
         return done.stdout + done.stderr
 
     def job(self, number: str) -> dict[str, str]:
@@ -106,15 +107,20 @@ def slurm(machines: list[list[str]], tmp_path_factory: pytest.TempPathFactory) -
         subprocess.run(munge, check=True)
         for node, command in ((1, ["slurmctld"]), (1, ["slurmd", "-N", "node1"]), (2, ["slurmd", "-N", "node2"])):
             subprocess.run(made.on(node, *command), check=True, env=variables)
-        deadline = time.monotonic() + 30
-        while made.said("sinfo", "-h", "-t", "idle", "-o", "%D").strip() != "2":
-            assert time.monotonic() < deadline, (place / "slurmctld.log").read_text()[-2000:]
-            time.sleep(0.1)
         yield made
     finally:
         for file in ("node1.pid", "node2.pid", "slurmctld.pid", "munged.pid"):
             if (place / file).is_file():
                 subprocess.run(["kill", (place / file).read_text().strip()], check=False)
+
+
+@pytest.fixture(autouse=True)
+def idle(slurm: Slurm) -> None:
+    """Both nodes are up, and done with the job of the test before."""
+    deadline = time.monotonic() + 60
+    while slurm.said("sinfo", "-h", "-t", "idle", "-o", "%D").strip() != "2":
+        assert time.monotonic() < deadline, (slurm.place / "slurmctld.log").read_text()[-2000:]
+        time.sleep(0.1)
 
 
 @dataclass
@@ -264,10 +270,10 @@ def test_sdxl(slurm: Slurm, sdxl: Training, tmp_path: Path) -> None:
 def test_wrong_shapes_are_one_line(slurm: Slurm, hidream: Training, tmp_path: Path) -> None:
     words = ["bash", hidream.script, *hidream.words, f"--output_dir={tmp_path}/out"]
     said = slurm.said("srun", "-N2", "-n4", "--overcommit", *words, **hidream.variables)
-    assert said.count("error: Slurm: 4 tasks on 2 nodes: start one a node: srun --ntasks-per-node=1") == 4, said
+    assert said.count("error: Slurm: 4 tasks on 2 nodes: start one a node: srun --ntasks-per-node=1") == 4, said[-3000:]
     listen = "import socket, time; s = socket.create_server(('', 9999)); print(flush=True); time.sleep(99)"
     with subprocess.Popen(slurm.on(1, sys.executable, "-c", listen), stdout=subprocess.PIPE) as taken:
         assert taken.stdout and taken.stdout.readline()
         said = slurm.said("srun", "-K", "-N2", *words, "--main_port=9999", **hidream.variables)
         taken.kill()
-    assert "error: --main_port: port 9999 is taken on this machine: give another one" in said, said
+    assert "error: --main_port: port 9999 is taken on this machine: give another one" in said, said[-3000:]

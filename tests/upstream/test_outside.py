@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -64,4 +65,4 @@ def test_a_family_of_ones_own(
     kit("env", "sana", "--device", "cpu", "--lock", "sana-cpu")
     said = kit("verify", "sana-cpu", "--smoke", "--step", "train", "--step", "infer")
     assert "ok    train: " in said and "ok    infer: " in said
-    assert "verified, of smoke only train, infer (tree, static, smoke): 30 ok, 0 failed" in said
+    assert re.search(r"verified, of smoke only train, infer \(tree, static, smoke\): \d+ ok, 0 failed", said)
