@@ -10,16 +10,17 @@ alone.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 import libcst as cst
 
+from kit import fixes
 from kit.errors import KitError
 from kit.fixes import Fix, Options, Outcome, Site, _lines
 from kit.fixes import _roles as roles
-from kit.fixes._ast import BLOCKS, Ancestors, loose_names, parse
+from kit.fixes._ast import loose_names, parse
 from kit.fixes._block import Block
 from kit.fixes._lines import Change, Lost, Statements
 from kit.fixes._roles.paths import missing
@@ -115,7 +116,7 @@ def _with_ends(content: bytes, result: bytes) -> bytes:
 
 
 def _sites(fix: Fix, tree: ast.Module, options: Options, skipped: frozenset[int]) -> list[Site]:
-    return [site for site in fix.sites(tree, options) if site.line not in skipped]
+    return [site for site in fixes.sites(fix, tree, options) if site.line not in skipped]
 
 
 def _unedited(content: bytes, tree: ast.Module, sites: Sequence[Site]) -> tuple[str, int]:
@@ -149,27 +150,11 @@ def _refusal(fix: Fix, tree: ast.Module, sites: Sequence[Site]) -> tuple[str, in
 def _edit(fix: Fix, content: bytes, tree: ast.Module, options: Options, todo: frozenset[int]) -> tuple[bytes, int]:
     """The file with a fix's splices made, and how many of them count."""
     counted = 0
+    changes: list[Change] = []
     script, text = roles.read(tree), _lines.of(content, tree)
-
-    def block(nodes: Sequence[ast.stmt], above: Ancestors) -> list[Change]:
-        """The changes to a block."""
-        nonlocal counted
-        inner = [change for node in nodes for change in inside(node, above)]
-        indent = text.indent(nodes) if len(above) > 1 else ""
-        given = Statements(text, text.groups(nodes), indent, inner)
-        splices = list(fix.edits(Block(given, given.groups, above, text.shape, script, todo), options))
+    for groups, indent, above in text.blocks:
+        given = Statements(text, groups, indent, changes)
+        splices = list(fix.edits(Block(given, groups, above, text.shape, script, todo), options))
         counted += sum(splice.counted for splice in splices)
-        return given.spliced(splices) if splices else inner
-
-    def inside(node: ast.AST, above: Ancestors) -> Iterator[Change]:
-        """The changes to the blocks in a statement, an `except` or a `case`; those on the line of their head stay."""
-        above = (*above, node)
-        for part in filter(None, (getattr(node, name, None) for name in BLOCKS)):
-            if not isinstance(part[0], ast.stmt) or text.is_elif(part[0]):
-                for each in part:
-                    yield from inside(each, above)
-            elif text.is_block(part):
-                yield from block(part, above)
-
-    changes = block(tree.body, (tree,)) if tree.body else []
+        changes = given.spliced(splices) if splices else changes
     return text.bytes(changes) if changes else content, counted

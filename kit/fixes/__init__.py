@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from graphlib import TopologicalSorter
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     import libcst as cst
 
     from kit.fixes._block import Block
+    from kit.fixes._roles import Script
 
 Options = Mapping[str, str]
 
@@ -106,6 +107,17 @@ class Fix(Protocol):
     def sites(self, tree: ast.Module, options: Options) -> list[Site]: ...
 
     def edits(self, block: Block, options: Options) -> Iterator[Splice]: ...
+
+
+def sites(fix: Fix, tree: ast.Module, options: Options) -> list[Site]:
+    """The sites of a fix in a script, looked for once: who runs a fix asks for them, and the run itself."""
+    from kit.fixes._roles import read
+
+    return read(tree).once(_sites, fix.sites, tuple(sorted(options.items())))
+
+
+def _sites(script: Script, look: Callable[..., list[Site]], options: Iterable[tuple[str, str]]) -> list[Site]:
+    return look(script.tree, dict(options))
 
 
 def names(roots: Sequence[Path] = ()) -> list[str]:

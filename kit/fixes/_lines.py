@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import io
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import libcst as cst
 
 from kit.fixes import Splice
-from kit.fixes._ast import BLOCKS, statements
+from kit.fixes._ast import BLOCKS, Ancestors
 
 _BLANKS = " \t\f"
 _ENDS = "\r\n"
@@ -45,19 +45,55 @@ class Span(NamedTuple):
     stop: int
 
 
+class Place(NamedTuple):
+    """A block: its statements, those that share a line together, the blanks they start with, and what they are in."""
+
+    groups: Sequence[Sequence[ast.stmt]]
+    indent: str
+    above: Ancestors
+
+
 @dataclass(frozen=True)
 class Lines:
-    """A script's lines with their ends, the last one with an end too; ``shape``: a module without statements that has
-    the script's indentation, line ends and encoding."""
+    """A script's `ast` and its lines with their ends, the last one with an end too."""
 
+    tree: ast.Module
     lines: Sequence[str]
     whole: bool  # the last line has an end in the file, too
-    shape: cst.Module
+    encoding: str
+    end: str  # of most lines
+
+    @cached_property
+    def shape(self) -> cst.Module:
+        """A module without statements that has the script's indentation, line ends and encoding."""
+        indented = (place for place in self.blocks if place.indent)
+        first = min(indented, key=lambda place: place.groups[0][0].lineno, default=None)
+        indent = first.indent if first else "    "
+        return cst.Module([], encoding=self.encoding, default_newline=self.end, default_indent=indent)
+
+    @cached_property
+    def blocks(self) -> list[Place]:
+        """The blocks of statements, those inside others before them; what stands on the line of a head is none."""
+        return list(self._blocks(self.tree.body, (self.tree,))) if self.tree.body else []
+
+    def _blocks(self, nodes: Sequence[ast.stmt], above: Ancestors) -> Iterator[Place]:
+        for node in nodes:
+            yield from self._inside(node, above)
+        yield Place(self._groups(nodes), self._indent(nodes) if len(above) > 1 else "", above)
+
+    def _inside(self, node: ast.AST, above: Ancestors) -> Iterator[Place]:
+        """The blocks in a statement, an `except` or a `case`."""
+        for part in filter(None, (getattr(node, name, None) for name in BLOCKS)):
+            if not isinstance(part[0], ast.stmt) or self._is_elif(part[0]):
+                for each in part:
+                    yield from self._inside(each, (*above, node))
+            elif self._is_block(part):
+                yield from self._blocks(part, (*above, node))
 
     def bytes(self, changes: Sequence[Change]) -> bytes:
         """The script as a file, with the ``changes`` made."""
         text = self.text(0, len(self.lines), changes)
-        return (text if self.whole else text.removesuffix("\n").removesuffix("\r")).encode(self.shape.encoding)
+        return (text if self.whole else text.removesuffix("\n").removesuffix("\r")).encode(self.encoding)
 
     def text(self, start: int, stop: int, changes: Sequence[Change] = ()) -> str:
         """The lines ``start`` to ``stop`` (from 0) with those of the ``changes`` that are among them."""
@@ -72,12 +108,12 @@ class Lines:
         if not indent:
             return self.shape.with_changes(body=statements).code
         block = cst.IndentedBlock(statements, indent=indent)
-        return self.shape.code_for_node(block).removeprefix(self.shape.default_newline)
+        return self.shape.code_for_node(block).removeprefix(self.end)
 
     def read(self, text: str, indent: str, line: int) -> cst.BaseStatement:
         """A statement's text, at an indentation, as libcst has it; it begins at ``line`` (from 1). Raises Lost where
         libcst would write it otherwise."""
-        end = self.shape.default_newline
+        end = self.end
         # libcst takes the indentation of a text's first block for that of all: so the script's own comes first
         above = ["if 1:", f"{self.shape.default_indent}pass", "if 1:" if indent else "pass", ""]
         try:
@@ -91,21 +127,21 @@ class Lines:
             raise Lost(next((at for at, (ours, theirs) in enumerate(pairs, line) if ours != theirs), line))
         return statement
 
-    def indent(self, nodes: Sequence[ast.stmt]) -> str:
+    def _indent(self, nodes: Sequence[ast.stmt]) -> str:
         """The blanks that the statements of a block start with."""
         return self._blanks(nodes[0].lineno - 1)
 
-    def is_block(self, nodes: Sequence[ast.stmt]) -> bool:
+    def _is_block(self, nodes: Sequence[ast.stmt]) -> bool:
         """Whether statements stand below the head of what they are in, not on its line."""
         first = self._first(nodes[0])
         above = self.lines[first - 1].rstrip(_ENDS)
         continued = above.endswith("\\") and "#" not in above
-        return len(self.indent(nodes)) == nodes[0].col_offset and not continued
+        return len(self._indent(nodes)) == nodes[0].col_offset and not continued
 
-    def is_elif(self, node: ast.stmt) -> bool:
+    def _is_elif(self, node: ast.stmt) -> bool:
         return isinstance(node, ast.If) and self.lines[node.lineno - 1].lstrip(_BLANKS).startswith("elif")
 
-    def groups(self, nodes: Sequence[ast.stmt]) -> list[list[ast.stmt]]:
+    def _groups(self, nodes: Sequence[ast.stmt]) -> list[list[ast.stmt]]:
         """The statements of a block, those that share a line together."""
         groups: list[list[ast.stmt]] = []
         for node in nodes:
@@ -134,7 +170,7 @@ class Lines:
             indent = self._blanks(node.cases[0].pattern.lineno - 1)
         else:
             block = self._last_block(node)
-            indent = self.indent(block) if block and self.is_block(block) else ""
+            indent = self._indent(block) if block and self._is_block(block) else ""
         count, at = 0, line
         while indent and at < len(self.lines) and self._empty(at):
             at += 1
@@ -146,13 +182,13 @@ class Lines:
         """The block that a compound statement ends with; none in others."""
         parts: list[list[ast.stmt]] = [part for name in BLOCKS if (part := getattr(node, name, None))]
         last = parts[-1] if parts else []
-        deeper = last and (isinstance(last[-1], ast.ExceptHandler) or self.is_elif(last[0]))
+        deeper = last and (isinstance(last[-1], ast.ExceptHandler) or self._is_elif(last[0]))
         return self._last_block(last[-1]) if deeper else last
 
     def _first(self, node: ast.stmt) -> int:
         """The line (from 0) that a statement starts on, with its decorators."""
         decorators = getattr(node, "decorator_list", ())
-        line = min([node.lineno, *(each.lineno for each in decorators)]) - 1
+        line: int = min([node.lineno, *(each.lineno for each in decorators)]) - 1
         while decorators and line and not self.lines[line].lstrip(_BLANKS).startswith("@"):
             line -= 1
         return line
@@ -208,8 +244,10 @@ class Statements(Sequence[cst.BaseStatement]):
         for splice in sorted(splices, key=lambda splice: -splice.start):
             items[splice.start : splice.stop] = splice.statements
         texts = [self._text(each) for each in items]
-        nothing = "" if items or not self.indent else f"{self.indent}pass{self.lines.shape.default_newline}"
-        return [Change(self.spans[0].start, self.spans[-1].stop, "".join(texts) or nothing)]
+        nothing = "" if items or not self.indent else f"{self.indent}pass{self.lines.end}"
+        start, stop = self.spans[0].start, self.spans[-1].stop
+        outside = [change for change in self.changes if not start <= change.start < stop]
+        return [*outside, Change(start, stop, "".join(texts) or nothing)]
 
 
 @lru_cache(maxsize=4)  # before and after each of several fixes
@@ -223,10 +261,7 @@ def of(content: bytes, tree: ast.Module) -> Lines:
     end = first[len(first.rstrip(_ENDS)) :] or "\n"
     if lines and not whole:
         lines[-1] += end
-    shape = cst.Module([], encoding=encoding, default_newline=end)
-    found = Lines(lines, whole, shape)
-    indents = (found.indent([node]) for node, above in statements(tree) if len(above) > 1 and found.is_block([node]))
-    return Lines(lines, whole, shape.with_changes(default_indent=next(indents, shape.default_indent)))
+    return Lines(tree, lines, whole, encoding, end)
 
 
 def _split(text: str) -> list[str]:
