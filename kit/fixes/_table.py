@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import BLOCKS, Ancestors, block_of, expression, statements, text
+from kit.fixes._ast import BLOCKS, Ancestors, block_of, every, expression, statements, text
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -106,7 +106,7 @@ def _sites(tree: ast.Module, row: Row) -> Iterator[Site]:
     if isinstance(row, Swap):
         for node, _ in inside:
             if _begins(node, row.at):
-                parts = [text(part) for part in ast.walk(node) if isinstance(part, ast.expr)]
+                parts = [text(part) for part in every(node) if isinstance(part, ast.expr)]
                 if _same(row.old) in parts or _same(row.new) in parts:
                     yield Site(node.lineno, _same(row.new) in parts)
         return
@@ -173,7 +173,7 @@ def _swap(block: Block, row: Swap) -> Iterator[Splice]:
     import libcst as cst
 
     for index, it in block.simple():
-        parts = [text(part) for part in ast.walk(it) if isinstance(part, ast.expr)] if _begins(it, row.at) else []
+        parts = [text(part) for part in every(it) if isinstance(part, ast.expr)] if _begins(it, row.at) else []
         statement = block.statements[index] if _same(row.old) in parts else None
         if not isinstance(statement, cst.SimpleStatementLine):
             continue

@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from kit.fixes._ast import text
+from kit.fixes._ast import children, every, text
 from kit.fixes._roles._script import FUNCTIONS, Function, Script, dotted, last, own
 from kit.fixes._roles.holders import is_accelerator
 
@@ -132,7 +132,7 @@ def calls_in(statement: ast.AST) -> list[ast.Call]:
         if isinstance(node, ast.Call):
             found.append(node)
         if not isinstance(node, (*FUNCTIONS, ast.Lambda)) or node is statement:
-            pending.extend(list(ast.iter_child_nodes(node))[::-1])
+            pending.extend(list(children(node))[::-1])
     return found
 
 
@@ -231,7 +231,7 @@ def gates(script: Script, statement: ast.stmt) -> list[ast.If]:
 
 def mentions_main(script: Script, test: ast.expr, statement: ast.stmt) -> bool:
     """Whether a test speaks of the main process, in whatever way."""
-    return any(is_main(script, node, statement) for node in ast.walk(test))
+    return any(is_main(script, node, statement) for node in every(test))
 
 
 def alone(script: Script, statement: ast.stmt) -> bool:
