@@ -39,6 +39,7 @@ import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -180,8 +181,11 @@ def load(name: str, brought: Path | None = None, runs: bool = True) -> Fix:
     when it is applied, or, without ``runs``, not at all."""
     from kit.fixes._beside import Beside
 
-    if brought:
-        return cast(Fix, Beside(brought, runs))
+    return cast(Fix, Beside(brought, runs)) if brought else _own(name)
+
+
+@cache  # a fix is asked for by each of the others
+def _own(name: str) -> Fix:
     module = name.replace("-", "_")
     folder = "" if (Path(__file__).parent / f"{module}.py").is_file() else "programs."
     return cast(Fix, importlib.import_module(f"kit.fixes.{folder}{module}"))

@@ -40,6 +40,8 @@ def walk(tree: ast.AST, above: Ancestors = ()) -> Iterator[tuple[ast.AST, Ancest
 def children(node: ast.AST) -> list[ast.AST]:
     """The nodes right below one, in half the time of `ast.iter_child_nodes`; without Load and Store."""
     found: list[ast.AST] = []
+    if isinstance(node, (ast.Name, ast.Constant)):  # half of all
+        return found
     for name in node._fields:
         value = getattr(node, name, None)
         if isinstance(value, list):

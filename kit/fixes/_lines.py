@@ -11,7 +11,7 @@ import tokenize
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import libcst as cst
 
@@ -133,7 +133,7 @@ class Lines:
 
     def _is_block(self, nodes: Sequence[ast.stmt]) -> bool:
         """Whether statements stand below the head of what they are in, not on its line."""
-        first = self._first(nodes[0])
+        first = self.first(nodes[0])
         above = self.lines[first - 1].rstrip(_ENDS)
         continued = above.endswith("\\") and "#" not in above
         return len(self._indent(nodes)) == nodes[0].col_offset and not continued
@@ -156,7 +156,7 @@ class Lines:
         """The lines of each group of a block's; ``top``: the module's own, where what is above the first is its."""
         found: list[Span] = []
         for group in groups:
-            first, last = self._first(group[0]), group[-1].end_lineno or 0
+            first, last = self.first(group[0]), group[-1].end_lineno or 0
             start, above = first, found[-1].stop if found else first if top else 0
             while start > above and self._empty(start - 1):
                 start -= 1
@@ -185,7 +185,7 @@ class Lines:
         deeper = last and (isinstance(last[-1], ast.ExceptHandler) or self._is_elif(last[0]))
         return self._last_block(last[-1]) if deeper else last
 
-    def _first(self, node: ast.stmt) -> int:
+    def first(self, node: ast.stmt) -> int:
         """The line (from 0) that a statement starts on, with its decorators."""
         decorators = getattr(node, "decorator_list", ())
         line: int = min([node.lineno, *(each.lineno for each in decorators)]) - 1
@@ -223,7 +223,11 @@ class Statements(Sequence[cst.BaseStatement]):
     def __len__(self) -> int:
         return len(self.groups)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> cst.BaseStatement: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[cst.BaseStatement]: ...
+    def __getitem__(self, index: int | slice) -> cst.BaseStatement | list[cst.BaseStatement]:
         if isinstance(index, slice):
             return [self[at] for at in range(*index.indices(len(self)))]
         span = self.spans[index]
@@ -231,6 +235,12 @@ class Statements(Sequence[cst.BaseStatement]):
         if at not in self._read:
             self._read[at] = self.lines.read(self._text(span), self.indent, span.start + 1)
         return self._read[at]
+
+    def head(self, index: int) -> cst.BaseStatement:
+        """`pass` with what is above a statement: that one may be long."""
+        start, first = self.spans[index].start, self.lines.first(self.groups[index][0])
+        line = f"{self.indent}pass{self.lines.end}"
+        return self.lines.read(self.lines.text(start, first) + line, self.indent, start + 1)
 
     def _text(self, item: Span | cst.BaseStatement) -> str:
         """The text of a statement, or of what is put in its place."""

@@ -140,7 +140,7 @@ def _put(block: Block, row: Put) -> Iterator[Splice]:
         if not _begins(node, row.at) or (row.top and not block.owner()):
             continue
         if row.how == "before" and not _are(block.nodes[max(index - len(wanted), 0) : index], wanted):
-            blank = block.leading(block.statements[index])[0]
+            blank = block.leading(block.statements.head(index))[0]
             new = _new(block, row)
             yield Splice(index, index, [_with_lines(new[0], blank), *new[1:]])
         elif row.how == "after" and not _are(block.nodes[index + 1 : index + 1 + len(wanted)], wanted):

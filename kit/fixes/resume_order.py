@@ -263,11 +263,7 @@ def _class(block: Block, function: str) -> Iterator[Splice]:
     """The class, above the first function that trains."""
     for index, node in block.simple():
         if getattr(node, "name", "") == function:
-            statement = block.statements[index]
-            blank, above = block.leading(statement)
-            new = block.parse(_CODE)[0].with_changes(leading_lines=blank)
-            below = statement.with_changes(leading_lines=[*block.blank_lines(2), *above])
-            yield Splice(index, index + 1, [new, below], counted=False)
+            yield block.above_function(index, block.parse(_CODE))
 
 
 def _handed_out(block: Block, loop: cst.BaseStatement) -> cst.BaseStatement:

@@ -92,6 +92,15 @@ class Script:
         return ""
 
     @cached_property
+    def assigned(self) -> dict[str, list[ast.expr]]:
+        """What each name is given, wherever that is, by assignments that it comes first in."""
+        found: dict[str, list[ast.expr]] = defaultdict(list)
+        for line, _ in self.statements:
+            if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
+                found[line.targets[0].id].append(line.value)
+        return found
+
+    @cached_property
     def functions(self) -> dict[str, list[Function]]:
         """Every function by its name."""
         found: dict[str, list[Function]] = defaultdict(list)
