@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import pytest
 from old_to_new import HINT, LACKS, _edits, _sites, applied, make_fix, run
 
-from kit import codemod
+from kit import codemod, fixes
 from kit.errors import KitError
 from kit.fixes import Options, Outcome, Site, Splice
+from kit.fixes._ast import every
 from kit.fixes._block import Block
 
 
@@ -214,6 +215,46 @@ def test_libcst_reads_what_is_edited_and_nothing_else(monkeypatch: pytest.Monkey
     assert run("def f():\n    before()\n    # above\n    old()\n    # below\n\n\nf()\n").outcome is Outcome.applied
     assert [text for text in parsed if "old()" in text]
     assert not [text for text in parsed if "before" in text or "below" in text or "f()" in text]
+
+
+@pytest.mark.parametrize("blank", [0, 1, 2, 3])
+@pytest.mark.parametrize("comment", ["", "# why\n\n"])
+def test_a_function_above_another_leaves_that_one_its_comments(
+    blank: int, comment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With two blank lines above, as most have, the one below is not even read."""
+
+    def edits(block: Block, options: Options) -> Iterator[Splice]:
+        for index, node in block.simple():
+            if getattr(node, "name", "") == "f" and block.todo:
+                yield block.above_function(index, block.parse("def g():\n    pass\n"))
+        yield from _edits(block, options)
+
+    parsed: list[str] = []
+    parse = codemod.cst.parse_module
+    monkeypatch.setattr(codemod.cst, "parse_module", lambda text: parsed.append(text) or parse(text))
+    gap, rest = "\n" * blank, "def f():\n    long()\n"
+    result = run(f"old()\n{gap}{comment}{rest}", edits=edits)
+    assert result == applied(f"new()\n{gap}def g():\n    pass\n\n\n{comment}{rest}".encode())
+    assert any("long()" in text for text in parsed) == (blank != 2)
+
+
+def test_sites_are_looked_for_once_in_a_file() -> None:
+    seen: list[Options] = []
+
+    def sites(tree: ast.Module, options: Options) -> list[Site]:
+        seen.append(options)
+        return []
+
+    fix, tree = make_fix(sites=sites), ast.parse("old()\n")
+    for options in ({}, {}, {"a": "b"}, {"a": "b"}):
+        fixes.sites(fix, tree, options)
+    assert seen == [{}, {"a": "b"}]
+
+
+def test_every_node_is_there_but_load_and_store() -> None:
+    tree = ast.parse("a = [b.c(1, *d, e=2) for f in g]\nwith h as (i, j):\n    del k[0]\n")
+    assert every(tree) == [node for node in ast.walk(tree) if not isinstance(node, ast.expr_context)]
 
 
 def test_options_reach_the_fix() -> None:
