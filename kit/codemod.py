@@ -1,10 +1,9 @@
 """Run one fix on one file: exact count, postcondition on what was written, nothing left for a second run.
 
-What a script is about is asked of its `ast` tree and of the roles in it (`kit.fixes._roles`); libcst edits, which keeps
-every byte that is not edited. The two trees are gone through side by side. Where libcst would not keep a byte (a form
-feed before a statement), that is a conflict. Its visitors cost as much as parsing does (80 ms for an 1,800-line
-script), and all the fixes are about statements, so blocks of statements are walked directly and expressions are left
-alone.
+What a script is about is asked of its `ast` tree and of the roles in it (`kit.fixes._roles`); its blocks of statements
+are gone through by `ast` too. libcst reads the statements that are edited, and no others (`kit.fixes._lines`): over a
+whole script it takes longer than all the rest. Where it would not keep a byte of those (a form feed before one), that
+is a conflict.
 """
 
 from __future__ import annotations
@@ -13,19 +12,17 @@ import ast
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from functools import lru_cache
-from itertools import zip_longest
-from typing import Any
 
 import libcst as cst
 
+from kit import fixes
 from kit.errors import KitError
-from kit.fixes import Fix, Options, Outcome, Site
+from kit.fixes import Fix, Options, Outcome, Site, _lines
 from kit.fixes import _roles as roles
-from kit.fixes._ast import BLOCKS, loose_names, parse
+from kit.fixes._ast import loose_names, parse
 from kit.fixes._block import Block
+from kit.fixes._lines import Change, Lost, Statements
 from kit.fixes._roles.paths import missing
-from kit.fixes._written import written
 
 
 @dataclass(frozen=True)
@@ -70,16 +67,20 @@ def run(
         reason = f"expected {count} place{'s' * (count != 1)} to fix, found {len(todo)} (lines {places})"
         return Result(Outcome.conflict, content, reason, todo[0].line)
 
-    module, lost = _module(content, name)
-    if lost:
+    try:
+        result, counted = _edit(fix, content, tree, options, frozenset(site.line for site in todo))
+    except Lost as lost:
         reason = "libcst would not keep this line as it is (a form feed, a lone carriage return, blanks at the end?)"
-        return Result(Outcome.conflict, content, reason, lost)
-    edited, counted = _edit(fix, module, tree, options, frozenset(site.line for site in todo))
+        return Result(Outcome.conflict, content, reason, lost.line)
+    except cst.ParserSyntaxError as error:
+        raise KitError(f"{name}:{error.raw_line}: libcst cannot read this: {error.message}", "update libcst") from None
+    except UnicodeDecodeError as error:  # in a comment, where Python itself lets it pass
+        line = content.count(b"\n", 0, error.start) + 1
+        raise KitError(f"{name}:{line}: not {error.encoding}: {error.reason}", "save the file as UTF-8") from None
     if counted != len(todo):
         return Result(Outcome.conflict, content, *_unedited(content, tree, todo))
-    result = written(edited)
     if b"\r" in content and _mixed(content):
-        result, edited = (mended := _with_ends(content, result)), cst.parse_module(mended)
+        result = _with_ends(content, result)
     after = _sites(fix, parse(result, name), options, skipped(result))
     if len(after) < len(before) or not all(site.done for site in after):
         line = next((site.line for site in after if not site.done), todo[0].line)
@@ -91,11 +92,8 @@ def run(
         names = ", ".join(f"`{name}`" for name in sorted(orphans))
         reason = f"the edit takes away what binds {names}, which is still used"
         return Result(Outcome.conflict, content, reason, todo[0].line)
-    if _edit(fix, edited, parse(result, name), options, frozenset())[1]:
+    if _edit(fix, result, parse(result, name), options, frozenset())[1]:
         return Result(Outcome.conflict, content, "a second run would change the file again", todo[0].line)
-    if len(_written) > 2:
-        del _written[next(iter(_written))]
-    _written[result] = edited
     return Result(Outcome.applied, result, places=len(todo))
 
 
@@ -117,18 +115,7 @@ def _with_ends(content: bytes, result: bytes) -> bytes:
 
 
 def _sites(fix: Fix, tree: ast.Module, options: Options, skipped: frozenset[int]) -> list[Site]:
-    return [site for site in fix.sites(tree, options) if site.line not in skipped]
-
-
-def _module(content: bytes, name: str) -> tuple[cst.Module, int]:
-    """The module, and the first line (from 1) that libcst would write otherwise, or 0. Raises KitError."""
-    try:
-        return (_written[content], 0) if content in _written else _parse(content)
-    except cst.ParserSyntaxError as error:
-        raise KitError(f"{name}:{error.raw_line}: libcst cannot read this: {error.message}", "update libcst") from None
-    except UnicodeDecodeError as error:  # in a comment, where Python itself lets it pass
-        line = content.count(b"\n", 0, error.start) + 1
-        raise KitError(f"{name}:{line}: not {error.encoding}: {error.reason}", "save the file as UTF-8") from None
+    return [site for site in fixes.sites(fix, tree, options) if site.line not in skipped]
 
 
 def _unedited(content: bytes, tree: ast.Module, sites: Sequence[Site]) -> tuple[str, int]:
@@ -147,20 +134,6 @@ def _unedited(content: bytes, tree: ast.Module, sites: Sequence[Site]) -> tuple[
     return "it is written in a way that this fix cannot edit: make the change by hand, or skip the fix", sites[0].line
 
 
-# What the last fixes made: the next one need not parse it again, which is half of what a fix costs.
-_written: dict[bytes, cst.Module] = {}
-
-
-@lru_cache(maxsize=1)  # often several fixes, or the series of several recipes, are tried on one file
-def _parse(content: bytes) -> tuple[cst.Module, int]:
-    """The module, and the first line (from 1) that libcst would write otherwise, or 0."""
-    module = cst.parse_module(content)
-    if (text := written(module)) == content:
-        return module, 0
-    pairs = zip_longest(content.splitlines(True), text.splitlines(True))
-    return module, next(line for line, (ours, theirs) in enumerate(pairs, 1) if ours != theirs)
-
-
 def _refusal(fix: Fix, tree: ast.Module, sites: Sequence[Site]) -> tuple[str, int] | None:
     script = roles.read(tree)
     for site in sites:
@@ -173,66 +146,14 @@ def _refusal(fix: Fix, tree: ast.Module, sites: Sequence[Site]) -> tuple[str, in
     return None
 
 
-def _edit(
-    fix: Fix, module: cst.Module, tree: ast.Module, options: Options, todo: frozenset[int]
-) -> tuple[cst.Module, int]:
-    """The module with a fix's splices made, and how many of them count. The two trees are gone through side by side."""
+def _edit(fix: Fix, content: bytes, tree: ast.Module, options: Options, todo: frozenset[int]) -> tuple[bytes, int]:
+    """The file with a fix's splices made, and how many of them count."""
     counted = 0
-    script = roles.read(tree)
-
-    def block(statements: Sequence[Any], nodes: Sequence[ast.stmt], above: tuple[ast.AST, ...]) -> Sequence[Any]:
-        nonlocal counted
-        groups = _groups(statements, nodes)
-        pairs = zip(statements, groups, strict=True)
-        inner: list[Any] = [_rebuild(statement, group[0], above, block) for statement, group in pairs]
-        given = Block(inner, groups, above, module, script, todo)
-        splices = sorted(fix.edits(given, options), key=lambda splice: -splice.start)
-        for splice in splices:
-            inner[splice.start : splice.stop] = splice.statements
-            counted += splice.counted
-        changed = splices or any(new is not old for new, old in zip(inner, statements, strict=False))
-        return inner if changed else statements
-
-    body = block(module.body, tree.body, (tree,))
-    return (module if body is module.body else module.with_changes(body=body)), counted
-
-
-def _groups(statements: Sequence[Any], nodes: Sequence[ast.stmt]) -> list[Sequence[ast.stmt]]:
-    """`ast`'s statements, those of a line together."""
-    found = []
-    at = 0
-    for statement in statements:
-        count = len(statement.body) if isinstance(statement, cst.SimpleStatementLine) else 1
-        found.append(nodes[at : at + count])
-        at += count
-    return found
-
-
-def _rebuild(node: cst.CSTNode, twin: ast.AST, above: tuple[ast.AST, ...], block: _EditBlock) -> cst.CSTNode:
-    """``node`` with the blocks inside it edited; the node itself where nothing changed. ``twin``: the same in `ast`."""
-    changes: dict[str, object] = {}
-    for name in BLOCKS if isinstance(node, _HOLDERS) else ():
-        part, theirs = getattr(node, name, None), getattr(twin, name, None)
-        if isinstance(part, (cst.Else, cst.Finally)):  # no nodes of their own in `ast`
-            body = part.body.body if isinstance(part.body, cst.IndentedBlock) else []
-            new_body = block(body, theirs, (*above, twin)) if body else body  # type: ignore[arg-type]
-            if new_body is not body:
-                changes[name] = part.with_changes(body=part.body.with_changes(body=new_body))
-        elif isinstance(part, cst.IndentedBlock):
-            new_body = block(part.body, theirs, (*above, twin))  # type: ignore[arg-type]
-            if new_body is not part.body:
-                changes[name] = part.with_changes(body=new_body)
-        elif isinstance(part, cst.If):  # an `elif`
-            new = _rebuild(part, theirs[0], (*above, twin), block)  # type: ignore[index]
-            if new is not part:
-                changes[name] = new
-        elif isinstance(part, (list, tuple)):
-            pairs = zip(part, theirs, strict=True)  # type: ignore[arg-type]
-            items = [_rebuild(item, each, (*above, twin), block) for item, each in pairs]
-            if any(new is not old for new, old in zip(items, part, strict=True)):
-                changes[name] = items
-    return node.with_changes(**changes) if changes else node
-
-
-_EditBlock = Callable[[Sequence[Any], Sequence[ast.stmt], tuple[ast.AST, ...]], Sequence[Any]]
-_HOLDERS = (cst.BaseCompoundStatement, cst.ExceptHandler, cst.ExceptStarHandler, cst.MatchCase)
+    changes: list[Change] = []
+    script, text = roles.read(tree), _lines.of(content, tree)
+    for groups, indent, above in text.blocks:
+        given = Statements(text, groups, indent, changes)
+        splices = list(fix.edits(Block(given, groups, above, text.shape, script, todo), options))
+        counted += sum(splice.counted for splice in splices)
+        changes = given.spliced(splices) if splices else changes
+    return text.bytes(changes) if changes else content, counted

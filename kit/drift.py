@@ -216,7 +216,7 @@ def _map(jobs: Sequence[Job]) -> Iterator[Found]:
     if len(jobs) < 4:  # not worth the processes
         yield from map(outcomes, jobs)
         return
-    # libcst's trees are a million small objects each: collected when one is done, not thrice while it is made
+    # trees are many small objects each: collected when one is done, not thrice while it is made
     with ProcessPoolExecutor(os.cpu_count(), initializer=gc.set_threshold, initargs=(10_000_000,)) as pool:
         try:
             yield from pool.map(outcomes, jobs, chunksize=4)

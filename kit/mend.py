@@ -111,7 +111,7 @@ def looks_like(
 def _try(fix: str, content: bytes, name: str, chosen: Mapping[str, Options]) -> tuple[Finding, bytes]:
     module, options = fixes.load(fix), chosen[fix]
     skipped = skips(content, name).of(fix)
-    sites = [site for site in module.sites(parse(content, name), options) if site.line not in skipped]
+    sites = [site for site in fixes.sites(module, parse(content, name), options) if site.line not in skipped]
     todo = tuple(dict.fromkeys(site.line for site in sites if not site.done))
     if not todo:
         nothing = (Outcome.satisfied, (), "it is so already") if sites else (Outcome.gone, (), "not about this file")

@@ -233,7 +233,7 @@ def _by_codemod(
     outcomes, changes = [], {}
     for path in step.files:
         content = current[path]
-        sites = fix.sites(parse(content, path), options)
+        sites = fixes.sites(fix, parse(content, path), options)
         if sites and all(site.done for site in sites):
             outcomes.append(FileOutcome(path, Outcome.satisfied, "check"))
             continue

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import pytest
 from old_to_new import HINT, LACKS, _edits, _sites, applied, make_fix, run
 
-from kit import codemod
+from kit import codemod, fixes
 from kit.errors import KitError
 from kit.fixes import Options, Outcome, Site, Splice
+from kit.fixes._ast import every
 from kit.fixes._block import Block
 
 
@@ -207,26 +208,53 @@ def test_upstreams_own_warnings_are_not_ours() -> None:
         assert run('a("\\d")\nold()\n').outcome is Outcome.applied
 
 
-def test_what_a_fix_made_need_not_be_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next fix goes on with the tree of the last one, and writes what it would after parsing that one's text."""
-
-    def twice(block: Block, options: Options) -> Iterator[Splice]:
-        for index, code in enumerate(block.texts):
-            if code == "new()" and block.texts[index - 1] != "more()":
-                yield Splice(index, index, block.parse("# why\n\nmore()\n"))
-
-    def sites(tree: ast.Module, options: Options) -> list[Site]:
-        return [Site(1, "more()" in ast.unparse(tree))]
-
-    first = run("def f():\n    # old\n    old()\n    # below\n\n\nf()\n").content.decode()
-    parsed: list[object] = []
+def test_libcst_reads_what_is_edited_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
     parse = codemod.cst.parse_module
     monkeypatch.setattr(codemod.cst, "parse_module", lambda text: parsed.append(text) or parse(text))
-    after = run(first, sites=sites, edits=twice)
-    assert after.outcome is Outcome.applied and first.encode() not in parsed
-    codemod._written.clear()
-    codemod._parse.cache_clear()
-    assert run(first, sites=sites, edits=twice) == after and first.encode() in parsed
+    assert run("def f():\n    before()\n    # above\n    old()\n    # below\n\n\nf()\n").outcome is Outcome.applied
+    assert [text for text in parsed if "old()" in text]
+    assert not [text for text in parsed if "before" in text or "below" in text or "f()" in text]
+
+
+@pytest.mark.parametrize("blank", [0, 1, 2, 3])
+@pytest.mark.parametrize("comment", ["", "# why\n\n"])
+def test_a_function_above_another_leaves_that_one_its_comments(
+    blank: int, comment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With two blank lines above, as most have, the one below is not even read."""
+
+    def edits(block: Block, options: Options) -> Iterator[Splice]:
+        for index, node in block.simple():
+            if getattr(node, "name", "") == "f" and block.todo:
+                yield block.above_function(index, block.parse("def g():\n    pass\n"))
+        yield from _edits(block, options)
+
+    parsed: list[str] = []
+    parse = codemod.cst.parse_module
+    monkeypatch.setattr(codemod.cst, "parse_module", lambda text: parsed.append(text) or parse(text))
+    gap, rest = "\n" * blank, "def f():\n    long()\n"
+    result = run(f"old()\n{gap}{comment}{rest}", edits=edits)
+    assert result == applied(f"new()\n{gap}def g():\n    pass\n\n\n{comment}{rest}".encode())
+    assert any("long()" in text for text in parsed) == (blank != 2)
+
+
+def test_sites_are_looked_for_once_in_a_file() -> None:
+    seen: list[Options] = []
+
+    def sites(tree: ast.Module, options: Options) -> list[Site]:
+        seen.append(options)
+        return []
+
+    fix, tree = make_fix(sites=sites), ast.parse("old()\n")
+    for options in ({}, {}, {"a": "b"}, {"a": "b"}):
+        fixes.sites(fix, tree, options)
+    assert seen == [{}, {"a": "b"}]
+
+
+def test_every_node_is_there_but_load_and_store() -> None:
+    tree = ast.parse("a = [b.c(1, *d, e=2) for f in g]\nwith h as (i, j):\n    del k[0]\n")
+    assert every(tree) == [node for node in ast.walk(tree) if not isinstance(node, ast.expr_context)]
 
 
 def test_options_reach_the_fix() -> None:

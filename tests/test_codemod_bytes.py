@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import example, given, settings
@@ -12,7 +13,8 @@ from old_to_new import applied, make_fix, run
 
 from kit import codemod
 from kit.errors import KitError
-from kit.fixes import Outcome
+from kit.fixes import Options, Outcome, Splice
+from kit.fixes._block import Block
 
 
 @pytest.mark.parametrize(
@@ -82,9 +84,6 @@ def test_bytes_around_the_edit_are_kept(
     [
         (b"\fold()\n", 1),
         (b"a()\n\fold()\n", 2),
-        (b"old()\n\n\f\n\n# end\n", 2),
-        (b"old()\n\n   ", 2),
-        (b"a()\rold()\r", 2),
     ],
 )
 def test_what_libcst_would_lose_is_a_conflict(content: bytes, line: int) -> None:
@@ -92,6 +91,61 @@ def test_what_libcst_would_lose_is_a_conflict(content: bytes, line: int) -> None
     result = codemod.run(make_fix(), content, "a.py")
     assert (result.outcome, result.content, result.line) == (Outcome.conflict, content, line)
     assert result.reason.startswith("libcst would not keep this line as it is")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "old()\n\n\f\n\n# end\n",
+        "old()\n\n   ",
+        "a()\rold()\r",
+        "old()\n\fb()\n",
+        "if a:\n    old()\n\f\n    b()\n",
+        "x = 1; \\\ny = 2\nold()\n",
+        "if a: \\\n    b()\nold()\n",
+    ],
+)
+def test_what_libcst_does_not_read_stays(text: str) -> None:
+    assert run(text) == applied(text.replace("old()", "new()").encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# head\n\n# more\nold()\n",
+        "if a:\n    b()\n    # in it\n  # between\n# above\n\nold()\n",
+        "if a:\n    if b:\n        c()\n        # in both\n    # in one\n\n    \n# above\nold()\n",
+        "if a:\n    if b:\n        c()\n    elif d:\n      e()\n      # in it\n\n    # above\n    old()\n    # below\n",
+        "for a in b:\n    # above\n  # less\n    old()\n    # below\nelse:\n    c()\n",
+        "try:\n    a()\nexcept A:\n    b()\n    # in it\n# above\nold()\n",
+        "match a:\n    case 1:\n        b()\n        # in it\n    # in the match\n# above\nold()\n",
+        "if a: b()\n    # above\nold()\n",
+        "a('''\n# text''')\n# above\nold()\n",
+        "@a\n# between\n@(\n    b\n)\ndef f():\n    c()\n\n\n# above\nold()\n",
+    ],
+)
+def test_a_comment_belongs_to_what_libcst_counts_it_to(text: str) -> None:
+    """Read alone, a statement has the lines above that it has in the whole script; what goes there goes below those
+    that belong to the block before."""
+    import libcst
+    from libcst import matchers
+
+    content = text.encode()
+    seen: list[libcst.BaseStatement] = []
+
+    def edits(block: Block, options: Options) -> Iterator[Splice]:
+        seen.extend(block.statements[at] for at, _ in block.wanted())
+        for at, _ in block.wanted():
+            yield Splice(at, at + 1, block.parse("new()\n"))
+
+    result = codemod.run(make_fix(edits=edits), content, "a.py")
+    (read,) = seen
+    whole = libcst.parse_module(content)
+    (found,) = (
+        each for each in matchers.findall(whole, matchers.SimpleStatementLine()) if "old()" in whole.code_for_node(each)
+    )
+    assert result.outcome is Outcome.applied and found.deep_equals(read)
+    assert result.content == whole.deep_replace(found, libcst.parse_statement("new()\n")).bytes  # type: ignore
 
 
 def test_what_libcst_cannot_read_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:

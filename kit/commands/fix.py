@@ -45,7 +45,7 @@ def run(
     chosen = _choose(named, skip, device, torch)
     if not files:
         raise KitError("there is no file to fix", "kit fix train.py")
-    gc.set_threshold(10_000_000)  # libcst's trees are a million small objects each: not gone through while one is made
+    gc.set_threshold(10_000_000)  # trees are many small objects each: not gone through while one is made
     report = []
     for file in files:
         entry = _one(file, chosen, write=not (as_diff or check))

@@ -36,9 +36,10 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     import libcst as cst
 
     from kit.fixes._block import Block
+    from kit.fixes._roles import Script
 
 Options = Mapping[str, str]
 
@@ -106,6 +108,17 @@ class Fix(Protocol):
     def sites(self, tree: ast.Module, options: Options) -> list[Site]: ...
 
     def edits(self, block: Block, options: Options) -> Iterator[Splice]: ...
+
+
+def sites(fix: Fix, tree: ast.Module, options: Options) -> list[Site]:
+    """The sites of a fix in a script, looked for once: who runs a fix asks for them, and the run itself."""
+    from kit.fixes._roles import read
+
+    return read(tree).once(_sites, fix.sites, tuple(sorted(options.items())))
+
+
+def _sites(script: Script, look: Callable[..., list[Site]], options: Iterable[tuple[str, str]]) -> list[Site]:
+    return look(script.tree, dict(options))
 
 
 def names(roots: Sequence[Path] = ()) -> list[str]:
@@ -168,8 +181,11 @@ def load(name: str, brought: Path | None = None, runs: bool = True) -> Fix:
     when it is applied, or, without ``runs``, not at all."""
     from kit.fixes._beside import Beside
 
-    if brought:
-        return cast(Fix, Beside(brought, runs))
+    return cast(Fix, Beside(brought, runs)) if brought else _own(name)
+
+
+@cache  # a fix is asked for by each of the others
+def _own(name: str) -> Fix:
     module = name.replace("-", "_")
     folder = "" if (Path(__file__).parent / f"{module}.py").is_file() else "programs."
     return cast(Fix, importlib.import_module(f"kit.fixes.{folder}{module}"))

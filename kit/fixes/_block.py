@@ -15,6 +15,7 @@ from libcst.helpers import get_full_name_for_node
 from kit.fixes import Splice
 from kit.fixes._ast import text
 from kit.fixes._expressions import Expressions, parenthesised
+from kit.fixes._lines import Statements
 from kit.fixes._roles import Script
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -25,7 +26,7 @@ class Block:
     """A run of statements as a fix's ``edits`` sees them: the blocks inside them have been edited already. ``groups``:
     the same statements as they were, several where they share a line. ``todo``: the lines of the sites to be edited."""
 
-    statements: Sequence[cst.BaseStatement]
+    statements: Statements
     groups: Sequence[Sequence[ast.stmt]]
     above: tuple[ast.AST, ...]  # what encloses them, outermost first: the module, …, what they are a block of
     module: cst.Module = field(repr=False)
@@ -86,6 +87,15 @@ class Block:
         lines = list(statement.leading_lines)  # type: ignore[attr-defined]
         blank = next((index for index, line in enumerate(lines) if line.comment), len(lines))
         return lines[:blank], lines[blank:]
+
+    def above_function(self, index: int, functions: Sequence[cst.BaseStatement]) -> Splice:
+        """Functions above another one, which keeps its comments: two blank lines between."""
+        blank, comments = self.leading(self.statements.head(index))
+        new = [functions[0].with_changes(leading_lines=blank), *functions[1:]]
+        if [self.module.code_for_node(line) for line in blank] == [self.module.default_newline] * 2:
+            return Splice(index, index, new, counted=False)  # the one below, which may be long, is not read
+        below = self.statements[index].with_changes(leading_lines=[*self.blank_lines(2), *comments])
+        return Splice(index, index + 1, [*new, below], counted=False)
 
     def body(self, statement: cst.CSTNode) -> Sequence[cst.BaseStatement]:
         """The statements inside a compound statement written over several lines."""

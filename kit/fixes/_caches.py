@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass
 from typing import Any
 
-from kit.fixes._ast import Ancestors, same, statements, text
+from kit.fixes._ast import Ancestors, every, same, statements, text
 from kit.fixes._roles._script import own
 from kit.fixes._samples import Function, Samples, Unknown, assigned, in_order, makes, samples
 
@@ -88,7 +88,7 @@ def _gathers(node: ast.AST, indices: set[str]) -> bool:
         return True
     for part in node.generators if isinstance(node, (ast.ListComp, ast.GeneratorExp)) else ():
         over = isinstance(part.target, ast.Name) and text(part.iter) in indices
-        inside = ast.walk(node) if over else ()
+        inside = every(node) if over else ()
         if any(isinstance(each, ast.Subscript) and same(each.slice, text(part.target)) for each in inside):
             return True
     return False
@@ -109,10 +109,10 @@ def read(tree: ast.Module) -> Plan | None:
     if not isinstance(loop.target.elts[1], ast.Name) or text(loop.target.elts[1]) != "batch":  # type: ignore[attr-defined]
         raise Unknown("the loop does not call its batches `batch`")
     caches = tuple(_cache(name, loader, loop, function, tree) for name in dict.fromkeys(name for _, name, *_ in reads))
-    stored = {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    stored = {node.id for node in every(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     if any(cache.kind == SEVERAL for cache in caches) and {"cache", "values"} & stored:
         raise Unknown("it uses the names `cache` and `values` itself")
-    known = {getattr(node, field, "") for node in ast.walk(tree) for field in ("id", "name", "asname", "arg")}
+    known = {getattr(node, field, "") for node in every(tree) for field in ("id", "name", "asname", "arg")}
     if taken := known & {FILL, READ, *(PAD for cache in caches if cache.masks)}:
         raise Unknown(f"it uses the name `{min(taken)}` itself: rename that")
     lines = tuple(dict.fromkeys(statement.lineno for statement, *_ in reads))
@@ -128,7 +128,7 @@ def _cache(name: str, loader: str, loop: ast.For, function: Function, tree: ast.
             line = path[-1].lineno  # type: ignore[attr-defined]
             raise Unknown(f"`{name}` is given several entries for a batch (line {line}): give each a cache of its own")
     found = [statement for statement, _ in statements(loop) if reads(statement, name)]
-    uses = sum(isinstance(node, ast.Name) and node.id == name for node in ast.walk(function))
+    uses = sum(isinstance(node, ast.Name) and node.id == name for node in every(function))
     if not appends or uses != 1 + len(appends) + len(found):
         raise Unknown(f"`{name}` is used otherwise than to fill it before training and to read it by the step")
     given = [path[-1].value.args[0] for path in appends]  # type: ignore[attr-defined]
@@ -147,7 +147,7 @@ def _filled_once(name: str, path: Ancestors, loader: str) -> None:
     line = f"(line {path[-1].lineno})"  # type: ignore[attr-defined]
     if len(loops) > 1:
         raise Unknown(f"`{name}` is given several entries for a batch {line}: encode it in one call, in one loop")
-    if any(isinstance(node, (ast.Break, ast.Continue, ast.Return)) for node in ast.walk(over[0])):
+    if any(isinstance(node, (ast.Break, ast.Continue, ast.Return)) for node in every(over[0])):
         raise Unknown(f"the loop that fills `{name}` may leave out batches {line}: fill it with all of them")
 
 
@@ -220,7 +220,7 @@ def _masks(name: str, loop: ast.For, tree: ast.Module) -> str:
     captions = name.removesuffix("_mask")
     mask = f"{captions}_mask"
     read = {text(node.targets[0]): cache for node, cache, *_ in by_step(tree) if isinstance(node, ast.Assign)}
-    told = captions in read and any(same(node, f"{mask}.sum(dim=1)") for node in ast.walk(loop))
+    told = captions in read and any(same(node, f"{mask}.sum(dim=1)") for node in every(loop))
     return read.get(mask, "") if told else ""
 
 
@@ -258,9 +258,9 @@ def _by_batch(node: ast.expr, loop: ast.For) -> bool:
     """Whether an expression is made of the loop's batch, as `len(prompts)` is with `prompts = batch["prompts"]`."""
     values: list[ast.expr] = [node]
     for _ in range(2):
-        names = {part.id for value in values for part in ast.walk(value) if isinstance(part, ast.Name)}
+        names = {part.id for value in values for part in every(value) if isinstance(part, ast.Name)}
         values += [value for name, value in assigned(loop) if name in names]
-    parts = (part for value in values for part in ast.walk(value))
+    parts = (part for value in values for part in every(value))
     return any(isinstance(part, ast.Subscript) and same(part.value, "batch") for part in parts)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kit.fixes import _deepspeed
-from kit.fixes._ast import text
+from kit.fixes._ast import every, text
 from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import FUNCTIONS, dotted, last, own, shown
@@ -52,7 +52,7 @@ def _gates(script: Script) -> list[Gate]:
 def _gate(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Gate:
     mains = roles.main_test(script, gate.test, gate)
     name, why = accelerator(script, gate)
-    opened = any(_opens(script, node, gate) for node in ast.walk(gate.test))
+    opened = any(_opens(script, node, gate) for node in every(gate.test))
     main = text(mains[0]) if mains else f"{name}.is_main_process"
     if opened:
         return Gate(gate, main, name, True, frozenset(), "")
@@ -109,17 +109,15 @@ def _work(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Iterator[ast.s
         call = roles.work_of_one(script, line)
         if call is None or _rotates(script, line):
             continue
-        given = {n.id for n in ast.walk(line) if isinstance(n, ast.Name) and type(n.ctx) is ast.Store}
-        needed = {
-            n.id for other in common for n in ast.walk(other) if isinstance(n, ast.Name) and type(n.ctx) is ast.Load
-        }
+        given = {n.id for n in every(line) if isinstance(n, ast.Name) and type(n.ctx) is ast.Store}
+        needed = {n.id for other in common for n in every(other) if isinstance(n, ast.Name) and type(n.ctx) is ast.Load}
         if given & needed:
             name = sorted(given & needed)[0]
             raise _Refused(
                 f"{shown(call)} gives `{name}`, which every process needs, and may do what one alone should: "
                 "move it above"
             )
-        if roles.collective(line) or any(isinstance(n, (ast.Break, ast.Continue, ast.Return)) for n in ast.walk(line)):
+        if roles.collective(line) or any(isinstance(n, (ast.Break, ast.Continue, ast.Return)) for n in every(line)):
             raise _Refused(
                 f"{shown(call)} is one process's work, beside what all must come to: move it out of the `if`"
             )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from kit.fixes._ast import same, statements, text
+from kit.fixes._ast import every, same, statements, text
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -91,7 +91,7 @@ def samples(tree: ast.Module, loader: str, function: Function) -> Samples:
         raise Unknown(f"`{dataset.name}.__getitem__` does not return a dictionary that it makes at its start")
     collate = given.get("collate_fn")
     called = collate.body.func if isinstance(collate, ast.Lambda) and isinstance(collate.body, ast.Call) else collate
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and same(called, node.name)]
+    found = [node for node in every(tree) if isinstance(node, ast.FunctionDef) and same(called, node.name)]
     batch = _returned(found[0], ast.Dict) if len(found) == 1 and found[0].args.args else ""
     if not batch:
         raise Unknown(f"the collate_fn of `{loader}` does not return a dictionary that it makes")
@@ -108,7 +108,7 @@ def samples(tree: ast.Module, loader: str, function: Function) -> Samples:
 def _index_kept(item: ast.FunctionDef, known: Samples) -> None:
     """Raises Unknown where a sample may be another than the one that was asked for."""
     method = f"`{known.dataset}.__getitem__`"
-    for node in ast.walk(item):
+    for node in every(item):
         if isinstance(node, ast.Name) and node.id == known.index and not isinstance(node.ctx, ast.Load):
             raise Unknown(f"{method} gives `{known.index}` another value (line {node.lineno}): use a name of its own")
         if isinstance(node, ast.Return) and node is not item.body[-1]:
@@ -117,7 +117,7 @@ def _index_kept(item: ast.FunctionDef, known: Samples) -> None:
 
 def _examples_kept(collate: ast.FunctionDef, examples: str) -> None:
     """Raises Unknown where a batch may have other rows than the samples that it is made of."""
-    for node in ast.walk(collate):
+    for node in every(collate):
         part = getattr(node, "value", None)
         own = isinstance(node, ast.Name) and node.id == examples
         inside = isinstance(node, (ast.Attribute, ast.Subscript)) and same(part, examples)
@@ -132,8 +132,8 @@ def _examples_kept(collate: ast.FunctionDef, examples: str) -> None:
 def _unused(scope: ast.AST, key: str, written: set[str]) -> None:
     """Raises Unknown where a script has ``key`` in ``scope`` for something of its own."""
     lines = (node for node, _ in statements(scope) if text(node) in written)
-    ours = {part for line in lines for part in ast.walk(line)}
-    for node in ast.walk(scope):
+    ours = {part for line in lines for part in every(line)}
+    for node in every(scope):
         name = node.value if isinstance(node, ast.Constant) else node.arg if isinstance(node, ast.keyword) else None
         if name == key and node not in ours:
             raise Unknown(f'it uses "{key}" itself (line {node.lineno}): give that another name')  # type: ignore[attr-defined]
@@ -155,7 +155,7 @@ def _class(tree: ast.Module, function: Function, node: ast.expr | None) -> ast.C
 def _fixed(tree: ast.Module, function: Function, node: ast.expr) -> bool:
     """Whether a batch sampler makes its batches once, as it is made, and only orders them anew."""
     methods = {each.name: each for each in _class(tree, function, node).body if isinstance(each, ast.FunctionDef)}
-    made = [name for name, each in methods.items() for part in ast.walk(each) if _sets(part, "self.batches")]
+    made = [name for name, each in methods.items() for part in every(each) if _sets(part, "self.batches")]
     iterates = methods.get("__iter__")
     return set(made) == {"__init__"} and bool(iterates) and "for batch in self.batches" in text(iterates)
 

@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import BLOCKS, Ancestors, block_of, expression, statements, text
+from kit.fixes._ast import BLOCKS, Ancestors, block_of, every, expression, statements, text
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -89,16 +89,24 @@ def _starts(node: ast.stmt) -> str:
     return ast.unparse(hollow)
 
 
-def _anchored(node: ast.stmt, row: Row) -> bool:
-    return (text(node) if "\n" in row.at else _starts(node)).startswith(row.at)
+def _begins(node: ast.stmt, words: str) -> bool:
+    """Whether a statement, as `ast` writes it, starts with ``words``."""
+    return (text(node) if "\n" in words else _starts(node)).startswith(words)
+
+
+def _are(nodes: Sequence[ast.stmt | None], wanted: Sequence[str]) -> bool:
+    """Whether statements are what is ``wanted``; how they start most often shows that they are not."""
+    pairs = zip(nodes, wanted, strict=False)
+    same = (node is not None and code.startswith(_starts(node)) and text(node) == code for node, code in pairs)
+    return len(nodes) == len(wanted) and all(same)
 
 
 def _sites(tree: ast.Module, row: Row) -> Iterator[Site]:
     inside = _inside(tree).get(row.scope, [])
     if isinstance(row, Swap):
         for node, _ in inside:
-            if _anchored(node, row):
-                parts = [text(part) for part in ast.walk(node) if isinstance(part, ast.expr)]
+            if _begins(node, row.at):
+                parts = [text(part) for part in every(node) if isinstance(part, ast.expr)]
                 if _same(row.old) in parts or _same(row.new) in parts:
                     yield Site(node.lineno, _same(row.new) in parts)
         return
@@ -107,11 +115,11 @@ def _sites(tree: ast.Module, row: Row) -> Iterator[Site]:
         if row.top and not isinstance(above[-1], ast.FunctionDef):
             continue
         block = block_of(node, above)
-        index, anchored = block.index(node), _anchored(node, row)
+        index, anchored = block.index(node), _begins(node, row.at)
         if not anchored and row.how != "replace":
             continue
         start = {"after": index + 1, "before": max(index - len(wanted), 0), "replace": index}[row.how]
-        done = tuple(map(text, block[start : start + len(wanted)])) == wanted
+        done = _are(block[start : start + len(wanted)], wanted)
         if anchored or (done and row.how == "replace"):
             yield Site(node.lineno, done)
 
@@ -129,24 +137,25 @@ def _same(code: str) -> str:
 def _put(block: Block, row: Put) -> Iterator[Splice]:
     wanted = _code(row.code)
     for index, node in block.simple():
-        if not _anchored(node, row) or (row.top and not block.owner()):
+        if not _begins(node, row.at) or (row.top and not block.owner()):
             continue
-        texts = block.texts
-        new = [_unindented(block, each) for each in block.parse(textwrap.dedent(row.code).strip("\n") + "\n")]
-        if row.how == "after":
-            if tuple(texts[index + 1 : index + 1 + len(wanted)]) != wanted:
-                yield Splice(index + 1, index + 1, new)
-            continue
-        statement = block.statements[index]
-        above = list(statement.leading_lines)  # type: ignore[attr-defined]
-        if row.how == "before":
-            if tuple(texts[max(index - len(wanted), 0) : index]) != wanted:
-                blank = block.leading(statement)[0]
-                yield Splice(index, index, [_with_lines(new[0], blank), *new[1:]])
-        elif tuple(texts[index : index + len(wanted)]) != wanted:
-            stop = next((number for number in range(index, len(texts)) if texts[number].startswith(row.to)), None)
+        if row.how == "before" and not _are(block.nodes[max(index - len(wanted), 0) : index], wanted):
+            blank = block.leading(block.statements.head(index))[0]
+            new = _new(block, row)
+            yield Splice(index, index, [_with_lines(new[0], blank), *new[1:]])
+        elif row.how == "after" and not _are(block.nodes[index + 1 : index + 1 + len(wanted)], wanted):
+            yield Splice(index + 1, index + 1, _new(block, row))
+        elif row.how == "replace" and not _are(block.nodes[index : index + len(wanted)], wanted):
+            stop = next((at for at, each in block.simple() if at >= index and _begins(each, row.to)), None)
             if stop is not None:
+                above = block.statements[index].leading_lines  # type: ignore[attr-defined]
+                new = _new(block, row)
                 yield Splice(index, stop + 1, [_with_lines(new[0], above), *new[1:]])
+
+
+def _new(block: Block, row: Put) -> list[cst.BaseStatement]:
+    """The statements that a row puts there."""
+    return [_unindented(block, each) for each in block.parse(textwrap.dedent(row.code).strip("\n") + "\n")]
 
 
 def _with_lines(statement: cst.BaseStatement, above: Sequence[cst.EmptyLine]) -> cst.BaseStatement:
@@ -164,8 +173,9 @@ def _swap(block: Block, row: Swap) -> Iterator[Splice]:
     import libcst as cst
 
     for index, it in block.simple():
-        statement = block.statements[index]
-        if not isinstance(statement, cst.SimpleStatementLine) or not _anchored(it, row):
+        parts = [text(part) for part in every(it) if isinstance(part, ast.expr)] if _begins(it, row.at) else []
+        statement = block.statements[index] if _same(row.old) in parts else None
+        if not isinstance(statement, cst.SimpleStatementLine):
             continue
         places: list[cst.CSTNode] = []
         pending: list[cst.CSTNode] = [statement]

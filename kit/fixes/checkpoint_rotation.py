@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import conjuncts, expression, text
+from kit.fixes._ast import conjuncts, every, expression, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import last, shown
@@ -140,7 +140,7 @@ def _saved(script: Script, block: Sequence[ast.stmt]) -> str:
 
 def _lists(statement: ast.If) -> list[ast.ListComp]:
     """How the checkpoints are listed: `[d for d in … if d.startswith("checkpoint")]`."""
-    found = [node for node in ast.walk(statement) if isinstance(node, ast.ListComp)]
+    found = [node for node in every(statement) if isinstance(node, ast.ListComp)]
     return [each for each in found if ".startswith('checkpoint" in text(each.generators[-1])]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice, _deepspeed
-from kit.fixes._ast import text
+from kit.fixes._ast import every, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import Function
 from kit.fixes._roles.holders import accelerator
@@ -56,16 +56,16 @@ def _apart(hook: Function) -> bool:
     first = next(line for line in [*hook.body, hook] if not isinstance(line, ast.Expr))
     if isinstance(first, ast.If) and isinstance(first.body[0], ast.Return) and _deepspeed.asks(first.test):
         return True
-    choices = [node for node in ast.walk(hook) if isinstance(node, ast.If) and "deepspeed" in text(node.test).lower()]
-    loads = any(getattr(node, "attr", "") == "from_pretrained" for each in choices for node in ast.walk(each))
-    return any(map(_deepspeed.asks, ast.walk(hook))) and not loads
+    choices = [node for node in every(hook) if isinstance(node, ast.If) and "deepspeed" in text(node.test).lower()]
+    loads = any(getattr(node, "attr", "") == "from_pretrained" for each in choices for node in every(each))
+    return any(map(_deepspeed.asks, every(hook))) and not loads
 
 
 def _hooks(script: Script) -> list[Function]:
     return [
         hook.function
         for hook in load_hooks(script)
-        if any(isinstance(node, ast.Attribute) and node.attr == "lora_state_dict" for node in ast.walk(hook.function))
+        if any(isinstance(node, ast.Attribute) and node.attr == "lora_state_dict" for node in every(hook.function))
     ]
 
 
@@ -78,15 +78,13 @@ def _site(script: Script, hook: Function, done: bool) -> Site:
 
 def _loads_ema(hook: ast.AST) -> bool:
     """Whether a hook loads averaged weights, too, which DeepSpeed knows nothing of."""
-    names = {getattr(node, "id", "") for node in ast.walk(hook)} | {
-        getattr(node, "attr", "") for node in ast.walk(hook)
-    }
+    names = {getattr(node, "id", "") for node in every(hook)} | {getattr(node, "attr", "") for node in every(hook)}
     return any("ema" in name.lower().split("_") for name in names)
 
 
 def _loads_more(hook: Function) -> str:
     """What a hook does that DeepSpeed's engine does not, as a reason to refuse; "" where it loads the LoRA alone."""
-    for node in ast.walk(hook):
+    for node in every(hook):
         if isinstance(node, (ast.Global, ast.Nonlocal)):
             return f"it sets {', '.join(node.names)}, too, of which DeepSpeed knows nothing: part the two"
         called = text(node.func) if isinstance(node, ast.Call) else ""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import text
+from kit.fixes._ast import every, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles.holders import accelerator, has_accelerator
 from kit.fixes._roles.paths import missing
@@ -102,7 +102,7 @@ def _lacks(script: Script, name: str, statement: ast.stmt) -> str:
     if not holder:
         return missing(script, name, statement)
     scope = script.class_of(statement) if holder.startswith("self") else script.scopes(statement)[0]
-    used = any(isinstance(node, ast.Attribute) and text(node) == name for node in ast.walk(scope or script.tree))
+    used = any(isinstance(node, ast.Attribute) and text(node) == name for node in every(scope or script.tree))
     made = [
         line
         for line in script.inside(script.scopes(statement)[0])

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import same, text
+from kit.fixes._ast import every, same, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import FUNCTIONS, last, own
 
@@ -131,7 +131,7 @@ def _kind_asked(function: ast.AST, name: str) -> str:
     """`x.device.type`, where all that a function assigns to ``name`` is whether that is "mps"."""
     values = [
         node.value
-        for node in ast.walk(function)
+        for node in every(function)
         if isinstance(node, ast.Assign) and any(same(target, name) for target in node.targets)
     ]
     compared = values[0] if len(values) == 1 else None

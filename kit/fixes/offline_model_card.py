@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import guarded, text
+from kit.fixes._ast import every, guarded, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles.holders import option_missing
 from kit.fixes._roles.holders import options as attributes
@@ -60,7 +60,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 def _asks_hub(script: Script) -> bool:
     """Whether the script's own function takes the card from the hub; one that comes from elsewhere may."""
     made = script.functions.get(_CARD, [])
-    calls = [text(call.func) for each in made for call in ast.walk(each) if isinstance(call, ast.Call)]
+    calls = [text(call.func) for each in made for call in every(each) if isinstance(call, ast.Call)]
     return not made or any(_ASKS.search(name) for name in calls)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import block_of, same, statements, text
+from kit.fixes._ast import block_of, every, same, statements, text
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -58,11 +58,11 @@ def _below(model: str, lines: Sequence[ast.stmt | None]) -> int:
 
 def _is_now(statement: ast.stmt) -> bool:
     """Whether all that a statement says is done there, once."""
-    return not hasattr(statement, "body") and not any(isinstance(node, ast.Lambda) for node in ast.walk(statement))
+    return not hasattr(statement, "body") and not any(isinstance(node, ast.Lambda) for node in every(statement))
 
 
 def _encodes(statement: ast.stmt, model: str) -> bool:
-    return any(isinstance(node, ast.Call) and same(node.func, f"{model}.encode") for node in ast.walk(statement))
+    return any(isinstance(node, ast.Call) and same(node.func, f"{model}.encode") for node in every(statement))
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:

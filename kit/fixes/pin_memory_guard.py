@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import guarded, requires, text
+from kit.fixes._ast import children, every, guarded, requires, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import dotted, last, own
 from kit.fixes._roles.places import for_cuda
@@ -89,7 +89,7 @@ def _as_truth(node: ast.AST, call: ast.Call) -> bool:
         return node.value is call and (node.arg or "").startswith("pin_")
     if isinstance(node, ast.Assign):
         return node.value is call and any("pin" in last(target) for target in node.targets)
-    return (isinstance(node, (ast.BoolOp, ast.Compare)) and call in ast.iter_child_nodes(node)) or (
+    return (isinstance(node, (ast.BoolOp, ast.Compare)) and call in children(node)) or (
         isinstance(node, ast.UnaryOp) and node.operand is call
     )
 
@@ -103,7 +103,7 @@ def _guarded(script: Script, call: ast.Call, statement: ast.stmt) -> bool:
         for node in own(statement)
         if isinstance(node, ast.IfExp)
         and any(requires(node.test, each) for each in guards)
-        and call in ast.walk(node.body)
+        and call in every(node.body)
     ]
     around = any(guarded(statement, script.above[statement], each) for each in guards)
     return bool(chosen) or around or for_cuda(script, statement)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import text
+from kit.fixes._ast import every, text
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -56,7 +56,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     in order where it repeats something that it does not change."""
     return [
         Site(each.line, each.source != each.name, (each.name,), each.refuses if each.source == each.name else "")
-        for function in ast.walk(tree)
+        for function in every(tree)
         if isinstance(function, ast.FunctionDef)
         for loop in function.body
         for each in _repeats(loop)
@@ -69,20 +69,20 @@ def _repeats(loop: ast.stmt) -> list[Repeat]:
         return []
     found = []
     changed = _given(loop.body)
-    for choice in ast.walk(loop):
+    for choice in every(loop):
         names = _given(choice.body) if isinstance(choice, ast.If) else set()
         for statement in choice.orelse if isinstance(choice, ast.If) else ():
             if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
                 name, source = statement.targets[0].id, _source(statement.value)
                 if source and name in names:
-                    asked = {node.id for node in ast.walk(choice.test) if isinstance(node, ast.Name)}  # type: ignore
+                    asked = {node.id for node in every(choice.test) if isinstance(node, ast.Name)}  # type: ignore
                     refuses = "what the `if` around it asks changes in the loop" if asked & changed else ""
                     found.append(Repeat(statement.lineno, name, source, text(choice.test), refuses))  # type: ignore
     return found
 
 
 def _given(body: list[ast.stmt]) -> set[str]:
-    assigned = [node for statement in body for node in ast.walk(statement) if isinstance(node, ast.Name)]
+    assigned = [node for statement in body for node in every(statement) if isinstance(node, ast.Name)]
     return {node.id for node in assigned if isinstance(node.ctx, ast.Store)}
 
 

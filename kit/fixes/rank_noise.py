@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import same, statements, text
+from kit.fixes._ast import every, same, statements, text
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -65,7 +65,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             found.append(Site(seeds[0].lineno, True))
         elif place:
             found.append(_site(function, place))
-        elif any(isinstance(node, ast.Attribute) and node.attr == "prepare" for node in ast.walk(function)):
+        elif any(isinstance(node, ast.Attribute) and node.attr == "prepare" for node in every(function)):
             reason = "it does not prepare what it trains with among the function's own statements"
             found.append(Site(seeds[0].lineno, False, refuses=reason))
     return found
@@ -89,7 +89,7 @@ def _imports(tree: ast.Module) -> bool:
 
 @lru_cache(maxsize=256)  # of the functions of a script and of what is made of it
 def _seeds(function: ast.FunctionDef) -> list[ast.Call]:
-    calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
+    calls = [node for node in every(function) if isinstance(node, ast.Call)]
     return [call for call in calls if same(call.func, "set_seed") and call.args]
 
 
@@ -98,9 +98,9 @@ def _trained(function: ast.FunctionDef) -> set[str]:
     """What the loops that train go over."""
     return {
         node.id
-        for loop in ast.walk(function)
-        if isinstance(loop, ast.For) and any(_method(part) == "backward" for part in ast.walk(loop))
-        for node in ast.walk(loop.iter)
+        for loop in every(function)
+        if isinstance(loop, ast.For) and any(_method(part) == "backward" for part in every(loop))
+        for node in every(loop.iter)
         if isinstance(node, ast.Name)
     }
 
@@ -115,7 +115,7 @@ def _place(function: ast.FunctionDef) -> Place | None:
     for at in range(len(function.body) - 2, -1, -1):
         if isinstance(function.body[at], (ast.For, ast.While, ast.FunctionDef)):
             continue
-        for node in ast.walk(function.body[at]):
+        for node in every(function.body[at]):
             if isinstance(node, ast.Call) and _method(node) == "prepare" and seeds[0].lineno < node.lineno:
                 owner = node.func.value  # type: ignore[attr-defined]
                 if isinstance(owner, ast.Name) and any(_trains(text(each), loaders) for each in node.args):

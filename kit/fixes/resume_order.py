@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import text
+from kit.fixes._ast import every, text
 from kit.fixes._roles import Script, read
 
 if TYPE_CHECKING:
@@ -174,17 +174,15 @@ def _plan(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> 
     accelerator, prepared = places[-1]
     if at is None or not prepared < at or not function.body[at].lineno < loop.lineno:
         raise _Unknown(f"`{function.name}` does not load its checkpoint between preparing and training")
-    if any("skip_first_batches" in text(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)):
+    if any("skip_first_batches" in text(node.func) for node in every(function) if isinstance(node, ast.Call)):
         raise _Unknown("it passes by what is done with `skip_first_batches`: take that out first")
-    given = [
-        node.value for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "persistent_workers"
-    ]
+    given = [node.value for node in every(tree) if isinstance(node, ast.keyword) and node.arg == "persistent_workers"]
     if any(text(value) != "False" for value in given):
         raise _Unknown("its workers are persistent: an epoch draws its order otherwise after the first one")
     if taken := {_CLASS, _NAME} & _bound(tree):
         raise _Unknown(f"`{taken.pop()}` is something else there")
     passes_by = [node for node in loop.body if _passes_by(node)]
-    skips = any(isinstance(node, ast.Name) and node.id == "resume_step" for node in ast.walk(loop))
+    skips = any(isinstance(node, ast.Name) and node.id == "resume_step" for node in every(loop))
     if skips and len(passes_by) != 1:
         raise _Unknown("it passes by what is done in its own way: take that out first")
     return Plan(function.name, loop.lineno, text(loop.iter), over.id, accelerator, at, bool(passes_by))
@@ -192,7 +190,7 @@ def _plan(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> 
 
 def _calls(node: ast.AST, method: str) -> list[ast.Call]:
     """The calls of a method inside a statement."""
-    calls = [each for each in ast.walk(node) if isinstance(each, ast.Call)]
+    calls = [each for each in every(node) if isinstance(each, ast.Call)]
     return [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == method]
 
 
@@ -204,8 +202,8 @@ def _loads(function: ast.FunctionDef) -> int | None:
 
 def _loops(function: ast.FunctionDef) -> list[ast.For]:
     """The innermost loops that train."""
-    loops = [node for node in ast.walk(function) if isinstance(node, ast.For) and _calls(node, "backward")]
-    return [loop for loop in loops if not any(other in ast.walk(loop) for other in loops if other is not loop)]
+    loops = [node for node in every(function) if isinstance(node, ast.For) and _calls(node, "backward")]
+    return [loop for loop in loops if not any(other in every(loop) for other in loops if other is not loop)]
 
 
 def _numbered(loop: ast.For) -> bool:
@@ -223,8 +221,8 @@ def _passes_by(node: ast.stmt) -> bool:
 
 def _bound(tree: ast.Module) -> set[str]:
     """The classes there are, and the names that are given a value."""
-    classes = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
-    return classes | {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and type(node.ctx) is ast.Store}
+    classes = {node.name for node in every(tree) if isinstance(node, ast.ClassDef)}
+    return classes | {node.id for node in every(tree) if isinstance(node, ast.Name) and type(node.ctx) is ast.Store}
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
@@ -265,11 +263,7 @@ def _class(block: Block, function: str) -> Iterator[Splice]:
     """The class, above the first function that trains."""
     for index, node in block.simple():
         if getattr(node, "name", "") == function:
-            statement = block.statements[index]
-            blank, above = block.leading(statement)
-            new = block.parse(_CODE)[0].with_changes(leading_lines=blank)
-            below = statement.with_changes(leading_lines=[*block.blank_lines(2), *above])
-            yield Splice(index, index + 1, [new, below], counted=False)
+            yield block.above_function(index, block.parse(_CODE))
 
 
 def _handed_out(block: Block, loop: cst.BaseStatement) -> cst.BaseStatement:

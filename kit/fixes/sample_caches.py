@@ -139,12 +139,8 @@ def _functions(block: Block, plan: Plan, imported: bool) -> Iterator[Splice]:
         yield Splice(place, place, block.parse(f"from {_MODULE} import {_GAUSSIAN}\n"), counted=False)
     for index, node in block.simple():
         if isinstance(node, Function) and node.name == plan.function:
-            statement = block.statements[index]
             padded = any(cache.masks for cache in plan.caches)
-            one, *others = block.parse(f"{_FUNCTIONS}\n\n{_CAPTIONS}" if padded else _FUNCTIONS)
-            above = statement.with_changes(leading_lines=[*block.blank_lines(2), *block.leading(statement)[1]])
-            one = one.with_changes(leading_lines=block.leading(statement)[0])
-            yield Splice(index, index + 1, [one, *others, above], counted=False)
+            yield block.above_function(index, block.parse(f"{_FUNCTIONS}\n\n{_CAPTIONS}" if padded else _FUNCTIONS))
 
 
 def _from(node: ast.stmt | None) -> str:

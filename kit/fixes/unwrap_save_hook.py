@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import text
+from kit.fixes._ast import every, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import last
 from kit.fixes._roles.holders import accelerator
@@ -46,7 +46,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     found = []
     for loop, model in script.once(_loops).items():
         why = _unwrap(script, loop)[1]
-        done = _unwrapped(loop, model) or not any(_asks(node, model) for node in ast.walk(loop))
+        done = _unwrapped(loop, model) or not any(_asks(node, model) for node in every(loop))
         found.append(
             Site(loop.lineno, done, refuses=f"{why}: bind it above, or skip the fix" if why and not done else "")
         )
@@ -59,7 +59,7 @@ def _loops(script: Script) -> dict[ast.For, str]:
     for hook in save_hooks(script):
         for loop in script.inside(hook.function):
             name = _model(loop, hook.models) if isinstance(loop, ast.For) else ""
-            if name and any(_asks_of(node, {name, *_made_of(loop, name)}) for node in ast.walk(loop)):
+            if name and any(_asks_of(node, {name, *_made_of(loop, name)}) for node in every(loop)):
                 found[loop] = name
     return found  # type: ignore[return-value]
 
@@ -84,14 +84,14 @@ def _model(loop: ast.For, models: str) -> str:
 
 def _made_of(loop: ast.stmt, name: str) -> set[str]:
     """What a loop makes of a model by unwrapping it."""
-    lines = [line for line in ast.walk(loop) if isinstance(line, ast.Assign) and "unwrap" in text(line.value)]
+    lines = [line for line in every(loop) if isinstance(line, ast.Assign) and "unwrap" in text(line.value)]
     return {text(target) for line in lines for target in line.targets if f"({name}" in text(line.value)}
 
 
 def _asks_of(node: ast.AST, names: set[str]) -> bool:
     """Whether an expression asks for the class of one of ``names``, as it is or of what it holds."""
     asks = isinstance(node, ast.Call) and text(node.func) == "isinstance" and bool(node.args)
-    parts = ast.walk(node.args[0]) if asks else ()  # type: ignore[attr-defined]
+    parts = every(node.args[0]) if asks else ()  # type: ignore[attr-defined]
     return any(isinstance(part, ast.Name) and part.id in names for part in parts)
 
 
@@ -116,7 +116,7 @@ def _unwrap(script: Script, loop: ast.For) -> tuple[str, str]:
     helper = "unwrap_model"
     if any(
         last(node.func) == helper and isinstance(node.func, ast.Name)
-        for node in ast.walk(loop)
+        for node in every(loop)
         if isinstance(node, ast.Call)
     ):
         return helper, ""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import autocasts, casts, pipeline_cast, pipeline_move, text, validation_moves
+from kit.fixes._ast import autocasts, casts, every, pipeline_cast, pipeline_move, text, validation_moves
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -59,7 +59,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 
 def _apart(function: ast.AST) -> bool:
     """Whether the final validation is without autocast: `autocast(…) if not is_final_validation else …`."""
-    choices = (node for node in ast.walk(function) if isinstance(node, ast.IfExp) and autocasts(node.body))
+    choices = (node for node in every(function) if isinstance(node, ast.IfExp) and autocasts(node.body))
     return any(text(choice.test) == f"not {_FINAL}" for choice in choices)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice, _deepspeed
-from kit.fixes._ast import autocasts, bound_names, calls_of, casts, imports, text, validation_moves
+from kit.fixes._ast import autocasts, bound_names, calls_of, casts, every, imports, text, validation_moves
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import own
 
@@ -127,7 +127,7 @@ def _threaded(tree: ast.Module) -> set[str]:
 
 def _chooses(function: ast.FunctionDef) -> bool:
     """Whether a function itself names a dtype of torch: it knows what fits its pipeline."""
-    return any(isinstance(node, ast.Attribute) and node.attr in _TYPES for node in ast.walk(function))
+    return any(isinstance(node, ast.Attribute) and node.attr in _TYPES for node in every(function))
 
 
 def _may_pass(tree: ast.Module, call: ast.expr | None, place: int) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import defaults, text
+from kit.fixes._ast import defaults, every, text
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -32,11 +32,11 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The choices between a generator with a seed and none; in order where only the seed's absence decides. A seed that
     is 0, False or "" unless another is given says by it that there is none."""
     unsaid = _unsaid(tree)
-    lines = {node.lineno: node for node in ast.walk(tree) if isinstance(node, ast.stmt)}
+    lines = {node.lineno: node for node in every(tree) if isinstance(node, ast.stmt)}
     found: dict[int, bool] = {}
     for line, statement in lines.items():
         if not hasattr(statement, "body"):
-            for choice in ast.walk(statement):
+            for choice in every(statement):
                 if (seed := _seed(choice)) and seed.rpartition(".")[2] not in unsaid:
                     found[line] = found.get(line, True) and text(choice.test) != seed  # type: ignore[attr-defined]
     return [Site(line, done) for line, done in sorted(found.items())]
@@ -45,7 +45,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 def _unsaid(tree: ast.Module) -> set[str]:
     """The options and parameters whose default is 0, False or ""."""
     found = set()
-    for node in ast.walk(tree):
+    for node in every(tree):
         given: list[tuple[str, ast.expr | None]] = []
         if isinstance(node, ast.Call) and text(node.func).endswith(".add_argument"):
             flags = [str(each.value).lstrip("-") for each in node.args if isinstance(each, ast.Constant)]
@@ -89,13 +89,13 @@ def looks_like(tree: ast.Module, options: Options) -> list[Sign]:
     """Where a seed is set under an `if` that a seed of 0 does not pass."""
     return [
         Sign(node.lineno, f"a seed of 0 counts as none: ask `{text(node.test)} is not None`")
-        for node in ast.walk(tree)
+        for node in every(tree)
         if isinstance(node, ast.If) and isinstance(node.test, (ast.Name, ast.Attribute)) and _sets(node)
     ]
 
 
 def _sets(node: ast.If) -> bool:
     given = text(node.test)
-    calls = [each for line in node.body for each in ast.walk(line) if isinstance(each, ast.Call)]
+    calls = [each for line in node.body for each in every(line) if isinstance(each, ast.Call)]
     seeded = [call for call in calls if text(call.func).rpartition(".")[2] in ("manual_seed", "set_seed")]
     return any(call.args and text(call.args[0]) == given for call in seeded)

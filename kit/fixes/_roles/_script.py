@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterator
 from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
-from kit.fixes._ast import Ancestors, statements, text
+from kit.fixes._ast import Ancestors, children, statements, text
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Scope = ast.Module | ast.FunctionDef | ast.AsyncFunctionDef
@@ -21,11 +21,11 @@ _APART = (ast.stmt, ast.excepthandler, ast.match_case)
 def own(statement: ast.AST) -> tuple[ast.AST, ...]:
     """A statement's expressions, outermost first, in source order; not those of the statements inside it."""
     found = []
-    pending = [child for child in ast.iter_child_nodes(statement) if not isinstance(child, _APART)][::-1]
+    pending = [child for child in children(statement) if not isinstance(child, _APART)][::-1]
     while pending:
         node = pending.pop()
         found.append(node)
-        pending.extend(list(ast.iter_child_nodes(node))[::-1])
+        pending.extend(children(node)[::-1])
     return tuple(found)
 
 
@@ -90,6 +90,15 @@ class Script:
             if meant == base:
                 return f"{local}{dot}{rest}"
         return ""
+
+    @cached_property
+    def assigned(self) -> dict[str, list[ast.expr]]:
+        """What each name is given, wherever that is, by assignments that it comes first in."""
+        found: dict[str, list[ast.expr]] = defaultdict(list)
+        for line, _ in self.statements:
+            if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
+                found[line.targets[0].id].append(line.value)
+        return found
 
     @cached_property
     def functions(self) -> dict[str, list[Function]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from kit.fixes._ast import defaults, text
+from kit.fixes._ast import defaults, every, text
 from kit.fixes._roles._script import FUNCTIONS, Scope, Script, dotted, last, own
 from kit.fixes._roles.paths import missing
 
@@ -52,7 +52,7 @@ def _held(script: Script, scopes: tuple[Scope, ...], owner: ast.ClassDef | None)
     first = [scope.args.args[:1] for scope in scopes if not isinstance(scope, ast.Module)]
     if owner and any(given and given[0].arg == "self" for given in first):
         names |= {n: None for n in script.once(_attributes, owner) if _holds(script, owner, n)}
-    used = {dotted(n.value) for n in ast.walk(scopes[0]) if isinstance(n, ast.Attribute)}
+    used = {dotted(n.value) for n in every(scopes[0]) if isinstance(n, ast.Attribute)}
     return sorted(names, key=lambda name: (name not in used, name != ACCELERATOR))
 
 
@@ -81,11 +81,9 @@ def _given(statement: ast.stmt) -> Iterator[tuple[str, ast.expr | None]]:
             if isinstance(target, ast.Name):
                 yield target.id, statement.value
             else:
-                yield from (
-                    (n.id, None) for n in ast.walk(target) if isinstance(n, ast.Name) and type(n.ctx) is ast.Store
-                )
+                yield from ((n.id, None) for n in every(target) if isinstance(n, ast.Name) and type(n.ctx) is ast.Store)
     elif isinstance(statement, (ast.For, ast.AsyncFor)):
-        yield from ((n.id, None) for n in ast.walk(statement.target) if isinstance(n, ast.Name))
+        yield from ((n.id, None) for n in every(statement.target) if isinstance(n, ast.Name))
     elif isinstance(statement, (ast.With, ast.AsyncWith)):
         for item in statement.items:
             if isinstance(item.optional_vars, ast.Name):

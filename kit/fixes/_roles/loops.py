@@ -6,7 +6,7 @@ import ast
 import re
 from dataclasses import dataclass
 
-from kit.fixes._ast import conjuncts, text
+from kit.fixes._ast import conjuncts, every, text
 from kit.fixes._roles._script import FUNCTIONS, Script, dotted, last, own
 
 Loop = ast.For | ast.AsyncFor | ast.While
@@ -102,7 +102,7 @@ def over_epochs(script: Script, limit: Limit) -> str:
     if isinstance(loop, ast.While):
         return ""
     names = " ".join([text(loop.target), text(loop.iter)])
-    numbers = any(isinstance(node, ast.Call) and last(node.func) in _COUNTED for node in ast.walk(loop.iter))
+    numbers = any(isinstance(node, ast.Call) and last(node.func) in _COUNTED for node in every(loop.iter))
     return "" if numbers or "epoch" in names.lower() or re.fullmatch(r"\w", text(loop.target)) else "something else"
 
 
@@ -114,9 +114,9 @@ def _parts(limit: Limit) -> set[str]:
 
 def _assigned(line: ast.stmt) -> set[str]:
     nodes = [line.target] if isinstance(line, (ast.For, ast.AsyncFor)) else own(line)
-    every = (inner for node in nodes for inner in ast.walk(node))
+    found = (inner for node in nodes for inner in every(node))
     return {
-        dotted(node) for node in every if isinstance(node, (ast.Name, ast.Attribute)) and type(node.ctx) is ast.Store
+        dotted(node) for node in found if isinstance(node, (ast.Name, ast.Attribute)) and type(node.ctx) is ast.Store
     }
 
 

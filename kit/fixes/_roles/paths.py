@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 
-from kit.fixes._ast import defaults, text
+from kit.fixes._ast import children, defaults, every, text
 from kit.fixes._roles._script import FUNCTIONS, Scope, Script, dotted, own
 
 UNBOUND, NONE, BOUND = "unbound", "None", "bound"
@@ -101,7 +101,7 @@ def _sure(line: ast.stmt) -> Iterator[ast.AST]:
     skipped: set[ast.AST] = set()
     for node in own(line):
         if node in skipped or isinstance(node, (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
-            skipped.update(ast.iter_child_nodes(node))
+            skipped.update(children(node))
             continue
         if isinstance(node, ast.IfExp):
             skipped.update((node.body, node.orelse))
@@ -188,13 +188,11 @@ class _Walk:
         return state
 
     def matched(self, case: ast.match_case, state: State) -> State:
-        names = [getattr(part, "name", None) or getattr(part, "rest", None) for part in ast.walk(case.pattern)]
+        names = [getattr(part, "name", None) or getattr(part, "rest", None) for part in every(case.pattern)]
         return self.give(frozenset([BOUND])) if self.name in names else state
 
     def names(self, target: ast.expr) -> bool:
-        return any(
-            isinstance(n, ast.Name) and n.id == self.name and type(n.ctx) is not ast.Load for n in ast.walk(target)
-        )
+        return any(isinstance(n, ast.Name) and n.id == self.name and type(n.ctx) is not ast.Load for n in every(target))
 
     def loop(self, node: ast.For | ast.AsyncFor | ast.While, state: State) -> State:
         endless = isinstance(node, ast.While) and text(node.test) in ("True", "1")
@@ -212,7 +210,7 @@ class _Walk:
     def attempt(self, node: ast.Try, state: State) -> State:
         out = self.block(node.body, state)
         seen = frozenset.union(
-            state, out, *(self.at.get(each, _NOWHERE) for each in ast.walk(node) if isinstance(each, ast.stmt))
+            state, out, *(self.at.get(each, _NOWHERE) for each in every(node) if isinstance(each, ast.stmt))
         )
         named = [self.give(frozenset([BOUND])) if handler.name == self.name else seen for handler in node.handlers]
         caught = [self.block(handler.body, entry) for handler, entry in zip(node.handlers, named, strict=True)]
@@ -230,11 +228,11 @@ class _Walk:
         if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
             return self.asked(test.operand, state)[::-1]
         if isinstance(test, ast.BoolOp):
-            every = isinstance(test.op, ast.And)
+            both = isinstance(test.op, ast.And)
             kept = state
             for part in test.values:
-                kept = self.asked(part, kept)[0 if every else 1]
-            return (kept, state) if every else (state, kept)
+                kept = self.asked(part, kept)[0 if both else 1]
+            return (kept, state) if both else (state, kept)
         code = text(test)
         if code == self.name or code.startswith(f"isinstance({self.name},"):
             return state - {NONE}, state

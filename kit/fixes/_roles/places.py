@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from kit.fixes._ast import text
+from kit.fixes._ast import every, text
 from kit.fixes._roles._script import FUNCTIONS, Script, last, own
 
 _READS = ("ArgumentParser", "HfArgumentParser", "parse_args", "Fire", "run_exit", "cli", "Typer")
@@ -30,7 +30,7 @@ def is_script(script: Script) -> bool:
         isinstance(n, ast.Call) and last(n.func) in mine
         for node in tops
         if isinstance(node, (ast.Expr, ast.For, ast.With))
-        for n in ast.walk(node)
+        for n in every(node)
     )
 
 

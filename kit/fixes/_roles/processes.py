@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from kit.fixes._ast import text
+from kit.fixes._ast import children, every, text
 from kit.fixes._roles._script import FUNCTIONS, Function, Script, dotted, last, own
 from kit.fixes._roles.holders import is_accelerator
 
@@ -132,7 +132,7 @@ def calls_in(statement: ast.AST) -> list[ast.Call]:
         if isinstance(node, ast.Call):
             found.append(node)
         if not isinstance(node, (*FUNCTIONS, ast.Lambda)) or node is statement:
-            pending.extend(list(ast.iter_child_nodes(node))[::-1])
+            pending.extend(children(node)[::-1])
     return found
 
 
@@ -176,12 +176,9 @@ def is_main(script: Script, node: ast.AST, statement: ast.stmt) -> bool:
         return last(node.left) == "process_index" and text(node.comparators[0]) == "0"
     if not isinstance(node, ast.Name):
         return False
-    given = [
-        line.value for line, _ in script.statements if isinstance(line, ast.Assign) and text(line.targets[0]) == node.id
-    ]
-    return (
-        len(given) == 1 and isinstance(given[0], (ast.Attribute, ast.Compare)) and is_main(script, given[0], statement)
-    )
+    given = script.assigned.get(node.id, [])
+    plain = len(given) == 1 and isinstance(given[0], (ast.Attribute, ast.Compare))
+    return plain and is_main(script, given[0], statement)
 
 
 def _operands(test: ast.expr) -> Iterator[ast.expr]:
@@ -231,7 +228,7 @@ def gates(script: Script, statement: ast.stmt) -> list[ast.If]:
 
 def mentions_main(script: Script, test: ast.expr, statement: ast.stmt) -> bool:
     """Whether a test speaks of the main process, in whatever way."""
-    return any(is_main(script, node, statement) for node in ast.walk(test))
+    return any(is_main(script, node, statement) for node in every(test))
 
 
 def alone(script: Script, statement: ast.stmt) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import calls, same, statements
+from kit.fixes._ast import calls, every, same, statements
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -39,7 +39,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     """Where the parser gets --lora_layers, in order where it has --lycoris_config; where the transformer gets its
     adapter, in order where that is an alternative to use_lycoris()."""
     found = []
-    flags = {argument.value for node in ast.walk(tree) for argument in _words(node)}
+    flags = {argument.value for node in every(tree) for argument in _words(node)}
     for statement, above in statements(tree):
         if any(each.value == _FLAG for each in _words(getattr(statement, "value", statement))):
             found.append(Site(statement.lineno, "--lycoris_config" in flags))
