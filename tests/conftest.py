@@ -29,7 +29,7 @@ from kit.recipe import ARCHIVES
 pytest.register_assert_rewrite("fixing", "situations")
 
 NOT_HERMETIC = ("upstream", "smoke", "bench")
-MEMORY = Path("/dev/shm")
+MEMORY, ROOM = Path("/dev/shm"), 2**30  # bytes: of containers, many have 64 MiB there
 REACH_SECONDS = 30
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 # Audit events that write, and which of their arguments are paths, each with the argument that holds its dir_fd.
@@ -139,11 +139,13 @@ def reach(real_environment: Mapping[str, str]) -> Callable[[str], None]:
 
 @pytest.fixture(scope="session")
 def in_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the tests' folders are: in memory, if there is such a place and programs may run there."""
-    usable = os.access(MEMORY, os.W_OK) and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
-    with tempfile.TemporaryDirectory(
-        prefix="kit-tests-", dir=MEMORY if usable else tmp_path_factory.getbasetemp()
-    ) as folder:
+    """Where the tests' folders are: in memory, if there is such a place, with room, and programs may run there."""
+    place = tmp_path_factory.getbasetemp()
+    if os.access(MEMORY, os.W_OK):
+        found = os.statvfs(MEMORY)
+        if found.f_bavail * found.f_frsize > ROOM and not found.f_flag & os.ST_NOEXEC:
+            place = MEMORY
+    with tempfile.TemporaryDirectory(prefix="kit-tests-", dir=place) as folder:
         yield Path(folder)
 
 
