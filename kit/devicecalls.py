@@ -20,9 +20,12 @@ def read(
     """How many calls the lines that kit wrote make; those of them that are wrong, each with file, line and why; and
     upstream's own that ``signatures`` do not list, with theirs."""
     wrong, theirs, calls = [], [], 0
-    for path in files:
+    for path in (path for path in files if path.suffix == ".py"):
+        content = path.read_bytes()
+        if not any(word.encode() in content for word in (device.package, device.device)):
+            continue  # it names neither: parsing takes the longest
         try:
-            nodes = list(ast.walk(parse(path.read_bytes(), str(path)))) if path.suffix == ".py" else []
+            nodes = list(ast.walk(parse(content, str(path))))
         except KitError:
             continue  # that it does not parse is a failure of its own
         called = [(node, name) for node in nodes if isinstance(node, ast.Call) and (name := _name(node.func, device))]

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from kit import beside
@@ -116,11 +117,16 @@ def signatures(name: str, roots: Sequence[Path] = (), version: str = "") -> dict
 def _signature(name: str, text: object, source: Source) -> Signature:
     """A signature as Python writes it, such as `(x, dim=..., *, eps=...)`. Raises KitError with file and line."""
     try:
-        (function,) = ast.parse(f"def f{text}: ...").body
-        given = function.args  # type: ignore[attr-defined]
+        return _parsed(str(text))
     except (AttributeError, SyntaxError, ValueError):
         what = f"{name}: {text!r} is no signature"
         raise source.complain((name,), what, 'write "(x, dim=..., *, eps=...)"') from None
+
+
+@lru_cache(maxsize=4096)  # a package has hundreds, many of them alike
+def _parsed(text: str) -> Signature:
+    (function,) = ast.parse(f"def f{text}: ...").body
+    given = function.args  # type: ignore[attr-defined]
     first, last = [each.arg for each in given.posonlyargs + given.args], [each.arg for each in given.kwonlyargs]
     optional = first[len(first) - len(given.defaults) :]
     optional += [each for each, default in zip(last, given.kw_defaults, strict=True) if default]

@@ -9,6 +9,7 @@ import reprlib
 import sys
 import types
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -26,8 +27,9 @@ _NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` where something known is close to ``word``."""
-    close = difflib.get_close_matches(word, list(known), n=1)
+    """`; did you mean 'x'?` where something known is close to ``word``, and ``word`` is not."""
+    words = list(known)
+    close = [] if word in words else difflib.get_close_matches(word, words, n=1)  # most are right: it is slow
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
@@ -124,7 +126,7 @@ def read(cls: type[T], table: Any, source: Source, keys: Keys = ()) -> T:
         raise source.complain(keys, f"{_dotted(keys)} must be a table")
     declared = dataclasses.fields(cls)  # type: ignore[arg-type]
     fields = {field.name: field for field in declared if field.metadata.get("key", True)}
-    hints = get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     for key in table:
         if key not in fields:
             where = f" in [{_dotted(keys)}]" if keys else ""
@@ -136,6 +138,11 @@ def read(cls: type[T], table: Any, source: Source, keys: Keys = ()) -> T:
             where = f" in [{_dotted(keys)}]" if keys else ""
             raise source.complain(keys, f"missing key {name!r}{where}", f"add `{name} = …`")
     return cls(**{key: _value(hints[key], value, source, (*keys, key)) for key, value in table.items()})
+
+
+@cache  # a recipe has a hundred tables of a dozen classes, and reading hints compiles each
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def _value(hint: Any, value: Any, source: Source, keys: Keys) -> Any:

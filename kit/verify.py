@@ -16,6 +16,7 @@ import subprocess
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from kit import devicecalls, devices, expected, git
@@ -167,12 +168,16 @@ def _readable(title: str, checks: Iterator[Check]) -> Iterator[Check]:
 
 def _python(path: Path, version: str) -> None:
     """Parse with the grammar of the recipe's Python, as far as this Python knows it."""
+    _compiles(path.read_bytes(), path.name, version)
+
+
+@lru_cache(maxsize=256)  # a recipe's workspaces have most files in common
+def _compiles(content: bytes, name: str, version: str) -> None:
     major, minor = map(int, version.split(".")[:2])
-    content = path.read_bytes()
     with warnings.catch_warnings():  # an invalid escape in upstream's strings is not ours to report
         warnings.simplefilter("ignore")
-        ast.parse(content, str(path), feature_version=(major, minor))
-        compile(content, str(path), "exec", dont_inherit=True)
+        ast.parse(content, name, feature_version=(major, minor))
+        compile(content, name, "exec", dont_inherit=True)
 
 
 def _bash(path: Path) -> None:

@@ -67,7 +67,7 @@ def sandbox(root: Path, **changes: str) -> Iterator[None]:
         "GIT_CONFIG_GLOBAL": home / ".gitconfig",
         "GIT_CONFIG_SYSTEM": os.devnull,
         "LC_ALL": "C.UTF-8",
-        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPYCACHEPREFIX": REPOSITORY / ".pytest_cache/bytecode",  # once for all, and beside no source
     }
     kept |= {key: value for key, value in os.environ.items() if key.startswith("PYTEST_")}
     kept |= {key: str(value) for key, value in private.items()}

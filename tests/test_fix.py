@@ -175,7 +175,7 @@ def test_a_bad_file_is_one_line_and_the_others_are_fixed(kit: Kit, script: Path,
         (("wieghts-pop", "train.py"), "wieghts-pop is neither a file nor a fix; did you mean 'weights-pop'?\n  fixes"),
         (
             ("train.py", "weights-pop"),
-            "weights-pop is neither a file nor a fix; did you mean 'weights-pop'?\n  fixes come",
+            "weights-pop comes after a file\n  fixes come",
         ),
         (("transformer-patches", "train.py"), "fix transformer-patches belongs to a recipe; it is not for any script"),
         ((".",), ". is a folder\n  name its files: kit fix ./*.py"),

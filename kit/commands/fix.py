@@ -184,7 +184,8 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     for word in words[first:]:
         if not os.path.lexists(word):
             hint = f"fixes come before files: {', '.join(fixes.general())}"
-            raise KitError(f"{word} is neither a file nor a fix{nearest(word, known)}", hint)
+            what = "comes after a file" if word in known else f"is neither a file nor a fix{nearest(word, known)}"
+            raise KitError(f"{word} {what}", hint)
     return list(words[:first]), list(words[first:])
 
 

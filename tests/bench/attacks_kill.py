@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def attack(every: int = 1, only: list[str] | None = None) -> int:
         if not only or any(word in case.name for word in only):
             start = time.monotonic()
             with tempfile.TemporaryDirectory(prefix="kit-kill-") as folder:
-                kills, failures = one(case, Path(folder), every)
+                kills, failures = one(case, Path(folder), range(1, 10_000, every))
             print(f"{case.name:28} {kills:4} kills, {len(failures)} failures, {time.monotonic() - start:.0f} s")
             for failure in failures:
                 print(f"  {failure}")
@@ -74,8 +74,9 @@ def attack(every: int = 1, only: list[str] | None = None) -> int:
     return failed
 
 
-def one(case: Case, folder: Path, every: int) -> tuple[int, list[str]]:
-    """Kill a command at each write (of ``every``); how many there were, and what went wrong."""
+def one(case: Case, folder: Path, numbers: Iterable[int]) -> tuple[int, list[str]]:
+    """Kill a command at each of its writes that has one of the ascending ``numbers``, from 1; how many there were, and
+    what went wrong."""
     for module in pkgutil.iter_modules(kit.commands.__path__):  # once, not in every fork
         importlib.import_module(f"kit.commands.{module.name}")
     for module_name in ("kit.cli", "kit.codemod", "filelock", "jinja2", "libcst", "unidiff"):
@@ -100,7 +101,7 @@ def one(case: Case, folder: Path, every: int) -> tuple[int, list[str]]:
     if after == before:
         return 0, ["the command changes nothing"]
     kills, failures = 0, []
-    for number in range(1, 10_000, every):
+    for number in numbers:
         fresh()
         with sandbox(place):
             if run(case.command, number) != KILLED:
@@ -187,7 +188,7 @@ def _killer(kill: int, scratch: str) -> Callable[[str, tuple[Any, ...]], None]:
         opens = event == "open" and isinstance(path, str) and arguments[2] & WRITES
         if not (opens or event == "subprocess.Popen" or event.removeprefix("os.") in EVENTS) or seen == kill:
             return
-        if isinstance(path, (str, Path)) and str(path).startswith((scratch, "/dev/")):
+        if isinstance(path, (str, Path)) and str(path).startswith((scratch, os.devnull)):
             return
         seen += 1
         if seen == kill:

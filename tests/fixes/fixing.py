@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import textwrap
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,6 +79,20 @@ def check_refused(name: str, given: Refusal) -> None:
     assert given.reason in result.reason
     assert bool(given.reason) == bool(result.reason)
     assert result.content.decode() == given.text
+
+
+def every(check: Callable[..., None], cases: Mapping[str, tuple[Any, ...]]) -> None:
+    """Check each case with its arguments; then fail, naming each that did."""
+    __tracebackhide__ = True
+    failed: dict[str, str] = {}
+    for name, arguments in cases.items():
+        try:
+            check(*arguments)
+        except Exception:
+            failed[name] = traceback.format_exc()
+    if failed:
+        told = "\n".join(f"== {name}\n{trace}" for name, trace in failed.items())
+        pytest.fail(f"{len(failed)} of {len(cases)} fail: {'; '.join(failed)}\n{told}", pytrace=False)
 
 
 def tables(name: str, applied: list[Any], refused: list[Any]) -> tuple[Callable[..., None], Callable[..., None]]:

@@ -9,21 +9,20 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 
 import pytest
-from fixing import Case, check_applied
+from fixing import Case, check_applied, every
 
 from kit import codemod, fixes
 from kit.fixes import Outcome, Site
 
 MODULES = {name: f"test_{name.replace('-', '_')}" for name in fixes.names()}
 TABLES = {name: importlib.import_module(module) for name, module in MODULES.items() if find_spec(module)}
-CASES = [
-    pytest.param(name, param.values[0], id=f"{name}: {param.id}")
-    for name, table in TABLES.items()
-    for param in table.APPLIED
-]
+CASES: dict[str, dict[str, Case]] = {
+    name: {param.id: param.values[0] for param in table.APPLIED} for name, table in TABLES.items()
+}
 
 
 @pytest.mark.parametrize("name", fixes.names())
@@ -85,18 +84,14 @@ def _keeps_its_meaning(given: Case, form: str) -> bool:
     return form not in ("tabs", "two spaces") or '"""' not in given.before
 
 
-FORMED = [
-    pytest.param(*param.values, form, id=f"{param.id} - {form}")
-    for param in CASES
-    for form in FORMS
-    if _keeps_its_meaning(param.values[1], form)
-]
+@pytest.mark.parametrize("name", CASES)
+def test_a_file_keeps_its_form(name: str) -> None:
+    def keeps(given: Case, form: str) -> None:
+        change = FORMS[form]
+        check_applied(name, replace(given, before=change(given.before), after=change(given.after)))
 
-
-@pytest.mark.parametrize(("name", "given", "form"), FORMED)
-def test_a_file_keeps_its_form(name: str, given: Case, form: str) -> None:
-    change = FORMS[form]
-    check_applied(name, replace(given, before=change(given.before), after=change(given.after)))
+    pairs = product(CASES[name].items(), FORMS)
+    every(keeps, {f"{id} - {form}": (given, form) for (id, given), form in pairs if _keeps_its_meaning(given, form)})
 
 
 ENCODINGS: dict[str, Callable[[str], bytes]] = {
@@ -109,33 +104,54 @@ ENCODINGS: dict[str, Callable[[str], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize(("name", "given"), CASES)
-def test_a_file_keeps_its_bytes(name: str, given: Case, encoding: str) -> None:
-    encode = ENCODINGS[encoding]
-    result = codemod.run(fixes.load(name), encode(given.before), "train.py", given.count, given.options)
-    assert (result.outcome, result.reason) == (Outcome.applied, "")
-    assert result.content == encode(given.after)
-    again = codemod.run(fixes.load(name), result.content, "train.py", given.count, given.options)
-    assert (again.outcome, again.content) == (Outcome.satisfied, result.content)
+@pytest.mark.parametrize("name", CASES)
+def test_a_file_keeps_its_bytes(name: str) -> None:
+    def keeps(given: Case, encoding: str) -> None:
+        encode = ENCODINGS[encoding]
+        result = codemod.run(fixes.load(name), encode(given.before), "train.py", given.count, given.options)
+        assert (result.outcome, result.reason) == (Outcome.applied, "")
+        assert result.content == encode(given.after)
+        again = codemod.run(fixes.load(name), result.content, "train.py", given.count, given.options)
+        assert (again.outcome, again.content) == (Outcome.satisfied, result.content)
+
+    pairs = product(CASES[name].items(), ENCODINGS)
+    every(keeps, {f"{id} - {encoding}": (given, encoding) for (id, given), encoding in pairs})
 
 
-@pytest.mark.parametrize(("name", "given"), CASES)
-def test_red_without_the_edits_no_case_is_applied(name: str, given: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", CASES)
+def test_red_without_the_edits_no_case_is_applied(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fix that does nothing is noticed by codemod itself, not only by the tables."""
     monkeypatch.setattr(fixes.load(name), "edits", lambda block, options: iter(()))
-    result = codemod.run(fixes.load(name), given.before.encode(), "train.py", given.count, given.options)
-    assert (result.outcome, result.content) == (Outcome.conflict, given.before.encode())
-    assert "make the change by hand" in result.reason or "of its own" in result.reason
+
+    def refused(given: Case) -> None:
+        result = codemod.run(fixes.load(name), given.before.encode(), "train.py", given.count, given.options)
+        assert (result.outcome, result.content) == (Outcome.conflict, given.before.encode())
+        assert "make the change by hand" in result.reason or "of its own" in result.reason
+
+    every(refused, {id: (given,) for id, given in CASES[name].items()})
 
 
-@pytest.mark.parametrize(("name", "given"), CASES)
-def test_red_without_the_check_no_case_is_applied(name: str, given: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", CASES)
+def test_red_without_the_check_no_case_is_applied(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A check that is never content stops the fix, whatever its edits did."""
     fix = fixes.load(name)
     sites = fix.sites
     monkeypatch.setattr(
         fix, "sites", lambda tree, options: [Site(site.line, False) for site in sites(tree, options) if not site.done]
     )
-    result = codemod.run(fix, given.before.encode(), "train.py", given.count, given.options)
-    assert (result.outcome, result.content) == (Outcome.conflict, given.before.encode())
+
+    def refused(given: Case) -> None:
+        result = codemod.run(fix, given.before.encode(), "train.py", given.count, given.options)
+        assert (result.outcome, result.content) == (Outcome.conflict, given.before.encode())
+
+    every(refused, {id: (given,) for id, given in CASES[name].items()})
+
+
+def test_a_table_that_fails_names_each_case_that_does() -> None:
+    def even(number: int) -> None:
+        assert number % 2 == 0, f"{number} is odd"
+
+    with pytest.raises(pytest.fail.Exception) as failed:
+        every(even, {"one": (1,), "two": (2,), "three": (3,)})
+    said = str(failed.value)
+    assert said.startswith("2 of 3 fail: one; three\n") and "1 is odd" in said and "3 is odd" in said

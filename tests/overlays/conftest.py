@@ -32,7 +32,7 @@ def machine(tmp_path: Path) -> Machine:
     accelerate = root / "bin/accelerate"
     accelerate.write_text(ACCELERATE)
     python = root / "bin/python3"
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
     for program in (accelerate, python):
         program.chmod(0o755)
     (root / "modules/torch_npu/__init__.py").touch()

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import importlib.util
+import py_compile
 import subprocess
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from py_compile import PycInvalidationMode
 from typing import Any
 
 from kit import overlay, planning, recipe, recipes
@@ -20,17 +25,41 @@ def render(
 ) -> Path:
     """A recipe's overlays as kit renders them for a device, whose profile may be changed: HiDream's one straight into
     ``into``, another recipe's at their paths in the upstream below it."""
-    found = recipes.load(name)
-    profile = dataclasses.replace(found.device(device), **(device_changes or {}))
-    numbers = dataclasses.replace(recipe.Cluster(processes=profile.processes), **cluster)
-    context = planning.context(found, profile, numbers)
-    for part in (part for part in found.overlay if not part.devices or device in part.devices):
-        for path, (mode, content) in overlay.render(found.roots, part, context).items():
-            target = into / (path.removeprefix("examples/dreambooth/") if name == "hidream" else path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
-            target.chmod(mode & 0o777)
+    key = repr((device, device_changes, name, cluster))
+    if key not in _RENDERED:
+        found = recipes.load(name)
+        profile = dataclasses.replace(found.device(device), **(device_changes or {}))
+        numbers = dataclasses.replace(recipe.Cluster(processes=profile.processes), **cluster)
+        context = planning.context(found, profile, numbers)
+        parts = (part for part in found.overlay if not part.devices or device in part.devices)
+        _RENDERED[key] = {
+            path.removeprefix("examples/dreambooth/") if name == "hidream" else path: file
+            for part in parts
+            for path, file in overlay.render(found.roots, part, context).items()
+        }
+    for path, (mode, content) in _RENDERED[key].items():
+        target = into / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+        target.chmod(mode & 0o777)
+        if target.parent.name == "launcher" and target.suffix == ".py":
+            cached = Path(importlib.util.cache_from_source(str(target)))
+            cached.parent.mkdir(exist_ok=True)
+            cached.write_bytes(_compiled(content, target.name))
     return into
+
+
+_RENDERED: dict[str, dict[str, tuple[int, bytes]]] = {}
+
+
+@functools.cache
+def _compiled(content: bytes, name: str) -> bytes:
+    """The bytecode of a module, as Python caches it: it holds for this content alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        module = Path(folder, name)
+        module.write_bytes(content)
+        made = py_compile.compile(str(module), doraise=True, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
+        return Path(str(made)).read_bytes()
 
 
 @dataclass
