@@ -28,6 +28,20 @@ REFUSED = [
     gone(
         "no tensor in sight", 'import torch\ndef f(n):\n    with torch.autocast("cuda", enabled=False):\n        g(n)\n'
     ),
+    *(
+        gone(
+            id,
+            f'import torch\ndef f({given}):\n    with torch.autocast("cuda", enabled=False):\n        return {made}\n',
+        )
+        for id, given, made in (
+            ("which may be None", "x=None", "x.float() * 2"),
+            ("which is said to be None at times", "x: Tensor | None", "x.float() * 2"),
+            ("an array", "x", "x.reshape(1, -1) * 2"),
+            ("settings", "cfg", "torch.zeros(1, dtype=cfg.dtype)"),
+            ("a module", "x, y", "x.float()(y)"),
+            ("a module that is moved", "x, y", "x.to(y).decode(y)"),
+        )
+    ),
     gone(
         "only CUDA comes there",
         f'{HEAD}    if x.device.type == "cuda":\n        with torch.autocast("cuda", enabled=False):\n    {WORK}',
