@@ -37,6 +37,7 @@ def main(args, pipeline, layers):
 
 _LOADS = ("lora_state_dict", "load_lora_weights")
 _NAME = "pytorch_lora_weights.safetensors"
+_MOVES = ("rename", "renames", "replace", "move", "remove", "unlink")
 _SINCE = (0, 20)  # diffusers wrote another file before
 
 
@@ -50,8 +51,15 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     for name in _LOADS:
         for call, statement in script.calls[name]:
             if _written_here(script, call):
-                found[statement] = Site(statement.lineno, any(each.arg == "weight_name" for each in call.keywords))
+                found[statement] = _site(call, statement)
     return sorted(found.values(), key=lambda site: site.line)
+
+
+def _site(call: ast.Call, statement: ast.stmt) -> Site:
+    done = any(each.arg == "weight_name" for each in call.keywords)
+    more = not done and any(each.arg is None for each in call.keywords)
+    why = "a file name may be among what is handed on there (`**`): name it by hand, or skip the fix"
+    return Site(statement.lineno, done, refuses=why if more else "")
 
 
 def _written_here(script: Script, call: ast.Call) -> bool:
@@ -59,6 +67,8 @@ def _written_here(script: Script, call: ast.Call) -> bool:
     if not call.args or not isinstance(call.func, ast.Attribute):
         return False
     folder = text(call.args[0])
+    if len(script.assigned.get(folder, ())) > 1:  # another folder by then
+        return False
     handed = {hook.folder for hook in load_hooks(script)} | {"input_dir"}
     return folder in handed or folder in {text(node) for each in _saves(script) for node in _folder(each)}
 
@@ -78,6 +88,8 @@ def _otherwise(script: Script) -> bool:
     named = any(each.arg == "weight_name" and not same(each.value, repr(_NAME)) for each in given)
     unsafe = any(each.arg == "safe_serialization" and not same(each.value, "True") for each in given)
     other = any(word.endswith((".bin", ".pt", ".ckpt")) and "lora" in word for word in script.words)
+    other |= any(word.endswith("adapter_model.safetensors") for word in script.words)
+    other |= any(_NAME in text(call) for name in _MOVES for call, _ in script.calls[name])
     return not saves or named or unsafe or other or bool(script.calls["save_attn_procs"])
 
 
