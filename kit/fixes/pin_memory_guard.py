@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,23 @@ def _of_tensor(script: Script, call: ast.Call, statement: ast.stmt) -> bool:
         return False
     if last(call.func.value) in _SETTINGS or _says_so(call.func.value) or _of_own_class(script, call.func.value):
         return False
-    return not any(_as_truth(node, call) for node in (statement, *own(statement)))
+    if _of_others(script, call.func.value, statement):
+        return False
+    entered = isinstance(statement, (ast.With, ast.AsyncWith)) and any(i.context_expr is call for i in statement.items)
+    awaited = any(isinstance(node, ast.Await) and node.value is call for node in own(statement))
+    return not (entered or awaited or any(_as_truth(node, call) for node in (statement, *own(statement))))
+
+
+def _of_others(script: Script, node: ast.expr, statement: ast.stmt) -> bool:
+    """Whether a name is of an allocator, or of a parameter that is said to be no tensor."""
+    function = script.function(statement)
+    said = [text(each.annotation) for each in (every(function.args) if function else ()) if _is_said(each, text(node))]
+    words = r"Tensor|Batch|Any|dict|Dict|list|List|tuple|Encoding"
+    return "alloc" in last(node).lower() or any(not re.search(words, each) for each in said)
+
+
+def _is_said(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.arg) and node.arg == name and node.annotation is not None
 
 
 def _of_own_class(script: Script, node: ast.expr) -> bool:
