@@ -41,7 +41,7 @@ _CARD, _PUSH = "save_model_card", "push_to_hub"
 _ASKS = re.compile(r"hub|model_?card", re.IGNORECASE)  # what the calls are named that ask the hub for a card
 
 
-_LOCAL = re.compile(r"from_template$|^make_")  # what makes one here
+_LOCAL = re.compile(r"from_template(\(.*\)\.save)?$|^make_")  # what makes one here
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:

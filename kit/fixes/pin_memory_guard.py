@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import children, every, guarded, requires, text
+from kit.fixes._ast import children, defaults, every, guarded, requires, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import dotted, last, own
 from kit.fixes._roles.places import for_cuda
@@ -69,13 +69,10 @@ def _of_tensor(script: Script, call: ast.Call, statement: ast.stmt) -> bool:
 def _of_others(script: Script, node: ast.expr, statement: ast.stmt) -> bool:
     """Whether a name is of an allocator, or of a parameter that is said to be no tensor."""
     function = script.function(statement)
-    said = [text(each.annotation) for each in (every(function.args) if function else ()) if _is_said(each, text(node))]
+    given = [each for each, _ in defaults(function.args)] if function else []
+    said = [text(each.annotation) for each in given if each.annotation and each.arg == text(node)]
     words = r"Tensor|Batch|Any|dict|Dict|list|List|tuple|Encoding"
     return "alloc" in last(node).lower() or any(not re.search(words, each) for each in said)
-
-
-def _is_said(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.arg) and node.arg == name and node.annotation is not None
 
 
 def _of_own_class(script: Script, node: ast.expr) -> bool:

@@ -129,7 +129,7 @@ def main(args, accelerator):
 REFUSED = [
     gone(
         "a card of its own",
-        "def save_model_card(a): ModelCard.from_template(a)\ndef main(args):\n    save_model_card(1)\n",
+        "def save_model_card(a): ModelCard.from_template(a).save(a)\ndef main(args):\n    save_model_card(1)\n",
     ),
     gone(
         "made here",
