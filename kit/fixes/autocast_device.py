@@ -133,7 +133,9 @@ def _is_tensor(function: ast.AST, given: ast.arg) -> bool:
     operands = [
         part for node in nodes if isinstance(node, (ast.BinOp, ast.Subscript, ast.Attribute)) for part in children(node)
     ]
-    return any(_method_of(call, name) in _ONLY or call in operands for call in made)
+    sized = {f"{name}.{word}" for word in ("shape", "size", "dim", "ndim")}  # a module has none
+    measured = any(isinstance(node, ast.Attribute) and text(node) in sized for node in nodes)
+    return any(_method_of(call, name) in _ONLY or call in operands or measured for call in made)
 
 
 def _method_of(call: ast.Call, name: str) -> str:

@@ -50,7 +50,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     found: dict[ast.stmt, Site] = {}
     for name in _LOADS:
         for call, statement in script.calls[name]:
-            if _written_here(script, call):
+            if _written_here(script, call, statement):
                 found[statement] = _site(call, statement)
     return sorted(found.values(), key=lambda site: site.line)
 
@@ -62,12 +62,13 @@ def _site(call: ast.Call, statement: ast.stmt) -> Site:
     return Site(statement.lineno, done, refuses=why if more else "")
 
 
-def _written_here(script: Script, call: ast.Call) -> bool:
+def _written_here(script: Script, call: ast.Call, statement: ast.stmt) -> bool:
     """Whether a call loads from the folder that a load hook is handed, or one where the script saves its result."""
     if not call.args or not isinstance(call.func, ast.Attribute):
         return False
     folder = text(call.args[0])
-    if len(script.assigned.get(folder, ())) > 1:  # another folder by then
+    here = [line for line in script.inside(script.scopes(statement)[0]) if isinstance(line, ast.Assign)]
+    if sum(folder in map(text, line.targets) for line in here) > 1:  # it may be another folder by then
         return False
     handed = {hook.folder for hook in load_hooks(script)} | {"input_dir"}
     return folder in handed or folder in {text(node) for each in _saves(script) for node in _folder(each)}

@@ -15,6 +15,11 @@ APPLIED = [
         f"{HEAD}    with torch.amp.autocast(x.device.type, enabled=False):\n{WORK}",
     ),
     case(
+        "its size is asked, and it is cast",
+        f'{HEAD}    a = x.shape\n    with torch.amp.autocast("cuda", enabled=False):\n        x = x.float()\n',
+        f"{HEAD}    a = x.shape\n    with torch.amp.autocast(x.device.type, enabled=False):\n        x = x.float()\n",
+    ),
+    case(
         "by its name, with something else, in a method",
         "import torch as th\nclass Rope(th.nn.Module):\n    def forward(self, x, angles):\n"
         '        with th.no_grad(), th.autocast(device_type="cuda", enabled=False):  # exact\n    ' + WORK,

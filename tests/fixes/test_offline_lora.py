@@ -40,6 +40,11 @@ APPLIED = [
         count=2,
     ),
     case(
+        "folders of one name in two functions",
+        "def f(a):\n    P.save_lora_weights(a)\n    P.load_lora_weights(a)\ndef g():\n    a = 1\n    a = 2\n",
+        f"def f(a):\n    P.save_lora_weights(a)\n    P.load_lora_weights(a, {NAMED})\ndef g():\n    a = 1\n    a = 2\n",
+    ),
+    case(
         "one of two has it",
         f"{SAVED}pipeline.load_lora_weights(args.output_dir, {NAMED})\npipeline.load_lora_weights(args.output_dir)\n",
         f"{SAVED}pipeline.load_lora_weights(args.output_dir, {NAMED})\n"
