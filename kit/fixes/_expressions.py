@@ -12,6 +12,14 @@ def parenthesised(node: Any) -> Any:
     return node.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
 
 
+def _parsed(code: str) -> Any:
+    """An expression of libcst's that may go on over lines, as inside parentheses."""
+    node: Any = cst.parse_expression(f"({code})")
+    if not node.lpar:  # it is a generator, whose parentheses these are
+        return node
+    return node.with_changes(lpar=node.lpar[1:], rpar=node.rpar[:-1])
+
+
 class Expressions(cst.CSTTransformer):
     """See `Block.with_expressions`."""
 
@@ -25,8 +33,11 @@ class Expressions(cst.CSTTransformer):
         if type(updated).__name__ == self.kind and self.word in (code := self.module.code_for_node(updated)):
             new = self.change(code)
             if new is not None:
+                try:
+                    node = _parsed(new)
+                except cst.ParserSyntaxError:
+                    return updated  # nothing is made, which the fix says
                 self.changed += 1
-                node = cst.parse_expression(new)
                 operand = isinstance(node, (cst.IfExp, cst.BooleanOperation)) and not node.lpar
                 if operand:
                     node = parenthesised(node)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import text
+from kit.fixes._ast import children, defaults, every, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import last, own
 from kit.fixes._roles.holders import has_accelerator
@@ -103,12 +103,50 @@ def _cuda(call: ast.Call) -> bool:
 
 
 def _tensor(script: Script, statement: ast.stmt) -> str:
-    """A parameter of the function that the work is done on: a tensor by what is done with it; "" where none is."""
+    """A parameter of the function that the work is done on: a tensor by what is done with it, which is never None; ""
+    where none is."""
     function = script.function(statement)
-    given = [each.arg for each in (*function.args.posonlyargs, *function.args.args)] if function else []
+    given = [
+        each.arg
+        for each, default in (defaults(function.args) if function else ())
+        if function and not (default and text(default) == "None") and _is_tensor(function, each)
+    ]
     taken = (node for line in script.inside(statement) for node in own(line) if isinstance(node, ast.Attribute))
     names = [last(node.value) for node in taken if node.attr in _METHODS and isinstance(node.value, ast.Name)]
     return next((name for name in names if name in given and name != "self"), "")
+
+
+def _is_tensor(function: ast.AST, given: ast.arg) -> bool:
+    """Whether a function counts with a parameter as only a tensor allows, never calls it and never asks if it is
+    None."""
+    name = given.arg
+    nodes = every(function)
+    if given.annotation and re.search(r"None|Optional", text(given.annotation)):
+        return False
+    if any(isinstance(node, ast.Call) and text(node.func) in (name, f"{name}.float()") for node in nodes):
+        return False
+    if any(
+        isinstance(node, ast.Compare) and text(node) in (f"{name} is None", f"{name} is not None") for node in nodes
+    ):
+        return False
+    made = [node for node in nodes if isinstance(node, ast.Call) and _method_of(node, name)]
+    operands = [
+        part for node in nodes if isinstance(node, (ast.BinOp, ast.Subscript, ast.Attribute)) for part in children(node)
+    ]
+    sized = {f"{name}.{word}" for word in ("shape", "size", "dim", "ndim")}  # a module has none
+    measured = any(isinstance(node, ast.Attribute) and text(node) in sized for node in nodes)
+    return any(_method_of(call, name) in _ONLY or call in operands or measured for call in made)
+
+
+def _method_of(call: ast.Call, name: str) -> str:
+    """Which of the methods that are asked for a call is of, of a name or a part of it; "" for others."""
+    of = call.func.value if isinstance(call.func, ast.Attribute) else call
+    whose = of.value if isinstance(of, ast.Subscript) else of
+    method = last(call.func)
+    return method if method in (*_ONLY, "float") and isinstance(whose, ast.Name) and whose.id == name else ""
+
+
+_ONLY = ("unsqueeze", "permute", "type_as", "chunk", "expand", "view_as")  # neither an array nor a module has them
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import text
+from kit.fixes._ast import every, same, text
+from kit.fixes._positions import Change, changed, end, parsed, start
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import last, own
 from kit.fixes._roles.holders import accelerator, has_accelerator
@@ -45,7 +46,8 @@ _KINDS = (
 )  # want a kind's name
 _STRINGS = ("safetensors.",)  # whose functions want a string, or a number
 _DEVICES = ("torch.",)  # whose functions want a device, or its name
-_METHODS = ("to", "to_empty", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor", "arange", "load")
+_METHODS = ("to", "to_empty", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor", "arange")
+_ANYBODYS = ("torch.hub.", "torch.ops.")  # whose functions are anybody's, and may want a name
 _OLD = "torch.cuda.amp.autocast"
 
 
@@ -63,8 +65,30 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             found.append(Site(statement.lineno, True))
             continue
         why = accelerator(script, statement)[1] if named else ""
-        found.append(Site(statement.lineno, not named, refuses=f"{why}: hand it in, or skip the fix" if why else ""))
+        refuses = f"{why}: hand it in, or skip the fix" if why else _otherwise(script, statement) if named else ""
+        found.append(Site(statement.lineno, not named, refuses=refuses))
     return found
+
+
+def _otherwise(script: Script, statement: ast.stmt) -> str:
+    """Why what names CUDA in a statement is not about the accelerator's device; "" where it is."""
+    made = [call for call, _ in script.calls["Accelerator"]]
+    if any(each.arg == "cpu" and same(each.value, "True") for call in made for each in call.keywords):
+        return (
+            "the script makes its Accelerator with `cpu=True`, and CUDA is another device: name that, or skip the fix"
+        )
+    other = next((word for word in sorted(script.words) if re.fullmatch(r"cuda:[1-9]\d*", word)), "")
+    if other:
+        return f'the script places work on the card "{other}", too: name the cards so that they differ, or skip the fix'
+    asked = [
+        node
+        for node in own(statement)
+        if isinstance(node, (ast.Compare, ast.FormattedValue))
+        or (isinstance(node, ast.Call) and last(node.func) in ("str", "repr"))
+    ]
+    if any(isinstance(part, ast.Call) and _replaced(script, part, "_") for node in asked for part in every(node)):
+        return "what names CUDA is compared or written there: ask for the device's `.type`, or skip the fix"
+    return ""
 
 
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
@@ -97,11 +121,13 @@ def _given(script: Script, call: ast.Call) -> list[ast.expr]:
     full, name = script.full(call.func), last(call.func)
     method = isinstance(call.func, ast.Attribute)
     first = (method and name == "to") or full in (*_KINDS, "torch.device", "torch.Generator")
-    takes = first or full.startswith((*_DEVICES, *_STRINGS)) or (method and name in _METHODS)
-    named = (
-        [each.value for each in call.keywords if each.arg in ("device", "device_type", "map_location")] if takes else []
+    known = full.startswith((*_DEVICES, *_STRINGS)) and not full.startswith(_ANYBODYS)
+    words: tuple[str, ...] = (
+        ("device", "device_type", "map_location") if first or known or (method and name in _METHODS) else ()
     )
-    return [*(call.args[:1] if first else []), *named]
+    if method and name == "load" and not words:
+        words = ("map_location",)
+    return [*(call.args[:1] if first else []), *(each.value for each in call.keywords if each.arg in words)]
 
 
 def _right(call: ast.Call) -> bool:
@@ -113,27 +139,40 @@ def _right(call: ast.Call) -> bool:
     return any(re.search(r"accelerator\.device(\.type)?\)?$", text(value)) for value in given)
 
 
-def _replaced(script: Script, call: ast.Call, name: str) -> tuple[str, str] | None:
-    """What in the text of a call names CUDA, as a regular expression, and what goes there: of the accelerator ``name``;
-    None where nothing does."""
+def _replaced(script: Script, call: ast.Call, name: str) -> list[Change]:
+    """What is changed in a call that names CUDA, for the device of the accelerator ``name``; empty where nothing is."""
     full = script.full(call.func)
-    if any(isinstance(value, ast.Constant) and value.value in _CUDA for value in _given(script, call)):
+    cuda = [each for each in _given(script, call) if isinstance(each, ast.Constant) and each.value in _CUDA]
+    arguments: list[ast.expr | ast.keyword] = [*call.args, *call.keywords]
+    first = start(arguments[0]) if arguments else end(call, 1)
+    if cuda:
         device = f"{name}.device"
         if full in _KINDS:
             device += ".type"
         elif full.startswith(_STRINGS):
             device = f"str({device})"
-        return r"""(["'])cuda(:0)?\1""", device
+        if full == "torch.device" and len(arguments) > 1:
+            return [(first, end(arguments[-1]), device)] if _its_index(call) else []
+        return [(start(cuda[0]), end(cuda[0]), device)]
     if full == _OLD:
         torch = script.spelt("torch") or "torch"
-        enabled = "enabled=" if call.args else ""
-        given = ", " * bool(call.args or call.keywords)
-        return rf"{re.escape(text(call.func))}\(", f"{torch}.autocast({name}.device.type{given}{enabled}"
+        more = (", " if arguments else "") + ("enabled=" if call.args else "")
+        return [
+            (start(call.func), end(call.func), f"{torch}.autocast"),
+            (first, first, f"{name}.device.type{more}"),
+        ]
     moves = isinstance(call.func, ast.Attribute) and call.func.attr == "cuda" and full != "torch.cuda"
     plain = all(isinstance(each, ast.Constant) and each.value == 0 for each in call.args)
     if moves and plain and all(each.arg == "non_blocking" for each in call.keywords):
-        return r"\.cuda\((?:0(?:,\s*)?)?(?=[^()]*\)\Z)", f".to({name}.device" + ", " * bool(call.keywords)
-    return None
+        stop, more = (end(call.args[0]), "") if call.args else (first, ", " * bool(call.keywords))
+        return [(end(call.func, len("cuda")), end(call.func), "to"), (first, stop, f"{name}.device{more}")]
+    return []
+
+
+def _its_index(call: ast.Call) -> bool:
+    """Whether a device's index is the process's own on its machine."""
+    index = text(call.args[1]) if len(call.args) == 2 else ""
+    return index.endswith("local_process_index") or re.fullmatch(r"((self\.)?args\.)?local_rank", index) is not None
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
@@ -141,9 +180,9 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         name = accelerator(block.script, node)[0]
 
         def place(code: str, name: str = name) -> str | None:
-            call = ast.parse(f"({code})", mode="eval").body
-            found = _replaced(block.script, call, name) if isinstance(call, ast.Call) else None
-            return re.sub(found[0], found[1], code, count=1) if found else None
+            call = parsed(code)
+            found = _replaced(block.script, call, name) if isinstance(call, ast.Call) else []
+            return changed(code, found) if found else None
 
         placed = block.with_expressions(block.statements[index], "Call", "", place)
         if placed is not block.statements[index]:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import every, text
+from kit.fixes._ast import defaults, every, text
 from kit.fixes._roles import Script, read
+from kit.fixes._roles._script import own
 from kit.fixes._roles.holders import accelerator, has_accelerator
 from kit.fixes._roles.paths import missing
 from kit.fixes._roles.places import for_cuda
@@ -86,7 +87,7 @@ def _named_cuda(call: ast.Call) -> bool:
 def _kind(script: Script, statement: ast.stmt) -> tuple[str, str]:
     """What the kind of the device that trains is called where a statement is; and why that is not known."""
     torch = script.spelt("torch") or "torch"
-    reasons = {name: _lacks(script, name, statement) for name in _DEVICES}
+    reasons = {name: _lacks(script, name, statement) or _no_device(script, name) for name in _DEVICES}
     name = next((name for name, reason in reasons.items() if not reason), "")
     if name:
         return f"{torch}.device({name}).type", ""
@@ -110,6 +111,48 @@ def _lacks(script: Script, name: str, statement: ast.stmt) -> str:
     ]
     late = bool(made) and made[0].lineno > statement.lineno
     return missing(script, name, statement) if used and not late else f"`{name}` is not bound there"
+
+
+def _no_device(script: Script, name: str) -> str:
+    """Why what a name holds is no device, by what the script does with it; "" where it may be one."""
+    why = f"`{name}` is not known to be a device"
+    nodes = [node for line, _ in script.statements for node in (line, *own(line))]
+    for node in nodes:
+        if isinstance(node, ast.Subscript) and text(node.value) == name:
+            return why
+        if isinstance(node, ast.Attribute) and node.attr in _OF_OTHERS and text(node.value) == name:
+            return why
+        if isinstance(node, ast.Assign) and text(node.value) == name and "environ" in text(node.targets[0]):
+            return why
+        if isinstance(node, ast.Assign) and name in map(text, node.targets) and not _may_be(node.value):
+            return why
+        if isinstance(node, ast.arguments) and any(
+            each.arg == name and (_number(value) or (each.annotation and text(each.annotation) == "int"))
+            for each, value in defaults(node)
+        ):
+            return why
+    used = any(isinstance(node, ast.Call) and name in map(text, _handed(script, node)) for node in nodes)
+    return "" if used or name in ("device", "self.device") else why
+
+
+_OF_OTHERS = ("split", "items", "keys", "append")  # what texts, dictionaries and lists have
+
+
+def _handed(script: Script, call: ast.Call) -> list[ast.expr]:
+    """What a call is given as a device."""
+    named = [each.value for each in call.keywords if each.arg in ("device", "device_type", "map_location")]
+    takes = text(call.func).endswith(".to") or script.full(call.func) in ("torch.device", "torch.set_default_device")
+    return [*(call.args[:1] if takes else []), *named]
+
+
+def _may_be(value: ast.expr) -> bool:
+    """Whether what a name is given may be a device: no number, no list, no parts of a text."""
+    parts = isinstance(value, ast.Call) and text(value.func).endswith(".split")
+    return not (parts or _number(value) or isinstance(value, (ast.List, ast.Tuple, ast.Dict, ast.ListComp)))
+
+
+def _number(value: ast.expr | None) -> bool:
+    return isinstance(value, ast.Constant) and isinstance(value.value, int)
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:

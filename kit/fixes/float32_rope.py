@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import every, same, text
+from kit.fixes._positions import changed, end, parsed, start
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import FUNCTIONS, last, own
 
@@ -49,6 +50,9 @@ _ANGLES = re.compile(
 )  # what such functions are called
 
 
+_SCORES = re.compile(r"loss|metric", re.IGNORECASE)  # whose float64 is wanted
+
+
 def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The choices between float32 and float64 by what machine it is, or by whether a tensor is on a Mac's GPU, and what
     is made in float64 on a tensor's own device where angles are worked out; in order where an NPU gets float32."""
@@ -62,9 +66,24 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
                 isinstance(node, ast.Call) and last(node.func) == _HELPER and node.args and _is64(script, node.args[0])
             ):
                 found.setdefault(statement, Site(statement.lineno, True))
-            elif isinstance(node, ast.Call) and _angles(script, statement) and _made(script, node):
+            elif (
+                isinstance(node, ast.Call)
+                and _angles(script, statement)
+                and _alone(statement, node)
+                and _made(script, node)
+            ):
                 found[statement] = Site(statement.lineno, False, (_torch(script),))
     return list(found.values())
+
+
+def _alone(statement: ast.stmt, call: ast.Call) -> bool:
+    """Whether a call is of angles, by all one sees: no integers, nothing that is compared or goes to numpy."""
+    integers = last(call.func) == "to" and "ids" in text(call.func).lower()
+    nested = sum(isinstance(node, (ast.Attribute, ast.Name)) and last(node) in _DOUBLES for node in every(call)) > 1
+    return not (integers or nested or isinstance(statement, ast.Assert) or ".numpy()" in text(statement))
+
+
+_DOUBLES = ("float64", "double")
 
 
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
@@ -78,7 +97,7 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
             [statement.value] if isinstance(statement, ast.Assign) and "dtype" in text(statement.targets[0]) else []
         )
         plain = any(_is64(script, value) for value in (*given, *moved, *assigned))
-        known = any(isinstance(node, ast.Call) and _made(script, node) for node in nodes)
+        known = any(isinstance(node, ast.Call) and _alone(statement, node) and _made(script, node) for node in nodes)
         if plain and _angles(script, statement) and not known and "cpu" not in text(statement):
             yield Sign(statement.lineno, "a rotary embedding worked out in float64")
 
@@ -120,9 +139,11 @@ def _better(script: Script, node: ast.IfExp, statement: ast.stmt) -> str:
     """The test that also asks for an NPU; "" where it is another choice, or does so."""
     if not _chooses(node):
         return ""
+    function = script.function(statement)
+    if function and _SCORES.search(function.name):
+        return ""
     if same(node.test, _MAC):
         return _WITHOUT
-    function = script.function(statement)
     kind = _kind_asked(function, node.test.id) if function and isinstance(node.test, ast.Name) else ""
     return f"{text(node.test)} or {kind} {_OTHERS}" if kind else ""
 
@@ -146,18 +167,20 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     script = block.script
 
     def in_float32(code: str) -> str | None:
-        call = ast.parse(f"({code})", mode="eval").body
-        device = _made(script, call) if isinstance(call, ast.Call) and last(call.func) != _HELPER else ""
-        old = rf"\b{_torch(script)}\.(float64|double)\b"
+        call = parsed(code)
+        if not isinstance(call, ast.Call) or last(call.func) == _HELPER or not (device := _made(script, call)):
+            return None
+        dtype = next((each.value for each in call.keywords if each.arg == "dtype"), call.args[-1:] and call.args[-1])
         torch = _torch(script)
         asks = f"{_HELPER}({torch}.float64, {device})"
         chooses = f"{torch}.float32 if {device}.type {_NONE} else {torch}.float64"
-        return re.sub(old, asks if _HELPER in script.imports else chooses, code, count=1) if device else None
+        new = asks if _HELPER in script.imports else chooses
+        return changed(code, [(start(dtype), end(dtype), new)]) if isinstance(dtype, ast.expr) else None
 
     for index, node in block.wanted():
 
         def choose(code: str, node: ast.stmt = node) -> str | None:
-            chosen = ast.parse(f"({code})", mode="eval").body
+            chosen = parsed(code)
             better = _better(script, chosen, node) if isinstance(chosen, ast.IfExp) else ""
             return f"torch.float32 if {better} else torch.float64" if better else None
 

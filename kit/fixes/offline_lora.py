@@ -37,6 +37,7 @@ def main(args, pipeline, layers):
 
 _LOADS = ("lora_state_dict", "load_lora_weights")
 _NAME = "pytorch_lora_weights.safetensors"
+_MOVES = ("rename", "renames", "replace", "move", "remove", "unlink")
 _SINCE = (0, 20)  # diffusers wrote another file before
 
 
@@ -49,16 +50,26 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     found: dict[ast.stmt, Site] = {}
     for name in _LOADS:
         for call, statement in script.calls[name]:
-            if _written_here(script, call):
-                found[statement] = Site(statement.lineno, any(each.arg == "weight_name" for each in call.keywords))
+            if _written_here(script, call, statement):
+                found[statement] = _site(call, statement)
     return sorted(found.values(), key=lambda site: site.line)
 
 
-def _written_here(script: Script, call: ast.Call) -> bool:
+def _site(call: ast.Call, statement: ast.stmt) -> Site:
+    done = any(each.arg == "weight_name" for each in call.keywords)
+    more = not done and any(each.arg is None for each in call.keywords)
+    why = "a file name may be among what is handed on there (`**`): name it by hand, or skip the fix"
+    return Site(statement.lineno, done, refuses=why if more else "")
+
+
+def _written_here(script: Script, call: ast.Call, statement: ast.stmt) -> bool:
     """Whether a call loads from the folder that a load hook is handed, or one where the script saves its result."""
     if not call.args or not isinstance(call.func, ast.Attribute):
         return False
     folder = text(call.args[0])
+    here = [line for line in script.inside(script.scopes(statement)[0]) if isinstance(line, ast.Assign)]
+    if sum(folder in map(text, line.targets) for line in here) > 1:  # it may be another folder by then
+        return False
     handed = {hook.folder for hook in load_hooks(script)} | {"input_dir"}
     return folder in handed or folder in {text(node) for each in _saves(script) for node in _folder(each)}
 
@@ -78,6 +89,8 @@ def _otherwise(script: Script) -> bool:
     named = any(each.arg == "weight_name" and not same(each.value, repr(_NAME)) for each in given)
     unsafe = any(each.arg == "safe_serialization" and not same(each.value, "True") for each in given)
     other = any(word.endswith((".bin", ".pt", ".ckpt")) and "lora" in word for word in script.words)
+    other |= any(word.endswith("adapter_model.safetensors") for word in script.words)
+    other |= any(_NAME in text(call) for name in _MOVES for call, _ in script.calls[name])
     return not saves or named or unsafe or other or bool(script.calls["save_attn_procs"])
 
 

@@ -41,11 +41,14 @@ _CARD, _PUSH = "save_model_card", "push_to_hub"
 _ASKS = re.compile(r"hub|model_?card", re.IGNORECASE)  # what the calls are named that ask the hub for a card
 
 
+_LOCAL = re.compile(r"from_template(\(.*\)\.save)?$|^make_")  # what makes one here
+
+
 def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The calls of save_model_card, where that is one that asks the hub; in order under a test for push_to_hub."""
     script = read(tree)
     found = {}
-    for call, statement in script.calls[_CARD] if _asks_hub(script) else ():
+    for call, statement in script.calls[_CARD] if _asks_hub(script) and not _reads(script) else ():
         if not isinstance(call.func, ast.Name):
             continue
         push = _push(script, statement)
@@ -61,7 +64,19 @@ def _asks_hub(script: Script) -> bool:
     """Whether the script's own function takes the card from the hub; one that comes from elsewhere may."""
     made = script.functions.get(_CARD, [])
     calls = [text(call.func) for each in made for call in every(each) if isinstance(call, ast.Call)]
-    return not made or any(_ASKS.search(name) for name in calls)
+    return not made or any(_ASKS.search(name) and not _LOCAL.search(name) for name in calls)
+
+
+def _reads(script: Script) -> bool:
+    """Whether the card is read again outside the function that writes it."""
+    around = (script.functions.get(_CARD, []), script.calls["open"])
+    own = {node for function in around[0] for node in every(function)}
+    return any("README.md" in text(call) and call not in own and not _writes(call) for call, _ in around[1])
+
+
+def _writes(call: ast.Call) -> bool:
+    mode = [*call.args[1:2], *(each.value for each in call.keywords if each.arg == "mode")]
+    return any("w" in text(each) for each in mode)
 
 
 def _push(script: Script, statement: ast.stmt) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import children, every, guarded, requires, text
+from kit.fixes._ast import children, defaults, every, guarded, requires, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import dotted, last, own
 from kit.fixes._roles.places import for_cuda
@@ -58,7 +59,20 @@ def _of_tensor(script: Script, call: ast.Call, statement: ast.stmt) -> bool:
         return False
     if last(call.func.value) in _SETTINGS or _says_so(call.func.value) or _of_own_class(script, call.func.value):
         return False
-    return not any(_as_truth(node, call) for node in (statement, *own(statement)))
+    if _of_others(script, call.func.value, statement):
+        return False
+    entered = isinstance(statement, (ast.With, ast.AsyncWith)) and any(i.context_expr is call for i in statement.items)
+    awaited = any(isinstance(node, ast.Await) and node.value is call for node in own(statement))
+    return not (entered or awaited or any(_as_truth(node, call) for node in (statement, *own(statement))))
+
+
+def _of_others(script: Script, node: ast.expr, statement: ast.stmt) -> bool:
+    """Whether a name is of an allocator, or of a parameter that is said to be no tensor."""
+    function = script.function(statement)
+    given = [each for each, _ in defaults(function.args)] if function else []
+    said = [text(each.annotation) for each in given if each.annotation and each.arg == text(node)]
+    words = r"Tensor|Batch|Any|dict|Dict|list|List|tuple|Encoding"
+    return "alloc" in last(node).lower() or any(not re.search(words, each) for each in said)
 
 
 def _of_own_class(script: Script, node: ast.expr) -> bool:

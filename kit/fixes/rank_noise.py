@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
 from kit.fixes._ast import every, same, statements, text
+from kit.fixes._roles._script import last
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -74,7 +75,38 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 def _site(function: ast.FunctionDef, place: Place) -> Site:
     line = function.body[place.at].lineno
     done = text(function.body[place.at + 1]) == text(ast.parse(_code(place)).body[0])
-    return Site(line, done, (place.accelerator, place.seed.partition(".")[0]))
+    refuses = "" if done else _alike(function, place) or _by_chance(function)
+    return Site(line, done, (place.accelerator, place.seed.partition(".")[0]), refuses)
+
+
+def _alike(function: ast.FunctionDef, place: Place) -> str:
+    """Why the processes cannot part there: what must be alike on all of them is made below, before training."""
+    for line in function.body[place.at + 1 :]:
+        if isinstance(line, (ast.For, ast.While)):
+            break
+        made = next((word for node in every(line) if (word := _called(node)) in _MADE), "")
+        if made and not isinstance(line, ast.FunctionDef):
+            return f"`{made}` (line {line.lineno}) must come out alike on all processes: move it above, or skip the fix"
+    return ""
+
+
+def _by_chance(function: ast.FunctionDef) -> str:
+    """Why random numbers of its own would part a process from the others: by them it joins in what all must do."""
+    for node in every(function):
+        if isinstance(node, (ast.If, ast.While)) and any(_called(part) in _DRAWS for part in every(node.test)):
+            joint = next((word for part in node.body for each in every(part) if (word := _called(each)) in _JOINT), "")
+            if joint:
+                return f"`{joint}` is called by chance (line {node.lineno}), and all processes must: draw otherwise"
+    return ""
+
+
+_MADE = ("random_split", "add_adapter", "get_peft_model", "inject_adapter_in_model", "Linear", "Embedding", "Conv2d")
+_DRAWS = ("rand", "randn", "randint", "bernoulli", "randperm")
+_JOINT = ("gather", "gather_for_metrics", "reduce", "broadcast", "wait_for_everyone", "save_state", "backward")
+
+
+def _called(node: ast.AST) -> str:
+    return last(node.func) if isinstance(node, ast.Call) else ""
 
 
 def _imports(tree: ast.Module) -> bool:

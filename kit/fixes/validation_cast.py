@@ -47,14 +47,43 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     """Where log_validation, under autocast, moves its pipeline to the device, or casts it and has it offloaded; in
     order where no dtype is given."""
     moved = [
-        Site(move.lineno, not casts(move) or (_apart(function) and _dtype(move).endswith(f" if {_FINAL} else None")))
+        _site(
+            move, function, not casts(move) or (_apart(function) and _dtype(move).endswith(f" if {_FINAL} else None"))
+        )
         for move, function in validation_moves(tree)
         if autocasts(function)
     ]
     for function, lines in _offloaded(tree):
         cast = [line for line in lines if pipeline_cast(line)]
-        moved += [Site(line.lineno, False) for line in cast] or [Site(function.lineno, True)]
+        moved += [_site(line, function, False) for line in cast] or [Site(function.lineno, True)]
     return moved
+
+
+def _site(move: ast.Call | ast.stmt, function: ast.FunctionDef, done: bool) -> Site:
+    why = "" if done else _without(function, move.lineno)
+    return Site(move.lineno, done, refuses=f"{why}: call it there, or skip the fix" if why else "")
+
+
+def _without(function: ast.FunctionDef, line: int) -> str:
+    """Why a pipeline that is moved on a line does not make its images under autocast; "" where it does, or where it is
+    not known which call makes them."""
+    named = {
+        text(target)
+        for node in every(function)
+        if isinstance(node, ast.Assign) and "autocast" in text(node.value)
+        for target in node.targets
+    }
+    under = {
+        call
+        for node in every(function)
+        if isinstance(node, ast.With)
+        and any("autocast" in text(item) or text(item.context_expr) in named for item in node.items)
+        for call in every(node)
+    }
+    calls = [node for node in every(function) if isinstance(node, ast.Call) and text(node.func) in ("pipeline", "pipe")]
+    if any(call not in under for call in calls):
+        return "the pipeline is also called without autocast"
+    return "the pipeline is not called under autocast below" if calls and max(c.lineno for c in calls) < line else ""
 
 
 def _apart(function: ast.AST) -> bool:

@@ -68,7 +68,9 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             move.lineno,
             imported and not casts(move) and wanted <= {ast.unparse(line) for line in function.body},
             () if function.name in threaded else (_DTYPE,),
-            _from_image(read(tree)) or ("" if text(read(tree).at(move.lineno)) in _MOVES else _OTHERWISE),
+            _from_image(read(tree))
+            or _no_vae(read(tree))
+            or ("" if text(read(tree).at(move.lineno)) in _MOVES else _OTHERWISE),
         )
         for move, function in validation_moves(tree)
         if not autocasts(function)
@@ -88,6 +90,17 @@ def _from_image(script: Script) -> str:
     handed = [word for word in (*given, *_keys(script)) if word in _IMAGES]
     why = "its pipeline is handed images (`{}`), which it encodes with a VAE of the other parts' dtype: cast by hand"
     return why.format((found + handed)[0]) if found or handed else ""
+
+
+def _no_vae(script: Script) -> str:
+    """Why a script's pipeline may have no VAE: it makes one, and names none."""
+    made = [name for name in script.calls if re.fullmatch(r"\w+Pipeline", name)]
+    made += [
+        text(call.func) for call, _ in script.calls["from_pretrained"] if re.match(r"\w+Pipeline\.", text(call.func))
+    ]
+    named = any("vae" in str(getattr(node, key, "")) for node in every(script.tree) for key in ("id", "attr", "arg"))
+    why = "its pipeline (`{}`) is not known to have a VAE: the script names none: cast by hand, or skip the fix"
+    return why.format(made[0].partition(".")[0]) if made and not named and "vae" not in script.words else ""
 
 
 def _is_pipe(call: ast.Call) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -37,25 +38,60 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     for line, statement in lines.items():
         if not hasattr(statement, "body"):
             for choice in every(statement):
-                if (seed := _seed(choice)) and seed.rpartition(".")[2] not in unsaid:
+                if (seed := _seed(choice)) and not _is_unsaid(seed, unsaid):
                     found[line] = found.get(line, True) and text(choice.test) != seed  # type: ignore[attr-defined]
     return [Site(line, done) for line, done in sorted(found.items())]
 
 
 def _unsaid(tree: ast.Module) -> set[str]:
-    """The options and parameters whose default is 0, False or ""."""
+    """The options, fields and keys whose default is 0, False or ""; "*" where a text says that 0 is none."""
     found = set()
     for node in every(tree):
         given: list[tuple[str, ast.expr | None]] = []
-        if isinstance(node, ast.Call) and text(node.func).endswith(".add_argument"):
+        if isinstance(node, ast.Call) and text(node.func).endswith((".add_argument", ".option")):
             flags = [str(each.value).lstrip("-") for each in node.args if isinstance(each, ast.Constant)]
+            flags += [str(getattr(each.value, "value", "")) for each in node.keywords if each.arg == "dest"]
             given = [(flag, each.value) for flag in flags for each in node.keywords if each.arg == "default"]
+        elif isinstance(node, ast.Call) and text(node.func).endswith("set_defaults"):
+            given = [(each.arg or "", each.value) for each in node.keywords]
+        elif isinstance(node, ast.Dict):
+            given = [(str(getattr(key, "value", "")), value) for key, value in zip(node.keys, node.values, strict=True)]
+        elif isinstance(node, ast.ClassDef):
+            given = [(text(line.target), _default(line.value)) for line in node.body if isinstance(line, ast.AnnAssign)]
+        elif isinstance(node, ast.Assign):
+            given = [(text(each).rpartition(".")[2], _otherwise(node.value)) for each in node.targets]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _SAYS.search(node.value):
+            found.add("*")
         elif isinstance(node, ast.arguments):
             given = [(each.arg, value) for each, value in defaults(node)]
         for name, value in given:
-            if isinstance(value, ast.Constant) and value.value is not None and not value.value:
+            if isinstance(value, ast.Constant) and value.value in (0, "", "0"):
                 found.add(name.replace("-", "_"))
     return found
+
+
+_SAYS = re.compile(r"\b0 ?(=|:|is|means|for) ?(a )?(random|none|no seed|new)", re.IGNORECASE)
+
+
+def _default(value: ast.expr | None) -> ast.expr | None:
+    """The default of a class's field: as it is, or in `field(default=…)`."""
+    named = value.keywords if isinstance(value, ast.Call) else []
+    return next((each.value for each in named if each.arg == "default"), value)
+
+
+def _otherwise(value: ast.expr) -> ast.expr | None:
+    """What a name is given where nothing else is: in `x or 0`, or in a number made of `get("x", 0)`."""
+    while isinstance(value, ast.Call) and text(value.func) == "int" and len(value.args) == 1:
+        value = value.args[0]
+    if isinstance(value, ast.BoolOp) and isinstance(value.op, ast.Or):
+        return value.values[-1]
+    asks = isinstance(value, ast.Call) and text(value.func).rpartition(".")[2] in ("get", "getenv", "getattr")
+    return value.args[-1] if asks and len(value.args) > 1 else None  # type: ignore[attr-defined]
+
+
+def _is_unsaid(seed: str, unsaid: set[str]) -> bool:
+    """Whether a seed (`seed`, `args.seed`, `args['seed']`) has a default that says that there is none."""
+    return "*" in unsaid or re.split(r"[.\[]", seed)[-1].strip("]'\"") in unsaid
 
 
 def _seed(node: ast.AST) -> str:

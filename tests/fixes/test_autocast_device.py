@@ -15,6 +15,11 @@ APPLIED = [
         f"{HEAD}    with torch.amp.autocast(x.device.type, enabled=False):\n{WORK}",
     ),
     case(
+        "its size is asked, and it is cast",
+        f'{HEAD}    a = x.shape\n    with torch.amp.autocast("cuda", enabled=False):\n        x = x.float()\n',
+        f"{HEAD}    a = x.shape\n    with torch.amp.autocast(x.device.type, enabled=False):\n        x = x.float()\n",
+    ),
+    case(
         "by its name, with something else, in a method",
         "import torch as th\nclass Rope(th.nn.Module):\n    def forward(self, x, angles):\n"
         '        with th.no_grad(), th.autocast(device_type="cuda", enabled=False):  # exact\n    ' + WORK,
@@ -27,6 +32,20 @@ REFUSED = [
     gone("switched on", f'{HEAD}    with torch.autocast("cuda"):\n{WORK}'),
     gone(
         "no tensor in sight", 'import torch\ndef f(n):\n    with torch.autocast("cuda", enabled=False):\n        g(n)\n'
+    ),
+    *(
+        gone(
+            id,
+            f'import torch\ndef f({given}):\n    with torch.autocast("cuda", enabled=False):\n        return {made}\n',
+        )
+        for id, given, made in (
+            ("which may be None", "x=None", "x.float() * 2"),
+            ("which is said to be None at times", "x: Tensor | None", "x.float() * 2"),
+            ("an array", "x", "x.reshape(1, -1) * 2"),
+            ("settings", "cfg", "torch.zeros(1, dtype=cfg.dtype)"),
+            ("a module", "x, y", "x.float()(y)"),
+            ("a module that is moved", "x, y", "x.to(y).decode(y)"),
+        )
     ),
     gone(
         "only CUDA comes there",

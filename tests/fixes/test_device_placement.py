@@ -48,6 +48,19 @@ APPLIED = [
         "ema.to(device=accelerator.device, dtype=half)",
     ),
     line("by method", "vae = make(1).cuda()", "vae = make(1).to(accelerator.device)"),
+    line("by method, with blanks", "x = x.cuda( 0 )", "x = x.to( accelerator.device )"),
+    line("and a flag", "x = x.cuda(non_blocking=True)", "x = x.to(accelerator.device, non_blocking=True)"),
+    line(
+        "a chain over lines",
+        'y = (net(x.cuda())\n     .to("cuda")\n     .cuda(\n     0\n     ))',
+        "y = (net(x.to(accelerator.device))\n     .to(accelerator.device)\n     .to(\n     accelerator.device\n     ))",
+    ),
+    line(
+        "a device by the process's index",
+        'device = torch.device("cuda", accelerator.local_process_index)',
+        "device = torch.device(accelerator.device)",
+    ),
+    line("a checkpoint's", 'x = net.load(a, map_location="cuda")', "x = net.load(a, map_location=accelerator.device)"),
     line("a device", 'device = torch.device("cuda")', "device = torch.device(accelerator.device)"),
     line(
         "a generator and a tensor",
@@ -66,6 +79,11 @@ REFUSED = [
     gone("asked for", f'{HEAD}half = accelerator.device.type == "cuda"\nseed(torch.cuda)\n'),
     gone("in a text", f"{HEAD}card = 'pipe.to(\"cuda\")'\n"),
     gone("no accelerate", 'import torch\nunet.to("cuda")\n'),
+    gone("a device by another index", f'{HEAD}device = torch.device("cuda", args.card)\n'),
+    gone("a name for anybody's function", f'{HEAD}hub.load(a, device="cuda")\ntorch.hub.load(a, device="cuda")\n'),
+    conflict("on the CPU", "with `cpu=True`", 4, f'{HEAD.replace("()", "(cpu=True)")}net.to("cuda")\n'),
+    conflict("several cards", 'on the card "cuda:1"', 4, f'{HEAD}a.to("cuda:0")\nb.to("cuda:1")\n'),
+    conflict("compared", "is compared", 4, f'{HEAD}same = str(torch.device("cuda")) == "cuda"\n'),
     conflict(
         "no accelerator there",
         "`accelerator` is not bound there",

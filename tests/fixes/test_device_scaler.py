@@ -43,6 +43,31 @@ REFUSED = [
     satisfied("told", f"{DEVICE}scaler = torch.amp.GradScaler(device.type)\n"),
     gone("accelerate's", f"{DEVICE}self.scaler = torch.cuda.amp.GradScaler(**kwargs)\n"),
     conflict("no device", "`device` is not bound there", 2, "import torch\nscaler = torch.cuda.amp.GradScaler()\n"),
+    *(
+        conflict(f"no device: {id}", f"`{name}` is not known to be a device", line, f"import torch\n{code}")
+        for id, name, line, code in (
+            (
+                "parts of a text",
+                "device",
+                4,
+                "def f(x, device):\n    a = device.split(',')\n    s = torch.cuda.amp.GradScaler()\n",
+            ),
+            (
+                "a dictionary",
+                "device",
+                4,
+                "def f(x, device):\n    a = device['name']\n    s = torch.cuda.amp.GradScaler()\n",
+            ),
+            ("a number", "device", 3, "def f(x, device: int = 0):\n    s = torch.cuda.amp.GradScaler()\n"),
+            ("a list", "device", 4, "def f(x):\n    device = [0, 1]\n    s = torch.cuda.amp.GradScaler()\n"),
+        )
+    ),
+    conflict(
+        "cards for the environment",
+        "`device` is not bound there",
+        4,
+        "import os, torch\ndef f(args):\n    os.environ['CARDS'] = args.device\n    s = torch.cuda.amp.GradScaler()\n",
+    ),
     conflict(
         "the device comes later",
         "`device` is not bound there",

@@ -82,6 +82,20 @@ ASKED = "is_mps = ids.device.type == 'mps'"
 CHOSEN = "kind = torch.float32 if is_mps else torch.float64"
 
 REFUSED = [
+    *(
+        gone(id, f"import torch\ndef {name}(a, ids):\n    {code}\n")
+        for id, name, code in (
+            ("integers", "rope", "ids = ids.to(torch.float64)"),
+            ("compared", "rope", "assert torch.allclose(a.to(torch.float64), b)"),
+            ("for numpy", "rope", "b = a.to(torch.float64).numpy()"),
+            (
+                "a tensor in it has a dtype of its own",
+                "rope",
+                "torch.linspace(torch.tensor(0.0, dtype=torch.float64), 1, dtype=torch.float64, device=a.device)",
+            ),
+            ("a loss", "loss", "t = torch.float32 if torch.backends.mps.is_available() else torch.float64"),
+        )
+    ),
     satisfied("so already", f"import torch\nkind = {ANY}\n"),
     satisfied(
         "by the tensor's own device", "import torch\nkind = torch.float32 if (is_mps or is_npu) else torch.float64\n"

@@ -40,6 +40,11 @@ APPLIED = [
         count=2,
     ),
     case(
+        "folders of one name in two functions",
+        "def f(a):\n    P.save_lora_weights(a)\n    P.load_lora_weights(a)\ndef g():\n    a = 1\n    a = 2\n",
+        f"def f(a):\n    P.save_lora_weights(a)\n    P.load_lora_weights(a, {NAMED})\ndef g():\n    a = 1\n    a = 2\n",
+    ),
+    case(
         "one of two has it",
         f"{SAVED}pipeline.load_lora_weights(args.output_dir, {NAMED})\npipeline.load_lora_weights(args.output_dir)\n",
         f"{SAVED}pipeline.load_lora_weights(args.output_dir, {NAMED})\n"
@@ -56,6 +61,16 @@ REFUSED = [
     gone("nothing given", f"{SAVED}pipeline.load_lora_weights()\n"),
     gone("a function of that name", f"{SAVED}load_lora_weights(args.output_dir)\n"),
     gone("in a text", f"{SAVED}text = 'pipeline.load_lora_weights(args.output_dir)'\n"),
+    gone(
+        "renamed",
+        f"{SAVED}os.rename('pytorch_lora_weights.safetensors', name)\npipeline.load_lora_weights(args.output_dir)\n",
+    ),
+    gone(
+        "another adapter's file",
+        f"{SAVED}save(f'{{d}}/adapter_model.safetensors')\nP.load_lora_weights(args.output_dir)\n",
+    ),
+    gone("another folder by then", "a = o\nP.save_lora_weights(a, x)\na = args.old\nP.load_lora_weights(a)\n"),
+    conflict("what is handed on", "(`**`)", 2, f"{SAVED}P.load_lora_weights(args.output_dir, **kw)\n"),
     gone("nothing saved", "pipeline.load_lora_weights(args.output_dir)\n"),
     *(
         gone(

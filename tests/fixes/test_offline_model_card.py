@@ -127,6 +127,15 @@ def main(args, accelerator):
 ]
 
 REFUSED = [
+    gone(
+        "a card of its own",
+        "def save_model_card(a): ModelCard.from_template(a).save(a)\ndef main(args):\n    save_model_card(1)\n",
+    ),
+    gone(
+        "made here",
+        "def save_model_card(a): open(a, 'w').write(make_model_card(a))\ndef main(args):\n    save_model_card(1)\n",
+    ),
+    gone("read back", CARD + "def main(args):\n    save_model_card(1)\n    print(open('README.md').read())\n"),
     satisfied("there", CARD + "if args.push_to_hub:\n    save_model_card(1)\n"),
     satisfied(
         "there, with more asked", CARD + "if done and args.push_to_hub:\n    with a:\n        save_model_card(1)\n"

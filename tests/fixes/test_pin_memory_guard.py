@@ -43,12 +43,12 @@ APPLIED = [
         "in a header",
         """
         import torch
-        with x.pin_memory() as y:
+        if x.pin_memory().any():
             pass
         """,
         """
         import torch
-        with (x.pin_memory() if torch.accelerator.is_available() else x) as y:
+        if (x.pin_memory() if torch.accelerator.is_available() else x).any():
             pass
         """,
     ),
@@ -95,6 +95,10 @@ REFUSED = [
     gone("a function of that name", "import torch\nx = pin_memory(x)\ny = pin_memory()\n"),
     gone("its result is a setting", "import torch\nload(data, pin_pages=loader.pin_memory())\n"),
     gone("its result is only asked", "import torch\nif not loader.pin_memory():\n    x = 1\n"),
+    gone("an allocator", "import torch\nbuffer = alloc.pin_memory()\n"),
+    gone("a parameter of another class", "import torch\ndef f(x: Host):\n    y = x.pin_memory()\n"),
+    gone("entered", "import torch\nwith x.pin_memory() as y:\n    pass\n"),
+    gone("awaited", "import torch\nasync def f(x):\n    y = await x.pin_memory()\n"),
     conflict("torch is not there", "`torch` is not bound", 1, "x = x.pin_memory()\n"),
     conflict(
         "in the other branch",

@@ -84,6 +84,24 @@ REFUSED = [
         8,
         script("unet, loader = prepare_all(accelerator, unet, loader)"),
     ),
+    conflict(
+        "a split below",
+        "`random_split` (line 18) must come out alike",
+        15,
+        script().replace("    steps = 1\n", "    a, b = random_split(data, parts)\n"),
+    ),
+    conflict(
+        "an adapter below",
+        "`add_adapter` (line 18) must come out alike",
+        15,
+        script().replace("    steps = 1\n", "    unet.add_adapter(config)\n"),
+    ),
+    conflict(
+        "all are joined by chance",
+        "`gather` is called by chance (line 23)",
+        15,
+        script() + "            if torch.rand(1).item() < 0.1:\n                print(accelerator.gather(x))\n",
+    ),
     conflict("no torch", "`torch` is not bound", 15, script().replace("import torch\n", "import os\n")),
 ]
 

@@ -81,6 +81,24 @@ REFUSED = [
     ),
     gone("a part of it", f"{DEFINITION}    pipeline.vae = pipeline.vae.to(accelerator.device, dtype=d)\n{AUTOCAST}"),
     conflict(
+        "called without autocast, too",
+        "also called without autocast",
+        2,
+        f"{DEFINITION}{CAST}    if slow:\n        return pipeline()\n{AUTOCAST}",
+    ),
+    conflict(
+        "autocast is for another thing",
+        "also called without autocast",
+        2,
+        f"{DEFINITION}{CAST}    with torch.autocast('npu'):\n        score()\n    return pipeline()\n",
+    ),
+    conflict(
+        "called before it is cast",
+        "is not called under autocast below",
+        4,
+        f"{DEFINITION}    with torch.autocast('npu'):\n        a = pipeline()\n{CAST}    return a\n",
+    ),
+    conflict(
         "the dtype by its place",
         "in a way that this fix cannot edit",
         2,

@@ -111,6 +111,12 @@ def refused(id: str, reason: str, line: int, text: str) -> Any:
 
 
 REFUSED = [
+    conflict(
+        "no VAE",
+        "its pipeline (`DDPMPipeline`) is not known to have a VAE",
+        4,
+        f"{ONE}{DEFINITION}{MOVE}{IMAGES}log_validation(DDPMPipeline(unet=unet), accelerator, dtype)\n",
+    ),
     satisfied("there", f"{BOTH}{DEFINITION}{FIX}{MOVE}{IMAGES}"),
     gone("under autocast", f"{BOTH}{DEFINITION}{MOVE}    with torch.autocast('cuda'):\n        pipeline()\n"),
     gone("in another function", f"{BOTH}def main{ARGUMENTS}:\n{MOVE}"),

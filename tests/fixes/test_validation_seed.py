@@ -48,6 +48,21 @@ REFUSED = [
     ),
     gone("no seed is an empty one", "def draw(g, seed=''):\n    return g.manual_seed(seed) if seed else None\n"),
     gone("no seed is False", "def draw(g, *, seed=False):\n    return g.manual_seed(seed) if seed else None\n"),
+    *(
+        gone(f"0 is the default: {id}", f"{code}g = torch.Generator().manual_seed({seed}) if {seed} else None\n")
+        for id, seed, code in (
+            ("a field", "cfg.seed", "class Config:\n    seed: int = 0\n"),
+            ("a field of its own", "cfg.seed", "class Config:\n    seed: int = field(default=0)\n"),
+            ("click's", "seed", "option = click.option('--seed', default=0)\n"),
+            ("another name", "args.s", "parser.add_argument('--val-seed', dest='s', default=0)\n"),
+            ("set", "args.seed", "parser.set_defaults(seed=0)\n"),
+            ("a key", "args.seed", "defaults = {'seed': 0}\n"),
+            ("asked as a key", "args['seed']", "parser.add_argument('--seed', default=0)\n"),
+            ("or", "args.seed", "args.seed = args.seed or 0\n"),
+            ("the environment's", "SEED", "SEED = int(os.environ.get('SEED', 0))\n"),
+            ("said", "s", "label = 'seed (0: random)'\n"),
+        )
+    ),
     gone("another question", f"generator = {MADE} if args.validation_prompt else None\n"),
     gone("another seed otherwise", f"generator = {MADE} if args.seed else torch.Generator()\n"),
     gone("asked the other way round", f"generator = None if args.seed is None else {MADE}\n"),
