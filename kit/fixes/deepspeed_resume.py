@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice, _deepspeed
-from kit.fixes._ast import every, text
+from kit.fixes._ast import children, every, text
 from kit.fixes._roles import Script, read
-from kit.fixes._roles._script import Function
+from kit.fixes._roles._script import Function, last
 from kit.fixes._roles.holders import accelerator
 from kit.fixes._roles.hooks import load_hooks
 
@@ -40,7 +40,20 @@ def main(accelerator, Pipeline):
         load(model, state)
 """
 
-_READERS = {"open", "load_file", "load_state_dict", "read_text", "read_bytes", "load_from_checkpoint"}
+_LORA = "lora_state_dict"
+_PART = ", of which DeepSpeed knows nothing: part the two"
+_PLAIN = {_LORA, "join", "exists", "isfile", "isdir", "basename", "Path", "str", "int", "print", "info", "warning"}
+_READERS = {
+    "add_tokens",
+    "add_special_tokens",
+    "resize_token_embeddings",
+    "open",
+    "load_file",
+    "load_state_dict",
+    "read_text",
+    "read_bytes",
+    "load_from_checkpoint",
+}
 _LOADERS = {"torch.load", "json.load", "pickle.load", "numpy.load", "np.load", "yaml.safe_load"}
 
 
@@ -48,7 +61,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The load hooks that load a LoRA; in order where they treat DeepSpeed apart, and load no second model for it."""
     script = read(tree)
     named = _deepspeed.named(script, options)
-    return [_site(script, hook, named and _apart(hook)) for hook in _hooks(script)]
+    return [_site(script, hook, folder, named and _apart(hook)) for hook, folder in _hooks(script).items()]
 
 
 def _apart(hook: Function) -> bool:
@@ -61,18 +74,21 @@ def _apart(hook: Function) -> bool:
     return any(map(_deepspeed.asks, every(hook))) and not loads
 
 
-def _hooks(script: Script) -> list[Function]:
-    return [
-        hook.function
+def _hooks(script: Script) -> dict[Function, str]:
+    """The load hooks that load a LoRA, each with its name of the folder."""
+    return {
+        hook.function: hook.folder
         for hook in load_hooks(script)
-        if any(isinstance(node, ast.Attribute) and node.attr == "lora_state_dict" for node in every(hook.function))
-    ]
+        if any(isinstance(node, ast.Attribute) and node.attr == _LORA for node in every(hook.function))
+    }
 
 
-def _site(script: Script, hook: Function, done: bool) -> Site:
+def _site(script: Script, hook: Function, folder: str, done: bool) -> Site:
     why = accelerator(script, hook.body[0])[1]
     ema = "it loads averaged weights, too, which DeepSpeed knows nothing of: part the two, and leave those alone"
-    refuses = f"{why}: bind it above, or skip the fix" if why else ema if _loads_ema(hook) else _loads_more(hook)
+    refuses = (
+        f"{why}: bind it above, or skip the fix" if why else ema if _loads_ema(hook) else _loads_more(hook, folder)
+    )
     return Site(hook.lineno, done, refuses="" if done else refuses)
 
 
@@ -82,15 +98,29 @@ def _loads_ema(hook: ast.AST) -> bool:
     return any("ema" in name.lower().split("_") for name in names)
 
 
-def _loads_more(hook: Function) -> str:
+def _loads_more(hook: Function, folder: str) -> str:
     """What a hook does that DeepSpeed's engine does not, as a reason to refuse; "" where it loads the LoRA alone."""
+    read = {folder}
     for node in every(hook):
         if isinstance(node, (ast.Global, ast.Nonlocal)):
-            return f"it sets {', '.join(node.names)}, too, of which DeepSpeed knows nothing: part the two"
-        called = text(node.func) if isinstance(node, ast.Call) else ""
-        if called in _LOADERS or called.rpartition(".")[2] in _READERS:
-            return f"it calls {called}(), too, of which DeepSpeed knows nothing: part the two, and leave that alone"
+            return f"it sets {', '.join(node.names)}, too{_PART}"
+        if isinstance(node, (ast.Attribute, ast.Subscript)) and type(node.ctx) is ast.Store:
+            return f"it sets {text(node)}, too{_PART}"
+        if isinstance(node, ast.Assign) and _reads(node.value, read):
+            read |= {each.id for target in node.targets for each in every(target) if isinstance(each, ast.Name)}
+    for call in (node for node in every(hook) if isinstance(node, ast.Call)):
+        called = last(call.func)
+        handed = called not in _PLAIN and any(_reads(each, read) for each in (*call.args, *call.keywords))
+        if handed or called in _READERS or text(call.func) in _LOADERS:
+            return f"it calls {text(call.func)}(), too{_PART}, and leave that alone"
     return ""
+
+
+def _reads(node: ast.AST, names: set[str]) -> bool:
+    """Whether an expression reads one of these names, other than to get the LoRA's state."""
+    if isinstance(node, ast.Call) and last(node.func) == _LORA:
+        return False
+    return (isinstance(node, ast.Name) and node.id in names) or any(_reads(each, names) for each in children(node))
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
