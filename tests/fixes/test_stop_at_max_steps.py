@@ -114,7 +114,42 @@ APPLIED = [
     ),
 ]
 
+
+def trials(head: str, step: str, over: str = "fold in range(5)", tail: str = "") -> str:
+    """A loop that trains anew each time, or may."""
+    limit = f"            {step} += 1\n            if {step} >= args.max_train_steps:\n                break\n"
+    loop = f"    for {over}:\n        {head}\n        for b in bs:\n{limit}"
+    return f"def main(self, args, state, bs):\n    step = 0\n{tail}{loop}"
+
+
+HEADED = "        if self.step >= args.max_train_steps:\n            break\n"
+APPLIED += [
+    case(
+        "a trainer that begins each epoch",
+        trials("self.begin(epoch)", "self.step", "epoch in range(5)"),
+        trials("self.begin(epoch)", "self.step", "epoch in range(5)").replace("(5):\n", f"(5):\n{HEADED}"),
+    ),
+    case(
+        "what is called is there, and harmless",
+        "def begin(self):\n    self.model.train()\n\n\n" + trials("self.begin()", "self.step"),
+        "def begin(self):\n    self.model.train()\n\n\n"
+        + trials("self.begin()", "self.step").replace("(5):\n", f"(5):\n{HEADED}"),
+    ),
+]
+RESETS = "def reset(self):\n    self.step = 0\n\n\ndef begin(self):\n    self.reset()\n\n\n"
+
 REFUSED = [
+    gone("what holds the step is another each time", trials("state = State()", "state.step")),
+    gone("an attribute that holds it", trials("self.state = make(fold)", "self.state.step")),
+    gone("a method of it", trials("state.reset()", "state.step")),
+    gone("it is handed on", trials("restore(state)", "state.step")),
+    gone("set by its name", trials("setattr(self, 'step', 0)", "self.step")),
+    gone("a method that another file has", trials("self.start_fold(fold)", "self.step")),
+    gone("a method that calls another", RESETS + trials("self.begin()", "self.step", "epoch in range(5)")),
+    gone(
+        "a function inside",
+        trials("new()", "step", tail="    def new():\n        nonlocal step\n        step = 0\n\n"),
+    ),
     satisfied(
         "already there",
         f"for e in es:\n    {LIMIT}:\n        break\n    for b in bs:\n        {LIMIT}:\n            break\n",
