@@ -51,6 +51,11 @@ APPLIED = [
         f"{BOTH}{MAIN}{LOAD}        logger.info(f'from {{input_dir}}')\n",
         f"{BOTH}{MAIN}{LEAVE}{LOAD}        logger.info(f'from {{input_dir}}')\n",
     ),
+    case(
+        "it sets an attribute of the model that it loads",
+        f"{BOTH}{MAIN}{LOAD}        model.norms = load_norms(model)\n",
+        f"{BOTH}{MAIN}{LEAVE}{LOAD}        model.norms = load_norms(model)\n",
+    ),
     case("a second model, as upstream has it", f"{BOTH}{MAIN}{SECOND}", f"{BOTH}{MAIN}{LEAVE}{SECOND}"),
 ]
 
