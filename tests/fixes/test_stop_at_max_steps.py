@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 from types import SimpleNamespace
 
+import pytest
 from fixing import case, conflict, gone, run, satisfied, tables
+
+from kit import fixes
 
 NAME = "stop-at-max-steps"
 LIMIT = "if global_step >= args.max_train_steps"
@@ -198,3 +202,23 @@ def test_a_resume_in_the_middle_of_an_epoch_overshoots_before_and_not_after() ->
     }
     assert run(given.before, **names)["main"](args, 0) == 4
     assert run(given.after, **names)["main"](args, 0) == 3
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "step == args.max_train_steps",
+        "not step < args.max_train_steps",
+        "step >= args['max_train_steps']",
+        "(step := step + 1) >= args.max_train_steps",
+        "state['step'] >= args.max_train_steps",
+        "step >= args.max_train_steps - 1",
+    ],
+)
+def test_a_limit_in_another_form_is_said_to_look_like_one(test: str) -> None:
+    inner = f"for epoch in es:\n    for b in bs:\n        if {test}:\n            break\n"
+    fix = fixes.load(NAME)
+    for text, lines in ((inner, [1]), (f"{inner}    if {test}:\n        break\n", [])):
+        tree = ast.parse(text)
+        assert [sign.line for sign in fix.looks_like(tree, {})] == lines
+        assert not fix.sites(tree, {})

@@ -41,6 +41,30 @@ def _limits(script: Script) -> list[Limit]:
     return [limit for limit in found if limit.batches not in around]
 
 
+def unknown_limits(script: Script) -> list[Loop]:
+    """The loops around one over batches that is left at a step limit asked for in a form `limits` does not know, and
+    that do not ask for it themselves."""
+    asked = [
+        (node, loops)
+        for node, _ in script.statements
+        if isinstance(node, ast.If) and isinstance(node.body[-1], ast.Break) and _speaks(node.test)
+        if (loops := _loops(script, node))
+    ]
+    itself = {loops[0] for _, loops in asked}
+    found = [loops[1] for node, loops in asked if len(loops) > 1 and not _limit(script, node)]
+    return [
+        loop
+        for loop in dict.fromkeys(found)
+        if loop not in itself and not (isinstance(loop, ast.While) and _speaks(loop.test))
+    ]
+
+
+def _speaks(test: ast.expr) -> bool:
+    """Whether a test compares something with a limit on the steps, in whatever form."""
+    words = [str(node.value) if isinstance(node, ast.Constant) else last(node) for node in every(test)]
+    return any(map(_LIMIT.fullmatch, words)) and any(isinstance(node, ast.Compare) for node in every(test))
+
+
 def _limit(script: Script, node: ast.If) -> Limit | None:
     if not isinstance(node.body[-1], ast.Break):
         return None
