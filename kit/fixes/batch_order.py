@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import imports, text
+from kit.fixes import Options, Sign, Site, Splice
+from kit.fixes._ast import every, imports, text
+from kit.fixes._roles import Script, read
+from kit.fixes._roles import processes as roles
+from kit.fixes._roles._script import last
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -43,22 +47,63 @@ _BESIDE = "set_seed"
 def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The batch samplers that shuffle; in order where they take the first process's order right before they go through
     it."""
-    found = []
+    script, found = read(tree), []
     beside = imports(tree, _BESIDE) and any(isinstance(n, ast.ImportFrom) and n.module == _MODULE for n in tree.body)
-    for sampler in (node for node in tree.body if isinstance(node, ast.ClassDef) and _is_sampler(node)):
-        for method in (node for node in sampler.body if isinstance(node, ast.FunctionDef)):
-            for index, loop in enumerate(method.body if method.name == "__iter__" else ()):
-                if batches := _hands_out(loop):
-                    above = method.body[index - 1] if index else loop
-                    done = text(above) == f"{_NAME}({batches})" and imports(tree, _NAME)
-                    reason = "" if done or beside else f"it does not import {_BESIDE} from {_MODULE}"
-                    found.append(Site(loop.lineno, done, refuses=reason))
+    for sampler, method, index in _loops(tree):
+        loop = method.body[index]
+        batches = _hands_out(loop)
+        if _shuffled(method, index, batches):
+            above = method.body[index - 1] if index else loop
+            done = text(above) == f"{_NAME}({batches})" and imports(tree, _NAME)
+            reason = "" if beside else f"it does not import {_BESIDE} from {_MODULE}"
+            alone = "the main process alone goes through it, and would wait for the others: skip the fix"
+            reason = alone if _alone(script, sampler.name) else reason
+            found.append(Site(loop.lineno, done, refuses="" if done else reason))
     return found
 
 
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    for _, method, index in _loops(tree):
+        if not _shuffled(method, index, _hands_out(method.body[index])):
+            yield Sign(method.body[index].lineno, "batches that each process shuffles for itself")
+
+
+def _loops(tree: ast.Module) -> list[tuple[ast.ClassDef, ast.FunctionDef, int]]:
+    """The loops that hand out the batches: the sampler, its `__iter__`, the position of the loop there."""
+    return [
+        (sampler, method, index)
+        for sampler in tree.body
+        if isinstance(sampler, ast.ClassDef) and _is_sampler(sampler)
+        for method in sampler.body
+        if isinstance(method, ast.FunctionDef) and method.name == "__iter__"
+        for index, loop in enumerate(method.body)
+        if _hands_out(loop)
+    ]
+
+
+def _shuffled(method: ast.FunctionDef, index: int, batches: str) -> bool:
+    """Whether a list is shuffled in a method, and the same one when the loop at a position goes through it."""
+    above = method.body[:index]
+    at = max((n for n, line in enumerate(above) if f".shuffle({batches})" in text(line)), default=None)
+    nodes = [node for line in above[at:] for node in every(line)] if at is not None else []
+    again = any(type(getattr(node, "ctx", None)) is ast.Store and text(node) == batches for node in nodes)
+    return at is not None and not again and re.fullmatch(r"(self\.)?\w+", batches) is not None
+
+
+def _alone(script: Script, sampler: str) -> bool:
+    """Whether the main process alone goes through what a sampler is in."""
+    names = {sampler}
+    for line, _ in script.statements:
+        if isinstance(line, ast.Assign) and names & set(map(last, every(line.value))):
+            names |= {text(each) for each in line.targets}
+    loops = [line for line, _ in script.statements if isinstance(line, ast.For)]
+    return any(roles.alone(script, loop) for loop in loops if names & set(map(last, every(loop.iter))))
+
+
 def _is_sampler(node: ast.ClassDef) -> bool:
-    """Whether a class is a batch sampler that shuffles."""
-    return "BatchSampler" in " ".join(map(text, node.bases)) and ".shuffle(" in text(node)
+    """Whether a class is a batch sampler that shuffles, and that hands out the same to every process."""
+    shuffles = "BatchSampler" in " ".join(map(text, node.bases)) and ".shuffle(" in text(node)
+    return shuffles and not re.search(r"rank|world|num_replicas|num_processes|process_index", text(node))
 
 
 def _hands_out(loop: ast.stmt) -> str:

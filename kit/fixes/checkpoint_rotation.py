@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import conjuncts, every, expression, text
+from kit.fixes._ast import conjuncts, every, expression, same, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import last, shown
@@ -50,6 +51,8 @@ def main(args, accelerator, save_path):
 """
 
 _LIMIT = "checkpoints_total_limit"
+_LISTED = re.compile(r"((sorted|list)\()?os\.listdir\(")
+_MOVES = ("rename", "renames", "replace", "move")
 _COMMENTS = {  # what upstream says of it, and what is true after the fix
     "# _before_ saving state, check if this save would set us over the `checkpoints_total_limit`": (
         "# _after_ saving state, check if this save has set us over the `checkpoints_total_limit`"
@@ -105,8 +108,8 @@ def _site(script: Script, statement: ast.If) -> Site:
         refuses = (
             "it removes checkpoints after the save, and may count the one just saved: leave that out of what it lists"
         )
-    elif to_save and len(_lists(statement)) != 1:
-        refuses = "it does not list the checkpoints as the fix knows it: move it below the save by hand"
+    elif to_save and (why_not := _not_movable(script, statement, to_save)):
+        refuses = f"{why_not}: move it below the save by hand"
     elif statement.orelse and not main:
         refuses = "its `else` would be taken by all the other processes: give that an `if` of its own"
     elif why and not main:
@@ -144,6 +147,58 @@ def _lists(statement: ast.If) -> list[ast.ListComp]:
     return [each for each in found if ".startswith('checkpoint" in text(each.generators[-1])]
 
 
+def _not_movable(script: Script, statement: ast.If, name: str) -> str:
+    """Why what removes cannot go right below the save of the folder ``name``; "" where it can."""
+    below = script.block(statement)[script.block(statement).index(statement) + 1 :]
+    moved, passed = _names([statement]), _names(below[: _right_below(script, below)])
+    calls = [node for line in below for node in every(line) if isinstance(node, ast.Call)]
+    bound = [
+        text(line.value) for line, _ in script.statements if isinstance(line, ast.Assign) and name in _names([line])[0]
+    ]
+    if len(_lists(statement)) != 1:
+        return "it does not list the checkpoints as the fix knows it"
+    if not _bare(statement):
+        return f"what it lists are not names as os.listdir gives them, which `{name}` can be told from"
+    if any(re.search(r"(''|/'|\bsep)\)*$", each) for each in bound):
+        return f"`{name}` ends with a slash, so that no name it lists is the same"
+    if any(last(call.func) in _MOVES and name in _names([call])[1] for call in calls):
+        return f"`{name}` gets another name after the save"
+    if any(isinstance(node, (ast.Return, ast.Raise)) for node in every(statement)):
+        return "it may end the function, with nothing saved"
+    if shared := moved[0] & (passed[0] | passed[1]) | moved[1] & passed[0]:
+        return f"`{min(shared)}` is given a value in it or on the way, and used by the other"
+    return ""
+
+
+def _names(nodes: Sequence[ast.AST]) -> tuple[set[str], set[str]]:
+    """The names that are given a value, and those that are read."""
+    found = [node for each in nodes for node in every(each) if isinstance(node, ast.Name)]
+    given = {node.id for node in found if type(node.ctx) is ast.Store}
+    return given, {node.id for node in found if type(node.ctx) is not ast.Store}
+
+
+def _bare(statement: ast.If) -> bool:
+    """Whether the names it lists are those of os.listdir: no paths."""
+    source = _lists(statement)[0].generators[-1]
+    given = [
+        node.value
+        for node in every(statement)
+        if isinstance(node, ast.Assign) and same(node.targets[0], text(source.iter))
+    ]
+    named = [source.iter, *given] if not isinstance(source.iter, ast.Name) else given[:1]
+    asked = any(text(part).startswith(f"{text(source.target)}.startswith('checkpoint") for part in source.ifs)
+    return asked and bool(named) and _LISTED.match(text(named[0])) is not None
+
+
+def _right_below(script: Script, below: Sequence[ast.stmt]) -> int:
+    """The position right below the save in what stands below, and below the calls that say what was saved where."""
+    at = next(n for n in range(len(below)) if _saved(script, below[n : n + 1])) + 1
+    name = _saved(script, below)
+    while at < len(below) and isinstance(below[at], ast.Expr) and name in _names([below[at]])[1]:
+        at += 1
+    return at
+
+
 def _other(name: str) -> str:
     """What is asked besides of a folder, to be another than the one just saved."""
     return f"!= os.path.basename({name})"
@@ -158,7 +213,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         below = here[here.index(node) + 1 :]
         main = "" if _on_main(block.script, node) else f"{accelerator(block.script, node)[0]}.is_main_process"
         if name := _saved(block.script, below):
-            stop = at + 1 + max(n for n in range(1, len(block.nodes) - at) if name in block.texts[at + n])
+            stop = at + 1 + _right_below(block.script, below)
             rest = block.statements[at + 1 : stop]
             first = rest[0].with_changes(leading_lines=block.leading(rest[0])[1])
             yield Splice(at, stop, [first, *rest[1:], _rotation(block, block.statements[at], name, main)])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
 from kit.fixes._ast import every, text
+from kit.fixes._roles import Script, read
+from kit.fixes._roles.loops import LOOPS
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -59,11 +61,11 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
         for function in every(tree)
         if isinstance(function, ast.FunctionDef)
         for loop in function.body
-        for each in _repeats(loop)
+        for each in _repeats(read(tree), loop)
     ]
 
 
-def _repeats(loop: ast.stmt) -> list[Repeat]:
+def _repeats(script: Script, loop: ast.stmt) -> list[Repeat]:
     """Those in a loop among a function's own statements."""
     if not isinstance(loop, ast.For) or ".backward(" not in text(loop):
         return []
@@ -74,14 +76,55 @@ def _repeats(loop: ast.stmt) -> list[Repeat]:
         for statement in choice.orelse if isinstance(choice, ast.If) else ():
             if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
                 name, source = statement.targets[0].id, _source(statement.value)
-                if source and name in names:
+                if source and name in names and not (source == name and _of_batch(script, statement, name)):
                     asked = {node.id for node in every(choice.test) if isinstance(node, ast.Name)}  # type: ignore
                     refuses = "what the `if` around it asks changes in the loop" if asked & changed else ""
+                    refuses = refuses or _not_kept(script, loop, choice, name)  # type: ignore[arg-type]
                     found.append(Repeat(statement.lineno, name, source, text(choice.test), refuses))  # type: ignore
     return found
 
 
-def _given(body: list[ast.stmt]) -> set[str]:
+def _of_batch(script: Script, statement: ast.stmt, name: str) -> bool:
+    """Whether the innermost loop gives ``name`` a value of the batch's own on the way to a statement."""
+    inner = statement
+    while not isinstance(inner, LOOPS):
+        block = script.block(inner)
+        if name in _given(block[: block.index(inner)]):
+            return True
+        inner = script.above[inner][-1]  # type: ignore[assignment]
+    return isinstance(inner, (ast.For, ast.AsyncFor)) and name in _given([inner.target])
+
+
+def _not_kept(script: Script, loop: ast.For, choice: ast.If, name: str) -> str:
+    """Why ``name`` cannot be kept above the loop as it is there; "" where it can."""
+    inside = sum(isinstance(node, ast.Name) and node.id == name and type(node.ctx) is ast.Store for node in every(loop))
+    chosen = [node for node in every(choice) if isinstance(node, ast.Name) and node.id == name]
+    if inside > sum(type(node.ctx) is ast.Store for node in chosen):
+        return f"the loop gives `{name}` a value elsewhere, too: repeat that under a name of its own"
+    function = script.function(loop)
+    arguments = {node.arg for node in every(function.args) if isinstance(node, ast.arg)} if function else set()
+    block = script.block(loop)
+    if name not in arguments and not _binds(block[: block.index(loop)], name, choice.test):
+        return f"`{name}` may have no value above the loop: give it one there"
+    return ""
+
+
+def _binds(block: list[ast.stmt], name: str, test: ast.expr) -> bool:
+    """Whether these statements give ``name`` a value wherever ``test`` is not true."""
+    for line in block:
+        if isinstance(line, ast.If):
+            always = text(line.test) == text(ast.UnaryOp(ast.Not(), test))
+            if _binds(line.body, name, test) and (always or _binds(line.orelse, name, test)):
+                return True
+        elif isinstance(line, ast.With):
+            if _binds(line.body, name, test):
+                return True
+        elif not isinstance(line, (*LOOPS, ast.Try, ast.FunctionDef, ast.ClassDef)) and name in _given([line]):
+            return True
+    return False
+
+
+def _given(body: Sequence[ast.AST]) -> set[str]:
     assigned = [node for statement in body for node in every(statement) if isinstance(node, ast.Name)]
     return {node.id for node in assigned if isinstance(node.ctx, ast.Store)}
 
@@ -106,7 +149,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, node in block.simple() if block.owner() and block.todo else ():
         kept: dict[str, list[str]] = {}
         earlier = "\n".join(block.texts[:index])
-        for each in _repeats(node):
+        for each in _repeats(block.script, node):
             line = f"{_OWN}{each.name} = {each.name}"
             if each.line in block.todo and line not in earlier:
                 kept.setdefault(each.test, []).append(f"    {line}")

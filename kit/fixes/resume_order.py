@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from kit.fixes import Options, Site, Splice
 from kit.fixes._ast import every, text
 from kit.fixes._roles import Script, read
+from kit.fixes._roles._script import last
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -43,6 +44,7 @@ def main(accelerator, loader, model):
         accelerator.backward(model(batch))
 """
 
+_STREAMS = ("IterableDataset", "to_iterable_dataset", "IterableDatasetShard", "WebDataset", "WebLoader", "wds")
 _CLASS, _NAME = "ResumableBatches", "train_batches"
 _CODE = f'''\
 class {_CLASS}:
@@ -179,6 +181,8 @@ def _plan(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> 
     given = [node.value for node in every(tree) if isinstance(node, ast.keyword) and node.arg == "persistent_workers"]
     if any(text(value) != "False" for value in given):
         raise _Unknown("its workers are persistent: an epoch draws its order otherwise after the first one")
+    if endless := _without_length(tree):
+        raise _Unknown(f"`{endless}` gives a loader without a length: what is done of it cannot be passed by")
     if taken := {_CLASS, _NAME} & _bound(tree):
         raise _Unknown(f"`{taken.pop()}` is something else there")
     passes_by = [node for node in loop.body if _passes_by(node)]
@@ -186,6 +190,16 @@ def _plan(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> 
     if skips and len(passes_by) != 1:
         raise _Unknown("it passes by what is done in its own way: take that out first")
     return Plan(function.name, loop.lineno, text(loop.iter), over.id, accelerator, at, bool(passes_by))
+
+
+def _without_length(tree: ast.Module) -> str:
+    """What a script streams its data with; "" where it does not."""
+    for node in every(tree):
+        if isinstance(node, ast.keyword) and node.arg == "streaming" and text(node.value) != "False":
+            return text(node)
+        if isinstance(node, (ast.Name, ast.Attribute)) and last(node) in _STREAMS:
+            return text(node)
+    return ""
 
 
 def _calls(node: ast.AST, method: str) -> list[ast.Call]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._roles import Script, read
-from kit.fixes._roles.loops import Limit, headed, limits, over_epochs
+from kit.fixes._roles.loops import Limit, headed, limits, over_epochs, unknown_limits
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -51,7 +51,7 @@ def _loops(script: Script, why: str = "") -> dict[ast.For | ast.AsyncFor | ast.W
 
 
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
-    for loop in _loops(read(tree), "something else"):
+    for loop in [*_loops(read(tree), "something else"), *unknown_limits(read(tree))]:
         yield Sign(loop.lineno, "a loop over epochs that goes on after the step limit")
 
 

@@ -45,6 +45,19 @@ REFUSED = [
     gone("it does not shuffle", script("pass")),
     gone("no batch sampler", script().replace("BatchSampler", "Dataset")),
     gone("it makes them as it goes", script().replace("yield batch", "yield self.made(batch)")),
+    gone("a share for each process", script().replace("(self, batches)", "(self, batches, rank)")),
+    gone("not what it shuffles", script().replace("in self.batches:", "in batches:")),
+    gone("what a call makes", script("self.batches = self.made()\n        random.shuffle(self.others)")),
+    gone("from a batch on", script().replace("in self.batches:", "in self.batches[self.start :]:")),
+    gone("several at once", script().replace("in self.batches:", "in zip(order, self.batches):")),
+    gone("no list any more", script("random.shuffle(self.batches)\n        self.batches = iter(self.batches)")),
+    conflict(
+        "the main process previews them",
+        "the main process alone goes through it",
+        11,
+        script() + "\n\ndef main(accelerator):\n    loader = DataLoader(data, batch_sampler=Buckets([]))\n"
+        "    if accelerator.is_main_process:\n        for batch in loader:\n            print(batch)\n",
+    ),
     conflict("no set_seed", "does not import set_seed", 11, script().replace("set_seed", "DistributedType")),
     conflict("another's set_seed", "does not import set_seed", 11, script().replace("accelerate", "transformers")),
 ]

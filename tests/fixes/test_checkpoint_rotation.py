@@ -74,7 +74,21 @@ APPLIED = [
     case("a walrus beside it", before(f"(n := 1) and {LIMIT}"), after(f"(n := 1) and {LIMIT} and {MAIN}")),
     case("in an else", before(outer=f"if {MAIN}: pass\n    else:"), after(outer=f"if {MAIN}: pass\n    else:")),
     case("below the save for all", after(LIMIT), after()),
+    case(
+        "the end of the function names the folder, too",
+        before().replace("log(step)", "return save_path"),
+        after().replace("log(step)", "return save_path"),
+    ),
+    case(
+        "the name is another's below",
+        before().replace("log(step)", "save_path = log(step)"),
+        after().replace("log(step)", "save_path = log(step)"),
+    ),
 ]
+
+
+def listed(how: str) -> str:
+    return before().replace("os.listdir(args.output_dir)", how)
 
 
 def refused(id: str, reason: str, text: str) -> object:
@@ -93,6 +107,22 @@ REFUSED = [
         "what is saved has no name", "stands beside it", before().replace("state(save_path)", "state(f(save_path))")
     ),
     refused("listed otherwise", "does not list", before().replace('startswith("checkpoint")', "isdir()")),
+    refused("full paths", "as os.listdir gives them", listed("glob.glob(args.output_dir + '/checkpoint*')")),
+    refused("pathlib's", "as os.listdir gives them", listed("Path(args.output_dir).iterdir()")),
+    refused("a slash at its end", "ends with a slash", before().replace('-{step}")', '-{step}", "")')),
+    refused(
+        "renamed after the save",
+        "gets another name",
+        before().replace("log(step)", "os.rename(save_path, final)"),
+    ),
+    refused(
+        "what it removes is said on the way",
+        "`checkpoints` is given a value in it or on the way",
+        before().replace("accelerator.save_state", "print(checkpoints)\n        accelerator.save_state"),
+    ),
+    refused(
+        "it may end the function", "nothing saved", before().replace("checkpoints = sorted", "return\n            s")
+    ),
     refused("counts the new one", "may count the one", after().replace(" and d != os.path.basename(save_path)", "")),
     refused(
         "the other processes would go to the else branch",

@@ -46,6 +46,16 @@ APPLIED = [
         f'{BOTH}{MAIN}        """Load it."""\n{LOAD}',
         f'{BOTH}{MAIN}        """Load it."""\n{LEAVE}{LOAD}',
     ),
+    case(
+        "it says what it loads",
+        f"{BOTH}{MAIN}{LOAD}        logger.info(f'from {{input_dir}}')\n",
+        f"{BOTH}{MAIN}{LEAVE}{LOAD}        logger.info(f'from {{input_dir}}')\n",
+    ),
+    case(
+        "it sets an attribute of the model that it loads",
+        f"{BOTH}{MAIN}{LOAD}        model.norms = load_norms(model)\n",
+        f"{BOTH}{MAIN}{LEAVE}{LOAD}        model.norms = load_norms(model)\n",
+    ),
     case("a second model, as upstream has it", f"{BOTH}{MAIN}{SECOND}", f"{BOTH}{MAIN}{LEAVE}{SECOND}"),
 ]
 
@@ -80,6 +90,17 @@ REFUSED = [
         "it sets start, too",
         3,
         f"{BOTH}{MAIN}        nonlocal start\n{LOAD}        start = model.step\n",
+    ),
+    *(
+        conflict(f"it does more: {more}", reason, 3, f"{BOTH}{MAIN}{LOAD}        {more}\n")
+        for more, reason in (
+            ("trainer.step = int(input_dir[-1])", "it sets trainer.step, too"),
+            ("resume['step'] = 1", "it sets resume['step'], too"),
+            ("tokenizer.add_tokens(['<s1>'])", "it calls tokenizer.add_tokens(), too"),
+            ("optimizer.load(input_dir)", "it calls optimizer.load(), too"),
+            ("embeds.load(os.path.join(input_dir, 'embeds'))", "it calls embeds.load(), too"),
+            ("step = int(input_dir.split('-')[-1]); resume.update(step=step)", "it calls resume.update(), too"),
+        )
     ),
     conflict("on one line", "it stands on the line of what it is in", 3, f"{BOTH}{MAIN[:-1]} P.lora_state_dict(1)\n"),
     conflict(

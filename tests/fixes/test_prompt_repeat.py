@@ -42,6 +42,17 @@ APPLIED = [
     repeated("a list", "[each for each in embeds for _ in prompts]", "captions is not None", "(captions is not None)"),
 ]
 
+APPLIED += [
+    case(
+        "bound where it is repeated",
+        *(
+            each.replace("captions, embeds", "captions").replace(
+                "    cache = list(loader)\n", "    cache = 1\n    if not captions:\n        embeds = encode()\n"
+            )
+            for each in (APPLIED[0].values[0].before, APPLIED[0].values[0].after)
+        ),
+    )
+]
 GROWING = script("embeds.repeat(len(prompts), 1, 1)")
 
 REFUSED = [
@@ -51,6 +62,28 @@ REFUSED = [
     gone("no training", GROWING.replace("accelerator.backward", "print")),
     gone("what the batch brought", "for batch in loader:\n    x = batch.x\n    x = x.repeat(2)\n    a.backward(x)\n"),
     conflict("the test changes in the loop", "changes in the loop", 10, GROWING.replace("captions:", "step:")),
+    gone(
+        "the batch's own",
+        GROWING.replace("            if captions", "            embeds = prompts\n            if captions"),
+    ),
+    gone("a name of the loop's", GROWING.replace("step, prompts", "embeds, prompts")),
+    gone("made right above", GROWING.replace("else:\n", "else:\n                embeds = encode(prompts)\n")),
+    conflict(
+        "encoded anew for each epoch",
+        "a value elsewhere",
+        11,
+        GROWING.replace("(2):\n", "(2):\n        embeds = encode(epoch)\n"),
+    ),
+    conflict("after it", "a value elsewhere", 10, GROWING + "        embeds = encode(epoch)\n"),
+    conflict("no value above", "may have no value", 10, GROWING.replace("captions, embeds,", "captions,")),
+    conflict(
+        "a value on one path",
+        "may have no value",
+        11,
+        GROWING.replace("captions, embeds,", "captions,").replace(
+            "\n\n", "\n    if cache:\n        embeds = cache[0]\n"
+        ),
+    ),
     gone("a list of each once", script("[each for each in embeds]")),
 ]
 

@@ -79,6 +79,15 @@ REFUSED = [
     gone("no checkpoint is loaded", script().replace("load_state", "load")),
     gone("no training", script().replace("backward", "log")),
     conflict("not a loader", "it goes over `tqdm(loader)`: make that `enumerate(…)`", 16, script(over="tqdm(loader)")),
+    *(
+        conflict(
+            f"no length: {data}",
+            "without a length",
+            16,
+            script(f"data = {data}; {PREPARE}"),
+        )
+        for data in ("load_dataset('x', streaming=True)", "Mine(IterableDataset)", "given.to_iterable_dataset()")
+    ),
     conflict("numbered from 1", "it goes over `enumerate(loader, 1)`", 16, script(over="enumerate(loader, 1)")),
     conflict(
         "not prepared",

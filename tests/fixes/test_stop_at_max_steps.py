@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 from types import SimpleNamespace
 
+import pytest
 from fixing import case, conflict, gone, run, satisfied, tables
+
+from kit import fixes
 
 NAME = "stop-at-max-steps"
 LIMIT = "if global_step >= args.max_train_steps"
@@ -114,7 +118,42 @@ APPLIED = [
     ),
 ]
 
+
+def trials(head: str, step: str, over: str = "fold in range(5)", tail: str = "") -> str:
+    """A loop that trains anew each time, or may."""
+    limit = f"            {step} += 1\n            if {step} >= args.max_train_steps:\n                break\n"
+    loop = f"    for {over}:\n        {head}\n        for b in bs:\n{limit}"
+    return f"def main(self, args, state, bs):\n    step = 0\n{tail}{loop}"
+
+
+HEADED = "        if self.step >= args.max_train_steps:\n            break\n"
+APPLIED += [
+    case(
+        "a trainer that begins each epoch",
+        trials("self.begin(epoch)", "self.step", "epoch in range(5)"),
+        trials("self.begin(epoch)", "self.step", "epoch in range(5)").replace("(5):\n", f"(5):\n{HEADED}"),
+    ),
+    case(
+        "what is called is there, and harmless",
+        "def begin(self):\n    self.model.train()\n\n\n" + trials("self.begin()", "self.step"),
+        "def begin(self):\n    self.model.train()\n\n\n"
+        + trials("self.begin()", "self.step").replace("(5):\n", f"(5):\n{HEADED}"),
+    ),
+]
+RESETS = "def reset(self):\n    self.step = 0\n\n\ndef begin(self):\n    self.reset()\n\n\n"
+
 REFUSED = [
+    gone("what holds the step is another each time", trials("state = State()", "state.step")),
+    gone("an attribute that holds it", trials("self.state = make(fold)", "self.state.step")),
+    gone("a method of it", trials("state.reset()", "state.step")),
+    gone("it is handed on", trials("restore(state)", "state.step")),
+    gone("set by its name", trials("setattr(self, 'step', 0)", "self.step")),
+    gone("a method that another file has", trials("self.start_fold(fold)", "self.step")),
+    gone("a method that calls another", RESETS + trials("self.begin()", "self.step", "epoch in range(5)")),
+    gone(
+        "a function inside",
+        trials("new()", "step", tail="    def new():\n        nonlocal step\n        step = 0\n\n"),
+    ),
     satisfied(
         "already there",
         f"for e in es:\n    {LIMIT}:\n        break\n    for b in bs:\n        {LIMIT}:\n            break\n",
@@ -163,3 +202,23 @@ def test_a_resume_in_the_middle_of_an_epoch_overshoots_before_and_not_after() ->
     }
     assert run(given.before, **names)["main"](args, 0) == 4
     assert run(given.after, **names)["main"](args, 0) == 3
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "step == args.max_train_steps",
+        "not step < args.max_train_steps",
+        "step >= args['max_train_steps']",
+        "(step := step + 1) >= args.max_train_steps",
+        "state['step'] >= args.max_train_steps",
+        "step >= args.max_train_steps - 1",
+    ],
+)
+def test_a_limit_in_another_form_is_said_to_look_like_one(test: str) -> None:
+    inner = f"for epoch in es:\n    for b in bs:\n        if {test}:\n            break\n"
+    fix = fixes.load(NAME)
+    for text, lines in ((inner, [1]), (f"{inner}    if {test}:\n        break\n", [])):
+        tree = ast.parse(text)
+        assert [sign.line for sign in fix.looks_like(tree, {})] == lines
+        assert not fix.sites(tree, {})

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from kit.fixes._ast import conjuncts, every, text
-from kit.fixes._roles._script import FUNCTIONS, Script, dotted, last, own
+from kit.fixes._roles._script import FUNCTIONS, Function, Script, dotted, last, own
 
 Loop = ast.For | ast.AsyncFor | ast.While
 LOOPS = (ast.For, ast.AsyncFor, ast.While)
@@ -39,6 +39,30 @@ def _limits(script: Script) -> list[Limit]:
     found = [limit for node, _ in script.statements if isinstance(node, ast.If) and (limit := _limit(script, node))]
     around = {limit.around for limit in found}
     return [limit for limit in found if limit.batches not in around]
+
+
+def unknown_limits(script: Script) -> list[Loop]:
+    """The loops around one over batches that is left at a step limit asked for in a form `limits` does not know, and
+    that do not ask for it themselves."""
+    asked = [
+        (node, loops)
+        for node, _ in script.statements
+        if isinstance(node, ast.If) and isinstance(node.body[-1], ast.Break) and _speaks(node.test)
+        if (loops := _loops(script, node))
+    ]
+    itself = {loops[0] for _, loops in asked}
+    found = [loops[1] for node, loops in asked if len(loops) > 1 and not _limit(script, node)]
+    return [
+        loop
+        for loop in dict.fromkeys(found)
+        if loop not in itself and not (isinstance(loop, ast.While) and _speaks(loop.test))
+    ]
+
+
+def _speaks(test: ast.expr) -> bool:
+    """Whether a test compares something with a limit on the steps, in whatever form."""
+    words = [str(node.value) if isinstance(node, ast.Constant) else last(node) for node in every(test)]
+    return any(map(_LIMIT.fullmatch, words)) and any(isinstance(node, ast.Compare) for node in every(test))
 
 
 def _limit(script: Script, node: ast.If) -> Limit | None:
@@ -97,19 +121,27 @@ def over_epochs(script: Script, limit: Limit) -> str:
     assert loop is not None
     inside = set(script.inside(limit.batches))
     outside = [line for line in script.inside(loop) if line not in inside]
-    if any(_assigned(line) & _parts(limit) for line in [loop, *outside]) or _by_method(script, loop, outside, limit):
+    if any(_assigned(line) & _parts(limit) for line in [loop, *outside]) or _by_method(script, outside, limit):
         return "starts anew"
+    names = "" if isinstance(loop, ast.While) else " ".join([text(loop.target), text(loop.iter)])
+    if "epoch" in names.lower():
+        return ""
+    if _handed(script, outside, limit.step.rpartition(".")[0]):
+        return "something else"
     if isinstance(loop, ast.While):
         return ""
-    names = " ".join([text(loop.target), text(loop.iter)])
     numbers = any(isinstance(node, ast.Call) and last(node.func) in _COUNTED for node in every(loop.iter))
-    return "" if numbers or "epoch" in names.lower() or re.fullmatch(r"\w", text(loop.target)) else "something else"
+    return "" if numbers or re.fullmatch(r"\w", text(loop.target)) else "something else"
 
 
 def _parts(limit: Limit) -> set[str]:
     """The names whose change starts the count anew."""
-    holder = limit.limit.rpartition(".")[0]
-    return {limit.step, limit.limit} | ({holder} if holder not in ("", "self") else set())
+    parts, holder = {limit.step, limit.limit}, limit.step.rpartition(".")[0]
+    parts.add(limit.limit.rpartition(".")[0])
+    while holder:
+        parts.add(holder)
+        holder = holder.rpartition(".")[0]
+    return parts - {"", "self"}
 
 
 def _assigned(line: ast.stmt) -> set[str]:
@@ -120,11 +152,30 @@ def _assigned(line: ast.stmt) -> set[str]:
     }
 
 
-def _by_method(script: Script, loop: Loop, lines: list[ast.stmt], limit: Limit) -> bool:
-    """Whether something outside the loop over batches calls a function of the script that gives the step a value."""
+def _by_method(script: Script, lines: list[ast.stmt], limit: Limit) -> bool:
+    """Whether one of these lines calls a function of the script that gives the step a value, itself or by another."""
+    pending = _called(script, lines)
+    for function in pending:
+        inside = list(script.inside(function))
+        shared = any(isinstance(each, (ast.Global, ast.Nonlocal)) for each in inside)
+        if (limit.step.startswith("self.") or shared) and any(_assigned(each) & _parts(limit) for each in inside):
+            return True
+        pending += [each for each in _called(script, inside) if each not in pending]
+    return False
+
+
+def _called(script: Script, lines: list[ast.stmt]) -> list[Function]:
+    """The functions of the script that these lines call."""
     calls = [node for line in lines for node in own(line) if isinstance(node, ast.Call)]
-    for function in (called for call in calls if (called := script.called(call))):
-        reaches = limit.step.startswith("self.") or any(isinstance(each, ast.Global) for each in function.body)
-        if reaches and any(_assigned(inner) & {limit.step, limit.limit} for inner in script.inside(function)):
+    return list(dict.fromkeys(called for call in calls if (called := script.called(call))))
+
+
+def _handed(script: Script, lines: list[ast.stmt], holder: str) -> bool:
+    """Whether one of these lines hands what holds the step to a function, or calls a method of it that the script
+    doesn't show: either may start the count anew."""
+    for call in (node for line in lines for node in own(line) if isinstance(node, ast.Call)):
+        given = {dotted(each) for each in (*call.args, *(each.value for each in call.keywords))} - {""}
+        owner = dotted(call.func).rpartition(".")[0]
+        if holder and (holder in given or (owner == holder and not script.called(call))):
             return True
     return False
