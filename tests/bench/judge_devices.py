@@ -64,14 +64,28 @@ def package_stripped(tree: ast.Module) -> ast.Module:
 TAKING = ("torch.autocast", "torch.amp.autocast", "torch.device", "torch.Generator")
 
 
+INDEX = re.compile(r"\w+(\.\w+)*\.(local_process_index|local_rank)|local_rank")  # of the process's own card
+
+
 def devices(call: ast.Call) -> list[ast.expr]:
     first = call.args[:1] if text(call.func) in TAKING or text(call.func).endswith(".to") else []
-    return [*first, *(each.value for each in call.keywords if each.arg in ("device", "device_type"))]
+    first = [] if len(call.args) > 1 and text(call.func) == "torch.device" and not of_process(call) else first
+    words = ("device", "device_type", "map_location")
+    return [*first, *(each.value for each in call.keywords if each.arg in words)]
+
+
+def of_process(call: ast.Call) -> bool:
+    return bool(INDEX.fullmatch(text(call.args[1])))
+
+
+def by_method(node: ast.Call) -> bool:
+    """`.cuda()`, of the first card too."""
+    return isinstance(node.func, ast.Attribute) and node.func.attr == "cuda" and [*map(text, node.args)] in ([], ["0"])
 
 
 def placement_lacking(tree: ast.Module) -> list[int]:
     def names_cuda(call: ast.Call) -> bool:
-        method = text(call).endswith(".cuda()") or (text(call.func) == "torch.cuda.amp.autocast" and not call.args)
+        method = by_method(call) or (text(call.func) == "torch.cuda.amp.autocast" and not call.args)
         return method or any(text(value) in ("'cuda'", "'cuda:0'") for value in devices(call))
 
     return [c.lineno for c in calls(tree) if names_cuda(c)] if imported_by(tree, "accelerate", "Accelerator") else []
@@ -82,8 +96,10 @@ def placement_stripped(tree: ast.Module) -> ast.Module:
         if isinstance(node, ast.Call):
             if text(node.func) == "torch.cuda.amp.autocast":
                 node.func, node.args = ast.parse("torch.autocast", mode="eval").body, [ast.Name("DEVICE")]
-            elif text(node).endswith(".cuda()"):
-                node = ast.Call(ast.Attribute(node.func.value, "to"), [ast.Name("DEVICE")], [])
+            elif by_method(node):
+                node = ast.Call(ast.Attribute(node.func.value, "to"), [ast.Name("DEVICE")], node.keywords)
+            elif text(node.func) == "torch.device" and len(node.args) > 1 and of_process(node):
+                del node.args[1:]
             for value in devices(node):
                 if text(value) in ("'cuda'", "'cuda:0'", "accelerator.device", "accelerator.device.type"):
                     node.args = [ast.Name("DEVICE") if each is value else each for each in node.args]
