@@ -14,18 +14,13 @@ from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import FUNCTIONS, dotted, last, own, shown
 from kit.fixes._roles.holders import accelerator
-from kit.fixes._roles.hooks import save_hooks, unknown_save_hook
 
-_RANKS = re.compile(
+RANKS = re.compile(
     r"\b(rank|local_rank|global_rank|process_index|is_master\w*|master_process|is_main\w*|main_process)\b"
 )
 # What every process must come to, besides what accelerate's own processes do: it gathers the shards of a model.
 _GATHERS = re.compile(r"get_state_dict|save_model|save_checkpoint|save_16bit_model|_?consolidate\w*|GatheredParameters")
 _SWAPS = re.compile(r"store|copy_to|swap\w*|apply_shadow|(un)?(merge|fuse)_\w+|restore")
-_WORK = re.compile(
-    r"(up|_?save|dump|write|copy)\w*|to_(csv|json|parquet)|push_to_hub|imwrite|move|rename|replace|symlink|touch|rmtree"
-    r"|unlink|remove|rmdir|makedirs|mkdir|open|system|Popen|check_call|check_output|post|put|send\w*"
-)
 _SAVER = re.compile(r"save_(\w+_)?state(_\w+)?")
 
 
@@ -150,11 +145,11 @@ def _check_block(script: Script, gate: ast.If, ways: list[ast.stmt], lines: list
             "it out on the main process, broadcast it, and use that"
         )
     for line in lines:
-        if call := _gathers(script, line):
+        if call := gathers(script, line):
             raise _Refused(f"{shown(call)} is for every process to call: move it out of the `if`")
 
 
-def _gathers(script: Script, line: ast.AST, within: tuple[ast.AST, ...] = ()) -> ast.Call | None:
+def gathers(script: Script, line: ast.AST, within: tuple[ast.AST, ...] = ()) -> ast.Call | None:
     """The first call in a statement, or in a function of the script that it calls, that gathers a model."""
     for call in roles.calls_in(line):
         made = script.called(call)
@@ -162,7 +157,7 @@ def _gathers(script: Script, line: ast.AST, within: tuple[ast.AST, ...] = ()) ->
             return call
         if made and made not in within:
             for inner in made.body:
-                if _gathers(script, inner, (*within, made)):
+                if gathers(script, inner, (*within, made)):
                     return call
     return None
 
@@ -218,60 +213,6 @@ def _blocks(node: ast.AST) -> list[ast.stmt]:
     return [*getattr(node, "body", ()), *getattr(node, "orelse", ())]
 
 
-def hook_writes(script: Script) -> tuple[dict[ast.stmt, str], str]:
-    """What save hooks write on whatever process saves: the statements, each with the test for the main one; and why one
-    of them cannot be put under that ("": all can)."""
-    return script.once(_hook_writes)
-
-
-def _hook_writes(script: Script) -> tuple[dict[ast.stmt, str], str]:
-    found: dict[ast.stmt, str] = {}
-    if unknown := unknown_save_hook(script):
-        return {}, f"the hook `{text(unknown)}` is no function of this script, and may write on every process: name one"
-    for hook in save_hooks(script):
-        lines = list(script.inside(hook.function))
-        left = [line.lineno for line in hook.function.body if _leaves_others(script, line)]
-        if any(_RANKS.search(text(node)) for line in lines for node in own(line) if isinstance(node, ast.JoinedStr)):
-            continue  # to a file of each process
-        for line in lines:
-            by_one = roles.alone(script, line) or bool(left and left[0] < line.lineno)
-            calls = [node for node in own(line) if isinstance(node, ast.Call) and _writes(script, node, ())]
-            if (calls or by_one) and (call := _gathers(script, line)):
-                return (
-                    {},
-                    f"the hook `{hook.function.name}` calls {shown(call)}, which every process must, for one alone",
-                )
-            if not calls or by_one:
-                continue
-            name, why = accelerator(script, line)
-            if why or not (isinstance(line, ast.Expr) and line.value is calls[0]) or sharing(script.block(line)):
-                way = "put that under a test for the main process first"
-                return (
-                    {},
-                    f"the hook `{hook.function.name}` writes on every process that saves ({shown(calls[0])}): {way}",
-                )
-            found[line] = f"{name}.is_main_process"
-    return found, ""
-
-
-def _writes(script: Script, call: ast.Call, within: tuple[ast.AST, ...]) -> bool:
-    """Whether a call writes a model, by itself or in a function of the script that does so for whoever calls."""
-    made = script.called(call)
-    if not made or made in within:
-        return bool(_WORK.fullmatch(last(call.func))) and not roles.is_harmless(script, call) and not _opened(call)
-    return any(
-        isinstance(node, ast.Call) and not roles.alone(script, line) and _writes(script, node, (*within, made))
-        for line in script.inside(made)
-        for node in own(line)
-    )
-
-
-def _opened(call: ast.Call) -> bool:
-    """Whether a call opens a file to read it."""
-    modes = [*call.args[1:2], *(each.value for each in call.keywords if each.arg == "mode")]
-    return last(call.func) == "open" and not any(set("wax+") & set(text(mode)) for mode in modes)
-
-
 def _rotates(script: Script, line: ast.stmt) -> bool:
     """Whether a statement is the removal of old checkpoints, which has a fix of its own."""
     return isinstance(line, ast.If) and "total_limit" in text(line.test) and bool(roles.removals(script, line))
@@ -286,8 +227,8 @@ def unguarded_saves(script: Script) -> Iterator[tuple[int, str]]:
             inner: ast.AST = line
             for node in reversed(above):
                 block = getattr(node, "body", [])
-                left = [each for each in block if each.lineno < line.lineno and _leaves_others(script, each)]
-                asked = isinstance(node, ast.If) and inner in node.body and _RANKS.search(text(node.test))
+                left = [each for each in block if each.lineno < line.lineno and leaves_others(script, each)]
+                asked = isinstance(node, ast.If) and inner in node.body and RANKS.search(text(node.test))
                 if left or asked:
                     test: ast.expr = (left[0] if left else node).test  # type: ignore[union-attr]
                     yield line.lineno, f"`if {text(test)}`"
@@ -317,7 +258,7 @@ def _removing(script: Script, function: ast.AST) -> list[ast.stmt]:
     return [line for line in lines if roles.removals(script, line)]
 
 
-def _leaves_others(script: Script, line: ast.stmt) -> bool:
+def leaves_others(script: Script, line: ast.stmt) -> bool:
     """`if not main: continue`."""
     leaves = isinstance(line, ast.If) and isinstance(line.body[-1], (ast.Continue, ast.Return, ast.Break))
     return leaves and roles.mentions_main(script, line.test, line)  # type: ignore[attr-defined]

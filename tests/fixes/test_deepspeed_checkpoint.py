@@ -237,6 +237,23 @@ APPLIED += [
         ),
     ),
     case(
+        "a hook writes a file",
+        BOTH
+        + HOOKED.format(gate="accelerator.is_main_process", line="with open(1, 'w') as f:\n                f.write(1)"),
+        BOTH
+        + HOOKED.format(
+            gate=OPEN,
+            line="if accelerator.is_main_process:\n                with open(1, 'w') as f:\n"
+            "                    f.write(1)",
+        ),
+    ),
+    case(
+        "a hook hands its folder to what is not in the script",
+        BOTH + HOOKED.format(gate="accelerator.is_main_process", line="export(model, output_dir)"),
+        BOTH
+        + HOOKED.format(gate=OPEN, line="if accelerator.is_main_process:\n                export(model, output_dir)"),
+    ),
+    case(
         "a hook reads",
         BOTH + HOOKED.format(gate="accelerator.is_main_process", line="with open(1) as f: pass"),
         BOTH + HOOKED.format(gate=OPEN, line="with open(1) as f: pass"),
@@ -400,7 +417,7 @@ REFUSED = [
     *(
         conflict(f"a hook {id}", reason, 9 + added, BOTH + HOOKED.format(gate="accelerator.is_main_process", line=line))
         for id, reason, line, added in [
-            ("opens a file", "writes on every process that saves (`open(…)`)", "with open(1, 'w') as f: pass", 1),
+            ("opens a file", "writes on every process that saves (`open(…)`)", "with open(1, 'w') as f: n = 1", 1),
             (
                 "gathers a model",
                 "calls `accelerator.get_state_dict(…)`, which every process must",
