@@ -18,6 +18,7 @@ from kit.fixes._roles.holders import accelerator
 RANKS = re.compile(
     r"\b(rank|local_rank|global_rank|process_index|is_master\w*|master_process|is_main\w*|main_process)\b"
 )
+_ASKS = re.compile(RANKS.pattern + r"|\bget_rank\(|\b(LOCAL_)?RANK\b")
 # What every process must come to, besides what accelerate's own processes do: it gathers the shards of a model.
 _GATHERS = re.compile(r"get_state_dict|save_model|save_checkpoint|save_16bit_model|_?consolidate\w*|GatheredParameters")
 _SWAPS = re.compile(r"store|copy_to|swap\w*|apply_shadow|(un)?(merge|fuse)_\w+|restore")
@@ -104,7 +105,7 @@ def _work(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Iterator[ast.s
     }
     lines = [*gate.body, *(line for way in ways if way not in saves for line in _blocks(way))]
     common = [line for line in lines if line in ways or not roles.work_of_one(script, line)]
-    _check_block(script, gate, sorted(ways, key=lambda way: way.lineno), lines)
+    _check_block(script, gate, lines)
     for line in lines:
         if line in ways:
             _check_way(script, line, line in saves)
@@ -126,6 +127,11 @@ def _work(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Iterator[ast.s
         _check_left(script, line, saves)
         yield line
     _check_swaps(script, lines, ways, saves)
+    if (node := unlike(script, gate, sorted(ways, key=lambda way: way.lineno))) is not None:
+        raise _Refused(
+            f"`{text(node)}` may differ from process to process, and those that save would wait for the others: work "
+            "it out on the main process, broadcast it, and use that"
+        )
 
 
 def _names(node: ast.AST, context: type[ast.expr_context]) -> set[str]:
@@ -134,16 +140,11 @@ def _names(node: ast.AST, context: type[ast.expr_context]) -> set[str]:
     return {text(part) for part in parts if type(part.ctx) is context}
 
 
-def _check_block(script: Script, gate: ast.If, ways: list[ast.stmt], lines: list[ast.stmt]) -> None:
-    """Whether the processes come to the save alike, and nothing shares a line with it. Raises _Refused."""
+def _check_block(script: Script, gate: ast.If, lines: list[ast.stmt]) -> None:
+    """Whether each statement has a line of its own, and none gathers a model. Raises _Refused."""
     for block in (gate.body, *(script.block(line) for line in lines)):
         if second := sharing(block):
             raise _Refused(f"several statements share line {second.lineno}: give each a line of its own")
-    if (node := unlike(script, gate, ways)) is not None:
-        raise _Refused(
-            f"`{text(node)}` may differ from process to process, and those that save would wait for the others: work "
-            "it out on the main process, broadcast it, and use that"
-        )
     for line in lines:
         if call := gathers(script, line):
             raise _Refused(f"{shown(call)} is for every process to call: move it out of the `if`")
@@ -227,23 +228,38 @@ def unguarded_saves(script: Script) -> Iterator[tuple[int, str]]:
             inner: ast.AST = line
             for node in reversed(above):
                 block = getattr(node, "body", [])
-                left = [each for each in block if each.lineno < line.lineno and leaves_others(script, each)]
-                asked = isinstance(node, ast.If) and inner in node.body and RANKS.search(text(node.test))
+                left = [each for each in block if each.lineno < line.lineno and _leaves(each)]
+                asked = isinstance(node, ast.If) and inner in node.body and _ASKS.search(text(node.test))
                 if left or asked:
                     test: ast.expr = (left[0] if left else node).test  # type: ignore[union-attr]
                     yield line.lineno, f"`if {text(test)}`"
                     break
                 if isinstance(node, FUNCTIONS):
-                    if _handed(node, calls) and any(not roles.alone(script, each) for each in _removing(script, node)):
+                    alone = [text(each) for each in node.decorator_list if "main_process" in text(each)]
+                    if alone:
+                        yield line.lineno, f"`@{alone[0]}`"
+                    elif _handed(node, calls) and any(
+                        not roles.alone(script, each) for each in _removing(script, node)
+                    ):
                         yield line.lineno, f"`{node.name}` also removes files"
                     break
                 inner = node
         elif roles.gates(script, line):
-            helpers = [
-                call for call in calls if _SAVER.fullmatch(last(call.func)) and not roles.saving(script, call, line)
-            ]
+            named = [call for call in calls if _SAVER.fullmatch(last(call.func)) or _renamed(script, call)]
+            helpers = [call for call in named if not roles.saving(script, call, line)]
             if helpers and not script.called(helpers[0]):
                 yield line.lineno, f"by {shown(helpers[0])}"
+
+
+def _renamed(script: Script, call: ast.Call) -> bool:
+    """Whether a call is of a name that was given an Accelerator's `save_state`."""
+    return isinstance(call.func, ast.Name) and roles.SAVE in map(last, script.assigned.get(call.func.id, ()))
+
+
+def _leaves(line: ast.stmt) -> bool:
+    """`if rank != 0: return`, in whatever way it asks."""
+    leaves = isinstance(line, ast.If) and isinstance(line.body[-1], (ast.Continue, ast.Return, ast.Break))
+    return leaves and bool(_ASKS.search(text(line.test)))  # type: ignore[attr-defined]
 
 
 def _handed(function: ast.AST, calls: list[ast.Call]) -> bool:

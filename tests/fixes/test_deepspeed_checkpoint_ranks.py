@@ -136,7 +136,7 @@ REFUSED = [
             (
                 "in a helper",
                 UNLIKE,
-                ":\n        save(accelerator)\n\n\ndef save(accelerator):\n    accelerator.save_state(uuid4())\n",
+                ":\n        save(accelerator)\n\n\ndef save(accelerator):\n    accelerator.save_state(f'{time()}')\n",
             ),
         ]
     ),
@@ -174,7 +174,7 @@ REFUSED = [
             ),
             (
                 "an attribute is given what one process works out",
-                UNLIKE,
+                "gives `self.best`",
                 "        self.best = evaluate()\n        accelerator.save_state(self.best)\n",
             ),
             (
