@@ -6,8 +6,9 @@ import ast
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit.fixes._ast import text
+from kit.fixes._ast import every, text
 from kit.fixes._roles import Script
+from kit.fixes._roles._script import FUNCTIONS, own
 
 if TYPE_CHECKING:
     from kit.fixes import Options, Splice
@@ -39,6 +40,20 @@ def shuts_out(test: ast.expr) -> bool:
 def named(script: Script, options: Options) -> bool:
     """Whether the script has the names that the test takes."""
     return _imported(script) or "." in _spelt(script, options)
+
+
+def shadowed(script: Script, statement: ast.stmt) -> str:
+    """Why the name in the test would be something else at a statement; "" where it is what is imported."""
+    for scope in script.scopes(statement):
+        given = (
+            {part.arg for part in every(scope.args) if isinstance(part, ast.arg)} if hasattr(scope, "args") else set()
+        )
+        lines = [node for line in script.inside(scope) for node in (line, *own(line))]
+        given |= {node.id for node in lines if isinstance(node, ast.Name) and type(node.ctx) is ast.Store}
+        given |= {node.name for node in lines if isinstance(node, (*FUNCTIONS, ast.ClassDef))}
+        if _NAME in given:
+            return f"`{_NAME}` is something else there: give that another name"
+    return ""
 
 
 def importing(block: Block, options: Options) -> Iterator[Splice]:
@@ -80,5 +95,6 @@ def _tops(script: Script) -> list[ast.stmt]:
         node = pending.pop(0)
         found.append(node)
         if isinstance(node, (ast.Try, ast.If)):
-            pending[:0] = [*node.body, *node.orelse]
+            typed = isinstance(node, ast.If) and text(node.test).endswith("TYPE_CHECKING")  # binds nothing in a run
+            pending[:0] = [*(() if typed else node.body), *node.orelse]
     return found

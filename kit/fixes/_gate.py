@@ -8,17 +8,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kit.fixes import _deepspeed
+from kit.fixes._alike import reads, sharing, unlike
 from kit.fixes._ast import every, text
 from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import FUNCTIONS, dotted, last, own, shown
 from kit.fixes._roles.holders import accelerator
-from kit.fixes._roles.hooks import save_hooks
 
-_RANKS = re.compile(
+RANKS = re.compile(
     r"\b(rank|local_rank|global_rank|process_index|is_master\w*|master_process|is_main\w*|main_process)\b"
 )
-_WRITER = re.compile(r"save(_pretrained|_lora_weights|_model|_file|_checkpoint)?|push_to_hub")
+_ASKS = re.compile(RANKS.pattern + r"|\bget_rank\(|\b(LOCAL_)?RANK\b")
+# What every process must come to, besides what accelerate's own processes do: it gathers the shards of a model.
+_GATHERS = re.compile(r"get_state_dict|save_model|save_checkpoint|save_16bit_model|_?consolidate\w*|GatheredParameters")
+_SWAPS = re.compile(r"store|copy_to|swap\w*|apply_shadow|(un)?(merge|fuse)_\w+|restore")
 _SAVER = re.compile(r"save_(\w+_)?state(_\w+)?")
 
 
@@ -56,7 +59,7 @@ def _gate(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Gate:
     main = text(mains[0]) if mains else f"{name}.is_main_process"
     if opened:
         return Gate(gate, main, name, True, frozenset(), "")
-    refuses = why or _shape(script, gate, mains, saves)
+    refuses = why or _deepspeed.shadowed(script, gate) or _shape(script, gate, mains, saves)
     work: list[ast.stmt] = []
     if not refuses:
         try:
@@ -94,14 +97,15 @@ class _Refused(Exception):
 
 def _work(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Iterator[ast.stmt]:
     """The statements of a gate that are one process's work. Raises _Refused."""
-    ways = {
+    ways: set[ast.stmt] = {
         node
         for line in saves
         for node in (line, *script.above[line])
-        if node is not gate and gate in script.above.get(node, ())
+        if isinstance(node, ast.stmt) and node is not gate and gate in script.above.get(node, ())
     }
     lines = [*gate.body, *(line for way in ways if way not in saves for line in _blocks(way))]
     common = [line for line in lines if line in ways or not roles.work_of_one(script, line)]
+    _check_block(script, gate, lines)
     for line in lines:
         if line in ways:
             _check_way(script, line, line in saves)
@@ -109,8 +113,7 @@ def _work(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Iterator[ast.s
         call = roles.work_of_one(script, line)
         if call is None or _rotates(script, line):
             continue
-        given = {n.id for n in every(line) if isinstance(n, ast.Name) and type(n.ctx) is ast.Store}
-        needed = {n.id for other in common for n in every(other) if isinstance(n, ast.Name) and type(n.ctx) is ast.Load}
+        given, needed = _names(line, ast.Store), set[str]().union(*(_names(other, ast.Load) for other in common))
         if given & needed:
             name = sorted(given & needed)[0]
             raise _Refused(
@@ -121,7 +124,72 @@ def _work(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Iterator[ast.s
             raise _Refused(
                 f"{shown(call)} is one process's work, beside what all must come to: move it out of the `if`"
             )
+        _check_left(script, line, saves)
         yield line
+    _check_swaps(script, lines, ways, saves)
+    if (node := unlike(script, gate, sorted(ways, key=lambda way: way.lineno))) is not None:
+        raise _Refused(
+            f"`{text(node)}` may differ from process to process, and those that save would wait for the others: work "
+            "it out on the main process, broadcast it, and use that"
+        )
+
+
+def _names(node: ast.AST, context: type[ast.expr_context]) -> set[str]:
+    """The names, attributes and items that a statement reads (ast.Load) or gives something (ast.Store)."""
+    parts = (part for part in every(node) if isinstance(part, (ast.Name, ast.Attribute, ast.Subscript)))
+    return {text(part) for part in parts if type(part.ctx) is context}
+
+
+def _check_block(script: Script, gate: ast.If, lines: list[ast.stmt]) -> None:
+    """Whether each statement has a line of its own, and none gathers a model. Raises _Refused."""
+    for block in (gate.body, *(script.block(line) for line in lines)):
+        if second := sharing(block):
+            raise _Refused(f"several statements share line {second.lineno}: give each a line of its own")
+    for line in lines:
+        if call := gathers(script, line):
+            raise _Refused(f"{shown(call)} is for every process to call: move it out of the `if`")
+
+
+def gathers(script: Script, line: ast.AST, within: tuple[ast.AST, ...] = ()) -> ast.Call | None:
+    """The first call in a statement, or in a function of the script that it calls, that gathers a model."""
+    for call in roles.calls_in(line):
+        made = script.called(call)
+        if not made and _GATHERS.fullmatch(last(call.func)):
+            return call
+        if made and made not in within:
+            for inner in made.body:
+                if gathers(script, inner, (*within, made)):
+                    return call
+    return None
+
+
+def _check_left(script: Script, line: ast.stmt, saves: list[ast.stmt]) -> None:
+    """Whether one process's work sets what the save reads of an object. Raises _Refused."""
+    read = {name for name in reads(script, saves) if not name.endswith(".accelerator")}
+    for call in roles.calls_in(line):
+        owner = dotted(call.func).rpartition(".")[0]
+        touched = [name for name in sorted(read) if owner and name.rpartition(".")[0] == owner]
+        made = script.called(call)
+        if made and not any(name in _names(made, ast.Store) for name in touched) and not _calls_self(made):
+            continue
+        if touched and dotted(call.func) not in read:
+            raise _Refused(f"{shown(call)} may set `{touched[0]}`, which every process needs: move it above")
+
+
+def _calls_self(function: ast.AST) -> bool:
+    """Whether a method calls others of its object."""
+    return any(isinstance(node, ast.Call) and dotted(node.func).startswith("self.") for node in every(function))
+
+
+def _check_swaps(script: Script, lines: list[ast.stmt], ways: set[ast.stmt], saves: list[ast.stmt]) -> None:
+    """Whether one process's work leaves a model other weights while the save comes. Raises _Refused."""
+    calls = [call for line in lines if line not in ways for call in roles.calls_in(line)]
+    for save in saves:
+        before = [call for call in calls if call.lineno < save.lineno and _SWAPS.fullmatch(last(call.func))]
+        if before and last(before[-1].func) != "restore" and not last(before[-1].func).startswith("un"):
+            raise _Refused(
+                f"{shown(before[-1])} gives the model other weights for the save, on every process alike: move it above"
+            )
 
 
 def _check_way(script: Script, line: ast.stmt, saves: bool) -> None:
@@ -146,46 +214,6 @@ def _blocks(node: ast.AST) -> list[ast.stmt]:
     return [*getattr(node, "body", ()), *getattr(node, "orelse", ())]
 
 
-def hook_writes(script: Script) -> tuple[dict[ast.stmt, str], str]:
-    """What save hooks write on whatever process saves: the statements, each with the test for the main one; and why one
-    of them cannot be put under that ("": all can)."""
-    return script.once(_hook_writes)
-
-
-def _hook_writes(script: Script) -> tuple[dict[ast.stmt, str], str]:
-    found: dict[ast.stmt, str] = {}
-    for hook in save_hooks(script):
-        lines = list(script.inside(hook.function))
-        left = [line.lineno for line in hook.function.body if _leaves_others(script, line)]
-        if any(_RANKS.search(text(node)) for line in lines for node in own(line) if isinstance(node, ast.JoinedStr)):
-            continue  # to a file of each process
-        for line in lines:
-            calls = [node for node in own(line) if isinstance(node, ast.Call) and _writes(script, node, ())]
-            if not calls or roles.alone(script, line) or (left and left[0] < line.lineno):
-                continue
-            name, why = accelerator(script, line)
-            if why or not (isinstance(line, ast.Expr) and line.value is calls[0]):
-                way = "put that under a test for the main process first"
-                return (
-                    {},
-                    f"the hook `{hook.function.name}` writes on every process that saves ({shown(calls[0])}): {way}",
-                )
-            found[line] = f"{name}.is_main_process"
-    return found, ""
-
-
-def _writes(script: Script, call: ast.Call, within: tuple[ast.AST, ...]) -> bool:
-    """Whether a call writes a model, by itself or in a function of the script that does so for whoever calls."""
-    made = script.called(call)
-    if not made or made in within:
-        return bool(_WRITER.fullmatch(last(call.func)))
-    return any(
-        isinstance(node, ast.Call) and not roles.alone(script, line) and _writes(script, node, (*within, made))
-        for line in script.inside(made)
-        for node in own(line)
-    )
-
-
 def _rotates(script: Script, line: ast.stmt) -> bool:
     """Whether a statement is the removal of old checkpoints, which has a fix of its own."""
     return isinstance(line, ast.If) and "total_limit" in text(line.test) and bool(roles.removals(script, line))
@@ -200,23 +228,38 @@ def unguarded_saves(script: Script) -> Iterator[tuple[int, str]]:
             inner: ast.AST = line
             for node in reversed(above):
                 block = getattr(node, "body", [])
-                left = [each for each in block if each.lineno < line.lineno and _leaves_others(script, each)]
-                asked = isinstance(node, ast.If) and inner in node.body and _RANKS.search(text(node.test))
+                left = [each for each in block if each.lineno < line.lineno and _leaves(each)]
+                asked = isinstance(node, ast.If) and inner in node.body and _ASKS.search(text(node.test))
                 if left or asked:
                     test: ast.expr = (left[0] if left else node).test  # type: ignore[union-attr]
                     yield line.lineno, f"`if {text(test)}`"
                     break
                 if isinstance(node, FUNCTIONS):
-                    if _handed(node, calls) and any(not roles.alone(script, each) for each in _removing(script, node)):
+                    alone = [text(each) for each in node.decorator_list if "main_process" in text(each)]
+                    if alone:
+                        yield line.lineno, f"`@{alone[0]}`"
+                    elif _handed(node, calls) and any(
+                        not roles.alone(script, each) for each in _removing(script, node)
+                    ):
                         yield line.lineno, f"`{node.name}` also removes files"
                     break
                 inner = node
         elif roles.gates(script, line):
-            helpers = [
-                call for call in calls if _SAVER.fullmatch(last(call.func)) and not roles.saving(script, call, line)
-            ]
+            named = [call for call in calls if _SAVER.fullmatch(last(call.func)) or _renamed(script, call)]
+            helpers = [call for call in named if not roles.saving(script, call, line)]
             if helpers and not script.called(helpers[0]):
                 yield line.lineno, f"by {shown(helpers[0])}"
+
+
+def _renamed(script: Script, call: ast.Call) -> bool:
+    """Whether a call is of a name that was given an Accelerator's `save_state`."""
+    return isinstance(call.func, ast.Name) and roles.SAVE in map(last, script.assigned.get(call.func.id, ()))
+
+
+def _leaves(line: ast.stmt) -> bool:
+    """`if rank != 0: return`, in whatever way it asks."""
+    leaves = isinstance(line, ast.If) and isinstance(line.body[-1], (ast.Continue, ast.Return, ast.Break))
+    return leaves and bool(_ASKS.search(text(line.test)))  # type: ignore[attr-defined]
 
 
 def _handed(function: ast.AST, calls: list[ast.Call]) -> bool:
@@ -231,7 +274,7 @@ def _removing(script: Script, function: ast.AST) -> list[ast.stmt]:
     return [line for line in lines if roles.removals(script, line)]
 
 
-def _leaves_others(script: Script, line: ast.stmt) -> bool:
+def leaves_others(script: Script, line: ast.stmt) -> bool:
     """`if not main: continue`."""
     leaves = isinstance(line, ast.If) and isinstance(line.body[-1], (ast.Continue, ast.Return, ast.Break))
     return leaves and roles.mentions_main(script, line.test, line)  # type: ignore[attr-defined]

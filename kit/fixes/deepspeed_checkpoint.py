@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice, _deepspeed
-from kit.fixes._gate import gates, hook_writes, unguarded_saves
+from kit.fixes._gate import gates, unguarded_saves
+from kit.fixes._hook_writes import hook_writes
 from kit.fixes._roles import read
 
 if TYPE_CHECKING:

@@ -61,9 +61,13 @@ class Script:
 
     @cached_property
     def imports(self) -> dict[str, tuple[str, ast.stmt]]:
-        """What each imported name stands for, in full, and the statement that imports it, wherever that is."""
+        """What each imported name stands for, in full, and the statement that imports it, wherever that is but under
+        TYPE_CHECKING, which binds nothing in a run."""
         found: dict[str, tuple[str, ast.stmt]] = {}
-        for statement, _ in self.statements:
+        for statement, above in self.statements:
+            inner = above[-1] if above else None
+            if isinstance(inner, ast.If) and text(inner.test).endswith("TYPE_CHECKING") and statement in inner.body:
+                continue
             if isinstance(statement, ast.Import):
                 for alias in statement.names:
                     name = alias.asname or alias.name.partition(".")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 
-from kit.fixes._roles._script import Function, Script, last
+from kit.fixes._roles._script import Function, Script, dotted, last
 
 _SAVES, _LOADS = "register_save_state_pre_hook", "register_load_state_pre_hook"
 
@@ -29,6 +29,20 @@ def save_hooks(script: Script) -> list[Hook]:
             if function not in found and any(each.arg == "weights" for each in function.args.args):
                 found[function] = Hook(function, "models", "weights", "output_dir")
     return list(found.values())
+
+
+def unknown_save_hook(script: Script) -> ast.expr | None:
+    """What is registered to be called before a save and is neither a function of the script nor imported."""
+    known = {hook.function for hook in save_hooks(script)}
+    for call, _ in script.calls[_SAVES]:
+        given = call.args[0] if call.args else None
+        makers = script.functions.get(last(given.func), []) if isinstance(given, ast.Call) else []
+        inner = {each for maker in makers for each in script.inside(maker)}
+        names = [last(given), last(_function(given))] if given else []
+        base = dotted(_function(given)).partition(".")[0] if given else ""
+        if given and not (known & inner or set(names) & set(script.functions) or base in script.imports):
+            return given
+    return None
 
 
 def load_hooks(script: Script) -> list[Hook]:

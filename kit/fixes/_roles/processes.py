@@ -120,6 +120,9 @@ _HARMLESS = frozenset(
         "perf_counter",
     ]
 )
+_FILLS = ("update", "append", "get", "set", "list", "print")  # harmless to a container of the script's own
+_CONTAINERS = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
+_MAKES = ("list", "dict", "set", "defaultdict", "OrderedDict", "Counter", "deque", "tqdm", "trange")
 _SAYS = ("tqdm", "progress_bar", "stdout", "stderr", "pbar")  # whose `write` is no file's
 
 
@@ -274,7 +277,21 @@ def is_harmless(script: Script, call: ast.Call, within: tuple[Function, ...] = (
         return base in _SAYS
     if name == "replace":
         return base not in _REMOVING and len(call.args) == 2
+    if name == "print" and any(each.arg == "file" and last(each.value) not in _SAYS for each in call.keywords):
+        return False
+    if name in _FILLS and isinstance(call.func, ast.Attribute) and base != "accelerator":
+        return base in _SAYS or _is_container(script, call.func.value)
+    if name in ("map", "filter") and call.args and script.functions.get(last(call.args[0])):
+        return False
     return name in _HARMLESS or (name in ("print", "log") and base == "accelerator")
+
+
+def _is_container(script: Script, node: ast.expr) -> bool:
+    """Whether a name was only ever given a list, a dictionary, a set or a progress bar by the script."""
+    given = script.assigned.get(node.id, []) if isinstance(node, ast.Name) else [node]
+    return bool(given) and all(
+        isinstance(each, _CONTAINERS) or (isinstance(each, ast.Call) and last(each.func) in _MAKES) for each in given
+    )
 
 
 def does_more(script: Script, call: ast.Call) -> ast.Call | None:
