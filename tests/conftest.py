@@ -29,7 +29,8 @@ from kit.recipe import ARCHIVES
 pytest.register_assert_rewrite("fixing", "situations")
 
 NOT_HERMETIC = ("upstream", "smoke", "bench")
-MEMORY, ROOM = Path("/dev/shm"), 2**30  # bytes: of containers, many have 64 MiB there
+MEMORY, OURS = Path("/dev/shm"), "kit-tests-"
+ROOM = 2**30  # bytes: of containers, many have 64 MiB there
 REACH_SECONDS = 30
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 # Audit events that write, and which of their arguments are paths, each with the argument that holds its dir_fd.
@@ -66,7 +67,7 @@ def _check(event: str, path: Any, folder: int | None) -> None:
     if not full.is_absolute():
         full = (Path(f"/proc/self/fd/{folder}").readlink() if folder is not None and folder >= 0 else Path.cwd()) / full
     full = Path(os.path.normpath(full))
-    if "__pycache__" in full.parts or (full.is_relative_to("/dev") and not full.is_relative_to(MEMORY)):
+    if "__pycache__" in full.parts or (full.is_relative_to("/dev") and not str(full).startswith(f"{MEMORY}/{OURS}")):
         return
     if not any(full.is_relative_to(root) for root in _allowed):
         allowed = list(_allowed)
@@ -144,7 +145,7 @@ def in_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         found = os.statvfs(MEMORY)
         if found.f_bavail * found.f_frsize > ROOM and not found.f_flag & os.ST_NOEXEC:
             place = MEMORY
-    with tempfile.TemporaryDirectory(prefix="kit-tests-", dir=place) as folder:
+    with tempfile.TemporaryDirectory(prefix=OURS, dir=place) as folder:
         yield Path(folder)
 
 
