@@ -29,7 +29,7 @@ def unlike(script: Script, gate: ast.If, ways: Sequence[ast.stmt]) -> ast.expr |
     """What may differ from one process to another of what leads inside ``gate`` to a save, or names its folder; None
     where all is alike. ``ways``: the saves, and the statements around them inside the gate."""
     given = _given(gate)
-    asked = [node for node in _operands(gate.test) if not roles.is_main(script, node, gate)]
+    asked = [node for node in roles.operands(gate.test) if not roles.is_main(script, node, gate)]
     for way in ways:
         for call in roles.saves(script, way):
             asked += [*call.args, *(each.value for each in call.keywords)]
@@ -67,14 +67,6 @@ def _around(script: Script, gate: ast.If) -> Iterator[ast.expr]:
             return
         if isinstance(node, ast.If):
             yield node.test
-
-
-def _operands(test: ast.expr) -> Iterator[ast.expr]:
-    """The parts of a test of `and`s and `or`s."""
-    for value in test.values if isinstance(test, ast.BoolOp) else ():
-        yield from _operands(value)
-    if not isinstance(test, ast.BoolOp):
-        yield test
 
 
 def _given(node: ast.AST) -> dict[str, list[ast.expr]]:

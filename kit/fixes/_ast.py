@@ -59,6 +59,12 @@ def every(tree: ast.AST) -> list[ast.AST]:
     return found
 
 
+def stored(*nodes: ast.AST) -> set[str]:
+    """The names that are given a value in some nodes."""
+    found = (each for node in nodes for each in every(node) if isinstance(each, ast.Name))
+    return {each.id for each in found if isinstance(each.ctx, ast.Store)}
+
+
 @lru_cache(maxsize=16)
 def statements(tree: ast.AST) -> tuple[tuple[ast.stmt, Ancestors], ...]:
     """Every statement with its ancestors, outermost first, in source order; expressions are not entered."""

@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass
 from typing import Any
 
-from kit.fixes._ast import Ancestors, every, same, statements, text
+from kit.fixes._ast import Ancestors, every, same, statements, stored, text
 from kit.fixes._roles._script import own
 from kit.fixes._samples import Function, Samples, Unknown, assigned, in_order, makes, samples
 
@@ -109,8 +109,7 @@ def read(tree: ast.Module) -> Plan | None:
     if not isinstance(loop.target.elts[1], ast.Name) or text(loop.target.elts[1]) != "batch":  # type: ignore[attr-defined]
         raise Unknown("the loop does not call its batches `batch`")
     caches = tuple(_cache(name, loader, loop, function, tree) for name in dict.fromkeys(name for _, name, *_ in reads))
-    stored = {node.id for node in every(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    if any(cache.kind == SEVERAL for cache in caches) and {"cache", "values"} & stored:
+    if any(cache.kind == SEVERAL for cache in caches) and {"cache", "values"} & stored(function):
         raise Unknown("it uses the names `cache` and `values` itself")
     known = {getattr(node, field, "") for node in every(tree) for field in ("id", "name", "asname", "arg")}
     if taken := known & {FILL, READ, *(PAD for cache in caches if cache.masks)}:

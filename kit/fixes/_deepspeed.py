@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kit.fixes._ast import every, text
 from kit.fixes._roles import Script
-from kit.fixes._roles._script import FUNCTIONS, own
+from kit.fixes._roles._script import FUNCTIONS, for_types, own
 
 if TYPE_CHECKING:
     from kit.fixes import Options, Splice
@@ -95,6 +95,5 @@ def _tops(script: Script) -> list[ast.stmt]:
         node = pending.pop(0)
         found.append(node)
         if isinstance(node, (ast.Try, ast.If)):
-            typed = isinstance(node, ast.If) and text(node.test).endswith("TYPE_CHECKING")  # binds nothing in a run
-            pending[:0] = [*(() if typed else node.body), *node.orelse]
+            pending[:0] = [*(() if for_types(node) else node.body), *node.orelse]
     return found

@@ -258,8 +258,8 @@ def _renamed(script: Script, call: ast.Call) -> bool:
 
 def _leaves(line: ast.stmt) -> bool:
     """`if rank != 0: return`, in whatever way it asks."""
-    leaves = isinstance(line, ast.If) and isinstance(line.body[-1], (ast.Continue, ast.Return, ast.Break))
-    return leaves and bool(_ASKS.search(text(line.test)))  # type: ignore[attr-defined]
+    test = _leaving(line)
+    return test is not None and _ASKS.search(text(test)) is not None
 
 
 def _handed(function: ast.AST, calls: list[ast.Call]) -> bool:
@@ -276,5 +276,11 @@ def _removing(script: Script, function: ast.AST) -> list[ast.stmt]:
 
 def leaves_others(script: Script, line: ast.stmt) -> bool:
     """`if not main: continue`."""
+    test = _leaving(line)
+    return test is not None and roles.mentions_main(script, test, line)
+
+
+def _leaving(line: ast.stmt) -> ast.expr | None:
+    """What is asked by an `if` whose body ends in leaving; None for other statements."""
     leaves = isinstance(line, ast.If) and isinstance(line.body[-1], (ast.Continue, ast.Return, ast.Break))
-    return leaves and roles.mentions_main(script, line.test, line)  # type: ignore[attr-defined]
+    return line.test if leaves else None  # type: ignore[attr-defined]

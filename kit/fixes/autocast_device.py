@@ -106,14 +106,13 @@ def _tensor(script: Script, statement: ast.stmt) -> str:
     """A parameter of the function that the work is done on: a tensor by what is done with it, which is never None; ""
     where none is."""
     function = script.function(statement)
-    given = [
-        each.arg
-        for each, default in (defaults(function.args) if function else ())
-        if function and not (default and text(default) == "None") and _is_tensor(function, each)
-    ]
+    if not function:
+        return ""
+    given = {each.arg: each for each, default in defaults(function.args) if not (default and text(default) == "None")}
     taken = (node for line in script.inside(statement) for node in own(line) if isinstance(node, ast.Attribute))
     names = [last(node.value) for node in taken if node.attr in _METHODS and isinstance(node.value, ast.Name)]
-    return next((name for name in names if name in given and name != "self"), "")
+    of_it = (name for name in names if name in given and name != "self")
+    return next((name for name in of_it if _is_tensor(function, given[name])), "")
 
 
 def _is_tensor(function: ast.AST, given: ast.arg) -> bool:

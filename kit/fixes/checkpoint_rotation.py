@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import conjuncts, every, expression, same, text
+from kit.fixes._ast import conjuncts, every, expression, same, stored, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import last, shown
@@ -173,8 +173,7 @@ def _not_movable(script: Script, statement: ast.If, name: str) -> str:
 def _names(nodes: Sequence[ast.AST]) -> tuple[set[str], set[str]]:
     """The names that are given a value, and those that are read."""
     found = [node for each in nodes for node in every(each) if isinstance(node, ast.Name)]
-    given = {node.id for node in found if type(node.ctx) is ast.Store}
-    return given, {node.id for node in found if type(node.ctx) is not ast.Store}
+    return stored(*nodes), {node.id for node in found if type(node.ctx) is not ast.Store}
 
 
 def _bare(statement: ast.If) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import every, text
+from kit.fixes._ast import every, stored, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles.loops import LOOPS
 
@@ -70,9 +70,9 @@ def _repeats(script: Script, loop: ast.stmt) -> list[Repeat]:
     if not isinstance(loop, ast.For) or ".backward(" not in text(loop):
         return []
     found = []
-    changed = _given(loop.body)
+    changed = stored(*loop.body)
     for choice in every(loop):
-        names = _given(choice.body) if isinstance(choice, ast.If) else set()
+        names = stored(*choice.body) if isinstance(choice, ast.If) else set()
         for statement in choice.orelse if isinstance(choice, ast.If) else ():
             if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
                 name, source = statement.targets[0].id, _source(statement.value)
@@ -89,10 +89,10 @@ def _of_batch(script: Script, statement: ast.stmt, name: str) -> bool:
     inner = statement
     while not isinstance(inner, LOOPS):
         block = script.block(inner)
-        if name in _given(block[: block.index(inner)]):
+        if name in stored(*block[: block.index(inner)]):
             return True
         inner = script.above[inner][-1]  # type: ignore[assignment]
-    return isinstance(inner, (ast.For, ast.AsyncFor)) and name in _given([inner.target])
+    return isinstance(inner, (ast.For, ast.AsyncFor)) and name in stored(inner.target)
 
 
 def _not_kept(script: Script, loop: ast.For, choice: ast.If, name: str) -> str:
@@ -119,14 +119,9 @@ def _binds(block: list[ast.stmt], name: str, test: ast.expr) -> bool:
         elif isinstance(line, ast.With):
             if _binds(line.body, name, test):
                 return True
-        elif not isinstance(line, (*LOOPS, ast.Try, ast.FunctionDef, ast.ClassDef)) and name in _given([line]):
+        elif not isinstance(line, (*LOOPS, ast.Try, ast.FunctionDef, ast.ClassDef)) and name in stored(line):
             return True
     return False
-
-
-def _given(body: Sequence[ast.AST]) -> set[str]:
-    assigned = [node for statement in body for node in every(statement) if isinstance(node, ast.Name)]
-    return {node.id for node in assigned if isinstance(node.ctx, ast.Store)}
 
 
 def _source(value: ast.expr) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import every, text
+from kit.fixes._ast import every, stored, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import last
 
@@ -236,7 +236,7 @@ def _passes_by(node: ast.stmt) -> bool:
 def _bound(tree: ast.Module) -> set[str]:
     """The classes there are, and the names that are given a value."""
     classes = {node.name for node in every(tree) if isinstance(node, ast.ClassDef)}
-    return classes | {node.id for node in every(tree) if isinstance(node, ast.Name) and type(node.ctx) is ast.Store}
+    return classes | stored(tree)
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:

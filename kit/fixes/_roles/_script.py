@@ -29,6 +29,11 @@ def own(statement: ast.AST) -> tuple[ast.AST, ...]:
     return tuple(found)
 
 
+def for_types(node: ast.AST) -> bool:
+    """`if TYPE_CHECKING:`, whose body binds nothing in a run."""
+    return isinstance(node, ast.If) and text(node.test).endswith("TYPE_CHECKING")
+
+
 class Script:
     """A file's tree, and what is asked of it again and again."""
 
@@ -65,8 +70,7 @@ class Script:
         TYPE_CHECKING, which binds nothing in a run."""
         found: dict[str, tuple[str, ast.stmt]] = {}
         for statement, above in self.statements:
-            inner = above[-1] if above else None
-            if isinstance(inner, ast.If) and text(inner.test).endswith("TYPE_CHECKING") and statement in inner.body:
+            if above and for_types(above[-1]) and statement in above[-1].body:  # type: ignore[attr-defined]
                 continue
             if isinstance(statement, ast.Import):
                 for alias in statement.names:

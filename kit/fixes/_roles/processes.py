@@ -168,7 +168,7 @@ def removals(script: Script, statement: ast.AST, within: tuple[Function, ...] = 
 
 def main_test(script: Script, test: ast.expr, statement: ast.stmt) -> list[ast.expr]:
     """The parts of a test that ask for the main process: `accelerator.is_main_process`, or a name that was given it."""
-    return [node for node in _operands(test) if is_main(script, node, statement)]
+    return [node for node in operands(test) if is_main(script, node, statement)]
 
 
 def is_main(script: Script, node: ast.AST, statement: ast.stmt) -> bool:
@@ -184,11 +184,11 @@ def is_main(script: Script, node: ast.AST, statement: ast.stmt) -> bool:
     return plain and is_main(script, given[0], statement)
 
 
-def _operands(test: ast.expr) -> Iterator[ast.expr]:
+def operands(test: ast.expr) -> Iterator[ast.expr]:
     """The parts of a test of `and`s and `or`s."""
     if isinstance(test, ast.BoolOp):
         for value in test.values:
-            yield from _operands(value)
+            yield from operands(value)
     else:
         yield test
 
