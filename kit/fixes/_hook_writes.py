@@ -12,7 +12,7 @@ from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import last, own, shown
 from kit.fixes._roles.holders import accelerator
-from kit.fixes._roles.hooks import save_hooks, unknown_save_hook
+from kit.fixes._roles.hooks import Hook, save_hooks, unknown_save_hook
 
 # What writes, removes, makes or sends, by the last part of its name.
 _WORK = re.compile(
@@ -32,37 +32,41 @@ def _hook_writes(script: Script) -> tuple[dict[ast.stmt, str], str]:
     if unknown := unknown_save_hook(script):
         return {}, f"the hook `{text(unknown)}` is no function of this script, and may write on every process: name one"
     for hook in save_hooks(script):
-        lines = list(script.inside(hook.function))
-        left = [line.lineno for line in hook.function.body if leaves_others(script, line)]
-        if any(RANKS.search(text(node)) for line in lines for node in own(line) if isinstance(node, ast.JoinedStr)):
-            continue  # to a file of each process
-        inside: list[ast.stmt] = []
-        for line in lines:
-            if line in inside:
-                continue
-            by_one = roles.alone(script, line) or bool(left and left[0] < line.lineno)
-            calls = [
-                node
-                for node in own(line)
-                if isinstance(node, ast.Call) and (_writes(script, node, ()) or _told(script, line, node, hook.folder))
-            ]
-            if (calls or by_one) and (call := gathers(script, line)):
-                return (
-                    {},
-                    f"the hook `{hook.function.name}` calls {shown(call)}, which every process must, for one alone",
-                )
-            if not calls or by_one:
-                continue
-            name, why = accelerator(script, line)
-            inside += script.inside(line) if _writing(line) else ()
-            whole = _writing(line) or (isinstance(line, ast.Expr) and line.value is calls[0])
-            if why or not whole or sharing(script.block(line)):
-                way = "put that under a test for the main process first"
-                return (
-                    {},
-                    f"the hook `{hook.function.name}` writes on every process that saves ({shown(calls[0])}): {way}",
-                )
-            found[line] = f"{name}.is_main_process"
+        lines, why = _of_hook(script, hook)
+        if why:
+            return {}, f"the hook `{hook.function.name}` {why}"
+        found |= lines
+    return found, ""
+
+
+def _of_hook(script: Script, hook: Hook) -> tuple[dict[ast.stmt, str], str]:
+    """The same of one hook."""
+    found: dict[ast.stmt, str] = {}
+    lines = list(script.inside(hook.function))
+    if any(RANKS.search(text(node)) for line in lines for node in own(line) if isinstance(node, ast.JoinedStr)):
+        return {}, ""  # to a file of each process
+    left = [line.lineno for line in hook.function.body if leaves_others(script, line)]
+    inside: list[ast.stmt] = []
+    for line in lines:
+        if line in inside:
+            continue
+        by_one = roles.alone(script, line) or bool(left and left[0] < line.lineno)
+        calls = [
+            node
+            for node in own(line)
+            if isinstance(node, ast.Call) and (_writes(script, node, ()) or _told(script, line, node, hook.folder))
+        ]
+        if (calls or by_one) and (call := gathers(script, line)):
+            return {}, f"calls {shown(call)}, which every process must, for one alone"
+        if not calls or by_one:
+            continue
+        name, why = accelerator(script, line)
+        inside += script.inside(line) if _writing(line) else ()
+        whole = _writing(line) or (isinstance(line, ast.Expr) and line.value is calls[0])
+        if why or not whole or sharing(script.block(line)):
+            way = "put that under a test for the main process first"
+            return {}, f"writes on every process that saves ({shown(calls[0])}): {way}"
+        found[line] = f"{name}.is_main_process"
     return found, ""
 
 

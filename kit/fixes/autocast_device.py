@@ -36,6 +36,7 @@ def rotate(x, angles):
 """
 
 _AUTOCAST = ("torch.autocast", "torch.amp.autocast", "torch.amp.autocast_mode.autocast")
+_ONLY = ("unsqueeze", "permute", "type_as", "chunk", "expand", "view_as")  # neither an array nor a module has them
 _METHODS = (
     "float",
     "reshape",
@@ -143,9 +144,6 @@ def _method_of(call: ast.Call, name: str) -> str:
     whose = of.value if isinstance(of, ast.Subscript) else of
     method = last(call.func)
     return method if method in (*_ONLY, "float") and isinstance(whose, ast.Name) and whose.id == name else ""
-
-
-_ONLY = ("unsqueeze", "permute", "type_as", "chunk", "expand", "view_as")  # neither an array nor a module has them
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
