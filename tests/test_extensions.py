@@ -6,7 +6,9 @@ import mmap
 import os
 from pathlib import Path
 
-from kit.smoke import extensions
+import pytest
+
+from kit.smoke import extensions, process
 
 
 def test_buffers_nobody_maps_are_removed(tmp_path: Path) -> None:
@@ -27,3 +29,15 @@ def test_buffers_nobody_maps_are_removed(tmp_path: Path) -> None:
 
 def test_where_there_is_no_shared_memory(tmp_path: Path) -> None:
     extensions.release(tmp_path / "none")
+
+
+def test_a_process_that_ends_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of what runs on a machine is short: a list of its processes is out of date when it is read."""
+    left = tmp_path / f"deepspeed_allreduce_buffer_{os.getuid()}_127.0.0.1_4_0"
+    left.write_bytes(b"")
+    monkeypatch.setattr(process, "running", lambda: [Path("/proc/0"), Path("/proc/self")])
+    with left.open():
+        extensions.release(tmp_path)
+        assert left.exists()
+    extensions.release(tmp_path)
+    assert not left.exists()

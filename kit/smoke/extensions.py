@@ -15,6 +15,7 @@ from pathlib import Path
 from kit import environment
 from kit.errors import KitError
 from kit.recipe import Recipe
+from kit.smoke import process
 
 NAME = "deepspeed_shm_comm"
 BUILD = "from deepspeed.accelerator import get_accelerator as on; on().create_op_builder('ShareMemCommBuilder').load()"
@@ -49,13 +50,13 @@ def release(shared: Path = Path("/dev/shm")) -> None:
 
 
 def _held() -> set[str]:
-    """What the processes that may be looked at have open or mapped. Open first: a buffer is written before it is
-    mapped, and closed after."""
-    opened, mapped = set(), set()
-    for place in Path("/proc").glob("[0-9]*/fd/*"):
+    """What processes that may be looked at have open or mapped. Open first: a buffer is mapped before it is closed."""
+    held = set()
+    for place in process.running():
         with contextlib.suppress(OSError):  # it has ended, or is another user's
-            opened.add(os.readlink(place))  # noqa: PTH115
-    for place in Path("/proc").glob("[0-9]*/maps"):
-        with contextlib.suppress(OSError):
-            mapped |= {line.split(maxsplit=5)[-1] for line in place.read_text("utf-8", "replace").splitlines()}
-    return opened | mapped
+            for number in os.listdir(place / "fd"):  # noqa: PTH208
+                with contextlib.suppress(OSError):  # it was closed
+                    held.add(os.readlink(place / "fd" / number))  # noqa: PTH115
+            text = (place / "maps").read_text("utf-8", "replace")
+            held |= {line.split(maxsplit=5)[-1] for line in text.splitlines()}
+    return held

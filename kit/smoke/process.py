@@ -77,7 +77,12 @@ def _kill(group: int, mark: str) -> None:
     """Kill the group, and those who left it (launchers start sessions of their own) by the mark they inherited."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
-    for place in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError, ValueError):
-            if mark.encode() in place.read_bytes().split(b"\0"):
-                os.kill(int(place.parent.name), signal.SIGKILL)
+    for place in running():
+        with contextlib.suppress(OSError):
+            if mark.encode() in (place / "environ").read_bytes().split(b"\0"):
+                os.kill(int(place.name), signal.SIGKILL)
+
+
+def running() -> list[Path]:
+    """The folders of the processes there are. Any may be gone when it is looked into, which `glob` raises on."""
+    return [Path("/proc", name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
