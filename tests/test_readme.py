@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
+FOLDED = re.compile(r"(?ms)^<summary>([^\n]*)</summary>\n\n```\w*\n(.*?)^```$")
 BLOCK = re.compile(r"(?ms)^```console\n\$ ([^\n]*)\n(.*?)^```$")
 
 
@@ -41,6 +42,14 @@ def test_it_opens_with_two_commands() -> None:
     commands = re.findall(r"(?m)^    (python3 .*)$", text)
     assert len(commands) == 2 and commands[1].endswith("-m pytest")
     assert commands[1].split(" && ")[0] in (README.parent / ".ci" / "run").read_text("utf-8")
+
+
+@pytest.mark.parametrize("page", sorted(README.parent.glob("README*.md")), ids=lambda page: page.name)
+def test_a_folded_output_says_what_is_in_it(page: Path) -> None:
+    folded = FOLDED.findall(page.read_text("utf-8"))
+    assert len(folded) == page.read_text("utf-8").count("<summary>")
+    wrong = [said for title, output in folded for said in re.findall("<code>(.*?)</code>", title) if said not in output]
+    assert [said for said in wrong if not said.startswith("kit ")] == []
 
 
 if __name__ == "__main__":
