@@ -45,11 +45,14 @@ def test_a_table_is_handed_to_the_builder(tmp_path: Path, python: Path) -> None:
 
 
 def test_ones_own_comes_before_kits(tmp_path: Path, python: Path) -> None:
-    write(tmp_path, {"mine/tiny/hidream.toml": TABLE})
-    models.build("hidream", python, tmp_path / "made", roots=(tmp_path / "mine",))
-    assert json.loads((tmp_path / "given").read_text())["own"] == "", "kit's hidream.py is not of this table"
-    models.build("hidream", python, tmp_path / "made")
-    assert "hidream.py" in (tmp_path / "argv").read_text()
+    write(tmp_path, {"mine/tiny/sdxl.toml": TABLE})
+    models.build("sdxl", python, tmp_path / "made", roots=(tmp_path / "mine",))
+    assert json.loads((tmp_path / "given").read_text())["own"] == "", "kit's sdxl.py is not of this table"
+    models.build("sdxl", python, tmp_path / "made")
+    assert json.loads((tmp_path / "given").read_text())["own"].endswith("kit/smoke/tiny/sdxl.py")
+    write(tmp_path, {"mine/tiny/bead.py": ""})
+    models.build("bead", python, tmp_path / "made", roots=(tmp_path / "mine",))
+    assert (tmp_path / "argv").read_text().startswith(f"{tmp_path}/mine/tiny/bead.py "), "a script needs no table"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support import REPOSITORY, kit_process
+from support import kit_process
 
 from kit import environment, recipes, store
 from kit.paths import TreePath
@@ -102,7 +102,7 @@ FAMILIES = {
     "Flux, DreamBooth LoRA": Family(
         "dreambooth/train_dreambooth_lora_flux.py",
         (
-            "--pretrained_model_name_or_path={tiny}/flux --instance_data_dir={tiny}/images --instance_prompt=dog"
+            "--pretrained_model_name_or_path={tiny}/model --instance_data_dir={tiny}/images --instance_prompt=dog"
             " --output_dir={out} --resolution=32 --train_batch_size=2 --max_train_steps=2 --checkpointing_steps=2"
             " --rank=2 --max_sequence_length=64 --seed=1",
         ),
@@ -130,10 +130,7 @@ def scripts(reach: Callable[[str], None]) -> Callable[[str], bytes]:
 @pytest.fixture(scope="module")
 def tiny(hidream_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("families") / "tiny"
-    command = [str(hidream_env), str(Path(__file__).with_name("family_models.py")), str(place)]
-    variables = {**environment.variables(), "PYTHONPATH": str(REPOSITORY / "kit" / "smoke" / "tiny")}
-    done = process.run(command, place.parent, variables, place.with_suffix(".log"), 300)
-    assert done.status == 0, done.tail()
+    models.build("families", hidream_env, place, roots=[Path(__file__).parent])
     models.build("sd", hidream_env, place / "sd")
     return place
 

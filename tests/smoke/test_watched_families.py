@@ -20,7 +20,7 @@ from support import REPOSITORY, kit_process
 from kit import environment, recipes, store
 from kit.paths import TreePath
 from kit.recipe import Upstream
-from kit.smoke import process, watched
+from kit.smoke import models, process, watched
 from kit.smoke import run as smoke
 from kit.smoke.forkserver import Server, serve
 
@@ -134,9 +134,7 @@ def settings(
             variables = {**environment.variables(), **given}
             imports = ("torch.distributed.run", "accelerate", "datasets", "peft", f"diffusers.{family.pipeline}")
             server = stack.enter_context(serve(python.parent, imports, variables, folder / "server"))
-            command = [str(python), str(Path(__file__).with_name("flux2_models.py")), str(folder / "tiny"), family.name]
-            done = process.run(command, folder, variables, folder / "tiny.log", 300)
-            assert done.status == 0, done.tail()
+            models.build(family.name, python, folder / "tiny", variables, [Path(__file__).parent])
             return Setting(folder, folder / "tiny", server, variables)
 
         yield make

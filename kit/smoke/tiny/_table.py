@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import json
 import sys
 from collections.abc import Callable
@@ -18,7 +19,6 @@ from typing import Any
 import parts
 import torch
 
-Table = dict[str, Any]
 TOKENIZERS = {
     "CLIPTokenizer": parts.clip_tokenizer,
     "CLIPTokenizerFast": parts.clip_tokenizer,
@@ -28,9 +28,9 @@ TOKENIZERS = {
 }
 
 
-def build(folder: Path, table: Table, known: Table, own: Any = None) -> None:
-    """Write the pipeline to ``folder``/model and each data set beside it; each component has a seed of its own, so that
-    a change of one leaves the others as they are. ``known``: configurations by class."""
+def build(folder: Path, table: dict[str, Any], known: dict[str, Any], own: Any = None) -> None:
+    """Write the pipeline to ``folder``/model and each data set beside it; each has a seed of its own, so that a
+    change of one leaves the others as they are. ``known``: configurations by class."""
     index: dict[str, tuple[str | None, str | None]] = {}
     for number, (name, component) in enumerate(table["model"].items()):
         torch.manual_seed(number)
@@ -39,21 +39,26 @@ def build(folder: Path, table: Table, known: Table, own: Any = None) -> None:
         if cls:
             _component(folder / "model" / name, library, cls, component, known, own)
     parts.model_index(folder / "model", table["pipeline"], index)
-    for name, data in table.get("data", {}).items():
+    for number, (name, data) in enumerate(table.get("data", {}).items()):
+        torch.manual_seed(number)
         words = {key: value for key, value in data.items() if key != "part"}
         _part(data["part"], own)(folder / name, **words)
 
 
-def _component(place: Path, library: str, cls: str, component: Table, known: Table, own: Any) -> None:
-    config = {**known.get(cls, {}), **component.get("config", {})}
+def _component(place: Path, library: str, cls: str, component: dict[str, Any], known: dict[str, Any], own: Any) -> None:
+    config = component.get("config", {})
     if part := component.get("part"):
         _part(part, own)(place, **config)
     elif cls in TOKENIZERS:
         TOKENIZERS[cls](place, **config)
     else:
-        made = getattr(importlib.import_module(library), cls)
-        configured = getattr(made, "config_class", None)
-        (made(configured(**config)) if configured else made(**config)).save_pretrained(place)
+        made, usual = getattr(importlib.import_module(library), cls), known.get(cls, {})
+        if configured := getattr(made, "config_class", None):
+            made(configured(**{**usual, **config})).save_pretrained(place)
+            return
+        taken = inspect.signature(made).parameters  # an older diffusers has fewer
+        usual = {key: value for key, value in usual.items() if key in taken}
+        made(**{**usual, **config}).save_pretrained(place)
 
 
 def _part(name: str, own: Any) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""Parts of tiny pipelines: tokenizers trained here, text encoders, a VAE, folders of images. Random weights, no hub.
+"""Parts of tiny models: tokenizers trained here, models that are no component of a pipeline, folders of images. No hub.
 
 Runs in a recipe's reference environment, not in kit's own. Sizes are the smallest that the real pipelines accept
 (measured; each function says what is fixed by whom). Everything is deterministic: call `torch.manual_seed` first.
@@ -12,21 +12,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
-    CLIPTextConfig,
-    CLIPTextModelWithProjection,
     CLIPTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
-    T5Config,
-    T5EncoderModel,
     T5Tokenizer,
 )
 
@@ -52,24 +47,6 @@ def clip_tokenizer(folder: Path) -> None:
     (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77).save_pretrained(folder)
-
-
-def clip_encoder(folder: Path, positions: int) -> None:
-    """A text encoder 32 wide with a projection to 32. HiDream asks for 248 positions, SD3 for 77."""
-    config = CLIPTextConfig(
-        vocab_size=514,
-        hidden_size=32,
-        intermediate_size=37,
-        num_attention_heads=4,
-        num_hidden_layers=3,
-        projection_dim=32,
-        max_position_embeddings=positions,
-        bos_token_id=512,
-        eos_token_id=513,
-        pad_token_id=513,
-        hidden_act="gelu",
-    )
-    CLIPTextModelWithProjection(config).save_pretrained(folder)
 
 
 def t5_tokenizer(folder: Path) -> None:
@@ -109,33 +86,25 @@ def qwen2_tokenizer(folder: Path) -> None:
     Qwen2Tokenizer(*files, model_max_length=1024, additional_special_tokens=specials).save_pretrained(folder)
 
 
-def t5_encoder(folder: Path, width: int) -> None:
-    """A T5 encoder ``width`` wide: 32 for HiDream, 64 for SD3, where it equals joint_attention_dim."""
-    T5EncoderModel(T5Config(vocab_size=128, d_model=width, d_kv=8, d_ff=37, num_layers=2, num_heads=4)).save_pretrained(
-        folder
-    )
-
-
-def text_encoders(model: Path, positions: int, width: int, seed: int) -> None:
-    """The first three text encoders of SD3 and HiDream-I1 with their tokenizers: two CLIPs, no two alike, and a T5."""
-    for number, suffix in enumerate(("", "_2")):
-        clip_tokenizer(model / f"tokenizer{suffix}")
-        torch.manual_seed(seed + number)
-        clip_encoder(model / f"text_encoder{suffix}", positions)
-    t5_tokenizer(model / "tokenizer_3")
-    t5_encoder(model / "text_encoder_3", width)
-
-
-def llama(folder: Path) -> None:
-    """A Llama 16 wide with its byte-level BPE tokenizer, in one folder, as the published checkpoint is."""
+def bytes_tokenizer(*specials: str) -> Tokenizer:
+    """Byte-level BPE of the captions, 300 tokens, with the specials its first."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet)
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=list(specials), initial_alphabet=alphabet)
     tokenizer.train_from_iterator(CAPTIONS, trainer)
+    return tokenizer
+
+
+def llama(folder: Path) -> None:
+    """A Llama 16 wide with its byte-level BPE tokenizer, in one folder, as the published checkpoint is."""
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>", model_max_length=256
+        tokenizer_object=bytes_tokenizer("<s>", "</s>"),
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="</s>",
+        model_max_length=256,
     )
     fast.save_pretrained(folder)
     config = LlamaConfig(
@@ -151,23 +120,6 @@ def llama(folder: Path) -> None:
         pad_token_id=1,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
-
-
-def vae(folder: Path, channels: int) -> None:
-    """A VAE of two blocks, which halves a picture's sides, to ``channels`` latent channels: without quantizing
-    convolutions, as those of SD3 and HiDream-I1 are."""
-    AutoencoderKL(
-        block_out_channels=(4, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=channels,
-        norm_num_groups=2,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        mid_block_add_attention=False,
-        shift_factor=0.0,
-        scaling_factor=1.0,
-    ).save_pretrained(folder)
 
 
 def clip(folder: Path) -> None:
