@@ -27,6 +27,8 @@ from kit import recipes
 from kit.recipe import ARCHIVES
 
 pytest.register_assert_rewrite("fixing", "situations")
+# What is compiled, asserts rewritten and all, is kept for the next run, and beside no source.
+sys.dont_write_bytecode, sys.pycache_prefix = False, str(support.BYTECODE)
 
 NOT_HERMETIC = ("upstream", "smoke", "bench")
 MEMORY, OURS = Path("/dev/shm"), "kit-tests-"
