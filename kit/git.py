@@ -10,7 +10,9 @@ that configuration, and goes where its `core.worktree` says. Nor is GitPython im
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import re
 import select
@@ -18,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,13 +92,12 @@ def run(
     not installed.
     """
     limit = SILENT if arguments[0] == "ls-remote" else None
-    with _call(arguments, at, index) as (argv, variables):
-        process = _start(argv, variables, subprocess.DEVNULL if stdin is None else subprocess.PIPE)
-        try:
-            out, said = process.communicate(stdin, timeout=limit)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise GitError(arguments, at, f"fatal: timed out: no answer for {SILENT} s") from None
+    process = _start(*_call(arguments, at, index), subprocess.DEVNULL if stdin is None else subprocess.PIPE)
+    try:
+        out, said = process.communicate(stdin, timeout=limit)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise GitError(arguments, at, f"fatal: timed out: no answer for {SILENT} s") from None
     if process.returncode not in statuses:
         raise GitError(arguments, at, said.decode("utf-8", "replace"))
     return bytes(out)
@@ -124,9 +125,9 @@ def text(*arguments: str | Path, at: Path | None = None, statuses: Sequence[int]
 def show(*arguments: str | Path, at: Path, index: Path | None = None) -> None:
     """Run git with its output going to the user (a pager, colours)."""
     sys.stdout.flush()
+    argv, variables = _call(arguments, at, index)
     try:
-        with _call(arguments, at, index) as (argv, variables):
-            subprocess.run(argv, env=variables)
+        subprocess.run(argv, env=variables)
     except FileNotFoundError:
         raise _no_git() from None
 
@@ -136,10 +137,7 @@ def show(*arguments: str | Path, at: Path, index: Path | None = None) -> None:
 BYTES = "* -text -ident -filter !working-tree-encoding !diff !merge\n"
 
 
-@contextlib.contextmanager
-def _call(
-    arguments: Sequence[str | Path], at: Path | None, index: Path | None
-) -> Iterator[tuple[list[str], dict[str, str]]]:
+def _call(arguments: Sequence[str | Path], at: Path | None, index: Path | None) -> tuple[list[str], dict[str, str]]:
     """A command line of git and its environment, in the repository ``at`` (None: in none, wherever the user stands).
 
     Its objects, references, index and HEAD are its own; its configuration, hooks and attributes are kit's: git takes
@@ -148,33 +146,41 @@ def _call(
     command, *rest = map(str, arguments)
     words = [command, *_FLAGS.get(command, ()), *rest]
     if at is None:
-        yield [*_ARGV, "-C", "/", *words], environment(index)
-        return
+        return [*_ARGV, "-C", "/", *words], environment(index)
     at = at.absolute()
     bare = not os.path.lexists(at / ".git")
     own = at if bare else at / ".git"
+    head, staged = own / "HEAD", own / "index"
     odd = [own] * (own.is_symlink() or not own.is_dir())
-    odd += [
-        path for path in (own / "HEAD", own / "index") if path.is_symlink() or (path.exists() and not path.is_file())
-    ]
-    if odd or not (own / "HEAD").exists():
+    odd += [path for path in (head, staged) if path.is_symlink() or (path.exists() and not path.is_file())]
+    if odd or not head.exists():
         raise GitError(arguments, at, f"fatal: not a git repository of kit's: {(odd or [own])[0]}")
-    with tempfile.TemporaryDirectory(prefix="kit-") as folder:
-        common = Path(folder)
-        for name in ("objects", "refs", "packed-refs", "logs", "shallow"):
-            if (own / name).exists():
-                (common / name).symlink_to(own / name)
-        (common / "info").mkdir()
-        (common / "info" / "attributes").write_text(BYTES, encoding="utf-8")
-        if (own / "info" / "exclude").is_file():
-            (common / "info" / "exclude").symlink_to(own / "info" / "exclude")
-        sparse = str((own / "info" / "sparse-checkout").is_file()).lower()
-        keys = {"bare": str(bare).lower(), "sparseCheckout": sparse, "sparseCheckoutCone": sparse}
-        keys["logAllRefUpdates"] = "false"
-        text = "".join(f"\t{key} = {value}\n" for key, value in keys.items())
-        (common / "config").write_text(f"[core]\n{text}", encoding="utf-8")
-        places = {"GIT_DIR": str(own), "GIT_COMMON_DIR": folder, **({} if bare else {"GIT_WORK_TREE": str(at)})}
-        yield [*_ARGV, "-C", str(at), *words], {**environment(index), **places}
+    there = [name for name in _PARTS if (own / name).exists()] + [name for name in _INFO if (own / name).is_file()]
+    common = _common(str(own), bare, tuple(there), tempfile.gettempdir())
+    places = {"GIT_DIR": str(own), "GIT_COMMON_DIR": common, **({} if bare else {"GIT_WORK_TREE": str(at)})}
+    return [*_ARGV, "-C", str(at), *words], {**environment(index), **places}
+
+
+_PARTS = ("objects", "refs", "packed-refs", "logs", "shallow")
+_INFO = ("info/exclude", "info/sparse-checkout")
+
+
+@functools.cache
+def _common(own: str, bare: bool, there: tuple[str, ...], folder: str) -> str:
+    """What stands in for the part of the repository ``own`` that holds its configuration, with links to what it has
+    of its parts (``there``): made in ``folder``, once for all calls of this process, at whose end it goes."""
+    place = Path(tempfile.mkdtemp(prefix="kit-", dir=folder))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    sparse = str("info/sparse-checkout" in there).lower()
+    keys = {"bare": str(bare).lower(), "sparseCheckout": sparse, "sparseCheckoutCone": sparse}
+    keys["logAllRefUpdates"] = "false"
+    text = "".join(f"\t{key} = {value}\n" for key, value in keys.items())
+    (place / "config").write_text(f"[core]\n{text}", encoding="utf-8")
+    (place / "info").mkdir()
+    (place / "info" / "attributes").write_text(BYTES, encoding="utf-8")
+    for name in there:
+        (place / name).symlink_to(Path(own, name))
+    return str(place)
 
 
 def fetch(at: Path, *arguments: str, stdin: bytes = b"", progress: Progress) -> None:

@@ -5,6 +5,7 @@ There nothing of the user's is read or written: a write outside the test's folde
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -27,6 +28,8 @@ from kit import recipes
 from kit.recipe import ARCHIVES
 
 pytest.register_assert_rewrite("fixing", "situations")
+# What is compiled, asserts rewritten and all, is kept for the next run, and beside no source.
+sys.dont_write_bytecode, sys.pycache_prefix = False, str(support.BYTECODE)
 
 NOT_HERMETIC = ("upstream", "smoke", "bench")
 MEMORY, OURS = Path("/dev/shm"), "kit-tests-"
@@ -92,6 +95,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 (name for name in recipes.names() if name == about or stem.startswith(name)), key=len, default=stem
             )
             item.add_marker(pytest.mark.xdist_group(of if parts[0] == "smoke" else "/".join(parts)))
+
+
+def pytest_collection_finish() -> None:
+    """What is there now stays, and trees are many small objects each: Python need not look through them all the time."""
+    gc.freeze()
+    gc.set_threshold(100_000, 50)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,6 +18,7 @@ from typing import Any
 from unittest import mock
 
 REPOSITORY = Path(__file__).parent.parent
+BYTECODE = REPOSITORY / ".pytest_cache/bytecode"
 UV = Path(sys.executable).with_name("uv")
 REAL = dict(os.environ)  # as the user has it, before any test
 
@@ -67,7 +68,7 @@ def sandbox(root: Path, **changes: str) -> Iterator[None]:
         "GIT_CONFIG_GLOBAL": home / ".gitconfig",
         "GIT_CONFIG_SYSTEM": os.devnull,
         "LC_ALL": "C.UTF-8",
-        "PYTHONPYCACHEPREFIX": REPOSITORY / ".pytest_cache/bytecode",  # once for all, and beside no source
+        "PYTHONPYCACHEPREFIX": BYTECODE,
     }
     kept |= {key: value for key, value in os.environ.items() if key.startswith("PYTEST_")}
     kept |= {key: str(value) for key, value in private.items()}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 import py_compile
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +43,7 @@ def render(
         target.write_bytes(content)
         target.chmod(mode & 0o777)
         if target.parent.name == "launcher" and target.suffix == ".py":
-            cached = Path(importlib.util.cache_from_source(str(target)))
+            cached = target.parent / "__pycache__" / f"{target.stem}.{sys.implementation.cache_tag}.pyc"
             cached.parent.mkdir(exist_ok=True)
             cached.write_bytes(_compiled(content, target.name))
     return into
