@@ -76,6 +76,11 @@ class Block:
         body = cst.parse_module(code).body
         return [statement for statement in body if isinstance(statement, cst.BaseStatement)]
 
+    def statement(self, code: str) -> cst.BaseStatement:
+        """The one statement of a source."""
+        [only] = self.parse(code)
+        return only
+
     def expression(self, code: str) -> cst.BaseExpression:
         return cst.parse_expression(code)
 
@@ -113,7 +118,7 @@ class Block:
         """A compound statement (`if x:`) around others; what is above the first of them comes above it."""
         above = body[0].leading_lines  # type: ignore[attr-defined]
         inner = [body[0].with_changes(leading_lines=[]), *body[1:]]
-        return self.with_body(self.parse(f"{head}\n    pass\n")[0].with_changes(leading_lines=above), inner)
+        return self.with_body(self.statement(f"{head}\n    pass\n").with_changes(leading_lines=above), inner)
 
     def narrowed(self, statement: cst.BaseStatement, condition: str, apart: bool = False) -> cst.BaseStatement:
         """An `if` with `and condition` added to its test; ``apart``: the condition on a line of its own, all of it in

@@ -124,7 +124,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     code = f"if {_IS_THERE}():\n    {_ANY}()\n".replace("torch.", f"{torch}.")
     for index, node in block.wanted():
         if isinstance(node, ast.Expr):
-            first = block.parse(code)[0].with_changes(leading_lines=block.statements[index].leading_lines)  # type: ignore[attr-defined]
+            first = block.statement(code).with_changes(leading_lines=block.statements[index].leading_lines)  # type: ignore[attr-defined]
             yield Splice(index, index + 1, [first])
     for index, node in block.simple():
         chain = list(_branches(block.script, node)) if isinstance(node, ast.If) else []
@@ -137,7 +137,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
                 statement = statement.orelse  # type: ignore[attr-defined]
             nodes = [text(line) for line in each.body]
             before = [line for line, said in zip(body, nodes, strict=False) if said == "gc.collect()"]
-            branch = block.parse(code)[0]
+            branch = block.statement(code)
             branch = block.with_body(branch, [*before, *block.body(branch)])
             yield Splice(index, index + 1, [block.with_elif(block.statements[index], branch)])
 

@@ -83,5 +83,5 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
             for index, group in enumerate([*block.groups, []])
             if not group or group[0] in block.script.tree.body[place:]
         )
-        line = block.parse(f"import {package}  # noqa: F401 - registers the device with torch\n")[0]
+        line = block.statement(f"import {package}  # noqa: F401 - registers the device with torch\n")
         yield Splice(at, at, [line.with_changes(leading_lines=block.blank_lines(1))])

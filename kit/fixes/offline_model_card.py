@@ -105,6 +105,6 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
             whole, stop = block.with_body(following, [moved, *block.body(following)]), index + 2
         else:
             above = blank or block.blank_lines(bool(index))
-            guard = block.parse(f"if {push}:\n    pass\n")[0].with_changes(leading_lines=above)
+            guard = block.statement(f"if {push}:\n    pass\n").with_changes(leading_lines=above)
             whole, stop = block.with_body(guard, [moved]), index + 1
         yield Splice(index, stop, [whole])

@@ -284,6 +284,6 @@ def _handed_out(block: Block, loop: cst.BaseStatement) -> cst.BaseStatement:
     """The loop over batches, with the class in place of the loader."""
     numbered = "enumerate" in block.code(loop.iter)  # type: ignore[attr-defined]
     target = "" if numbered else f"_, {block.code(loop.target)}"  # type: ignore[attr-defined]
-    head = block.parse(f"for {target or '_'} in {_NAME}:\n    pass\n")[0]
+    head = block.statement(f"for {target or '_'} in {_NAME}:\n    pass\n")
     over = loop.with_changes(iter=head.iter)  # type: ignore[attr-defined]
     return over.with_changes(target=head.target) if target else over  # type: ignore[attr-defined]
