@@ -82,7 +82,9 @@ def test_what_is_no_python() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "said"), [("exit 1", "it said nothing"), ("echo one >&2; echo two >&2; exit 1", "two")], ids=["nothing", "last"]
+    ("code", "said"),
+    [("exit 1", "it said nothing"), ("echo one >&2; echo two >&2; exit 1", "two")],
+    ids=["nothing", "last"],
 )
 def test_what_is_a_python_and_fails(code: str, said: str, tmp_path: Path) -> None:
     python = write(tmp_path, {"python*": f"#!/bin/sh\n{code}\n"}) / "python"

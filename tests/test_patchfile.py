@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,13 @@ INVALID = {
 @pytest.mark.parametrize("path", sorted(PATCHES.glob("invalid_*.patch")), ids=lambda path: path.stem)
 def test_refused(path: Path) -> None:
     error = refusal(lambda: parse(path.read_bytes(), path.name))
-    assert error.message == f"{path.name}:{INVALID[path.stem.removeprefix('invalid_')]}"
+    said = INVALID[path.stem.removeprefix("invalid_")]
+    assert error.message == f"{path.name}:{said}"
+    head, subject, rest = path.read_bytes().partition(b"Subject: ")
+    if int(said.partition(":")[0]) > 1:  # it is of a line: one further down, with a line more above it
+        error = refusal(lambda: parse(head + b"X-Line: 4\n" + subject + rest, path.name))
+        below = re.sub(r"^(\d+)|(?<=at line )\d+", lambda line: str(int(line[0]) + 1), said)
+        assert error.message == f"{path.name}:{below}"
 
 
 def test_every_expected_refusal_has_its_file() -> None:

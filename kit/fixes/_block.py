@@ -100,7 +100,7 @@ class Block:
         if [self.module.code_for_node(line) for line in blank] == [self.module.default_newline] * 2:
             return Splice(index, index, new, counted=False)  # the one below, which may be long, is not read
         below = self.statements[index].with_changes(leading_lines=[*self.blank_lines(2), *comments])
-        return Splice(index, index + 1, [*new, below], counted=False)
+        return Splice.instead(index, [*new, below], counted=False)
 
     def body(self, statement: cst.CSTNode) -> Sequence[cst.BaseStatement]:
         """The statements inside a compound statement written over several lines."""
@@ -188,7 +188,7 @@ class Block:
         below it; without one, on a line of its own below the module's first run of imports."""
         for index, group in enumerate(self.groups if beside else ()):
             if beside in group:
-                yield Splice(index, index + 1, self._with_import(self.statements[index], name), counted=False)
+                yield Splice.instead(index, self._with_import(self.statements[index], name), counted=False)
         if beside is None and self.at_top:
             place = self.below_imports()
             yield Splice(place, place, self.parse(f"from {module} import {name}\n"), counted=False)

@@ -118,7 +118,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, node in block.wanted():
         if isinstance(node, ast.Expr):
             first = block.statement(code).with_changes(leading_lines=block.statements[index].leading_lines)  # type: ignore[attr-defined]
-            yield Splice(index, index + 1, [first])
+            yield Splice.instead(index, [first])
     for index, node in block.simple():
         chain = list(_branches(block.script, node)) if isinstance(node, ast.If) else []
         if any(each.lineno in block.todo and _for_cuda(block.script, each) for each in chain):
@@ -132,7 +132,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
             before = [line for line, said in zip(body, nodes, strict=False) if said == "gc.collect()"]
             branch = block.statement(code)
             branch = block.with_body(branch, [*before, *block.body(branch)])
-            yield Splice(index, index + 1, [block.with_elif(block.statements[index], branch)])
+            yield Splice.instead(index, [block.with_elif(block.statements[index], branch)])
 
 
 def _for_cuda(script: Script, branch: ast.If) -> bool:

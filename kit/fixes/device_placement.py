@@ -186,4 +186,4 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
 
         placed = block.with_expressions(block.statements[index], "Call", "", place)
         if placed is not block.statements[index]:
-            yield Splice(index, index + 1, [placed])
+            yield Splice.instead(index, [placed])

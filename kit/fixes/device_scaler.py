@@ -175,4 +175,4 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
 
         made = block.with_expressions(block.statements[index], "Call", "", told)
         if made is not block.statements[index]:
-            yield Splice(index, index + 1, [made])
+            yield Splice.instead(index, [made])

@@ -188,4 +188,4 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         made = block.with_expressions(made, "IfExp", "float64", choose)
         made = block.with_expressions(made, "Call", "", in_float32) if made is block.statements[index] else made
         if made is not block.statements[index]:
-            yield Splice(index, index + 1, [made])
+            yield Splice.instead(index, [made])

@@ -82,11 +82,11 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, node in block.simple():
         whole = _choice(node)
         if whole and node.lineno in block.todo and not _inside(block):
-            yield Splice(index, index + 1, [block.choosing(block.statement(_code(whole)), block.statements[index])])
+            yield Splice.instead(index, [block.choosing(block.statement(_code(whole)), block.statements[index])])
         below = _last_else(node)
         choice = _choice(below[0]) if len(below) == 1 and not whole else None
         if choice and below[0].lineno in block.todo and choice[0] not in _tests(node):
-            yield Splice(index, index + 1, [block.with_elif(block.statements[index], block.statement(_code(choice)))])
+            yield Splice.instead(index, [block.with_elif(block.statements[index], block.statement(_code(choice)))])
 
 
 def _last_else(node: ast.AST) -> list[ast.stmt]:

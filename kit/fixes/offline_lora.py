@@ -105,4 +105,4 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, node in block.wanted():
         value = node.value if isinstance(node, (ast.Assign, ast.Expr, ast.AnnAssign)) else None
         if isinstance(value, ast.Call) and last(value.func) in _LOADS:
-            yield Splice(index, index + 1, [block.with_argument(block.statements[index], f'weight_name="{_NAME}"')])
+            yield Splice.instead(index, [block.with_argument(block.statements[index], f'weight_name="{_NAME}"')])

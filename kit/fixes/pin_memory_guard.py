@@ -134,4 +134,4 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         if _GUARD.partition(".")[2] not in text(node) and _CUDA.partition(".")[2] not in text(node):
             chosen = block.with_expressions(block.statements[index], "Call", f".{_NAME}()", choose)
             if chosen is not block.statements[index]:
-                yield Splice(index, index + 1, [chosen])
+                yield Splice.instead(index, [chosen])

@@ -118,7 +118,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, _ in block.wanted():
         made = block.with_expressions(block.statements[index], "IfExp", "manual_seed", ask)
         if made is not block.statements[index]:
-            yield Splice(index, index + 1, [made])
+            yield Splice.instead(index, [made])
 
 
 def looks_like(tree: ast.Module, options: Options) -> list[Sign]:

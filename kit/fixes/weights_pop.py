@@ -103,4 +103,4 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     pops = block.script.once(_pops, False)
     for index, node in block.wanted():
         if node in pops and text(node) == f"{pops[node]}.pop()":
-            yield Splice(index, index + 1, [block.under(f"if {pops[node]}:", [block.statements[index]])])
+            yield Splice.instead(index, [block.under(f"if {pops[node]}:", [block.statements[index]])])

@@ -11,6 +11,7 @@ from fixing import case, gone, run, satisfied, tables
 from kit.codemod import Outcome
 
 NAME = "device-package"
+GUARD = 'if __name__ == "__main__":\n    main()\n'
 LINE = "import device_package  # noqa: F401 - registers the device with torch"
 
 APPLIED = [
@@ -110,11 +111,16 @@ APPLIED = [
         parser = argparse.ArgumentParser()
         """,
     ),
+    case(
+        "others are imported by their names",
+        "import torch; seed()\nimport_module('a')\nimport_module('z')\n" + GUARD,
+        f"import torch; seed()\n\n{LINE}\nimport_module('a')\nimport_module('z')\n" + GUARD,
+    ),
 ]
 
-GUARD = 'if __name__ == "__main__":\n    main()\n'
 REFUSED = [
     satisfied("imported", f"import torch\n\n{LINE}\n{GUARD}"),
+    satisfied("by its name", f"import torch\nimportlib.import_module('device_package')\n{GUARD}"),
     satisfied("with others", f"import torch, device_package\n{GUARD}"),
     satisfied("before torch, which it imports itself", f"import device_package\nimport torch\n{GUARD}"),
     satisfied("among the imports", f"import torch\nimport device_package\nimport math\n{GUARD}"),

@@ -42,6 +42,13 @@ APPLIED = [
 REFUSED = [
     satisfied("told", f"{DEVICE}scaler = torch.amp.GradScaler(device.type)\n"),
     gone("accelerate's", f"{DEVICE}self.scaler = torch.cuda.amp.GradScaler(**kwargs)\n"),
+    conflict(
+        "its class has none",
+        "`device` is not bound there",
+        5,
+        "import torch\nclass T:\n    def f(self):\n        self.x = 1\n"
+        "        self.scaler = torch.cuda.amp.GradScaler()\n",
+    ),
     conflict("no device", "`device` is not bound there", 2, "import torch\nscaler = torch.cuda.amp.GradScaler()\n"),
     *(
         conflict(f"no device: {id}", f"`{name}` is not known to be a device", line, f"import torch\n{code}")

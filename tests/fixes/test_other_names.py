@@ -23,8 +23,10 @@ def found(name: str, text: str) -> object:
     try:
         tree = ast.parse(text)
     except SyntaxError:  # `from __future__ import aaaa`
-        return None
-    return [(site.line, site.done, site.refuses, site.needs) for site in fixes.load(name).sites(tree, {})]
+        return []
+    fix = fixes.load(name)
+    signs = fix.looks_like(tree, {}) if hasattr(fix, "looks_like") else ()
+    return fix.sites(tree, {}), [*signs]
 
 
 @pytest.mark.parametrize("name", fixes.general())

@@ -47,6 +47,10 @@ APPLIED = [
 ]
 
 REFUSED = [
+    gone(
+        "of two other lists",
+        f"{HOOK}        for name, model in zip(names, others):\n            isinstance(model, A)\n",
+    ),
     satisfied(
         "asked of the unwrapped one",
         f"{HOOK}{LOOP}            isinstance(unwrap_model(model), A)\n",

@@ -61,6 +61,6 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, node in block.wanted():
         if calls(node, _ADD):
             choice = block.statement(_USE)
-            yield Splice(index, index + 1, [block.with_else(choice, [block.statements[index]])])
+            yield Splice.instead(index, [block.with_else(choice, [block.statements[index]])])
         else:
-            yield Splice(index + 1, index + 1, block.parse(_OPTION))
+            yield Splice.below(index, block.parse(_OPTION))
