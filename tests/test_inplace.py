@@ -76,6 +76,16 @@ def test_a_kill_between_two_files_can_be_put_back(wanted: list[Change], tmp_path
     assert files(tmp_path) == before
 
 
+def test_a_kill_before_the_first_file_can_be_put_back(wanted: list[Change], tmp_path: Path) -> None:
+    before, record = files(tmp_path), tmp_path / inplace.RECORD
+    inplace.patch(wanted, record)
+    inplace.whole.write(wanted[0].path, b"old\n")
+    wanted[0].backup.unlink()
+    wanted[1].path.unlink()
+    inplace.restore(record)
+    assert files(tmp_path) == before
+
+
 def test_what_is_no_python() -> None:
     with pytest.raises(KitError, match="No such file"):
         inplace.installed("/nowhere/python", ["pip"])

@@ -46,7 +46,13 @@ ENGINE = {
     "kit/patchfile.py": ["tests/test_patchfile.py", "tests/test_patchfit.py", "tests/test_patch_roundtrip.py"],
     "kit/patchfit.py": ["tests/test_patchfit.py", "tests/test_patchfile.py", "tests/test_patch_roundtrip.py"],
     "kit/patchwrite.py": ["tests/test_patchwrite.py", "tests/test_patch_roundtrip.py"],
-    "kit/series.py": ["tests/test_workspace.py", "tests/test_workspace_misfits.py", "tests/test_rebase.py"],
+    "kit/series.py": [
+        "tests/test_extending.py",
+        "tests/test_derive.py",
+        "tests/test_workspace_misfits.py",
+        "tests/test_workspace.py",
+        "tests/test_rebase.py",
+    ],
     "kit/codemod.py": ["tests/test_codemod.py", "tests/test_codemod_bytes.py", "tests/fixes/test_weights_pop.py"],
     "kit/lock.py": ["tests/test_lock.py", "tests/test_strange_lock.py", "tests/test_verify.py"],
     "kit/store.py": ["tests/test_store.py", "tests/test_archive.py", "tests/test_workspace_misfits.py"],
@@ -74,6 +80,19 @@ class Equivalent(NamedTuple):
 EQUIVALENT = (
     Equivalent("kit/fixes/*.py", "_Is_Eq", "", "a node of a tree is equal to itself alone, and so is None"),
     Equivalent("kit/fixes/*.py", "_IsNot_NotEq", "", "a node of a tree is equal to itself alone, and so is None"),
+    Equivalent("kit/*.py", "TrueWithFalse", "@dataclass(frozen=True)", "the type checker holds it: no code assigns"),
+    Equivalent(
+        "kit/patchfile.py",
+        "_Lt_NotEq",
+        "known = (row[1:] for row in REFUSED if at < len(lines) and re.match(row[0], lines[at]))",
+        "a place is never beyond the end",
+    ),
+    Equivalent(
+        "kit/patchfile.py",
+        "_NotEq_Lt",
+        'if line.line_type != "\\\\":',
+        "the other kinds of lines come before it: ' +-'",
+    ),
 )
 
 
