@@ -76,6 +76,11 @@ def test_a_kill_between_two_files_can_be_put_back(wanted: list[Change], tmp_path
     assert files(tmp_path) == before
 
 
+def test_one_of_two_is_still_to_be_made(wanted: list[Change]) -> None:
+    wanted[0].path.write_bytes(b"new\n")
+    assert inplace.check(wanted) == wanted[1:]
+
+
 def test_a_kill_before_the_first_file_can_be_put_back(wanted: list[Change], tmp_path: Path) -> None:
     before, record = files(tmp_path), tmp_path / inplace.RECORD
     inplace.patch(wanted, record)
