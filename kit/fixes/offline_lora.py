@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import same, text
+from kit.fixes._ast import handed, same, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import last
 from kit.fixes._roles.hooks import load_hooks
@@ -79,7 +79,7 @@ def _saves(script: Script) -> list[ast.Call]:
 
 
 def _folder(call: ast.Call) -> list[ast.expr]:
-    return [*call.args[:1], *(each.value for each in call.keywords if each.arg == "save_directory")]
+    return handed(call, "save_directory")
 
 
 def _otherwise(script: Script) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import every, guarded, text
+from kit.fixes._ast import every, guarded, handed, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles.holders import option_missing
 from kit.fixes._roles.holders import options as attributes
@@ -75,8 +75,7 @@ def _reads(script: Script) -> bool:
 
 
 def _writes(call: ast.Call) -> bool:
-    mode = [*call.args[1:2], *(each.value for each in call.keywords if each.arg == "mode")]
-    return any("w" in text(each) for each in mode)
+    return any("w" in text(each) for each in handed(call, "mode", at=1))
 
 
 def _push(script: Script, statement: ast.stmt) -> str:

@@ -251,9 +251,8 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     if len(block.above) == 2:
         line = f"{_NAME} = {_CLASS}({plan.accelerator}, {plan.loader})\n"
         loads = block.above[1].body[plan.at]  # type: ignore[attr-defined]
-        for at, group in enumerate(block.groups):  # where statements share a line there are fewer
-            if loads in group:
-                yield Splice(at, at, block.parse(line), counted=False)
+        place = next(place for place, group in enumerate(block.groups) if loads in group)  # lines, not statements
+        yield Splice(place, place, block.parse(line), counted=False)
     for index, node in block.simple():
         if _trains(node, plan):
             yield Splice.instead(index, [_handed_out(block, block.statements[index])])
