@@ -127,8 +127,8 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     torch = block.script.spelt("torch") or "torch"
 
     def choose(code: str) -> str | None:
-        tensor, call, below = code.rpartition(f".{_NAME}()")
-        return None if below or not call else f"{code} if {_GUARD.replace('torch', torch)} else {tensor}"
+        tensor, _, below = code.rpartition(f".{_NAME}()")
+        return None if below else f"{code} if {_GUARD.replace('torch', torch)} else {tensor}"
 
     for index, node in block.wanted():
         if _GUARD.partition(".")[2] not in text(node) and _CUDA.partition(".")[2] not in text(node):

@@ -2,7 +2,7 @@
 
 The mutants are cosmic-ray's (`pip install 'cosmic-ray>=8.7'`), a sample of those of the modules below; each runs the
 tests of its module in a clone of this checkout's last commit. Annotations are left out: nothing runs them. A survivor
-is printed with its change: a test kills it, or EQUIVALENT says why none can.
+is printed with its change: a test kills it, or mutants.toml says why none can: it is counted apart.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import tomllib
 
 try:
     import cosmic_ray.plugins
@@ -77,23 +78,10 @@ class Equivalent(NamedTuple):
         )
 
 
-EQUIVALENT = (
-    Equivalent("kit/fixes/*.py", "_Is_Eq", "", "a node of a tree is equal to itself alone, and so is None"),
-    Equivalent("kit/fixes/*.py", "_IsNot_NotEq", "", "a node of a tree is equal to itself alone, and so is None"),
-    Equivalent("kit/*.py", "TrueWithFalse", "@dataclass(frozen=True)", "the type checker holds it: no code assigns"),
-    Equivalent(
-        "kit/patchfile.py",
-        "_Lt_NotEq",
-        "known = (row[1:] for row in REFUSED if at < len(lines) and re.match(row[0], lines[at]))",
-        "a place is never beyond the end",
-    ),
-    Equivalent(
-        "kit/patchfile.py",
-        "_NotEq_Lt",
-        'if line.line_type != "\\\\":',
-        "the other kinds of lines come before it: ' +-'",
-    ),
-)
+EQUIVALENT = [
+    Equivalent(**each)
+    for each in tomllib.loads(Path(__file__).with_name("mutants.toml").read_text("utf-8"))["equivalent"]
+]
 
 
 @dataclasses.dataclass(frozen=True)

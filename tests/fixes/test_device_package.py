@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from types import ModuleType
 
 import pytest
 from fixing import case, gone, run, satisfied, tables
 
+from kit import fixes
 from kit.codemod import Outcome
 
 NAME = "device-package"
@@ -155,6 +157,12 @@ def test_the_device_is_known_after_and_not_before(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(SystemExit, match="no tpu:0"):
         run(given.before)
     run(given.after)
+
+
+@pytest.mark.parametrize("above", [0, 1])
+def test_the_line_is_the_one_below_the_imports(above: int) -> None:
+    text = "import os\n" * above + "import torch\nfrom os import (\n    path,\n)\nx = 1\n" + GUARD
+    assert [site.line for site in fixes.load(NAME).sites(ast.parse(text), {})] == [5 + above]
 
 
 def test_outcomes_are_told_apart() -> None:

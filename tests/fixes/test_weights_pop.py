@@ -131,9 +131,34 @@ APPLIED = [
         """,
         count=3,
     ),
+    case(
+        "below a hook whose weights are something else",
+        """
+        def save_hook(models, weights):
+            weights = dict(weights)
+        def other_hook(models, weights):
+            weights.pop()
+        """,
+        """
+        def save_hook(models, weights):
+            weights = dict(weights)
+        def other_hook(models, weights):
+            if weights:
+                weights.pop()
+        """,
+    ),
 ]
 
 REFUSED = [
+    *(
+        conflict(
+            f"popped where there are none, in {id}",
+            "several statements share the line",
+            3,
+            f"def hook(models, weights):\n    {head}:\n        if not weights: weights.pop(); {leaves}\n",
+        )
+        for id, head, leaves in (("a loop", "for model in models", "break"), ("the function", "with models", "return"))
+    ),
     conflict(
         "left after",
         "found 2 (lines 3, 6)",
@@ -157,6 +182,7 @@ REFUSED = [
         "def hook(models, weights):\n    for model in models:\n        if not weights:\n"
         "            continue\n        save(model)\n        weights.pop()\n",
     ),
+    satisfied("asked twice", "def hook(weights):\n    if len(weights) > 0 == done:\n        weights.pop()\n"),
     satisfied("caught", "def hook(weights):\n    try:\n        weights.pop()\n    except IndexError:\n        pass\n"),
     gone("other lists", "def hook(models, weights):\n    models.pop()\n    self.weights.pop()\n"),
     gone("a method of that name", "def hook(weights):\n    return weights.popitem()\n"),
