@@ -58,7 +58,7 @@ def installed(python: str, packages: list[str]) -> dict[str, tuple[str, Path]]:
             f"{python}: {error.strerror}", "give the python of the environment: kit patch-env PATH"
         ) from None
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        *_, last = ("it said nothing", *done.stderr.strip().splitlines())
         raise KitError(f"{python} cannot say what it has installed: {last}", "it must be Python 3.8 or newer")
     found: dict[str, list[str]] = json.loads(done.stdout)
     return {name: (version, Path(folder)) for name, (version, folder) in found.items()}

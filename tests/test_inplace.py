@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from support import write
 
 from kit import inplace
 from kit.errors import KitError
@@ -33,6 +35,8 @@ def test_there_and_back(wanted: list[Change], tmp_path: Path) -> None:
     assert files(tmp_path)["pack/one.py"] == b"new\n"
     assert files(tmp_path)["pack/one.py.kit-backup"] == b"old\n"
     assert files(tmp_path)["pack/two.py"] == b"two\n"
+    known = json.dumps(json.loads(record.read_bytes()), indent=2)  # a person reads it
+    assert record.read_text() == f"{known}\n"
     assert inplace.check(wanted) == []
     assert len(inplace.restore(record)) == 2
     assert files(tmp_path) == before
@@ -72,6 +76,32 @@ def test_a_kill_between_two_files_can_be_put_back(wanted: list[Change], tmp_path
     assert files(tmp_path) == before
 
 
+def test_one_of_two_is_still_to_be_made(wanted: list[Change]) -> None:
+    wanted[0].path.write_bytes(b"new\n")
+    assert inplace.check(wanted) == wanted[1:]
+
+
+def test_a_kill_before_the_first_file_can_be_put_back(wanted: list[Change], tmp_path: Path) -> None:
+    before, record = files(tmp_path), tmp_path / inplace.RECORD
+    inplace.patch(wanted, record)
+    inplace.whole.write(wanted[0].path, b"old\n")
+    wanted[0].backup.unlink()
+    wanted[1].path.unlink()
+    inplace.restore(record)
+    assert files(tmp_path) == before
+
+
 def test_what_is_no_python() -> None:
     with pytest.raises(KitError, match="No such file"):
         inplace.installed("/nowhere/python", ["pip"])
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("exit 1", "it said nothing"), ("echo one >&2; echo two >&2; exit 1", "two")],
+    ids=["nothing", "last"],
+)
+def test_what_is_a_python_and_fails(code: str, said: str, tmp_path: Path) -> None:
+    python = write(tmp_path, {"python*": f"#!/bin/sh\n{code}\n"}) / "python"
+    with pytest.raises(KitError, match=f"cannot say what it has installed: {said}\n"):
+        inplace.installed(str(python), ["pip"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from patching import PATCHES, TRAIN, guard, refusal, write
 
 from kit.errors import KitError
-from kit.patchfile import parse
+from kit.patchfile import EMPTY_BLOB, parse
 from kit.patchfit import apply
 
 # tests/patches/invalid_<key>.patch is guard.patch with one thing wrong; this is said of it, after the file name.
@@ -86,7 +87,43 @@ INVALID = {
 @pytest.mark.parametrize("path", sorted(PATCHES.glob("invalid_*.patch")), ids=lambda path: path.stem)
 def test_refused(path: Path) -> None:
     error = refusal(lambda: parse(path.read_bytes(), path.name))
-    assert error.message == f"{path.name}:{INVALID[path.stem.removeprefix('invalid_')]}"
+    said = INVALID[path.stem.removeprefix("invalid_")]
+    assert error.message == f"{path.name}:{said}"
+    head, subject, rest = path.read_bytes().partition(b"Subject: ")
+    if int(said.partition(":")[0]) > 1:  # it is of a line: one further down, with a line more above it
+        error = refusal(lambda: parse(head + b"X-Line: 4\n" + subject + rest, path.name))
+        below = re.sub(r"^(\d+)|(?<=at line )\d+", lambda line: str(int(line[0]) + 1), said)
+        assert error.message == f"{path.name}:{below}"
+
+
+@pytest.mark.parametrize(
+    ("taken", "put", "said"),
+    [
+        (b" 100644\n--- a/examples/train.py\n+++ b/examples/train.py", b"", "9: a new file or a change?"),
+        (b"     return step\n", b"     return step\n" * 40, "21: the hunk has more lines than its header counts"),
+    ],
+    ids=["no mode and no sides", "a long hunk"],
+)
+def test_two_things_wrong(taken: bytes, put: bytes, said: str) -> None:
+    content = (PATCHES / "guard.patch").read_bytes()
+    error = refusal(lambda: parse(content.replace(taken, put), "x.patch"))
+    assert error.message.startswith(f"x.patch:{said}")
+
+
+def test_a_new_file_is_not_a_change_of_one() -> None:
+    content = write((None, b"x\n")).replace(b"/dev/null", b"a/f0")
+    index = re.search(rb"index .*", content)
+    assert index
+    error = refusal(lambda: parse(content.replace(index[0], index[0] + b" 100644"), "x.patch"))
+    assert "a new file or a change?" in error.message
+
+
+@pytest.mark.parametrize("blob", [b"0" * 39 + b"1", b"f" * 40])
+def test_a_new_file_without_hunks_is_an_empty_one(blob: bytes) -> None:
+    content = write((None, b""))
+    assert parse(content, "x.patch").files[0].hunks == ()
+    error = refusal(lambda: parse(content.replace(EMPTY_BLOB.encode(), blob), "x.patch"))
+    assert "f0 has no hunks" in error.message
 
 
 def test_every_expected_refusal_has_its_file() -> None:

@@ -96,6 +96,15 @@ class Splice:
     statements: Sequence[cst.BaseStatement]
     counted: bool = True
 
+    @classmethod
+    def instead(cls, index: int, statements: Sequence[cst.BaseStatement], counted: bool = True) -> Splice:
+        """In place of one statement."""
+        return cls(index, index + 1, statements, counted)
+
+    @classmethod
+    def below(cls, index: int, statements: Sequence[cst.BaseStatement], counted: bool = True) -> Splice:
+        return cls(index + 1, index + 1, statements, counted)
+
 
 class Fix(Protocol):
     """What a module in this folder provides."""

@@ -155,6 +155,12 @@ def calls(node: ast.AST, name: str) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and same(node.value.func, name)
 
 
+def handed(call: ast.Call, *names: str, at: int | None = 0) -> list[ast.expr]:
+    """What a call is given in its place ``at`` (None: in none) and under these names."""
+    placed = [] if at is None else call.args[at : at + 1]
+    return [*placed, *(each.value for each in call.keywords if each.arg in names)]
+
+
 def calls_of(tree: ast.Module, name: str) -> list[ast.Call | None]:
     """What a module does with ``name``: the calls that are a statement or all it assigns; None for any other use."""
     parts = [getattr(node, "value", None) for node in every(tree) if isinstance(node, (ast.Expr, ast.Assign))]

@@ -76,6 +76,11 @@ class Block:
         body = cst.parse_module(code).body
         return [statement for statement in body if isinstance(statement, cst.BaseStatement)]
 
+    def statement(self, code: str) -> cst.BaseStatement:
+        """The one statement of a source."""
+        [only] = self.parse(code)
+        return only
+
     def expression(self, code: str) -> cst.BaseExpression:
         return cst.parse_expression(code)
 
@@ -95,7 +100,7 @@ class Block:
         if [self.module.code_for_node(line) for line in blank] == [self.module.default_newline] * 2:
             return Splice(index, index, new, counted=False)  # the one below, which may be long, is not read
         below = self.statements[index].with_changes(leading_lines=[*self.blank_lines(2), *comments])
-        return Splice(index, index + 1, [*new, below], counted=False)
+        return Splice.instead(index, [*new, below], counted=False)
 
     def body(self, statement: cst.CSTNode) -> Sequence[cst.BaseStatement]:
         """The statements inside a compound statement written over several lines."""
@@ -113,7 +118,7 @@ class Block:
         """A compound statement (`if x:`) around others; what is above the first of them comes above it."""
         above = body[0].leading_lines  # type: ignore[attr-defined]
         inner = [body[0].with_changes(leading_lines=[]), *body[1:]]
-        return self.with_body(self.parse(f"{head}\n    pass\n")[0].with_changes(leading_lines=above), inner)
+        return self.with_body(self.statement(f"{head}\n    pass\n").with_changes(leading_lines=above), inner)
 
     def narrowed(self, statement: cst.BaseStatement, condition: str, apart: bool = False) -> cst.BaseStatement:
         """An `if` with `and condition` added to its test; ``apart``: the condition on a line of its own, all of it in
@@ -183,7 +188,7 @@ class Block:
         below it; without one, on a line of its own below the module's first run of imports."""
         for index, group in enumerate(self.groups if beside else ()):
             if beside in group:
-                yield Splice(index, index + 1, self._with_import(self.statements[index], name), counted=False)
+                yield Splice.instead(index, self._with_import(self.statements[index], name), counted=False)
         if beside is None and self.at_top:
             place = self.below_imports()
             yield Splice(place, place, self.parse(f"from {module} import {name}\n"), counted=False)

@@ -6,7 +6,7 @@ import ast
 import re
 
 from kit.fixes._alike import sharing
-from kit.fixes._ast import every, text
+from kit.fixes._ast import every, handed, text
 from kit.fixes._gate import RANKS, gathers, leaves_others
 from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
@@ -107,5 +107,4 @@ def _writing(line: ast.stmt) -> bool:
 
 def _opened(call: ast.Call) -> bool:
     """Whether a call opens a file to read it."""
-    modes = [*call.args[1:2], *(each.value for each in call.keywords if each.arg == "mode")]
-    return last(call.func) == "open" and not any(set("wax+") & set(text(mode)) for mode in modes)
+    return last(call.func) == "open" and not any(set("wax+") & set(text(mode)) for mode in handed(call, "mode", at=1))

@@ -144,7 +144,7 @@ def _put(block: Block, row: Put) -> Iterator[Splice]:
             new = _new(block, row)
             yield Splice(index, index, [_with_lines(new[0], blank), *new[1:]])
         elif row.how == "after" and not _are(block.nodes[index + 1 : index + 1 + len(wanted)], wanted):
-            yield Splice(index + 1, index + 1, _new(block, row))
+            yield Splice.below(index, _new(block, row))
         elif row.how == "replace" and not _are(block.nodes[index : index + len(wanted)], wanted):
             stop = next((at for at, each in block.simple() if at >= index and _begins(each, row.to)), None)
             if stop is not None:
@@ -185,4 +185,4 @@ def _swap(block: Block, row: Swap) -> Iterator[Splice]:
                 places.append(node)
             pending.extend(node.children)
         for place in places[:1]:
-            yield Splice(index, index + 1, [statement.deep_replace(place, block.expression(row.new))])  # type: ignore
+            yield Splice.instead(index, [statement.deep_replace(place, block.expression(row.new))])  # type: ignore

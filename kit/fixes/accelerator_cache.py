@@ -52,7 +52,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             done = _others(script, branch)
             other = (
                 "its `else` would no longer be for that accelerator: give it a test of its own"
-                if _last(branch).orelse
+                if list(_down(branch))[-1].orelse
                 else ""
             )
             found[branch] = Site(branch.lineno, done, (_torch(script),), "" if done else other)
@@ -60,7 +60,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             found[statement] = Site(statement.lineno, False, (_torch(script),))
         elif text(call.func).endswith("get_device_module().empty_cache") and not (branch and branch in found):
             found.setdefault(statement, Site(statement.lineno, True))
-    return [site for node, site in found.items() if not (site.done and _in_chain(script, node, found))]
+    return list(found.values())
 
 
 def _torch(script: Script) -> str:
@@ -92,16 +92,15 @@ def _branches(script: Script, branch: ast.If) -> Iterator[ast.If]:
     """An `if` with its `elif`s, from the first one on."""
     while script.is_elif(branch):
         branch = script.above[branch][-1]  # type: ignore[assignment]
-    node: ast.stmt | None = branch
-    while isinstance(node, ast.If):
-        yield node
-        node = node.orelse[0] if len(node.orelse) == 1 else None
+    return _down(branch)
 
 
-def _last(branch: ast.If) -> ast.If:
-    while len(branch.orelse) == 1 and isinstance(branch.orelse[0], ast.If):
-        branch = branch.orelse[0]
-    return branch
+def _down(branch: ast.If) -> Iterator[ast.If]:
+    """An `if` and the `elif`s below it."""
+    yield branch
+    match branch.orelse:
+        case [ast.If() as below]:
+            yield from _down(below)
 
 
 def _others(script: Script, branch: ast.If) -> bool:
@@ -113,19 +112,13 @@ def _others(script: Script, branch: ast.If) -> bool:
     )
 
 
-def _in_chain(script: Script, node: ast.stmt, found: dict[ast.stmt, Site]) -> bool:
-    """Whether what is in order is part of the branches of another place."""
-    branch = script.above[node][-1]
-    return isinstance(branch, ast.If) and any(each in found and each is not node for each in _branches(script, branch))
-
-
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     torch = _torch(block.script)
     code = f"if {_IS_THERE}():\n    {_ANY}()\n".replace("torch.", f"{torch}.")
     for index, node in block.wanted():
         if isinstance(node, ast.Expr):
-            first = block.parse(code)[0].with_changes(leading_lines=block.statements[index].leading_lines)  # type: ignore[attr-defined]
-            yield Splice(index, index + 1, [first])
+            first = block.statement(code).with_changes(leading_lines=block.statements[index].leading_lines)  # type: ignore[attr-defined]
+            yield Splice.instead(index, [first])
     for index, node in block.simple():
         chain = list(_branches(block.script, node)) if isinstance(node, ast.If) else []
         if any(each.lineno in block.todo and _for_cuda(block.script, each) for each in chain):
@@ -137,9 +130,9 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
                 statement = statement.orelse  # type: ignore[attr-defined]
             nodes = [text(line) for line in each.body]
             before = [line for line, said in zip(body, nodes, strict=False) if said == "gc.collect()"]
-            branch = block.parse(code)[0]
+            branch = block.statement(code)
             branch = block.with_body(branch, [*before, *block.body(branch)])
-            yield Splice(index, index + 1, [block.with_elif(block.statements[index], branch)])
+            yield Splice.instead(index, [block.with_elif(block.statements[index], branch)])
 
 
 def _for_cuda(script: Script, branch: ast.If) -> bool:

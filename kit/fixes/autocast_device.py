@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import children, defaults, every, text
+from kit.fixes._ast import children, defaults, every, handed, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import last, own
 from kit.fixes._roles.holders import has_accelerator
@@ -96,7 +96,7 @@ def _off(script: Script, call: ast.Call) -> bool:
 
 
 def _device(call: ast.Call) -> list[ast.expr]:
-    return [*call.args[:1], *(each.value for each in call.keywords if each.arg == "device_type")]
+    return handed(call, "device_type")
 
 
 def _cuda(call: ast.Call) -> bool:
@@ -157,4 +157,4 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
 
         made = block.with_expressions(block.statements[index], "Call", "autocast", told)
         if made is not block.statements[index]:
-            yield Splice(index, index + 1, [made])
+            yield Splice.instead(index, [made])

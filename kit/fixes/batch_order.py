@@ -108,7 +108,7 @@ def _is_sampler(node: ast.ClassDef) -> bool:
 
 def _hands_out(loop: ast.stmt) -> str:
     """What a loop goes through that does nothing but yield it; "" for other statements."""
-    yields = isinstance(loop, ast.For) and len(loop.body) == 1 and text(loop.body[0]) == f"yield {text(loop.target)}"
+    yields = isinstance(loop, ast.For) and [*map(text, loop.body)] == [f"yield {text(loop.target)}"]
     return text(loop.iter) if yields else ""  # type: ignore[attr-defined]
 
 
@@ -122,7 +122,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
             if not index or block.texts[index - 1] != order:
                 yield Splice(index, index, block.parse(f"{order}  # the first process's order\n"))
             else:  # only the import was lacking
-                yield Splice(index, index + 1, [block.statements[index]])
+                yield Splice.instead(index, [block.statements[index]])
 
 
 def _imports_beside(line: ast.stmt) -> bool:

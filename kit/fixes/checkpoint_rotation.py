@@ -217,7 +217,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
             first = rest[0].with_changes(leading_lines=block.leading(rest[0])[1])
             yield Splice(at, stop, [first, *rest[1:], _rotation(block, block.statements[at], name, main)])
         elif main:
-            yield Splice(at, at + 1, [block.narrowed(block.statements[at], main)])
+            yield Splice.instead(at, [block.narrowed(block.statements[at], main)])
 
 
 def _rotation(block: Block, statement: cst.BaseStatement, name: str, main: str) -> cst.BaseStatement:

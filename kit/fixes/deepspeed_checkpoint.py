@@ -63,9 +63,9 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         gate = found.get(node)  # type: ignore[call-overload]
         if gate and not gate.open:
             test = _deepspeed.asked(block.script, gate.accelerator, options)
-            yield Splice(index, index + 1, [block.with_operand(block.statements[index], gate.main, test)])
+            yield Splice.instead(index, [block.with_operand(block.statements[index], gate.main, test)])
         elif gate:  # open, but the name is not imported
-            yield Splice(index, index + 1, [block.statements[index]])
+            yield Splice.instead(index, [block.statements[index]])
     works = [dict.fromkeys(gate.work, gate.main) for gate in wanted]
     for work in [*works, hook_writes(block.script)[0]] if wanted else ():
         yield from _guarded(block, work)

@@ -138,4 +138,4 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         below = [*block.blank_lines(1), *first.leading_lines]  # type: ignore[attr-defined]
         code = f"if {_deepspeed.asked(block.script, name, options)}:\n    return\n"
         new = [] if _apart(hook) else [*block.parse(code), first.with_changes(leading_lines=below)]
-        yield Splice(at, at + 1, new or [first])  # or only the name was lacking
+        yield Splice.instead(at, new or [first])  # or only the name was lacking

@@ -41,7 +41,8 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     place = _place(script)
     if place is None or not is_script(script):
         return []
-    return [Site(_end(tree, place) + 1, _imported(script, package))]
+    line = tree.body[place - 1].end_lineno + 1  # type: ignore[operator]
+    return [Site(line, _imported(script, package))]
 
 
 def _place(script: Script) -> int | None:
@@ -56,10 +57,6 @@ def _place(script: Script) -> int | None:
         elif isinstance(node, (ast.Try, ast.If)) and any(text(each).startswith("import torch") for each in node.body):
             return None  # imported on a condition
     return None
-
-
-def _end(tree: ast.Module, place: int) -> int:
-    return tree.body[place - 1].end_lineno or 0
 
 
 def _imported(script: Script, package: str) -> bool:
@@ -83,5 +80,5 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
             for index, group in enumerate([*block.groups, []])
             if not group or group[0] in block.script.tree.body[place:]
         )
-        line = block.parse(f"import {package}  # noqa: F401 - registers the device with torch\n")[0]
+        line = block.statement(f"import {package}  # noqa: F401 - registers the device with torch\n")
         yield Splice(at, at, [line.with_changes(leading_lines=block.blank_lines(1))])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import every, same, text
+from kit.fixes._ast import every, handed, same, text
 from kit.fixes._positions import Change, changed, end, parsed, start
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import last, own
@@ -46,6 +46,7 @@ _KINDS = (
 )  # want a kind's name
 _STRINGS = ("safetensors.",)  # whose functions want a string, or a number
 _DEVICES = ("torch.",)  # whose functions want a device, or its name
+_WORDS = ("device", "device_type", "map_location")  # by which a call is given one
 _METHODS = ("to", "to_empty", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor", "arange")
 _ANYBODYS = ("torch.hub.", "torch.ops.")  # whose functions are anybody's, and may want a name
 _OLD = "torch.cuda.amp.autocast"
@@ -105,9 +106,8 @@ def _placing(script: Script, call: ast.Call) -> bool:
     """Whether a call names CUDA, in whatever form, as where something is to be."""
     if script.full(call.func) == _OLD or (last(call.func) == "cuda" and isinstance(call.func, ast.Attribute)):
         return True
-    first = call.args[:1] if last(call.func) in ("to", "device", "Generator", "autocast") else []
-    named = [each.value for each in call.keywords if each.arg in ("device", "device_type", "map_location")]
-    return any(_names_cuda(value) for value in (*first, *named))
+    first = 0 if last(call.func) in ("to", "device", "Generator", "autocast") else None
+    return any(map(_names_cuda, handed(call, *_WORDS, at=first)))
 
 
 def _names_cuda(value: ast.expr) -> bool:
@@ -122,21 +122,15 @@ def _given(script: Script, call: ast.Call) -> list[ast.expr]:
     method = isinstance(call.func, ast.Attribute)
     first = (method and name == "to") or full in (*_KINDS, "torch.device", "torch.Generator")
     known = full.startswith((*_DEVICES, *_STRINGS)) and not full.startswith(_ANYBODYS)
-    words: tuple[str, ...] = (
-        ("device", "device_type", "map_location") if first or known or (method and name in _METHODS) else ()
-    )
+    words: tuple[str, ...] = _WORDS if first or known or (method and name in _METHODS) else ()
     if method and name == "load" and not words:
         words = ("map_location",)
-    return [*(call.args[:1] if first else []), *(each.value for each in call.keywords if each.arg in words)]
+    return handed(call, *words, at=0 if first else None)
 
 
 def _right(call: ast.Call) -> bool:
     """Whether a call is given an accelerator's device."""
-    given = [
-        *call.args[:1],
-        *(each.value for each in call.keywords if each.arg in ("device", "device_type", "map_location")),
-    ]
-    return any(re.search(r"accelerator\.device(\.type)?\)?$", text(value)) for value in given)
+    return any(re.search(r"accelerator\.device(\.type)?\)?$", text(value)) for value in handed(call, *_WORDS))
 
 
 def _replaced(script: Script, call: ast.Call, name: str) -> list[Change]:
@@ -186,4 +180,4 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
 
         placed = block.with_expressions(block.statements[index], "Call", "", place)
         if placed is not block.statements[index]:
-            yield Splice(index, index + 1, [placed])
+            yield Splice.instead(index, [placed])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import defaults, every, text
+from kit.fixes._ast import defaults, every, handed, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import own
 from kit.fixes._roles.holders import accelerator, has_accelerator
@@ -80,7 +80,7 @@ _ITS_OWN = ("self.scaler = torch.cuda.amp.GradScaler(**kwargs)", "self.scaler = 
 
 def _named_cuda(call: ast.Call) -> bool:
     """Whether a scaler is CUDA's, by name or as it is told none."""
-    given = [*call.args[:1], *(each.value for each in call.keywords if each.arg == "device")]
+    given = handed(call, "device")
     return not given or any(isinstance(value, ast.Constant) and value.value == "cuda" for value in given)
 
 
@@ -140,9 +140,8 @@ _OF_OTHERS = ("split", "items", "keys", "append")  # what texts, dictionaries an
 
 def _handed(script: Script, call: ast.Call) -> list[ast.expr]:
     """What a call is given as a device."""
-    named = [each.value for each in call.keywords if each.arg in ("device", "device_type", "map_location")]
     takes = text(call.func).endswith(".to") or script.full(call.func) in ("torch.device", "torch.set_default_device")
-    return [*(call.args[:1] if takes else []), *named]
+    return handed(call, "device", "device_type", "map_location", at=0 if takes else None)
 
 
 def _may_be(value: ast.expr) -> bool:
@@ -175,4 +174,4 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
 
         made = block.with_expressions(block.statements[index], "Call", "", told)
         if made is not block.statements[index]:
-            yield Splice(index, index + 1, [made])
+            yield Splice.instead(index, [made])

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import every, same, text
+from kit.fixes._ast import every, handed, same, text
 from kit.fixes._positions import changed, end, parsed, start
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import FUNCTIONS, last, own
@@ -60,7 +60,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     found: dict[ast.stmt, Site] = {}
     for statement, _ in script.statements:
         for node in own(statement):
-            if isinstance(node, ast.IfExp) and (_better(script, node, statement) or _knows_npu(node)):
+            if isinstance(node, ast.IfExp) and (_better(script, node, statement) or _knows_npu(script, node)):
                 found[statement] = Site(statement.lineno, not _better(script, node, statement), (_torch(script),))
             elif (
                 isinstance(node, ast.Call) and last(node.func) == _HELPER and node.args and _is64(script, node.args[0])
@@ -119,25 +119,27 @@ def _angles(script: Script, statement: ast.stmt) -> bool:
 def _made(script: Script, call: ast.Call) -> str:
     """The device that a call makes or moves something in float64 on: a tensor's own; "" for other calls."""
     named = {each.arg: each.value for each in call.keywords}
-    if last(call.func) == "to" and isinstance(call.func, ast.Attribute) and len(call.args) == 1 and not named:
-        plain = isinstance(call.func.value, (ast.Name, ast.Attribute))
-        return f"{text(call.func.value)}.device" if plain and _is64(script, call.args[0]) else ""
+    match call:
+        case ast.Call(
+            func=ast.Attribute(attr="to", value=ast.Name() | ast.Attribute() as moved), args=[to], keywords=[]
+        ):
+            return f"{text(moved)}.device" if _is64(script, to) else ""
     device = text(named["device"]) if "device" in named else ""
     makes = script.full(call.func).startswith("torch.") and "dtype" in named and _is64(script, named["dtype"])
     return device if makes and device.endswith(".device") else ""
 
 
-def _chooses(node: ast.IfExp) -> bool:
-    return same(node.body, "torch.float32") and same(node.orelse, "torch.float64")
+def _chooses(script: Script, node: ast.IfExp) -> bool:
+    return script.full(node.body) == "torch.float32" and script.full(node.orelse) == "torch.float64"
 
 
-def _knows_npu(node: ast.IfExp) -> bool:
-    return _chooses(node) and "npu" in text(node.test)
+def _knows_npu(script: Script, node: ast.IfExp) -> bool:
+    return _chooses(script, node) and "npu" in text(node.test)
 
 
 def _better(script: Script, node: ast.IfExp, statement: ast.stmt) -> str:
     """The test that also asks for an NPU; "" where it is another choice, or does so."""
-    if not _chooses(node):
+    if not _chooses(script, node):
         return ""
     function = script.function(statement)
     if function and _SCORES.search(function.name):
@@ -155,12 +157,10 @@ def _kind_asked(function: ast.AST, name: str) -> str:
         for node in every(function)
         if isinstance(node, ast.Assign) and any(same(target, name) for target in node.targets)
     ]
-    compared = values[0] if len(values) == 1 else None
-    mac = isinstance(compared, ast.Compare) and isinstance(compared.ops[0], ast.Eq) and len(compared.ops) == 1
-    if not mac or not same(compared.comparators[0], "'mps'"):  # type: ignore[union-attr]
-        return ""
-    kind = text(compared.left)  # type: ignore[union-attr]
-    return kind if kind.endswith(".device.type") else ""
+    match values:
+        case [ast.Compare(left=ast.Attribute() as kind, ops=[ast.Eq()], comparators=[ast.Constant(value="mps")])]:
+            return text(kind) if text(kind).endswith(".device.type") else ""
+    return ""
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
@@ -168,24 +168,24 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
 
     def in_float32(code: str) -> str | None:
         call = parsed(code)
-        if not isinstance(call, ast.Call) or last(call.func) == _HELPER or not (device := _made(script, call)):
+        if not isinstance(call, ast.Call) or not (device := _made(script, call)):
             return None
-        dtype = next((each.value for each in call.keywords if each.arg == "dtype"), call.args[-1:] and call.args[-1])
+        [dtype] = handed(call, "dtype", at=None) or call.args
         torch = _torch(script)
         asks = f"{_HELPER}({torch}.float64, {device})"
         chooses = f"{torch}.float32 if {device}.type {_NONE} else {torch}.float64"
         new = asks if _HELPER in script.imports else chooses
-        return changed(code, [(start(dtype), end(dtype), new)]) if isinstance(dtype, ast.expr) else None
+        return changed(code, [(start(dtype), end(dtype), new)])
 
     for index, node in block.wanted():
 
         def choose(code: str, node: ast.stmt = node) -> str | None:
             chosen = parsed(code)
             better = _better(script, chosen, node) if isinstance(chosen, ast.IfExp) else ""
-            return f"torch.float32 if {better} else torch.float64" if better else None
+            return f"{_torch(script)}.float32 if {better} else {_torch(script)}.float64" if better else None
 
         made = block.statements[index]
         made = block.with_expressions(made, "IfExp", "float64", choose)
         made = block.with_expressions(made, "Call", "", in_float32) if made is block.statements[index] else made
         if made is not block.statements[index]:
-            yield Splice(index, index + 1, [made])
+            yield Splice.instead(index, [made])

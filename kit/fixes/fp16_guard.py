@@ -58,4 +58,4 @@ def _asks_device(test: ast.expr) -> bool:
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, node in block.wanted(heads=True):
         if isinstance(node, ast.If) and _asks_device(node.test):
-            yield Splice(index, index + 1, [block.narrowed(block.statements[index], _OTHER, apart=True)])
+            yield Splice.instead(index, [block.narrowed(block.statements[index], _OTHER, apart=True)])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
 from kit.fixes._ast import guarded, imports, same, statements
+from kit.fixes._roles import Script
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -65,9 +66,9 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 def _choice(statement: ast.AST) -> _Choice | None:
     """What a device of its own goes by and takes, where a statement takes CUDA's scaler, one way or, by torch's
     version, another."""
-    if isinstance(statement, ast.If) and len(statement.body) == len(statement.orelse) == 1:
-        one, other = _choice(statement.body[0]), _choice(statement.orelse[0])
-        return one if one == other else None
+    match statement:
+        case ast.If(body=[yes], orelse=[no]):
+            return _choice(yes) if _choice(yes) == _choice(no) else None
     return _CHOICES.get(ast.unparse(statement)) if isinstance(statement, ast.Assign) else None
 
 
@@ -82,26 +83,26 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, node in block.simple():
         whole = _choice(node)
         if whole and node.lineno in block.todo and not _inside(block):
-            yield Splice(index, index + 1, [block.choosing(block.parse(_code(whole))[0], block.statements[index])])
-        below = _last_else(node)
-        choice = _choice(below[0]) if len(below) == 1 and not whole else None
-        if choice and below[0].lineno in block.todo and choice[0] not in _tests(node):
-            yield Splice(index, index + 1, [block.with_elif(block.statements[index], block.parse(_code(choice))[0])])
+            yield Splice.instead(index, [block.choosing(block.statement(_code(whole)), block.statements[index])])
+        below = _last_else(block.script, node)
+        choice = _choice(below) if below and not whole else None
+        if below and choice and below.lineno in block.todo and choice[0] not in _tests(node):
+            yield Splice.instead(index, [block.with_elif(block.statements[index], block.statement(_code(choice)))])
 
 
-def _last_else(node: ast.AST) -> list[ast.stmt]:
-    """What the `else` of an `if` and its `elif`s does."""
-    below = node.orelse if isinstance(node, ast.If) else []
-    elif_ = len(below) == 1 and isinstance(below[0], ast.If) and below[0].col_offset == node.col_offset  # type: ignore[attr-defined]
-    return _last_else(below[0]) if elif_ else below
+def _last_else(script: Script, node: ast.AST) -> ast.stmt | None:
+    """The one statement that the `else` of an `if` and its `elif`s does; None where it is another number."""
+    match node:
+        case ast.If(orelse=[below]):
+            elif_ = isinstance(below, ast.If) and script.is_elif(below)
+            return _last_else(script, below) if elif_ else below
+    return None
 
 
 def _tests(node: ast.AST) -> list[str]:
     """What an `if` and its `elif`s ask."""
-    below = node.orelse[:1] if isinstance(node, ast.If) else []
-    return (
-        [ast.unparse(node.test), *(test for each in below for test in _tests(each))] if isinstance(node, ast.If) else []
-    )
+    below = [test for each in node.orelse for test in _tests(each)] if isinstance(node, ast.If) else []
+    return [ast.unparse(node.test), *below] if isinstance(node, ast.If) else []
 
 
 def _code(choice: _Choice) -> str:

@@ -59,4 +59,4 @@ def _place(script: Script, statement: ast.stmt) -> str:
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, node in block.wanted():
         if isinstance(node, ast.Assign) and _made(node.value):
-            yield Splice(index, index + 1, [block.with_method(block.statements[index], _place(block.script, node))])
+            yield Splice.instead(index, [block.with_method(block.statements[index], _place(block.script, node))])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import same, text
+from kit.fixes._ast import handed, same, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import last
 from kit.fixes._roles.hooks import load_hooks
@@ -79,7 +79,7 @@ def _saves(script: Script) -> list[ast.Call]:
 
 
 def _folder(call: ast.Call) -> list[ast.expr]:
-    return [*call.args[:1], *(each.value for each in call.keywords if each.arg == "save_directory")]
+    return handed(call, "save_directory")
 
 
 def _otherwise(script: Script) -> bool:
@@ -105,4 +105,4 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, node in block.wanted():
         value = node.value if isinstance(node, (ast.Assign, ast.Expr, ast.AnnAssign)) else None
         if isinstance(value, ast.Call) and last(value.func) in _LOADS:
-            yield Splice(index, index + 1, [block.with_argument(block.statements[index], f'weight_name="{_NAME}"')])
+            yield Splice.instead(index, [block.with_argument(block.statements[index], f'weight_name="{_NAME}"')])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import every, guarded, text
+from kit.fixes._ast import every, guarded, handed, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles.holders import option_missing
 from kit.fixes._roles.holders import options as attributes
@@ -75,8 +75,7 @@ def _reads(script: Script) -> bool:
 
 
 def _writes(call: ast.Call) -> bool:
-    mode = [*call.args[1:2], *(each.value for each in call.keywords if each.arg == "mode")]
-    return any("w" in text(each) for each in mode)
+    return any("w" in text(each) for each in handed(call, "mode", at=1))
 
 
 def _push(script: Script, statement: ast.stmt) -> str:
@@ -105,6 +104,6 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
             whole, stop = block.with_body(following, [moved, *block.body(following)]), index + 2
         else:
             above = blank or block.blank_lines(bool(index))
-            guard = block.parse(f"if {push}:\n    pass\n")[0].with_changes(leading_lines=above)
+            guard = block.statement(f"if {push}:\n    pass\n").with_changes(leading_lines=above)
             whole, stop = block.with_body(guard, [moved]), index + 1
         yield Splice(index, stop, [whole])

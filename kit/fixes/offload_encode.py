@@ -46,9 +46,10 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 
 def _model(node: ast.AST) -> str:
     """What `with offload_models(model, …)` has on the device; "" for other statements."""
-    call = node.items[0].context_expr if isinstance(node, ast.With) and len(node.items) == 1 else None
-    offloads = isinstance(call, ast.Call) and len(call.args) == 1 and same(call.func, "offload_models")
-    return text(call.args[0]) if offloads else ""  # type: ignore[union-attr]
+    match node:
+        case ast.With(items=[ast.withitem(context_expr=ast.Call(func=ast.Name(id="offload_models"), args=[model]))]):
+            return text(model)
+    return ""
 
 
 def _below(model: str, lines: Sequence[ast.stmt | None]) -> int:

@@ -111,7 +111,7 @@ def _as_truth(node: ast.AST, call: ast.Call) -> bool:
 def _guarded(script: Script, call: ast.Call, statement: ast.stmt) -> bool:
     """Whether a call is made only where there is an accelerator."""
     torch = script.spelt("torch") or "torch"
-    guards = [each.replace("torch", torch, 1) for each in (_GUARD, _CUDA)]
+    guards = [each.replace("torch", torch) for each in (_GUARD, _CUDA)]
     chosen = [
         node
         for node in own(statement)
@@ -127,11 +127,11 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     torch = block.script.spelt("torch") or "torch"
 
     def choose(code: str) -> str | None:
-        tensor = code.removesuffix(f".{_NAME}()")
-        return None if tensor == code else f"{code} if {_GUARD.replace('torch', torch, 1)} else {tensor}"
+        tensor, _, below = code.rpartition(f".{_NAME}()")
+        return None if below else f"{code} if {_GUARD.replace('torch', torch)} else {tensor}"
 
     for index, node in block.wanted():
         if _GUARD.partition(".")[2] not in text(node) and _CUDA.partition(".")[2] not in text(node):
             chosen = block.with_expressions(block.statements[index], "Call", f".{_NAME}()", choose)
             if chosen is not block.statements[index]:
-                yield Splice(index, index + 1, [chosen])
+                yield Splice.instead(index, [chosen])

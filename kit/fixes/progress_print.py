@@ -61,4 +61,4 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, node in block.wanted(heads=True):
         if node in places:
             name, _ = accelerator(block.script, node)
-            yield Splice(index + 1, index + 1, block.parse(f'{name}.print("")\n'))
+            yield Splice.below(index, block.parse(f'{name}.print("")\n'))

@@ -140,7 +140,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         if isinstance(node, ast.Assign) and block.in_else() and (name := _source(node.value)) == text(node.targets[0]):
             code = re.sub(rf"(= |in ){name}\b", rf"\g<1>{_OWN}{name}", block.line(block.statements[index]), count=1)
             above = block.statements[index].leading_lines  # type: ignore[attr-defined]
-            yield Splice(index, index + 1, [block.parse(f"{code}\n")[0].with_changes(leading_lines=above)])
+            yield Splice.instead(index, [block.statement(f"{code}\n").with_changes(leading_lines=above)])
     for index, node in block.simple() if block.owner() and block.todo else ():
         kept: dict[str, list[str]] = {}
         earlier = "\n".join(block.texts[:index])

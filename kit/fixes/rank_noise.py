@@ -74,7 +74,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 
 def _site(function: ast.FunctionDef, place: Place) -> Site:
     line = function.body[place.at].lineno
-    done = text(function.body[place.at + 1]) == text(ast.parse(_code(place)).body[0])
+    done = text(function.body[place.at + 1]) == text(ast.parse(_code(place)))
     refuses = "" if done else _alike(function, place) or _by_chance(function)
     return Site(line, done, (place.accelerator, place.seed.partition(".")[0]), refuses)
 
@@ -174,4 +174,4 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         new = block.parse(f"pass\n{_code(place)}")[1]  # a comment at the top would be the module's
         blank = block.leading(block.statements[place.at + 1])[0][:1]
         lines = [*blank, *new.leading_lines]  # type: ignore[attr-defined]
-        yield Splice(place.at + 1, place.at + 1, [new.with_changes(leading_lines=lines)])
+        yield Splice.below(place.at, [new.with_changes(leading_lines=lines)])

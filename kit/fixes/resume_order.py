@@ -174,7 +174,7 @@ def _plan(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> 
     if not places:
         raise _Unknown(f"`{over.id}` is not prepared by accelerate: what it hands out next, it alone knows")
     accelerator, prepared = places[-1]
-    if at is None or not prepared < at or not function.body[at].lineno < loop.lineno:
+    if at is None or not function.body[prepared].lineno < function.body[at].lineno < loop.lineno:
         raise _Unknown(f"`{function.name}` does not load its checkpoint between preparing and training")
     if any("skip_first_batches" in text(node.func) for node in every(function) if isinstance(node, ast.Call)):
         raise _Unknown("it passes by what is done with `skip_first_batches`: take that out first")
@@ -250,10 +250,12 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         return
     if len(block.above) == 2:
         line = f"{_NAME} = {_CLASS}({plan.accelerator}, {plan.loader})\n"
-        yield Splice(plan.at, plan.at, block.parse(line), counted=False)
+        loads = block.above[1].body[plan.at]  # type: ignore[attr-defined]
+        place = next(place for place, group in enumerate(block.groups) if loads in group)  # lines, not statements
+        yield Splice(place, place, block.parse(line), counted=False)
     for index, node in block.simple():
         if _trains(node, plan):
-            yield Splice(index, index + 1, [_handed_out(block, block.statements[index])])
+            yield Splice.instead(index, [_handed_out(block, block.statements[index])])
     if plan.passes_by and _trains(block.above[-1], plan):
         at = next((at for at, node in block.simple() if _passes_by(node)), None)
         if at is not None:
@@ -284,6 +286,6 @@ def _handed_out(block: Block, loop: cst.BaseStatement) -> cst.BaseStatement:
     """The loop over batches, with the class in place of the loader."""
     numbered = "enumerate" in block.code(loop.iter)  # type: ignore[attr-defined]
     target = "" if numbered else f"_, {block.code(loop.target)}"  # type: ignore[attr-defined]
-    head = block.parse(f"for {target or '_'} in {_NAME}:\n    pass\n")[0]
+    head = block.statement(f"for {target or '_'} in {_NAME}:\n    pass\n")
     over = loop.with_changes(iter=head.iter)  # type: ignore[attr-defined]
     return over.with_changes(target=head.target) if target else over  # type: ignore[attr-defined]

@@ -157,13 +157,13 @@ def _below(block: Block, name: str, line: str) -> Iterator[Splice]:
     """``line`` below the one that gives ``name`` its dictionary, unless there is one that does the same."""
     for index, node in block.simple():
         if _assigns(node, name) and text(ast.parse(line).body[0]) not in block.texts:
-            yield Splice(index + 1, index + 1, block.parse(f"{line}\n"), counted=False)
+            yield Splice.below(index, block.parse(f"{line}\n"), counted=False)
 
 
 def _instead(block: Block, index: int, code: str, counted: bool) -> Iterator[Splice]:
     first, *rest = block.parse(f"{code}\n")
     above = block.statements[index].leading_lines  # type: ignore[attr-defined]
-    yield Splice(index, index + 1, [first.with_changes(leading_lines=above), *rest], counted)
+    yield Splice.instead(index, [first.with_changes(leading_lines=above), *rest], counted)
 
 
 def _rewritten(node: ast.stmt, cache: Cache, depth: int) -> tuple[str, bool] | None:

@@ -64,20 +64,16 @@ def _loops(script: Script) -> dict[ast.For, str]:
     return found  # type: ignore[return-value]
 
 
+_NUMBERS = {"enumerate": 1, "zip": 0}  # how many numbers come first
+
+
 def _model(loop: ast.For, models: str) -> str:
     """What a loop calls a model: `for model in models`, numbered or beside its weights or not; "" for other loops."""
     over, target = loop.iter, loop.target
-    if (
-        isinstance(over, ast.Call)
-        and isinstance(target, (ast.Tuple, ast.List))
-        and last(over.func) in ("enumerate", "zip")
-    ):
-        given = [text(each) for each in over.args]
-        at = given.index(models) if models in given else -1
-        inner = target.elts[at + (last(over.func) == "enumerate")] if at >= 0 else target
-        if isinstance(inner, ast.Tuple) and inner.elts:
-            inner = inner.elts[0]
-        return inner.id if at >= 0 and isinstance(inner, ast.Name) else ""
+    if isinstance(over, ast.Call) and isinstance(target, (ast.Tuple, ast.List)) and last(over.func) in _NUMBERS:
+        names = target.elts[_NUMBERS[last(over.func)] :]
+        inner = next((each for given, each in zip(over.args, names, strict=False) if text(given) == models), None)
+        return inner.id if isinstance(inner, ast.Name) else ""
     plain = text(over) in (models, f"list({models})", f"reversed({models})", f"{models}[::-1]")
     return target.id if plain and isinstance(target, ast.Name) else ""
 
@@ -112,7 +108,7 @@ def _unwrapped(loop: ast.For, model: str) -> bool:
 
 def _unwrap(script: Script, loop: ast.For) -> tuple[str, str]:
     """What unwraps a model, the script's own helper or the accelerator; and why there is none."""
-    name, why = accelerator(script, loop.body[0])
+    name, why = accelerator(script, loop)
     helper = "unwrap_model"
     if any(
         last(node.func) == helper and isinstance(node.func, ast.Name)

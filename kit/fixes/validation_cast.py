@@ -108,11 +108,11 @@ def _offloaded(tree: ast.Module) -> Iterator[tuple[ast.FunctionDef, list[ast.stm
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, node in block.wanted():
         move = pipeline_move(node)
-        if move and any(keyword.arg == "dtype" for keyword in move.keywords):
+        if move and (dtype := _dtype(move)):
             final = next((each for each in block.above if isinstance(each, ast.FunctionDef) and _apart(each)), None)
             plain = block.without(block.statements[index], "dtype")
-            choice = f"dtype={_dtype(move)} if {_FINAL} else None"
-            yield Splice(index, index + 1, [block.with_argument(plain, choice) if final else plain])
+            choice = f"dtype={dtype} if {_FINAL} else None"
+            yield Splice.instead(index, [block.with_argument(plain, choice) if final else plain])
         elif pipeline_cast(node):
             below = block.statements[index + 1]
             above = [*block.leading(block.statements[index])[0], *block.leading(below)[1]]

@@ -89,7 +89,7 @@ def _from_image(script: Script) -> str:
     ]
     handed = [word for word in (*given, *_keys(script)) if word in _IMAGES]
     why = "its pipeline is handed images (`{}`), which it encodes with a VAE of the other parts' dtype: cast by hand"
-    return why.format((found + handed)[0]) if found or handed else ""
+    return next(map(why.format, found + handed), "")
 
 
 def _no_vae(script: Script) -> str:
@@ -162,10 +162,10 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         call = node.value if isinstance(node, (ast.Assign, ast.Expr)) else None
         if isinstance(node, ast.FunctionDef) and node.name in threaded:
             new = block.with_parameter(block.statements[index], _DTYPE, before=_ABOVE)
-            yield Splice(index, index + 1, [new], counted=False)
+            yield Splice.instead(index, [new], counted=False)
         elif isinstance(call, ast.Call) and text(call.func) in threaded:
             new = block.with_argument(block.statements[index], f"{_DTYPE}={_PASSED}")
-            yield Splice(index, index + 1, [new], counted=False)
+            yield Splice.instead(index, [new], counted=False)
     yield from _cast(block)
 
 
@@ -177,4 +177,4 @@ def _cast(block: Block) -> Iterator[Splice]:
             blank, comments = block.leading(statement)
             move = block.without(statement, "dtype") if "dtype" in text(node) else statement
             move = move.with_changes(leading_lines=comments)
-            yield Splice(index, index + 1, [first.with_changes(leading_lines=blank), *rest, move])
+            yield Splice.instead(index, [first.with_changes(leading_lines=blank), *rest, move])

@@ -81,8 +81,9 @@ def _default(value: ast.expr | None) -> ast.expr | None:
 
 def _otherwise(value: ast.expr) -> ast.expr | None:
     """What a name is given where nothing else is: in `x or 0`, or in a number made of `get("x", 0)`."""
-    while isinstance(value, ast.Call) and text(value.func) == "int" and len(value.args) == 1:
-        value = value.args[0]
+    match value:
+        case ast.Call(func=ast.Name(id="int"), args=[number]):
+            return _otherwise(number)
     if isinstance(value, ast.BoolOp) and isinstance(value.op, ast.Or):
         return value.values[-1]
     asks = isinstance(value, ast.Call) and text(value.func).rpartition(".")[2] in ("get", "getenv", "getattr")
@@ -98,11 +99,11 @@ def _seed(node: ast.AST) -> str:
     """The seed in `x.manual_seed(seed) if seed else None`, or with `seed is not None`; "" for other expressions."""
     if not isinstance(node, ast.IfExp) or text(node.orelse) != "None":
         return ""
-    made = node.body
-    if not isinstance(made, ast.Call) or not text(made.func).endswith(".manual_seed") or len(made.args) != 1:
-        return ""
-    seed = text(made.args[0])
-    return seed if text(node.test) in (seed, f"{seed} is not None") else ""
+    match node.body:
+        case ast.Call(func=ast.Attribute(attr="manual_seed"), args=[given]):
+            seed = text(given)
+            return seed if text(node.test) in (seed, f"{seed} is not None") else ""
+    return ""
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
@@ -111,14 +112,14 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         if not isinstance(choice, ast.IfExp) or text(choice.test) != _seed(choice):
             return None
         lines = code.encode().splitlines(True)
-        line, column = (choice.test.end_lineno or 0) - 2, choice.test.end_col_offset or 0
+        line, column = choice.test.end_lineno - 2, choice.test.end_col_offset  # type: ignore[operator]
         lines[line] = lines[line][:column] + b" is not None" + lines[line][column:]
         return b"".join(lines).decode()
 
     for index, _ in block.wanted():
         made = block.with_expressions(block.statements[index], "IfExp", "manual_seed", ask)
         if made is not block.statements[index]:
-            yield Splice(index, index + 1, [made])
+            yield Splice.instead(index, [made])
 
 
 def looks_like(tree: ast.Module, options: Options) -> list[Sign]:

@@ -102,5 +102,5 @@ def _leaves_without(line: ast.AST, name: str) -> bool:
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     pops = block.script.once(_pops, False)
     for index, node in block.wanted():
-        if node in pops and text(node) == f"{pops[node]}.pop()":
-            yield Splice(index, index + 1, [block.under(f"if {pops[node]}:", [block.statements[index]])])
+        if node in pops:
+            yield Splice.instead(index, [block.under(f"if {pops[node]}:", [block.statements[index]])])

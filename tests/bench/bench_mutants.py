@@ -2,7 +2,7 @@
 
 The mutants are cosmic-ray's (`pip install 'cosmic-ray>=8.7'`), a sample of those of the modules below; each runs the
 tests of its module in a clone of this checkout's last commit. Annotations are left out: nothing runs them. A survivor
-is printed with its change: a test kills it, or EQUIVALENT says why none can.
+is printed with its change: a test kills it, or mutants.toml says why none can: it is counted apart.
 """
 
 from __future__ import annotations
@@ -11,16 +11,26 @@ import argparse
 import ast
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import difflib
+import fnmatch
+import gc
+import importlib.util
+import multiprocessing
 import os
 import random
+import resource
+import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import tomllib
 
 try:
     import cosmic_ray.plugins
@@ -30,18 +40,48 @@ except ImportError:
     sys.exit("bench_mutants.py needs cosmic-ray: pip install 'cosmic-ray>=8.7'")
 
 ROOT = Path(__file__).parents[2]
-ALONE = threading.local()
+SECONDS, CPU_SECONDS, MEMORY = 900, 90, 8 * 2**30  # a mutant may loop, and eat: it has died then
+PYTEST = ["-n", "0", "-p", "no:cacheprovider", "-W", "error::SyntaxWarning"]
 # Module, and the tests that are to notice: pytest's words.
 ENGINE = {
     "kit/patchfile.py": ["tests/test_patchfile.py", "tests/test_patchfit.py", "tests/test_patch_roundtrip.py"],
     "kit/patchfit.py": ["tests/test_patchfit.py", "tests/test_patchfile.py", "tests/test_patch_roundtrip.py"],
     "kit/patchwrite.py": ["tests/test_patchwrite.py", "tests/test_patch_roundtrip.py"],
-    "kit/series.py": ["tests/test_workspace.py", "tests/test_workspace_misfits.py", "tests/test_rebase.py"],
+    "kit/series.py": [
+        "tests/test_extending.py",
+        "tests/test_derive.py",
+        "tests/test_workspace_misfits.py",
+        "tests/test_workspace.py",
+        "tests/test_rebase.py",
+    ],
     "kit/codemod.py": ["tests/test_codemod.py", "tests/test_codemod_bytes.py", "tests/fixes/test_weights_pop.py"],
     "kit/lock.py": ["tests/test_lock.py", "tests/test_strange_lock.py", "tests/test_verify.py"],
     "kit/store.py": ["tests/test_store.py", "tests/test_archive.py", "tests/test_workspace_misfits.py"],
-    "kit/inplace.py": ["tests/test_inplace.py", "tests/test_fix.py"],
+    "kit/inplace.py": ["tests/test_inplace.py", "tests/test_patch_env.py"],
 }
+
+
+class Equivalent(NamedTuple):
+    """Mutants that no test can tell from the module, and why: those of an operator (a pattern that its end matches) on
+    a line ("": on any)."""
+
+    modules: str  # a pattern, as of a path
+    operators: str
+    line: str
+    why: str
+
+    def holds(self, mutant: Mutant, line: str) -> bool:
+        return (
+            fnmatch.fnmatch(mutant.module, self.modules)
+            and fnmatch.fnmatch(mutant.operator, f"*{self.operators}")
+            and self.line in ("", line)
+        )
+
+
+EQUIVALENT = [
+    Equivalent(**each)
+    for each in tomllib.loads(Path(__file__).with_name("mutants.toml").read_text("utf-8"))["equivalent"]
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +97,12 @@ class Mutant:
 def modules() -> dict[str, list[str]]:
     """The modules whose mutants are drawn: the engine's, and each general fix."""
     found = dict(ENGINE)
+    shared = ["tests/fixes/test_other_names.py", "tests/fixes/test_every_fix.py"]
+    shared += [str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests/fixes").glob("test_situations_*.py"))]
     for path in sorted((ROOT / "kit/fixes").glob("[a-z]*.py")):
-        tests = [f"tests/fixes/test_{path.name}", *map(str, sorted(Path("tests/fixes").glob("test_situations_*.py")))]
-        found[str(path.relative_to(ROOT))] = [each for each in tests if (ROOT / each).is_file()]
+        own, name = f"tests/fixes/test_{path.name}", path.stem.replace("_", "-")
+        chosen = ["-k", f"{name} or {path.stem} or loading_fixes"]
+        found[str(path.relative_to(ROOT))] = [own, *shared, *chosen]
     return found
 
 
@@ -84,26 +127,80 @@ def mutants(module: str) -> Iterator[Mutant]:
                 yield Mutant(module, name, occurrence, start[0])
 
 
-def survives(mutant: Mutant, tests: list[str], scratch: Path) -> tuple[bool, str]:
-    """Whether the tests pass with it, and its change as a diff without context."""
-    if not hasattr(ALONE, "place"):
-        ALONE.place = Path(tempfile.mkdtemp(dir=scratch))
-        subprocess.run(["git", "clone", "-q", ROOT, ALONE.place], check=True)
-    path = ALONE.place / mutant.module
+def explained(mutant: Mutant) -> str:
+    """Why no test can tell a mutant from its module; "" where none was found."""
+    line = (ROOT / mutant.module).read_text("utf-8").splitlines()[mutant.line - 1].strip()
+    return next((each.why for each in EQUIVALENT if each.holds(mutant, line)), "")
+
+
+def outdated() -> list[Equivalent]:
+    """What is explained of a line that no module has any more."""
+    lines = {name: {line.strip() for line in (ROOT / name).read_text("utf-8").splitlines()} for name in modules()}
+    return [
+        each
+        for each in EQUIVALENT
+        if not any(fnmatch.fnmatch(name, each.modules) and {each.line} <= {"", *its} for name, its in lines.items())
+    ]
+
+
+def change(mutant: Mutant, before: str) -> tuple[str, str]:
+    """The module's source with the mutant, and its change as a diff without context ("" where there is none)."""
+    operator = cosmic_ray.plugins.get_operator(mutant.operator)()
+    after = mutate_code(before, operator, mutant.occurrence) or before
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm="")
+    return after, "\n".join(line for line in lines if not line.startswith(("---", "+++", "@@")))
+
+
+def settle(scratch: str, tests: list[str]) -> None:
+    """Make this process one that tests mutants: in a clone of its own, with all imported that is not kit's."""
+    place = tempfile.mkdtemp(dir=scratch)
+    subprocess.run(["git", "clone", "-q", ROOT, place], check=True)
+    os.chdir(place)
+    os.environ["PYTHONPATH"] = place
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "--co", "-q", *PYTEST, *tests], check=True, stdout=subprocess.DEVNULL
+    )
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    sys.dont_write_bytecode = True  # from here on: a mutant may be as long as another, and of the same second
+    sys.path[0] = place
+    for name in ("hypothesis", "libcst", "numpy", "pytest", "_pytest.assertion.rewrite", "jinja2", "git", "pydantic"):
+        if importlib.util.find_spec(name):
+            importlib.import_module(name)
+    gc.freeze()
+
+
+def passes(tests: list[str]) -> bool:
+    """Whether the tests pass in a process forked from this one, within ``CPU_SECONDS`` and ``SECONDS``."""
+    child = multiprocessing.get_context("fork").Process(target=_test, args=(tests,))
+    child.start()
+    child.join(SECONDS)
+    code = child.exitcode
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid or 0, signal.SIGKILL)
+    child.join()
+    return code == 0
+
+
+def _test(tests: list[str]) -> None:
+    os.setsid()
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(nowhere, stream)
+    os._exit(pytest.main(["-x", "-q", *PYTEST, *tests]))
+
+
+def survives(mutant: Mutant, tests: list[str]) -> tuple[bool, str]:
+    """Whether the tests pass with it, and its change."""
+    path = Path(mutant.module)
     before = path.read_text("utf-8")
-    after = mutate_code(before, cosmic_ray.plugins.get_operator(mutant.operator)(), mutant.occurrence)
-    lines = difflib.unified_diff(before.splitlines(), (after or before).splitlines(), n=0, lineterm="")
-    diff = "\n".join(line for line in lines if not line.startswith(("---", "+++", "@@")))
+    after, diff = change(mutant, before)
     if not diff:
         return False, ""
     path.write_text(after, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
     try:
-        environment = {**os.environ, "PYTHONPATH": str(ALONE.place), "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(command, cwd=ALONE.place, env=environment, capture_output=True, timeout=300)
-        return done.returncode == 0, diff
-    except subprocess.TimeoutExpired:
-        return False, diff
+        return passes(tests), diff
     finally:
         path.write_text(before, encoding="utf-8")
 
@@ -113,23 +210,36 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=120, metavar="N", help="how many mutants (default: 120)")
     parser.add_argument("--seed", type=int, default=0, help="which ones (default: 0)")
     parser.add_argument("--only", default="", metavar="WORD", help="modules whose path has this word in it")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="how many at a time")
     given = parser.parse_args()
+    if gone := outdated():
+        sys.exit("\n".join(f"EQUIVALENT: {each.modules} has no such line: {each.line}" for each in gone))
     tests = {name: its for name, its in modules().items() if given.only in name}
     every = [mutant for name in tests for mutant in mutants(name)]
     drawn = random.Random(given.seed).sample(every, min(given.sample, len(every)))
-    print(f"{len(drawn)} of {len(every)} mutants of {len(tests)} modules, seed {given.seed}")
-    died: collections.Counter[str] = collections.Counter()
-    lived: collections.Counter[str] = collections.Counter()
-    with tempfile.TemporaryDirectory() as scratch, concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda each: survives(each, tests[each.module], Path(scratch)), drawn)
+    print(f"{len(drawn)} of {len(every)} mutants of {len(tests)} modules, seed {given.seed}", flush=True)
+    files = sorted({each for its in tests.values() for each in its if each.endswith(".py")})
+    fresh = multiprocessing.get_context("spawn")
+    counted: dict[str, collections.Counter[str]] = {name: collections.Counter() for name in sorted(tests)}
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        concurrent.futures.ProcessPoolExecutor(given.jobs, fresh, settle, (scratch, files)) as pool,
+    ):
+        results = pool.map(survives, drawn, [tests[each.module] for each in drawn])
         for mutant, (alive, diff) in zip(drawn, results, strict=True):
-            (lived if alive else died)[mutant.module] += 1
-            if alive:
+            why = explained(mutant)
+            counted[mutant.module]["died" if not alive else "equivalent" if why else "live"] += 1
+            if alive and not why:
                 print(f"{mutant.module}:{mutant.line}: lives: {mutant.operator}\n{diff}", flush=True)
-    for module in sorted({*died, *lived}):
-        print(f"{module:40} {died[module]} of {died[module] + lived[module]} died")
-    total = len(drawn)
-    print(f"{died.total()} of {total} died ({died.total() / max(total, 1):.1%})")
+    for module, its in counted.items():
+        if its:
+            print(f"{module:40} {_told(its)}")
+    print(_told(sum(counted.values(), collections.Counter())))
+
+
+def _told(its: collections.Counter[str]) -> str:
+    noticed = its["died"] / max(its.total() - its["equivalent"], 1)
+    return f"{its['died']} of {its.total()} died, {its['equivalent']} equivalent, {its['live']} live ({noticed:.1%})"
 
 
 if __name__ == "__main__":

@@ -160,6 +160,47 @@ APPLIED = [
                 torch.get_device_module().empty_cache()
         """,
     ),
+    case(
+        "beside another's, and one that has its branch",
+        """
+        import torch
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        elif torch.accelerator.is_available():
+            torch.get_device_module().empty_cache()
+        freed = pool.empty_cache()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        """,
+        """
+        import torch
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        elif torch.accelerator.is_available():
+            torch.get_device_module().empty_cache()
+        freed = pool.empty_cache()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        elif torch.accelerator.is_available():
+            torch.get_device_module().empty_cache()
+        """,
+    ),
+    case(
+        "a guard outside the function does not count",
+        """
+        import torch
+        if torch.cuda.is_available():
+            def free():
+                torch.cuda.empty_cache()
+        """,
+        """
+        import torch
+        if torch.cuda.is_available():
+            def free():
+                if torch.accelerator.is_available():
+                    torch.get_device_module().empty_cache()
+        """,
+    ),
 ]
 
 REFUSED = [
@@ -172,6 +213,13 @@ REFUSED = [
         "its `else` would no longer be for that accelerator",
         2,
         "import torch\nif torch.cuda.is_available():\n    torch.cuda.empty_cache()\nelse:\n    pass\n",
+    ),
+    conflict(
+        "an else that begins with a question",
+        "its `else` would no longer be for that accelerator",
+        2,
+        "import torch\nif torch.cuda.is_available():\n    torch.cuda.empty_cache()\n"
+        "else:\n    if a:\n        b()\n    c()\n",
     ),
     conflict("no torch", "`torch` is not bound", 1, "torch.cuda.empty_cache()\n"),
     conflict(

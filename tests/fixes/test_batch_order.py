@@ -23,6 +23,15 @@ class Buckets(torch.utils.data.BatchSampler):
             yield batch
 """
 NEW = "        broadcast_object_list(self.batches)  # the first process's order\n"
+OTHERS = "from a import set_seed as a\nfrom os import path\nfrom z import set_seed as z\n"
+PREVIEW = """
+
+def main(accelerator):
+    loader = DataLoader(data, batch_sampler=Buckets([]))
+    if accelerator.is_main_process:
+        for batch in loader:
+            print(batch)
+"""
 IMPORTED = "broadcast_object_list, "
 
 
@@ -38,6 +47,20 @@ APPLIED = [
     ordered("each time", "random.shuffle(self.batches)"),
     ordered("as it is asked", "if self.shuffle:\n            random.shuffle(self.batches)"),
     ordered("by its own generator, which may be Python's", "self.generator.shuffle(self.batches)"),
+    case("there, and not imported", script(new=NEW), script(imported=IMPORTED, new=NEW)),
+    case("imported, and not there", script(imported=IMPORTED), script(imported=IMPORTED, new=NEW)),
+    case(
+        "imported, below what comes first",
+        script("any.shuffle(self.batches)", IMPORTED),
+        script("any.shuffle(self.batches)", IMPORTED, NEW),
+    ),
+    ordered("others are given, too", "random.shuffle(self.batches)\n        a = 1\n        zzz = 2"),
+    case("others are imported, too", f"{OTHERS}{script()}", f"{OTHERS}{script(imported=IMPORTED, new=NEW)}"),
+    case(
+        "the main process previews others",
+        script() + PREVIEW.replace("Buckets", "Others"),
+        script(imported=IMPORTED, new=NEW) + PREVIEW.replace("Buckets", "Others"),
+    ),
 ]
 
 REFUSED = [
@@ -45,6 +68,9 @@ REFUSED = [
     gone("it does not shuffle", script("pass")),
     gone("no batch sampler", script().replace("BatchSampler", "Dataset")),
     gone("it makes them as it goes", script().replace("yield batch", "yield self.made(batch)")),
+    gone("it keeps them", script().replace("yield batch", "kept = batch")),
+    gone("in a method before", script().replace("__iter__", "__call__")),
+    gone("in a method after", script().replace("__iter__", "order")),
     gone("a share for each process", script().replace("(self, batches)", "(self, batches, rank)")),
     gone("not what it shuffles", script().replace("in self.batches:", "in batches:")),
     gone("what a call makes", script("self.batches = self.made()\n        random.shuffle(self.others)")),
@@ -55,8 +81,7 @@ REFUSED = [
         "the main process previews them",
         "the main process alone goes through it",
         11,
-        script() + "\n\ndef main(accelerator):\n    loader = DataLoader(data, batch_sampler=Buckets([]))\n"
-        "    if accelerator.is_main_process:\n        for batch in loader:\n            print(batch)\n",
+        script() + PREVIEW,
     ),
     conflict("no set_seed", "does not import set_seed", 11, script().replace("set_seed", "DistributedType")),
     conflict("another's set_seed", "does not import set_seed", 11, script().replace("accelerate", "transformers")),

@@ -121,6 +121,13 @@ REFUSED = [
         before().replace("accelerator.save_state", "print(checkpoints)\n        accelerator.save_state"),
     ),
     refused(
+        "what it reads is given on the way",
+        "`folder` is given a value in it or on the way",
+        before()
+        .replace("os.listdir(args.output_dir)", "os.listdir(folder)")
+        .replace("        accelerator.save_state", "        folder = args.output_dir\n        accelerator.save_state"),
+    ),
+    refused(
         "it may end the function", "nothing saved", before().replace("checkpoints = sorted", "return\n            s")
     ),
     refused("counts the new one", "may count the one", after().replace(" and d != os.path.basename(save_path)", "")),

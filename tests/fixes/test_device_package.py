@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from types import ModuleType
 
 import pytest
 from fixing import case, gone, run, satisfied, tables
 
+from kit import fixes
 from kit.codemod import Outcome
 
 NAME = "device-package"
+GUARD = 'if __name__ == "__main__":\n    main()\n'
 LINE = "import device_package  # noqa: F401 - registers the device with torch"
 
 APPLIED = [
@@ -110,11 +113,16 @@ APPLIED = [
         parser = argparse.ArgumentParser()
         """,
     ),
+    case(
+        "others are imported by their names",
+        "import torch; seed()\nimport_module('a')\nimport_module('z')\n" + GUARD,
+        f"import torch; seed()\n\n{LINE}\nimport_module('a')\nimport_module('z')\n" + GUARD,
+    ),
 ]
 
-GUARD = 'if __name__ == "__main__":\n    main()\n'
 REFUSED = [
     satisfied("imported", f"import torch\n\n{LINE}\n{GUARD}"),
+    satisfied("by its name", f"import torch\nimportlib.import_module('device_package')\n{GUARD}"),
     satisfied("with others", f"import torch, device_package\n{GUARD}"),
     satisfied("before torch, which it imports itself", f"import device_package\nimport torch\n{GUARD}"),
     satisfied("among the imports", f"import torch\nimport device_package\nimport math\n{GUARD}"),
@@ -149,6 +157,12 @@ def test_the_device_is_known_after_and_not_before(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(SystemExit, match="no tpu:0"):
         run(given.before)
     run(given.after)
+
+
+@pytest.mark.parametrize("above", [0, 1])
+def test_the_line_is_the_one_below_the_imports(above: int) -> None:
+    text = "import os\n" * above + "import torch\nfrom os import (\n    path,\n)\nx = 1\n" + GUARD
+    assert [site.line for site in fixes.load(NAME).sites(ast.parse(text), {})] == [5 + above]
 
 
 def test_outcomes_are_told_apart() -> None:

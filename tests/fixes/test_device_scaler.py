@@ -38,10 +38,63 @@ APPLIED = [
         f"from torch.cuda.amp import GradScaler as S\n{DEVICE}"
         "scaler = torch.amp.GradScaler(torch.device(device).type)\n",
     ),
+    case(
+        "beside others of the name, and others' parts",
+        f"{DEVICE}from torch.cuda.amp import GradScaler as S\nb = GradScaler()\n"
+        "self.scaler = torch.cuda.amp.GradScaler(**kwargs)\na[0], z[0], a.split(), z.split()\n"
+        "pair = (torch.amp.GradScaler('cpu'), keep('cuda', torch.amp.GradScaler('cuda', **of['cuda'])))\n",
+        f"{DEVICE}from torch.cuda.amp import GradScaler as S\nb = GradScaler()\n"
+        "self.scaler = torch.cuda.amp.GradScaler(**kwargs)\na[0], z[0], a.split(), z.split()\n"
+        "pair = (torch.amp.GradScaler('cpu'), keep('cuda', "
+        "torch.amp.GradScaler(torch.device(device).type, **of['cuda'])))\n",
+    ),
+    *(
+        case(
+            f"a parameter: {given}",
+            f"import torch as th\ndef f({given}):\n    s = th.cuda.amp.GradScaler()\n",
+            f"import torch as th\ndef f({given}):\n    s = th.amp.GradScaler(th.device(device).type)\n",
+        )
+        for given in ("a: int, device, zzz: int = 3", "device: torch.device", "device: Any")
+    ),
+    *(
+        case(
+            id,
+            f"import os, torch\n{code}",
+            f"import os, torch\n{code}".replace("cuda.amp.GradScaler()", f"amp.GradScaler({kind}.type)"),
+        )
+        for id, kind, code in (
+            (
+                "of the arguments",
+                "torch.device(args.device)",
+                "def f(args, x):\n    args.device = 'npu'\n    os.environ['A'] = a\n    os.environ['Z'] = z\n"
+                "    s = torch.cuda.amp.GradScaler()\n    x.to(args.device)\nargs.device = 'cpu'\n",
+            ),
+            (
+                "of its class",
+                "torch.device(self.device)",
+                "class T:\n    def f(self):\n        s = torch.cuda.amp.GradScaler()\n"
+                "    def g(self, x):\n        x.to(self.device)\n",
+            ),
+            (
+                "of accelerate",
+                "accelerator.device",
+                "from accelerate import Accelerator\naccelerator = Accelerator()\ns = torch.cuda.amp.GradScaler()\n",
+            ),
+        )
+    ),
 ]
 REFUSED = [
+    satisfied("told of no card", "import torch\nscaler = torch.amp.GradScaler('cpu')\n"),
+    satisfied("told of another", "import torch\nscaler = torch.amp.GradScaler('npu')\n"),
     satisfied("told", f"{DEVICE}scaler = torch.amp.GradScaler(device.type)\n"),
     gone("accelerate's", f"{DEVICE}self.scaler = torch.cuda.amp.GradScaler(**kwargs)\n"),
+    conflict(
+        "its class has none",
+        "`device` is not bound there",
+        5,
+        "import torch\nclass T:\n    def f(self):\n        self.x = 1\n"
+        "        self.scaler = torch.cuda.amp.GradScaler()\n",
+    ),
     conflict("no device", "`device` is not bound there", 2, "import torch\nscaler = torch.cuda.amp.GradScaler()\n"),
     *(
         conflict(f"no device: {id}", f"`{name}` is not known to be a device", line, f"import torch\n{code}")
@@ -59,6 +112,10 @@ REFUSED = [
                 "def f(x, device):\n    a = device['name']\n    s = torch.cuda.amp.GradScaler()\n",
             ),
             ("a number", "device", 3, "def f(x, device: int = 0):\n    s = torch.cuda.amp.GradScaler()\n"),
+            ("an int", "device", 3, "def f(x, device: int):\n    s = torch.cuda.amp.GradScaler()\n"),
+            ("a parameter by its value", "device", 3, "def f(x, device=0):\n    s = torch.cuda.amp.GradScaler()\n"),
+            ("given a number", "device", 4, "def f(x):\n    device = 0\n    s = torch.cuda.amp.GradScaler()\n"),
+            ("given parts", "device", 4, "def f(x):\n    device = x.split(',')\n    s = torch.cuda.amp.GradScaler()\n"),
             ("a list", "device", 4, "def f(x):\n    device = [0, 1]\n    s = torch.cuda.amp.GradScaler()\n"),
         )
     ),
@@ -66,7 +123,30 @@ REFUSED = [
         "cards for the environment",
         "`device` is not bound there",
         4,
-        "import os, torch\ndef f(args):\n    os.environ['CARDS'] = args.device\n    s = torch.cuda.amp.GradScaler()\n",
+        "import os, torch\ndef f(args):\n    os.environ['CARDS'] = cards = args.device\n    s = torch.cuda.amp.GradScaler()\n"
+        "    x.to(args.device)\n",
+    ),
+    *(
+        conflict(f"{id} of it", "`device` is not bound there", line, f"import torch\n{code}")
+        for id, line, code in (
+            (
+                "a later one",
+                3,
+                "def f(args, x):\n    s = torch.cuda.amp.GradScaler()\n    args.device = 'npu'\n"
+                "    x.to(args.device)\n"
+                "    args.device = 'cpu'\n",
+            ),
+            (
+                "another function's",
+                5,
+                "def g(args, x):\n    x.to(args.device)\ndef f(args):\n    s = torch.cuda.amp.GradScaler()\n",
+            ),
+            (
+                "a part",
+                4,
+                "class T:\n    def f(self, x):\n        s = torch.cuda.amp.GradScaler(), x.to(self.device['a'])\n",
+            ),
+        )
     ),
     conflict(
         "the device comes later",

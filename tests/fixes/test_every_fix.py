@@ -47,6 +47,13 @@ def test_the_fixes_for_any_script_stand_apart(name: str) -> None:
     assert folder == ("fixes" if name in fixes.general() else "programs")
 
 
+@pytest.mark.parametrize("name", fixes.general())
+def test_what_is_for_libraries_too(name: str) -> None:
+    """`kit new` tries these on a package's modules, the others on scripts alone."""
+    library = name in ("accelerator-cache", "float32-rope", "pin-memory-guard")
+    assert getattr(fixes.load(name), "LIBRARY", False) == library
+
+
 def test_loading_fixes_does_not_import_libcst() -> None:
     code = "import sys; from kit import fixes; [fixes.load(n) for n in fixes.names()]; print('libcst' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

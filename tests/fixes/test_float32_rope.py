@@ -77,6 +77,29 @@ APPLIED = [
             return get(ids, freqs_dtype)
         """,
     ),
+    case(
+        "moved to it, torch under another name",
+        """
+        import torch as th
+        def rope(self, pos_ids, freqs):
+            self.freqs = freqs.to(th.float64)
+            pos_ids = pos_ids.to(th.float64)
+            freqs = freqs.view(th.float64) + freqs.to(th.float64, copy=True) + freqs.to("cpu", th.float64)
+            return (freqs + 1).to(th.float64) + freqs.to(th.bfloat16)
+        def score(x):
+            return x.to(th.float64)
+        """,
+        """
+        import torch as th
+        def rope(self, pos_ids, freqs):
+            self.freqs = freqs.to(th.float32 if freqs.device.type in ("mps", "npu", "tpu") else th.float64)
+            pos_ids = pos_ids.to(th.float64)
+            freqs = freqs.view(th.float64) + freqs.to(th.float64, copy=True) + freqs.to("cpu", th.float64)
+            return (freqs + 1).to(th.float64) + freqs.to(th.bfloat16)
+        def score(x):
+            return x.to(th.float64)
+        """,
+    ),
 ]
 ASKED = "is_mps = ids.device.type == 'mps'"
 CHOSEN = "kind = torch.float32 if is_mps else torch.float64"

@@ -12,6 +12,7 @@ from kit.codemod import Outcome
 NAME = "grad-scaler"
 DEVICE = "self.device.type == torch._C._get_privateuse1_backend_name()"
 OWN = "getattr(torch, self.device.type).amp.GradScaler(**kwargs)"
+CUDA = "        self.scaler = torch.cuda.amp.GradScaler(**kwargs)\n"
 
 APPLIED = [
     case(
@@ -169,10 +170,23 @@ APPLIED = [
                 self.scaler = get_grad_scaler(**kwargs)
         """,
     ),
+    case(
+        "an if in an else, with one below it",
+        "import torch\ndef f(self, kwargs):\n    if a:\n        pass\n    else:\n        if b:\n            pass\n"
+        f"        else:\n    {CUDA}        c = 1\n",
+        "import torch\ndef f(self, kwargs):\n    if a:\n        pass\n    else:\n        if b:\n            pass\n"
+        f"        elif {DEVICE}:\n            self.scaler = {OWN}\n        else:\n    {CUDA}        c = 1\n",
+    ),
+    case(
+        "more than it is done in a branch",
+        "import torch\ndef f(self, kwargs):\n    if a:\n        b = 1\n"
+        f"{CUDA}    else:\n        c = 1\n        c = 2\n",
+        f"import torch\ndef f(self, kwargs):\n    if a:\n        b = 1\n        if {DEVICE}:\n"
+        f"            self.scaler = {OWN}\n        else:\n    {CUDA}    else:\n        c = 1\n        c = 2\n",
+    ),
 ]
 
 HEAD = "import torch\ndef f(self, kwargs, a):\n    if a:\n        pass\n"
-CUDA = "        self.scaler = torch.cuda.amp.GradScaler(**kwargs)\n"
 REFUSED = [
     satisfied("chosen", f"{HEAD}    elif {DEVICE}:\n        self.scaler = {OWN}\n    else:\n{CUDA}"),
     satisfied("chosen alone", f"import torch\nif {DEVICE}:\n    self.scaler = {OWN}\nelse:\n{CUDA[4:]}"),
@@ -187,6 +201,12 @@ REFUSED = [
         "in a way that this fix cannot edit",
         8,
         f"{HEAD}    elif {DEVICE}:\n        pass\n    else:\n{CUDA}",
+    ),
+    conflict(
+        "an else that does more",
+        "found 2 (lines 6, 7)",
+        6,
+        f"import torch\ndef f(self, kwargs):\n    if a:\n        pass\n    else:\n{CUDA}{CUDA}",
     ),
 ]
 

@@ -50,6 +50,12 @@ APPLIED = [
         f"{SAVED}pipeline.load_lora_weights(args.output_dir, {NAMED})\n"
         f"pipeline.load_lora_weights(args.output_dir, {NAMED})\n",
     ),
+    case(
+        "the folder by its name, since the file has its name",
+        "check_min_version('0.20.0')\nP.save_lora_weights(save_directory=x, unet=y)\npipe.load_lora_weights(x)\n",
+        f"check_min_version('0.20.0')\nP.save_lora_weights(save_directory=x, unet=y)\n"
+        f"pipe.load_lora_weights(x, {NAMED})\n",
+    ),
 ]
 
 REFUSED = [
@@ -58,6 +64,10 @@ REFUSED = [
     gone("from a state dict", f"{SAVED}pipeline.load_lora_weights(lora_state_dict)\n"),
     gone("from the hub", f"{SAVED}pipeline.load_lora_weights('latent-consistency/lcm-lora-sdv1-5')\n"),
     gone("from a folder that nothing was saved to", f"{SAVED}pipeline.load_lora_weights(args.lora)\n"),
+    gone(
+        "where another thing is from",
+        "P.save_lora_weights(unet=layers, save_directory=x)\npipeline.load_lora_weights(layers)\n",
+    ),
     gone("nothing given", f"{SAVED}pipeline.load_lora_weights()\n"),
     gone("a function of that name", f"{SAVED}load_lora_weights(args.output_dir)\n"),
     gone("in a text", f"{SAVED}text = 'pipeline.load_lora_weights(args.output_dir)'\n"),

@@ -24,6 +24,11 @@ APPLIED = [
         f"{WITH}    x = x.to(\n        vae.dtype\n    )\ncache.append(vae.encode(x).latent_dist)  # big\nmore()\n",
         f"{WITH}    x = x.to(\n        vae.dtype\n    )\n    cache.append(vae.encode(x).latent_dist)  # big\nmore()\n",
     ),
+    case(
+        "below another line",
+        f"a = 1\n{WITH}    x = x.half()\ny = vae.encode(x)\nz = vae.encode(y)\nmore()\n",
+        f"a = 1\n{WITH}    x = x.half()\n    y = vae.encode(x)\n    z = vae.encode(y)\nmore()\n",
+    ),
 ]
 
 REFUSED = [
@@ -39,6 +44,8 @@ REFUSED = [
         "two on a line", "does not have the effect", 1, f"{WITH}    x = 1\ny = vae.encode(x); z = vae.encode(y)\n"
     ),
     conflict("on one line", "it stands on the line of what it is in", 1, f"{WITH[:-1]} pass\ny = vae.encode(x)\n"),
+    gone("more than a model", "with offload_models(vae, unet):\n    x = 1\ny = vae.encode(x)\n"),
+    gone("more than it is entered", "with offload_models(vae), torch.no_grad():\n    x = 1\ny = vae.encode(x)\n"),
 ]
 
 

@@ -71,6 +71,19 @@ APPLIED = [
         count=2,
     ),
     case(
+        "what is pinned is handed on",
+        """
+        import torch as th
+        def f(a: Host, batch, z: Host):
+            pinned = g(n=batch.pin_memory(), pin_pages=True)
+        """,
+        """
+        import torch as th
+        def f(a: Host, batch, z: Host):
+            pinned = g(n=batch.pin_memory() if th.accelerator.is_available() else batch, pin_pages=True)
+        """,
+    ),
+    case(
         "a guard outside the function does not count",
         """
         import torch
@@ -89,14 +102,20 @@ APPLIED = [
 
 REFUSED = [
     satisfied("chosen", "import torch\nx = x.pin_memory() if torch.accelerator.is_available() else x\n"),
+    satisfied(
+        "chosen, by another name", "import torch as th\nx = x.pin_memory() if th.accelerator.is_available() else x\n"
+    ),
     satisfied("guarded", "import torch\nif torch.cuda.is_available() and a:\n    x = x.pin_memory()\n"),
     gone("its result is not used", "import torch\nself.ema_model.pin_memory()\n"),
     gone("an argument of that name", "import torch\nload(data, pin_memory=True)\nx.pin_memory(device)\n"),
+    gone("with a device", "import torch\nx = x.pin_memory(device)\ny = y.pin_memory(device=device)\n"),
+    gone("what belongs to settings", "import torch\nx = flags.host.pin_memory()\n"),
+    gone("a name that says so", "import torch\npinned = loader.pin_memory()\n"),
     gone("a function of that name", "import torch\nx = pin_memory(x)\ny = pin_memory()\n"),
     gone("its result is a setting", "import torch\nload(data, pin_pages=loader.pin_memory())\n"),
     gone("its result is only asked", "import torch\nif not loader.pin_memory():\n    x = 1\n"),
     gone("an allocator", "import torch\nbuffer = alloc.pin_memory()\n"),
-    gone("a parameter of another class", "import torch\ndef f(x: Host):\n    y = x.pin_memory()\n"),
+    gone("a parameter of another class", "import torch\ndef f(host: Host):\n    y = host.pin_memory()\n"),
     gone("entered", "import torch\nwith x.pin_memory() as y:\n    pass\n"),
     gone("awaited", "import torch\nasync def f(x):\n    y = await x.pin_memory()\n"),
     conflict("torch is not there", "`torch` is not bound", 1, "x = x.pin_memory()\n"),

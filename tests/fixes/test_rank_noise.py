@@ -58,6 +58,11 @@ APPLIED = [
     before_and_after("with a progress bar", over="tqdm(loader)"),
     before_and_after("a loader that shards itself", "unet, optimizer = accelerator.prepare(unet, optimizer)"),
     case(
+        "something stands below the loop",
+        f"{script()}    for each in unet:\n        each.save()\n    def end():\n        pass\n    end()\n",
+        f"{script(new=NEW)}    for each in unet:\n        each.save()\n    def end():\n        pass\n    end()\n",
+    ),
+    case(
         "another name, no test around it",
         "import torch\nfrom accelerate import set_seed\ndef f(options, runner):\n    set_seed(options.seed)\n"
         "    data = runner.prepare(data)\n    for x in data:\n        runner.backward(x)\n",

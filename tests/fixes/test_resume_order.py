@@ -63,6 +63,20 @@ def fixed(prepare: str = PREPARE, batch: str = "step, batch") -> str:
 
 APPLIED = [
     case("batches with their numbers", script(), fixed()),
+    case(
+        "workers that are told not to stay",
+        script(f"{PREPARE}; other = DataLoader(data, persistent_workers=False)"),
+        fixed(f"{PREPARE}; other = DataLoader(data, persistent_workers=False)"),
+    ),
+    case(
+        "loaded on the line of another",
+        script()
+        .replace("        accelerator.load", "        a = b; accelerator.load")
+        .replace("    global_step = 0\n", "    global_step = 0; x = 1\n"),
+        fixed()
+        .replace("        accelerator.load", "        a = b; accelerator.load")
+        .replace("    global_step = 0\n", "    global_step = 0; x = 1\n"),
+    ),
     case("batches alone", script(batch="batch", over="loader"), fixed(batch="_, batch")),
     case("what it passed by itself", script(skip=SKIP), fixed()),
     case("without random", script(imports="").replace("os\n\n", "os\n"), fixed()),
@@ -100,6 +114,18 @@ REFUSED = [
         "it passes by what is done with `skip_first_batches`: take that out first",
         17,
         script().replace("    for epoch", "    skipped = accelerator.skip_first_batches(loader, 3)\n    for epoch"),
+    ),
+    conflict(
+        "loaded on the line that prepares",
+        "does not load its checkpoint between preparing and training",
+        16,
+        script(f"{PREPARE}; accelerator.load_state(path)"),
+    ),
+    conflict(
+        "persistent workers, by a number",
+        "its workers are persistent",
+        16,
+        script(f"{PREPARE}; other = DataLoader(data, persistent_workers=1)"),
     ),
     conflict("its own way", "in its own way", 16, script(skip="            if resume_step > step: continue\n")),
     conflict(

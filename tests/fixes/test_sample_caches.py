@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
 from fixing import case, conflict, gone, run, satisfied, tables
 
-from kit.fixes.sample_caches import _CAPTIONS, _FUNCTIONS
+from kit.fixes.sample_caches import _CAPTIONS, _FUNCTIONS, _WIDTH, _call
 
 NAME = "sample-caches"
 
@@ -37,6 +38,8 @@ def collate_fn(examples):
     loader = torch.utils.data.DataLoader(pictures, shuffle=True, collate_fn=lambda each: collate_fn(each, args.x))
 """
 BEFORE = HEAD.format(imported="", index="", indices="", functions="")
+FIRST, SECOND = "from diffusers import AutoencoderKL\n", "from diffusers.optimization import get_scheduler\n"
+IMAGES, THIRD = "from diffusers.image_processor import Images\n", "from diffusers.utils import check\n"
 GAUSSIAN = "from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution\n"
 AFTER = HEAD.format(
     imported="{}",
@@ -199,6 +202,23 @@ APPLIED = [
         WITHOUT.replace("def main(", f"{_CAPTIONS}\n\ndef main(") + PADDED_AFTER,
         count=2,
     ),
+    *(
+        case(
+            f"imported {where}",
+            (BEFORE + LATENTS.format(method="sample")).replace(f"{FIRST}{SECOND}", old),
+            (WITH + LATENTS_AFTER.format(method="sample")).replace(f"{FIRST}{GAUSSIAN}{SECOND}", new),
+        )
+        for where, old, new in (
+            ("among others", f"{FIRST}{IMAGES}{SECOND}", f"{FIRST}{IMAGES}{GAUSSIAN}{SECOND}"),
+            ("above all of it", f"{SECOND}{THIRD}", f"{GAUSSIAN}{SECOND}{THIRD}"),
+            ("with none below it", f"{FIRST}{IMAGES}", f"{FIRST}{GAUSSIAN}{IMAGES}"),
+            (
+                "with none of diffusers",
+                "from a import b\nfrom c import d\n",
+                f"from a import b\n{GAUSSIAN}from c import d\n",
+            ),
+        )
+    ),
 ]
 
 REPEATED = captions(APPEND, "made = embeds[step]", "made = made.repeat(len(prompts), 1)")
@@ -309,3 +329,10 @@ def test_a_batch_in_any_order_has_each_sample_and_its_class_image() -> None:
         wanted = ["image 4", "image 1", "image 0"] + ["class 4", "class 1", "class 0"] * classes
         assert functions["cached_batch"](cache, [4, 1, 0]) == wanted
         assert len(cache) == 5
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_call_that_is_too_wide_is_on_three_lines(depth: int) -> None:
+    name = "f" * (_WIDTH - 4 * depth - len("x = (a, b)!"))
+    assert _call("x = ", name, ["a", "b"], "!", depth) == f"x = {name}(a, b)!"
+    assert _call("x = ", f"{name}f", ["a", "b"], "!", depth) == f"x = {name}f(\n    a, b\n)!"

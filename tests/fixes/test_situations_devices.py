@@ -207,6 +207,40 @@ def main(model):
         "dtype=maybe_adjust_dtype_for_device(torch.float64, pos.device), device=pos.device)",
     ),
     looks(
+        "a rotary embedding whose parts are moved to float64",
+        "float32-rope",
+        3,
+        "a rotary embedding worked out in float64",
+        """
+        import torch
+        def rope(pos):
+            return torch.outer(pos, pos).to(torch.float64)
+        """,
+    ),
+    looks(
+        "a rotary embedding whose dtype is named",
+        "float32-rope",
+        3,
+        "a rotary embedding worked out in float64",
+        """
+        import torch
+        def rope(pos):
+            dtype = wanted = torch.double
+            return pos.view(torch.float64)
+        """,
+    ),
+    left(
+        "a rotary embedding in float32, and a score in float64",
+        "float32-rope",
+        """
+        import torch
+        def rope(pos):
+            return torch.outer(pos, pos).to(torch.float32)
+        def score(x):
+            return torch.outer(x, x).to(torch.float64)
+        """,
+    ),
+    looks(
         "a rotary embedding in float64, nobody knows where",
         "float32-rope",
         3,

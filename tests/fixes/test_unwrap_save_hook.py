@@ -44,9 +44,22 @@ APPLIED = [
         "unwrap_model",
         ASK.replace("save({model})", "{model} = unwrap_model({model})"),
     ),
+    hooks("beside its weights", "model, weight in zip(models, weights)", "model", "accelerator.unwrap_model"),
+    hooks("the other way round", "weight, model in zip(weights, models)", "model", "accelerator.unwrap_model"),
+    hooks(
+        "and written",
+        "model in models",
+        "model",
+        "accelerator.unwrap_model",
+        "            zzz({model})\n            if isinstance({model}, A):\n                write({model})\n",
+    ),
 ]
 
 REFUSED = [
+    gone(
+        "of two other lists",
+        f"{HOOK}        for name, model in zip(names, others):\n            isinstance(model, A)\n",
+    ),
     satisfied(
         "asked of the unwrapped one",
         f"{HOOK}{LOOP}            isinstance(unwrap_model(model), A)\n",
@@ -83,6 +96,9 @@ REFUSED = [
         3,
         f"{HOOK}        for model in models: isinstance(model, A)\n",
     ),
+    gone("of another list", f"{HOOK}        for model in others:\n            isinstance(model, A)\n"),
+    gone("of the list itself", f"{HOOK}        for model, name in models:\n            isinstance(model, A)\n"),
+    gone("what is handed on", f"{HOOK}{LOOP}            write(model, A)\n"),
 ]
 
 

@@ -9,6 +9,7 @@ from fixing import case, conflict, gone, satisfied, tables
 NAME = "validation-cast"
 CAST = "    pipeline = pipeline.to(accelerator.device, dtype=torch_dtype)\n"
 DEFINITION = "def log_validation(pipeline, accelerator, torch_dtype):\n"
+OFFLOAD = "    pipeline.enable_model_cpu_offload()\n"
 AUTOCAST = "    with torch.autocast(accelerator.device.type):\n        return pipeline()\n"
 
 
@@ -66,6 +67,24 @@ APPLIED = [
                 pipeline = pipeline.to(accelerator.device)
             autocast_ctx = autocast(accelerator.device.type)
         """,
+    ),
+    *(
+        case(
+            f"cast, and offloaded, {where}",
+            f"{DEFINITION}{above}\n    # cast\n    pipeline = pipeline.to(dtype=torch_dtype)\n\n"
+            f"    # offload\n{OFFLOAD}{AUTOCAST}",
+            f"{DEFINITION}{above}\n    # offload\n{OFFLOAD}{AUTOCAST}",
+        )
+        for where, above in (("second", "    a = 1\n"), ("third", "    a = 1\n    b = 2\n"))
+    ),
+    case(
+        "other choices, other names",
+        "def infer():\n    pass\n"
+        f"{DEFINITION}    a = autocast('z') if not a else None\n    b = autocast('z') if zzz else None\n"
+        "    pipeline.to(a, zzz=3, dtype=b, aaa=4)\n    with autocast('z'): pipeline()\n",
+        "def infer():\n    pass\n"
+        f"{DEFINITION}    a = autocast('z') if not a else None\n    b = autocast('z') if zzz else None\n"
+        "    pipeline.to(a, zzz=3, aaa=4)\n    with autocast('z'): pipeline()\n",
     ),
 ]
 

@@ -38,6 +38,16 @@ APPLIED = [
         "def draw(é, seed):\n    é(g.manual_seed(seed) if (seed) else(None))\n",
         "def draw(é, seed):\n    é(g.manual_seed(seed) if (seed is not None) else(None))\n",
     ),
+    case(
+        "beside one that is in order",
+        "a, b = g.manual_seed(s) if s else None, h.manual_seed(s) if s is not None else None\n",
+        "a, b = (g.manual_seed(s) if s is not None else None), h.manual_seed(s) if s is not None else None\n",
+    ),
+    case(
+        "asked for by a number",
+        "s = a.get(0)\nb = g.manual_seed(s) if s else None\n",
+        "s = a.get(0)\nb = g.manual_seed(s) if s is not None else None\n",
+    ),
 ]
 
 REFUSED = [
@@ -72,6 +82,13 @@ REFUSED = [
         "expected 1 place to fix, found 2 (lines 1, 2)",
         1,
         f"a = {MADE} if args.seed else None\nb = {MADE} if args.seed else None\n",
+    ),
+    gone("another one otherwise", f"generator = {MADE} if args.seed else A\n"),
+    gone("it is told more", "generator = g.manual_seed(args.seed, 1) if args.seed else None\n"),
+    gone("it is told nothing", "generator = g.manual_seed() if args.seed else None\n"),
+    *(
+        gone(f"0 is taken: {given}", f"seed = {given}\ng = torch.Generator().manual_seed(seed) if seed else None\n")
+        for given in ("a or b or 0", "int(getattr(args, 'seed', 0))")
     ),
 ]
 

@@ -131,15 +131,58 @@ APPLIED = [
         """,
         count=3,
     ),
+    case(
+        "below a hook whose weights are something else",
+        """
+        def save_hook(models, weights):
+            weights = dict(weights)
+        def other_hook(models, weights):
+            weights.pop()
+        """,
+        """
+        def save_hook(models, weights):
+            weights = dict(weights)
+        def other_hook(models, weights):
+            if weights:
+                weights.pop()
+        """,
+    ),
 ]
 
 REFUSED = [
+    *(
+        conflict(
+            f"popped where there are none, in {id}",
+            "several statements share the line",
+            3,
+            f"def hook(models, weights):\n    {head}:\n        if not weights: weights.pop(); {leaves}\n",
+        )
+        for id, head, leaves in (("a loop", "for model in models", "break"), ("the function", "with models", "return"))
+    ),
+    conflict(
+        "left after",
+        "found 2 (lines 3, 6)",
+        3,
+        "def hook(models, weights):\n    for model in models:\n        weights.pop()\n"
+        "        if not weights:\n            break\n    weights.pop()\n    if not weights:\n"
+        "        return\n",
+    ),
     satisfied("guarded", "def hook(weights):\n    if weights:\n        weights.pop()\n"),
     satisfied("guarded by length", "def hook(weights):\n    if len(weights)>0:\n        weights.pop()\n"),
     satisfied("guarded and more", "def hook(weights, a):\n    if a and weights:\n        weights.pop()\n"),
     satisfied("in a loop that ends", "def hook(weights):\n    while len(weights) > 0:\n        weights.pop()\n"),
     satisfied("on one line", "def hook(weights):\n    if weights: weights.pop()\n"),
     satisfied("left before", "def hook(weights):\n    if not weights:\n        return\n    weights.pop()\n"),
+    satisfied(
+        "left before, with a word",
+        "def hook(weights):\n    if not weights:\n        log()\n        return\n    weights.pop()\n",
+    ),
+    satisfied(
+        "passed by",
+        "def hook(models, weights):\n    for model in models:\n        if not weights:\n"
+        "            continue\n        save(model)\n        weights.pop()\n",
+    ),
+    satisfied("asked twice", "def hook(weights):\n    if len(weights) > 0 == done:\n        weights.pop()\n"),
     satisfied("caught", "def hook(weights):\n    try:\n        weights.pop()\n    except IndexError:\n        pass\n"),
     gone("other lists", "def hook(models, weights):\n    models.pop()\n    self.weights.pop()\n"),
     gone("a method of that name", "def hook(weights):\n    return weights.popitem()\n"),

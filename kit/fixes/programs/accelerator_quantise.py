@@ -47,9 +47,9 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     if isinstance(owner, ast.If) and requires(owner.test, _CUDA) and not block.in_else():
         for index, node in block.simple():
             if isinstance(node, ast.Assign) and _sets(node):
-                line = block.parse(f"{_DEVICE} = {_TYPE}\n")[0]
+                line = block.statement(f"{_DEVICE} = {_TYPE}\n")
                 comments = {"leading_lines": block.statements[index].leading_lines}  # type: ignore[attr-defined]
-                yield Splice(index, index + 1, [line.with_changes(**comments)], counted=False)
+                yield Splice.instead(index, [line.with_changes(**comments)], counted=False)
     for index, node in block.simple():
         chosen = iter(_branches(node))
 
@@ -61,7 +61,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
 
         changed, count = block.with_tests(block.statements[index], test)
         if count:
-            yield Splice(index, index + 1, [changed])
+            yield Splice.instead(index, [changed])
 
 
 def _branches(node: ast.AST) -> Iterator[ast.If]:

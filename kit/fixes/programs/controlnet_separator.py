@@ -43,4 +43,4 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
             at = next(number for number, each in enumerate(call.args) if block.code(each.value) == _BEFORE)
             argument = call.args[at].with_changes(value=block.expression(_MISSING))
             whole = call.with_changes(args=[*call.args[: at + 1], argument, *call.args[at + 1 :]])
-            yield Splice(index, index + 1, [statement.deep_replace(call, whole)])  # type: ignore[arg-type]
+            yield Splice.instead(index, [statement.deep_replace(call, whole)])  # type: ignore[arg-type]

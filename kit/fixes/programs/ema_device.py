@@ -52,6 +52,6 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, node in block.wanted():
         if isinstance(node, ast.For) and block.owner() == "to":
-            yield Splice(index, index + 1, block.parse(_MOVED))
+            yield Splice.instead(index, block.parse(_MOVED))
         elif isinstance(node, ast.Assign) and block.owner() == _ALIGN:
-            yield Splice(index + 1, index + 1, block.parse(_KNOWN))
+            yield Splice.below(index, block.parse(_KNOWN))

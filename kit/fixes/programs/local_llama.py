@@ -39,4 +39,4 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         if _HUB.strip('"') in text(node) and "HIDREAM_LLAMA" not in text(node):
             chosen = block.with_expressions(statement, "SimpleString", _HUB, lambda code: _ANY)
             if chosen is not statement:
-                yield Splice(index, index + 1, [chosen])
+                yield Splice.instead(index, [chosen])

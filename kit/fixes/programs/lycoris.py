@@ -60,7 +60,7 @@ def _words(node: ast.AST) -> list[ast.Constant]:
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, node in block.wanted():
         if calls(node, _ADD):
-            choice = block.parse(_USE)[0]
-            yield Splice(index, index + 1, [block.with_else(choice, [block.statements[index]])])
+            choice = block.statement(_USE)
+            yield Splice.instead(index, [block.with_else(choice, [block.statements[index]])])
         else:
-            yield Splice(index + 1, index + 1, block.parse(_OPTION))
+            yield Splice.below(index, block.parse(_OPTION))

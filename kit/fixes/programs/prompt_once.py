@@ -69,8 +69,8 @@ def _encodes(node: ast.stmt, above: Ancestors) -> bool:
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, node in block.wanted():
         if text(node) == _FREED:
-            yield Splice(index + 1, index + 1, block.parse(f"{_FREES}\n"))
+            yield Splice.below(index, block.parse(f"{_FREES}\n"))
         elif _encodes(node, block.above):
             first, *rest = block.parse(_REPEATS)
             above = block.statements[index].leading_lines  # type: ignore[attr-defined]
-            yield Splice(index, index + 1, [first.with_changes(leading_lines=above), *rest])
+            yield Splice.instead(index, [first.with_changes(leading_lines=above), *rest])

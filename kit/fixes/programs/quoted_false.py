@@ -36,4 +36,4 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, _ in block.wanted():
         if block.body(block.statements[index]):
-            yield Splice(index, index + 1, [block.with_body(block.statements[index], block.parse(_RAISE))])
+            yield Splice.instead(index, [block.with_body(block.statements[index], block.parse(_RAISE))])

@@ -50,4 +50,4 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         blank, comments = block.leading(statement)
         first, *rest = block.parse(_CODE)
         anchor = statement.with_changes(leading_lines=[*block.blank_lines(1), *comments])
-        yield Splice(index, index + 1, [first.with_changes(leading_lines=blank), *rest, anchor])
+        yield Splice.instead(index, [first.with_changes(leading_lines=blank), *rest, anchor])
