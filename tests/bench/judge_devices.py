@@ -59,11 +59,17 @@ def package_stripped(tree: ast.Module) -> ast.Module:
     return tree
 
 
-# device-placement: no call is given CUDA by name, or is a method of its name.
+# device-placement: no call is given CUDA by name, or is a method of its name; nothing is on CUDA or else on the CPU.
 
 TAKING = ("torch.autocast", "torch.amp.autocast", "torch.device", "torch.Generator")
 
 
+CHOICES = (
+    "'cuda' if torch.cuda.is_available() else 'cpu'",
+    "torch.device('cuda') if torch.cuda.is_available() else torch.device('cpu')",
+    "torch.device(DEVICE) if torch.cuda.is_available() else torch.device('cpu')",
+)
+OWN = re.compile(r"((self\.)?acc(elerator)?|DEVICE)\.(device|type)")
 INDEX = re.compile(r"\w+(\.\w+)*\.(local_process_index|local_rank)|local_rank")  # of the process's own card
 
 
@@ -88,11 +94,17 @@ def placement_lacking(tree: ast.Module) -> list[int]:
         method = by_method(call) or (text(call.func) == "torch.cuda.amp.autocast" and not call.args)
         return method or any(text(value) in ("'cuda'", "'cuda:0'") for value in devices(call))
 
-    return [c.lineno for c in calls(tree) if names_cuda(c)] if imported_by(tree, "accelerate", "Accelerator") else []
+    if not imported_by(tree, "accelerate", "Accelerator"):
+        return []
+    chosen = [n.lineno for n in ast.walk(tree) if isinstance(n, ast.Assign) and text(n.value) in CHOICES]
+    return [*chosen, *(c.lineno for c in calls(tree) if names_cuda(c))]
 
 
 def placement_stripped(tree: ast.Module) -> ast.Module:
     def change(node: ast.AST) -> ast.AST:
+        chosen = isinstance(node, ast.IfExp) and text(node) in CHOICES
+        if chosen or (isinstance(node, ast.Attribute) and OWN.fullmatch(text(node))):
+            return ast.Name("DEVICE")
         if isinstance(node, ast.Call):
             if text(node.func) == "torch.cuda.amp.autocast":
                 node.func, node.args = ast.parse("torch.autocast", mode="eval").body, [ast.Name("DEVICE")]
@@ -101,7 +113,7 @@ def placement_stripped(tree: ast.Module) -> ast.Module:
             elif text(node.func) == "torch.device" and len(node.args) > 1 and of_process(node):
                 del node.args[1:]
             for value in devices(node):
-                if text(value) in ("'cuda'", "'cuda:0'", "accelerator.device", "accelerator.device.type"):
+                if text(value) in ("'cuda'", "'cuda:0'"):
                     node.args = [ast.Name("DEVICE") if each is value else each for each in node.args]
                     for each in node.keywords:
                         each.value = ast.Name("DEVICE") if each.value is value else each.value
