@@ -128,10 +128,11 @@ def placement_stripped(tree: ast.Module) -> ast.Module:
 def scaler_lacking(tree: ast.Module) -> list[int]:
     makers = {"torch.cuda.amp.GradScaler", "th.cuda.amp.GradScaler", *names_of(tree, "torch.cuda.amp")}
     told = {"torch.amp.GradScaler", "torch.GradScaler", *names_of(tree, "torch.amp")}
+    makers, told = makers | given(tree, makers), told | given(tree, told)
     found = []
     for call in calls(tree):
         of_cuda = not call.args and "device" not in [each.arg for each in call.keywords]
-        named = bool(call.args) and text(call.args[0]) == "'cuda'"
+        named = "'cuda'" in [*map(text, call.args[:1]), *(text(k.value) for k in call.keywords if k.arg == "device")]
         if text(call.func) in makers or (text(call.func) in told and (of_cuda or named)):
             found.append(call.lineno)
     its_own = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == "Accelerator"]
@@ -145,12 +146,20 @@ def names_of(tree: ast.Module, module: str) -> set[str]:
     return {alias.asname or alias.name for line in lines for alias in line.names if alias.name == "GradScaler"}
 
 
+def given(tree: ast.Module, makers: set[str]) -> set[str]:
+    """The names at the module's top that are given one of some classes."""
+    return {text(node.targets[0]) for node in tree.body if isinstance(node, ast.Assign) and text(node.value) in makers}
+
+
 def scaler_stripped(tree: ast.Module) -> ast.Module:
     makers = {"torch.cuda.amp.GradScaler", "torch.amp.GradScaler", "torch.GradScaler"}
     makers |= names_of(tree, "torch.cuda.amp") | names_of(tree, "torch.amp")
+    makers |= given(tree, makers)
 
     def change(node: ast.AST) -> ast.AST:
         if isinstance(node, ast.Call) and text(node.func) in makers:
+            for each in node.keywords:
+                each.value = ast.Constant("cuda") if each.arg == "device" else each.value
             told = bool(node.args) and text(node.args[0]) in ("torch.device(device).type", "'cuda'")
             node.func, node.args = ast.Name("GradScaler"), node.args[told:]
         return node

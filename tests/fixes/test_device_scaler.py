@@ -38,9 +38,30 @@ APPLIED = [
         f"from torch.cuda.amp import GradScaler as S\n{DEVICE}"
         "scaler = torch.amp.GradScaler(torch.device(device).type)\n",
     ),
+    case(
+        "a name given the class, CUDA's or any",
+        f"{DEVICE}cls = torch.cuda.amp.GradScaler\nmade = torch.amp.GradScaler\none, two = cls(), made('cuda')\n",
+        f"{DEVICE}cls = torch.cuda.amp.GradScaler\nmade = torch.amp.GradScaler\n"
+        "one, two = torch.amp.GradScaler(torch.device(device).type), made(torch.device(device).type)\n",
+    ),
+    case(
+        "with its first argument by place",
+        f"{DEVICE}scaler = (torch.cuda.amp.GradScaler\n    (1024.0, enabled=fp16))\n",
+        f"{DEVICE}scaler = (torch.amp.GradScaler\n    (torch.device(device).type, 1024.0, enabled=fp16))\n",
+    ),
+    case(
+        "told CUDA after another text",
+        f"{DEVICE}scaler = torch.amp.GradScaler(enabled=mode != 'cuda', device='cuda')\n",
+        f"{DEVICE}scaler = torch.amp.GradScaler(enabled=mode != 'cuda', device=torch.device(device).type)\n",
+    ),
 ]
 REFUSED = [
     satisfied("told", f"{DEVICE}scaler = torch.amp.GradScaler(device.type)\n"),
+    gone("a class's own name", f"{DEVICE}cls = Net\ndef f(cls):\n    cls('cuda')\n"),
+    gone(
+        "a name given a class elsewhere",
+        f"{DEVICE}def f():\n    cls = torch.amp.GradScaler\ndef g(cls):\n    return cls('cuda')\n",
+    ),
     gone("accelerate's", f"{DEVICE}self.scaler = torch.cuda.amp.GradScaler(**kwargs)\n"),
     conflict("no device", "`device` is not bound there", 2, "import torch\nscaler = torch.cuda.amp.GradScaler()\n"),
     *(

@@ -256,6 +256,11 @@ def _left(id: str, line: str) -> object:
     return left(id, "device-placement", f"import torch\n{line}\n")
 
 
+def _scaler(id: str, line: str, what: str = "a gradient scaler of CUDA alone") -> object:
+    text = f"import os\nimport torch\n{line}\n"
+    return looks(id, "device-scaler", 3, what, text) if what else left(id, "device-scaler", text)
+
+
 # Where there is no CUDA, what such a script trains on is the CPU.
 CHOICES = [
     _says("by a name, without accelerate", 'device = "cuda" if torch.cuda.is_available() else "cpu"'),
@@ -288,7 +293,21 @@ CHOICES = [
     _left("written", "print(f\"{'cuda' if torch.cuda.is_available() else 'cpu'}\")"),
 ]
 
+SCALER = "torch.cuda.amp.GradScaler"
+SCALERS = [
+    _scaler("inherited from", f"class Mine({SCALER}):\n    pass"),
+    _scaler("chosen", f"made = {SCALER} if fp16 else None"),
+    _scaler("handed on", f"make = partial({SCALER}, init_scale=2.0)"),
+    _scaler("in a table", f'made = {{"fp16": {SCALER}}}'),
+    _scaler("by its name", 'made = getattr(torch.cuda.amp, "GradScaler")()'),
+    _scaler("on for CUDA alone", 'made = torch.amp.GradScaler(kind, enabled=kind == "cuda")', "for CUDA alone"),
+    _scaler("said", f"def f(scaler: {SCALER} | None = None) -> {SCALER}:\n    return scaler", ""),
+    _scaler("asked", f"known = isinstance(scaler, {SCALER})", ""),
+    _scaler("any", "made = torch.amp.GradScaler if fp16 else None", ""),
+    _scaler("only CUDA comes there", f'if kind == "cuda":\n    made = partial({SCALER})', ""),
+]
 
-@pytest.mark.parametrize("given", [*DEVICES, *CHOICES])
+
+@pytest.mark.parametrize("given", [*DEVICES, *CHOICES, *SCALERS])
 def test_a_situation(given: Given) -> None:
     check(given)
