@@ -236,7 +236,15 @@ test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
             ),
             ("`if dist.get_rank() == 0`", 4, "if dist.get_rank() == 0:\n    accelerator.save_state(1)\n"),
             ("`if os.environ['RANK'] == '0'`", 4, "if os.environ['RANK'] == '0':\n    accelerator.save_state(1)\n"),
-            ("by `save(…)`", 5, "save = accelerator.save_state\nif accelerator.is_main_process:\n    save(1)\n"),
+            *(
+                (f"by `{call}(…)`", 5, f"{given}\nif accelerator.is_main_process:\n    {call}(1)\n")
+                for call, given in (
+                    ("save", "save = accelerator.save_state"),
+                    ("save", "save = partial(accelerator.save_state, 1)"),
+                    ("save", "save = lambda at: accelerator.save_state(at)"),
+                    ("getattr(accelerator, 'save_state')", "save = 1"),
+                )
+            ),
         ]
     ],
 )
