@@ -22,7 +22,10 @@ from kit.fixes import _roles as roles
 from kit.fixes._ast import loose_names, parse
 from kit.fixes._block import Block
 from kit.fixes._lines import Change, Lost, Statements
+from kit.fixes._roles._script import FUNCTIONS
 from kit.fixes._roles.paths import missing
+
+_BY_HAND = "make the change by hand (`kit fix --explain` shows one), or skip the fix"
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def run(
     after = _sites(fix, parse(result, name), options, skipped(result))
     if len(after) < len(before) or not all(site.done for site in after):
         line = next((site.line for site in after if not site.done), todo[0].line)
-        reason = "what it would write does not have the effect it wants there: make the change by hand, or skip the fix"
+        reason = f"what it would write does not have the effect it wants there: {_BY_HAND}"
         return Result(Outcome.conflict, content, reason, line)
     known = loose_names(content, name)  # first: what does not compile is said of the file as it is
     orphans = loose_names(result, name) - known
@@ -131,7 +134,11 @@ def _unedited(content: bytes, tree: ast.Module, sites: Sequence[Site]) -> tuple[
             return "several statements share the line: give each a line of its own", site.line
         if before:
             return "it stands on the line of what it is in: give it a line of its own", site.line
-    return "it is written in a way that this fix cannot edit: make the change by hand, or skip the fix", sites[0].line
+        if isinstance(node, FUNCTIONS):
+            return f"it is in the head of a function, which this fix cannot edit: {_BY_HAND}", site.line
+        if isinstance(node, ast.If) and roles.read(tree).is_elif(node):
+            return f"it is an `elif`, which this fix cannot edit: {_BY_HAND}", site.line
+    return f"it is written in a way that this fix cannot edit: {_BY_HAND}", sites[0].line
 
 
 def _refusal(fix: Fix, tree: ast.Module, sites: Sequence[Site]) -> tuple[str, int] | None:

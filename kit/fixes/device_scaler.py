@@ -235,6 +235,6 @@ def _told(call: ast.Call, kind: str, made: str) -> list[Change]:
     named = [each for each in _given(call) if isinstance(each, ast.Constant) and each.value == "cuda"]
     if named:
         return [(start(named[0]), end(named[0]), kind)]
-    arguments: list[ast.expr | ast.keyword] = [*call.args, *call.keywords]
-    where = min(map(start, arguments)) if arguments else end(call, 1)
+    arguments = [*map(start, call.args), *map(start, call.keywords)]
+    where = min(arguments, default=end(call, 1))
     return [(start(call.func), end(call.func), made), (where, where, kind + ", " * bool(arguments))]

@@ -93,7 +93,8 @@ def _apart(function: ast.AST) -> bool:
 
 
 def _dtype(move: ast.Call) -> str:
-    return next((text(each.value) for each in move.keywords if each.arg == "dtype"), "")
+    given = [*move.args[1:2], *(each.value for each in move.keywords if each.arg == "dtype")]
+    return text(given[0]) if given else ""
 
 
 def _offloaded(tree: ast.Module) -> Iterator[tuple[ast.FunctionDef, list[ast.stmt]]]:
@@ -108,7 +109,7 @@ def _offloaded(tree: ast.Module) -> Iterator[tuple[ast.FunctionDef, list[ast.stm
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, node in block.wanted():
         move = pipeline_move(node)
-        if move and any(keyword.arg == "dtype" for keyword in move.keywords):
+        if move and _dtype(move):
             final = next((each for each in block.above if isinstance(each, ast.FunctionDef) and _apart(each)), None)
             plain = block.without(block.statements[index], "dtype")
             choice = f"dtype={_dtype(move)} if {_FINAL} else None"

@@ -196,6 +196,21 @@ def main(model):
         'dtype=torch.float32 if pos.device.type in ("mps", "npu", "tpu") else torch.float64)',
     ),
     mended(
+        "torch under another name",
+        "float32-rope",
+        """
+        import torch as th
+        def rope(ids):
+            is_mps = ids.device.type == "mps"
+            kind = th.float32 if is_mps else th.float64
+            other = th.float32 if th.backends.mps.is_available() else th.double
+            return th.arange(3, dtype=th.float64, device=ids.device)
+        """,
+        'kind = th.float32 if is_mps or ids.device.type in ("npu", "tpu") else th.float64',
+        'other = th.float32 if str(th.accelerator.current_accelerator()) in ("mps", "npu", "tpu") else th.double',
+        'dtype=th.float32 if ids.device.type in ("mps", "npu", "tpu") else th.float64, device=ids.device)',
+    ),
+    mended(
         "by the helper that upstream has",
         "float32-rope",
         """
