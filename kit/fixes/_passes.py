@@ -10,7 +10,7 @@ from kit.fixes._ast import every, text
 from kit.fixes._caches import by_step
 from kit.fixes._roles import Script
 from kit.fixes._roles._script import dotted, last, own
-from kit.fixes._samples import assigned, in_order
+from kit.fixes._samples import assigned, in_order, makes
 
 _FILLS = ("append", "appendleft", "extend", "insert", "put", "setdefault", "update")
 _ENDS = ("pop", "popleft", "get_nowait")  # which take what is first, or last
@@ -60,13 +60,20 @@ def _kept(script: Script) -> list[_Kept]:
     found = []
     for statement, _ in script.statements:
         if isinstance(statement, ast.For):
-            names = {name for line in script.inside(statement) if (name := _filled(line))}
-            found += [_Kept(name, over, statement) for over in _over(statement.iter) for name in names]
+            over = [name for name in _over(statement.iter) if _is_loader(script, name)]
+            names = {name for line in script.inside(statement) if (name := _filled(line))} if over else set()
+            found += [_Kept(name, loader, statement) for loader in over for name in names]
         elif isinstance(statement, ast.Assign) and isinstance(statement.value, (ast.ListComp, ast.DictComp)):
-            over = _over(statement.value.generators[0].iter)
+            over = [name for name in _over(statement.value.generators[0].iter) if _is_loader(script, name)]
             names = {dotted(target) for target in statement.targets} - {""}
             found += [_Kept(name, loader, statement) for loader in over for name in names]
     return found
+
+
+def _is_loader(script: Script, name: str) -> bool:
+    """Whether a name is of a loader, by how it is called or made."""
+    made = script.assigned.get(name, ())
+    return "loader" in name.rpartition(".")[2].lower() or any(makes(value, ("DataLoader",)) for value in made)
 
 
 def _filled(line: ast.stmt) -> str:

@@ -58,8 +58,13 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     script = read(tree)
     for hook in save_hooks(script):
         for line in script.inside(hook.function):
-            beside = script.block(line) if isinstance(line, ast.Assign) and _of(line.value, hook.models) else []
-            names = {text(target) for target in line.targets} if beside else set()  # type: ignore[attr-defined]
+            if not isinstance(line, ast.Assign) or not _of(line.value, hook.models):
+                continue
+            tests = [node.test for node in script.above[line] if isinstance(node, (ast.If, ast.While))]
+            beside = (
+                [] if any(hook.weights in text(test) for test in tests) else script.block(line)
+            )  # DeepSpeed has none
+            names = {text(target) for target in line.targets}
             nodes = [node for each in beside for node in every(each)]
             if any(_asks_of(node, names) for node in nodes) and not any("unwrap" in text(each) for each in beside):
                 yield Sign(

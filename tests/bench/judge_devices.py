@@ -50,7 +50,9 @@ def package_lacking(tree: ast.Module) -> list[int]:
     run = GUARD.search(text(tree)) or any(name in text(tree) for name in ("ArgumentParser(", "sys.argv", "parse_args("))
     calls_itself = any(isinstance(node, ast.Expr) and text(node).startswith(("print(", "main(")) for node in tree.body)
     module = any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree))
-    known = any(name == PACKAGE for name, _ in lines)
+    types = [node for node in ast.walk(tree) if isinstance(node, ast.If) and text(node.test).endswith("TYPE_CHECKING")]
+    unrun = {line for node in types if not isinstance(node.test, ast.UnaryOp) for line in node.body}
+    known = any(name == PACKAGE and node not in unrun for name, node in lines)
     return [] if module or known or not (run or calls_itself) else torch
 
 

@@ -61,6 +61,7 @@ APPLIED = [
         "device = torch.device(accelerator.device)",
     ),
     line("a checkpoint's", 'x = net.load(a, map_location="cuda")', "x = net.load(a, map_location=accelerator.device)"),
+    line("by torch", 'x = torch.load(a, map_location="cuda")', "x = torch.load(a, map_location=accelerator.device)"),
     line("a device", 'device = torch.device("cuda")', "device = torch.device(accelerator.device)"),
     line(
         "a generator and a tensor",
@@ -105,6 +106,8 @@ REFUSED = [
         "where there is CUDA",
         f'{HEAD}if torch.cuda.is_available():\n    d = torch.device("cuda")\nelse:\n    d = "cpu"\n',
     ),
+    gone("a flag that means another thing", f"{HEAD}x = x.cuda(memory_format=torch.channels_last)\n"),
+    gone("a map for anybody's method", f'{HEAD}net.restore(a, map_location="cuda")\n'),
     gone("in a text", f"{HEAD}card = 'pipe.to(\"cuda\")'\n"),
     gone("no accelerate", 'import torch\nunet.to("cuda")\n'),
     gone("a device by another index", f'{HEAD}device = torch.device("cuda", args.card)\n'),

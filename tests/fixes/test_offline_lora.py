@@ -40,6 +40,11 @@ APPLIED = [
         count=2,
     ),
     case(
+        "a folder that is given once",
+        "def f(b):\n    a = b\n    P.save_lora_weights(a)\n    P.load_lora_weights(a)\n",
+        f"def f(b):\n    a = b\n    P.save_lora_weights(a)\n    P.load_lora_weights(a, {NAMED})\n",
+    ),
+    case(
         "folders of one name in two functions",
         "def f(a):\n    P.save_lora_weights(a)\n    P.load_lora_weights(a)\ndef g():\n    a = 1\n    a = 2\n",
         f"def f(a):\n    P.save_lora_weights(a)\n    P.load_lora_weights(a, {NAMED})\ndef g():\n    a = 1\n    a = 2\n",

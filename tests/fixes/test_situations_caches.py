@@ -52,6 +52,13 @@ CACHES = [
     left("by a key of the batch", FIX, kept(DICTED, NUMBERED, 'learn(kept[batch["name"]])')),
     left("of another loader", FIX, kept(LISTED, "for step, batch in enumerate(other):", "learn(kept[step])")),
     left(
+        "of what is no loader",
+        FIX,
+        kept(LISTED, NUMBERED, "learn(kept[step])")
+        .replace("loader", "models")
+        .replace("torch.utils.data.DataLoader(data, shuffle=True)", "load(data)"),
+    ),
+    left(
         "nothing shuffles the batches",
         FIX,
         kept(LISTED, NUMBERED, "learn(kept[step])", MADE.replace("True", "False"), ""),

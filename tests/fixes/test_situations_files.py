@@ -141,6 +141,13 @@ HOOKS += [
         "            model = models.pop()\n            if isinstance(model, Net):\n                save(model)\n",
     ),
     left(
+        "taken from the list where there are weights",
+        "unwrap-save-hook",
+        f"{HOOKED}    def save_model_hook(models, weights, folder):\n        while len(weights) > 0:\n"
+        "            weights.pop()\n            model = models[0]\n            if isinstance(model, Net):\n"
+        "                save(model)\n",
+    ),
+    left(
         "taken from the list and unwrapped",
         "unwrap-save-hook",
         f"{HOOKED}    def save_model_hook(models, weights, folder):\n        while models:\n"

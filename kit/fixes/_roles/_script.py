@@ -31,7 +31,7 @@ def own(statement: ast.AST) -> tuple[ast.AST, ...]:
 
 def for_types(node: ast.AST) -> bool:
     """`if TYPE_CHECKING:`, whose body binds nothing in a run."""
-    return isinstance(node, ast.If) and text(node.test).endswith("TYPE_CHECKING")
+    return isinstance(node, ast.If) and last(node.test) == "TYPE_CHECKING"
 
 
 class Script:
