@@ -22,19 +22,23 @@ from kit.fixes import _roles as roles
 from kit.fixes._ast import loose_names, parse
 from kit.fixes._block import Block
 from kit.fixes._lines import Change, Lost, Statements
+from kit.fixes._roles._script import FUNCTIONS
 from kit.fixes._roles.paths import missing
+
+_BY_HAND = "make the change by hand (`kit fix --explain` shows one), or skip the fix"
 
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of a fix on a file; ``reason`` and ``line`` (from 1) say why it is a conflict or gone, ``places`` how
-    many it was applied at."""
+    """The outcome of a fix on a file; ``reason`` and ``line`` (from 1) say why it is a conflict or gone, ``more`` at
+    which other lines that is so, ``places`` how many it was applied at."""
 
     outcome: Outcome
     content: bytes
     reason: str = ""
     line: int = 0
     places: int = 0
+    more: tuple[int, ...] = ()
 
 
 def run(
@@ -60,8 +64,8 @@ def run(
         return Result(Outcome.gone, content, "the construct it is about is not in this file")
     if not todo:
         return Result(Outcome.satisfied, content)
-    if refusal := _refusal(fix, tree, todo):
-        return Result(Outcome.conflict, content, *refusal)
+    if refusals := _refusals(fix, tree, todo):
+        return _conflict(content, refusals)
     if count not in (None, len(todo)):
         places = ", ".join(str(site.line) for site in todo)
         reason = f"expected {count} place{'s' * (count != 1)} to fix, found {len(todo)} (lines {places})"
@@ -78,14 +82,16 @@ def run(
         line = content.count(b"\n", 0, error.start) + 1
         raise KitError(f"{name}:{line}: not {error.encoding}: {error.reason}", "save the file as UTF-8") from None
     if counted != len(todo):
-        return Result(Outcome.conflict, content, *_unedited(content, tree, todo))
+        stuck = [site for site in todo if not _edit(fix, content, tree, options, frozenset([site.line]))[1]]
+        return _conflict(content, [(_unedited(content, tree, site), site.line) for site in stuck or todo])
     if b"\r" in content and _mixed(content):
         result = _with_ends(content, result)
     after = _sites(fix, parse(result, name), options, skipped(result))
     if len(after) < len(before) or not all(site.done for site in after):
-        line = next((site.line for site in after if not site.done), todo[0].line)
-        reason = "what it would write does not have the effect it wants there: make the change by hand, or skip the fix"
-        return Result(Outcome.conflict, content, reason, line)
+        left = [was.line for was, site in zip(before, after, strict=False) if not site.done]
+        lines = left if left and len(after) == len(before) else [site.line for site in todo]
+        reason = f"what it would write does not have the effect it wants there: {_BY_HAND}"
+        return _conflict(content, [(reason, line) for line in lines])
     known = loose_names(content, name)  # first: what does not compile is said of the file as it is
     orphans = loose_names(result, name) - known
     if orphans and (orphans := orphans & {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}):
@@ -118,32 +124,45 @@ def _sites(fix: Fix, tree: ast.Module, options: Options, skipped: frozenset[int]
     return [site for site in fixes.sites(fix, tree, options) if site.line not in skipped]
 
 
-def _unedited(content: bytes, tree: ast.Module, sites: Sequence[Site]) -> tuple[str, int]:
-    """Why a site could not be edited, and its line."""
+def _conflict(content: bytes, refusals: Sequence[tuple[str, int]]) -> Result:
+    """A conflict for some reasons, each with its line; the first one leads."""
+    reason, line = refusals[0]
+    others = {why: at for why, at in reversed(refusals) if why != reason}
+    told = "".join(f"; line {at}: {why}" for why, at in sorted(others.items(), key=lambda each: each[1]))
+    more = dict.fromkeys(at for _, at in refusals if at != line)
+    return Result(Outcome.conflict, content, f"{reason}{told}", line, more=tuple(more))
+
+
+def _unedited(content: bytes, tree: ast.Module, site: Site) -> str:
+    """Why a site could not be edited."""
     lines = content.splitlines()
-    for site in sites:
-        node = roles.read(tree).at(site.line)
-        before, after = (
-            lines[node.lineno - 1][: node.col_offset].strip(),
-            lines[(node.end_lineno or 1) - 1][node.end_col_offset :],
-        )
-        if before.endswith(b";") or after.strip().startswith(b";"):
-            return "several statements share the line: give each a line of its own", site.line
-        if before:
-            return "it stands on the line of what it is in: give it a line of its own", site.line
-    return "it is written in a way that this fix cannot edit: make the change by hand, or skip the fix", sites[0].line
+    node = roles.read(tree).at(site.line)
+    before, after = (
+        lines[node.lineno - 1][: node.col_offset].strip(),
+        lines[(node.end_lineno or 1) - 1][node.end_col_offset :],
+    )
+    if before.endswith(b";") or after.strip().startswith(b";"):
+        return "several statements share the line: give each a line of its own"
+    if before:
+        return "it stands on the line of what it is in: give it a line of its own"
+    if isinstance(node, FUNCTIONS):
+        return f"it is in the head of a function, which this fix cannot edit: {_BY_HAND}"
+    if isinstance(node, ast.If) and roles.read(tree).is_elif(node):
+        return f"it is an `elif`, which this fix cannot edit: {_BY_HAND}"
+    return f"it is written in a way that this fix cannot edit: {_BY_HAND}"
 
 
-def _refusal(fix: Fix, tree: ast.Module, sites: Sequence[Site]) -> tuple[str, int] | None:
+def _refusals(fix: Fix, tree: ast.Module, sites: Sequence[Site]) -> list[tuple[str, int]]:
+    """Why a fix refuses at some sites, each with its line."""
     script = roles.read(tree)
+    found = []
     for site in sites:
-        if site.refuses:
-            return site.refuses, site.line
         here = script.at(site.line)
         reasons = [missing(script, name, here, may_be_none=True) for name in fix.NEEDS]
-        for reason in filter(None, [*reasons, *(missing(script, name, here) for name in site.needs)]):
-            return f"{reason}: bind it above, or skip the fix", site.line
-    return None
+        lacking = next(filter(None, [*reasons, *(missing(script, name, here) for name in site.needs)]), "")
+        why = site.refuses or (f"{lacking}: bind it above, or skip the fix" if lacking else "")
+        found += [(why, site.line)] if why else []
+    return found
 
 
 def _edit(fix: Fix, content: bytes, tree: ast.Module, options: Options, todo: frozenset[int]) -> tuple[bytes, int]:

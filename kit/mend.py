@@ -24,8 +24,8 @@ _ALL = "*"
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of a fix on a file: the lines (from 1) of the places that needed it in the file as it was, or why
-    it did not happen, and at how many places it did (several may be on a line)."""
+    """What came of a fix on a file: the lines (from 1) of the places that needed it in the file as it was, or of those
+    that it refuses at and why, and at how many places it was applied (several may be on a line)."""
 
     fix: str
     outcome: Outcome
@@ -119,7 +119,7 @@ def _try(fix: str, content: bytes, name: str, chosen: Mapping[str, Options]) -> 
     from kit import codemod
 
     result = codemod.run(module, content, name, None, options, lambda text: skips(text, name).of(fix))
-    lines = todo if result.outcome is Outcome.applied else (result.line,)
+    lines = todo if result.outcome is Outcome.applied else (result.line, *result.more)
     return Finding(fix, result.outcome, lines, result.reason, result.places), result.content
 
 

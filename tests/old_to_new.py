@@ -12,7 +12,10 @@ from kit.fixes import Options, Outcome, Site, Splice
 from kit.fixes._block import Block
 
 HINT = ": bind it above, or skip the fix"
-LACKS = "what it would write does not have the effect it wants there: make the change by hand, or skip the fix"
+LACKS = (
+    "what it would write does not have the effect it wants there: make the change by hand (`kit fix --explain` shows "
+    "one), or skip the fix"
+)
 
 
 def _sites(tree: ast.Module, options: Options) -> list[Site]:

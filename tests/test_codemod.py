@@ -120,6 +120,20 @@ def test_edits_that_find_more_places_than_the_check_are_a_conflict() -> None:
     assert "make the change by hand" in result.reason
 
 
+def test_a_refusal_names_each_place_it_is_about() -> None:
+    def sites(tree: ast.Module, options: Options) -> list[Site]:
+        return [Site(line, False, refuses=why) for line, why in enumerate(("", "a", "b", "a", "c", "b"), start=1)]
+
+    result = run("old()\n" * 6, sites=sites)
+    assert (result.line, result.more, result.reason) == (2, (3, 4, 5, 6), "a; line 3: b; line 5: c")
+
+
+def test_what_could_not_be_edited_is_named_and_no_other_place() -> None:
+    text = "old()\na(); old()\nold(); a()\n"
+    result = codemod.run(make_fix(), text.encode(), "train.py", None)
+    assert (result.line, result.more) == (2, (3,)) and "several statements share the line" in result.reason
+
+
 def _wrong_place(block: Block, options: Options) -> Iterator[Splice]:
     if block.at_top:
         yield Splice(0, 0, block.parse("new()\n"))

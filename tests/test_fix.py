@@ -42,6 +42,17 @@ def test_in_place_and_once(kit: Kit, script: Path) -> None:
     assert [path.name for path in Path.cwd().iterdir()] == ["train.py"]
 
 
+@pytest.mark.parametrize(
+    ("places", "told"),
+    [(1, ""), (2, " (also line 4)"), (3, " (also lines 4, 5)"), (8, " (also lines 4, 5, 6, 7, 8 and 2 more)")],
+)
+def test_a_refusal_names_its_lines(kit: Kit, places: int, told: str) -> None:
+    Path("train.py").write_text("import accelerate\ndef f(x):\n" + "    x.cuda()\n" * places)
+    reason = "`accelerator` is not bound there: hand it in, or skip the fix"
+    said = f"train.py:3: conflict: device-placement: {reason}{told}\n"
+    assert kit("fix", "--check", "device-placement", "train.py") == Done(1, said, "")
+
+
 def test_check_writes_nothing(kit: Kit, script: Path) -> None:
     assert kit("fix", "--check", "train.py") == Done(1, SAID.replace(" applied", " would be applied"), "")
     assert script.read_text() == TRAIN

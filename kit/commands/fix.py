@@ -164,13 +164,19 @@ def _show(entry: File, verbose: bool, applied: str, to_stderr: bool) -> None:
             places = f" at {len(each.lines)} places" if len(each.lines) > 1 else ""
             line(f"{entry.path}:{each.lines[0]}: {applied}: {each.fix}{places}{_newer(each.fix)}")
         elif each.outcome is Outcome.conflict:
-            line(f"{entry.path}:{each.lines[0]}: conflict: {each.fix}: {each.reason}")
+            line(f"{entry.path}:{each.lines[0]}: conflict: {each.fix}: {each.reason}{_also(each.lines[1:])}")
         elif verbose:
             line(f"{entry.path}: {each.outcome}: {each.fix}: {each.reason}")
     signs = Counter((sign.fix, str(sign)) for sign in entry.looks_like)
     for (fix, said), count in signs.items():
         first = next(sign.line for sign in entry.looks_like if (sign.fix, str(sign)) == (fix, said))
         line(f"{entry.path}:{first}: {fix}: {said}" + f" ({count} places)" * (count > 1))
+
+
+def _also(lines: Sequence[int]) -> str:
+    """The other lines that a refusal is about: the first five, and how many more."""
+    told = ", ".join(map(str, lines[:5])) + f" and {len(lines) - 5} more" * (len(lines) > 5)
+    return f" (also line{'s' * (len(lines) > 1)} {told})" if lines else ""
 
 
 def _newer(name: str) -> str:

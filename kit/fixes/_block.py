@@ -240,9 +240,10 @@ class Block:
         return statement.with_deep_changes(statement.body[0], value=made)  # type: ignore[attr-defined]
 
     def without(self, statement: cst.BaseStatement, keyword: str) -> cst.BaseStatement:
-        """A statement whose call gives ``keyword``, without it."""
+        """A statement whose call gives ``keyword``, by name or as its second argument, without it."""
         call: cst.Call = self.call(statement)  # type: ignore[assignment]
-        kept = [argument for argument in call.args if not argument.keyword or argument.keyword.value != keyword]
+        numbered = enumerate(call.args)
+        kept = [each for at, each in numbered if (each.keyword.value != keyword if each.keyword else at != 1)]
         kept[-1] = kept[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)
         return statement.with_deep_changes(call, args=kept)
 

@@ -47,7 +47,7 @@ def by_step(tree: ast.Module) -> list[tuple[ast.stmt, str, str, ast.For, Functio
         if not isinstance(loop, ast.For) or not function or not (counted := _counted(loop)):
             continue
         given = list(assigned(function))
-        lists = {name for name, value in given if same(value, "[]")}
+        lists = {name for name, value in given if text(value) in ("[]", "list()")}
         loaded = any(name == counted[1] and makes(value, ("DataLoader", "prepare")) for name, value in given)
         if not loaded or in_order(function, counted[1]):
             continue

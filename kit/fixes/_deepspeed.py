@@ -42,8 +42,8 @@ def named(script: Script, options: Options) -> bool:
     return _imported(script) or "." in _spelt(script, options)
 
 
-def shadowed(script: Script, statement: ast.stmt) -> str:
-    """Why the name in the test would be something else at a statement; "" where it is what is imported."""
+def shadowed(script: Script, statement: ast.stmt, name: str = _NAME) -> str:
+    """Why a name that a fix imports would be something else at a statement; "" where it is what is imported."""
     for scope in script.scopes(statement):
         given = (
             {part.arg for part in every(scope.args) if isinstance(part, ast.arg)} if hasattr(scope, "args") else set()
@@ -51,8 +51,8 @@ def shadowed(script: Script, statement: ast.stmt) -> str:
         lines = [node for line in script.inside(scope) for node in (line, *own(line))]
         given |= {node.id for node in lines if isinstance(node, ast.Name) and type(node.ctx) is ast.Store}
         given |= {node.name for node in lines if isinstance(node, (*FUNCTIONS, ast.ClassDef))}
-        if _NAME in given:
-            return f"`{_NAME}` is something else there: give that another name"
+        if name in given:
+            return f"`{name}` is something else there: give that another name"
     return ""
 
 

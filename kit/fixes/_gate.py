@@ -252,8 +252,13 @@ def unguarded_saves(script: Script) -> Iterator[tuple[int, str]]:
 
 
 def _renamed(script: Script, call: ast.Call) -> bool:
-    """Whether a call is of a name that was given an Accelerator's `save_state`."""
-    return isinstance(call.func, ast.Name) and roles.SAVE in map(last, script.assigned.get(call.func.id, ()))
+    """Whether a call is of what was given an Accelerator's `save_state`, with its arguments or in a lambda, or asks for
+    that by its name."""
+    if isinstance(call.func, ast.Call) and last(call.func.func) == "getattr":
+        return any(isinstance(each, ast.Constant) and each.value == roles.SAVE for each in call.func.args)
+    given = script.assigned.get(call.func.id, ()) if isinstance(call.func, ast.Name) else ()
+    made = [part for value in given if not isinstance(value, ast.Name) for part in every(value)]
+    return any(isinstance(part, ast.Attribute) and part.attr == roles.SAVE for part in made)
 
 
 def _leaves(line: ast.stmt) -> bool:

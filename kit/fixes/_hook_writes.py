@@ -6,11 +6,11 @@ import ast
 import re
 
 from kit.fixes._alike import sharing
-from kit.fixes._ast import every, handed, text
+from kit.fixes._ast import every, text
 from kit.fixes._gate import RANKS, gathers, leaves_others
 from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
-from kit.fixes._roles._script import last, own, shown
+from kit.fixes._roles._script import last, mode, own, shown
 from kit.fixes._roles.holders import accelerator
 from kit.fixes._roles.hooks import Hook, save_hooks, unknown_save_hook
 
@@ -82,7 +82,8 @@ def _writes(script: Script, call: ast.Call, within: tuple[ast.AST, ...]) -> bool
     """Whether a call writes a model, by itself or in a function of the script that does so for whoever calls."""
     made = script.called(call)
     if not made or made in within:
-        return bool(_WORK.fullmatch(last(call.func))) and not roles.is_harmless(script, call) and not _opened(call)
+        reads = mode(script, call) and not set("wax+?") & set(mode(script, call))
+        return bool(_WORK.fullmatch(last(call.func))) and not roles.is_harmless(script, call) and not reads
     return any(
         isinstance(node, ast.Call) and not roles.alone(script, line) and _writes(script, node, (*within, made))
         for line in script.inside(made)
@@ -103,8 +104,3 @@ def _writing(line: ast.stmt) -> bool:
     popped = any(isinstance(node, ast.Call) and last(node.func) == "pop" for node in nodes)
     plain = all(isinstance(node, (ast.Expr, ast.If, ast.For)) for node in nodes if isinstance(node, ast.stmt))
     return plain and not popped
-
-
-def _opened(call: ast.Call) -> bool:
-    """Whether a call opens a file to read it."""
-    return last(call.func) == "open" and not any(set("wax+") & set(text(mode)) for mode in handed(call, "mode", at=1))

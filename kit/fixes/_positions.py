@@ -22,6 +22,16 @@ def end(node: ast.expr | ast.keyword, back: int = 0) -> Position:
     return node.end_lineno or 0, (node.end_col_offset or 0) - back
 
 
+def written(code: str, node: ast.expr) -> str:
+    """How a part of code that `parsed` was given is written, in parentheses if it goes on over lines without any."""
+    part = ast.get_source_segment(f"({code}\n)", node) or ""
+    try:
+        ast.parse(part)
+    except SyntaxError:
+        return f"({part})"
+    return part
+
+
 def changed(code: str, changes: list[Change]) -> str:
     """Code that `parsed` was given, with parts of it changed."""
     lines = f"({code}".encode().splitlines(keepends=True)

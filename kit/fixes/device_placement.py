@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import every, handed, same, text
+from kit.fixes._cuda import WORDS, choices, keeps, kind, told, where_available
 from kit.fixes._positions import Change, changed, end, parsed, start
 from kit.fixes._roles import Script, read
-from kit.fixes._roles._script import last, own
-from kit.fixes._roles.holders import accelerator, has_accelerator
+from kit.fixes._roles._script import FUNCTIONS, last, own
+from kit.fixes._roles.holders import ACCELERATOR, accelerator, has_accelerator, is_accelerator
 from kit.fixes._roles.places import for_cuda
 
 if TYPE_CHECKING:
@@ -54,13 +55,13 @@ _OLD = "torch.cuda.amp.autocast"
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The statements of a script with an Accelerator that place something on CUDA by name, or do so under CUDA's
-    autocast, unless only CUDA comes there; in order where that is the accelerator's device."""
+    autocast, or choose between CUDA and the CPU, unless only CUDA comes there; in order where that is the accelerator's
+    device."""
     script = read(tree)
     found = []
     for statement, _ in script.statements if has_accelerator(script) else ():
-        calls = [node for node in own(statement) if isinstance(node, ast.Call)]
-        named = [call for call in calls if _replaced(script, call, "_")]
-        if not named and not any(_right(call) for call in calls):
+        named = _named(script, statement)
+        if not named and not _right(script, statement):
             continue
         if named and for_cuda(script, statement):
             found.append(Site(statement.lineno, True))
@@ -92,14 +93,33 @@ def _otherwise(script: Script, statement: ast.stmt) -> str:
     return ""
 
 
+def _named(script: Script, statement: ast.stmt) -> list[ast.AST]:
+    """What in a statement names CUDA and can be the accelerator's device instead."""
+    chosen = choices(script, statement)
+    nodes = (node for node in own(statement) if isinstance(node, ast.Call) or node in chosen)
+    found: list[ast.AST] = [node for node in nodes if _replaced(script, node, "_")]
+    if not found or not all(told(script, each) for each in chosen) or where_available(script, statement):
+        return []
+    calls = [last(node.func) for node in own(statement) if isinstance(node, ast.Call)]
+    free = isinstance(statement, FUNCTIONS) or "add_argument" in calls  # for who calls, or runs, it to say
+    return [] if chosen and (free or accelerator(script, statement)[1]) else found
+
+
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     script = read(tree)
     for statement, _ in script.statements:
-        for node in own(statement):
-            known = isinstance(node, ast.Call) and has_accelerator(script) and _replaced(script, node, "_")
-            if isinstance(node, ast.Call) and _placing(script, node) and not known and not for_cuda(script, statement):
-                yield Sign(statement.lineno, "something placed on CUDA by name")
-                break
+        if (what := _sign(script, statement)) and not for_cuda(script, statement):
+            yield Sign(statement.lineno, what)
+
+
+def _sign(script: Script, statement: ast.stmt) -> str:
+    """What in a statement looks as if it were for CUDA alone; "" where nothing does, or the fix knows all of it."""
+    known = _named(script, statement) if has_accelerator(script) else []
+    if any(each not in known for each in choices(script, statement)):
+        return "a choice between CUDA and the CPU, and no other device"
+    calls = [node for node in own(statement) if isinstance(node, ast.Call) and node not in known]
+    placed = any(_placing(script, call) for call in calls) or keeps(script, statement)
+    return "something placed on CUDA by name" * placed
 
 
 def _placing(script: Script, call: ast.Call) -> bool:
@@ -107,13 +127,8 @@ def _placing(script: Script, call: ast.Call) -> bool:
     if script.full(call.func) == _OLD or (last(call.func) == "cuda" and isinstance(call.func, ast.Attribute)):
         return True
     first = 0 if last(call.func) in ("to", "device", "Generator", "autocast") else None
-    return any(map(_names_cuda, handed(call, *_WORDS, at=first)))
-
-
-def _names_cuda(value: ast.expr) -> bool:
-    if isinstance(value, ast.JoinedStr) and value.values and isinstance(value.values[0], ast.Constant):
-        return str(value.values[0].value).startswith("cuda")
-    return isinstance(value, ast.Constant) and isinstance(value.value, str) and value.value.partition(":")[0] == "cuda"
+    given = handed(call, *WORDS, at=first)
+    return any(kind(script, value) == "cuda" for value in given if not isinstance(value, ast.Call))
 
 
 def _given(script: Script, call: ast.Call) -> list[ast.expr]:
@@ -128,13 +143,30 @@ def _given(script: Script, call: ast.Call) -> list[ast.expr]:
     return handed(call, *words, at=0 if first else None)
 
 
-def _right(call: ast.Call) -> bool:
-    """Whether a call is given an accelerator's device."""
-    return any(re.search(r"accelerator\.device(\.type)?\)?$", text(value)) for value in handed(call, *_WORDS))
+def _right(script: Script, statement: ast.stmt) -> bool:
+    """Whether a statement takes an accelerator's device, but to compare or write it."""
+    nodes = own(statement)
+    taken = [node for node in nodes if isinstance(node, ast.Attribute) and node.attr == "device"]
+    if not taken:
+        return False
+    asked = {part for node in nodes if isinstance(node, (ast.Compare, ast.FormattedValue)) for part in every(node)}
+    return any(
+        last(node.value) == ACCELERATOR or is_accelerator(script, node.value, statement)
+        for node in taken
+        if node not in asked
+    )
 
 
-def _replaced(script: Script, call: ast.Call, name: str) -> list[Change]:
-    """What is changed in a call that names CUDA, for the device of the accelerator ``name``; empty where nothing is."""
+def _replaced(script: Script, node: ast.AST, name: str) -> list[Change]:
+    """What is changed in an expression that names CUDA, for the device of the accelerator ``name``; empty where nothing
+    is."""
+    if isinstance(node, ast.IfExp) and (device := told(script, node)):
+        return [(start(node), end(node), f"{name}.{device}")]
+    return _replaced_in(script, node, name) if isinstance(node, ast.Call) else []
+
+
+def _replaced_in(script: Script, call: ast.Call, name: str) -> list[Change]:
+    """The same of a call."""
     full = script.full(call.func)
     cuda = [each for each in _given(script, call) if isinstance(each, ast.Constant) and each.value in _CUDA]
     arguments: list[ast.expr | ast.keyword] = [*call.args, *call.keywords]
@@ -174,10 +206,10 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         name = accelerator(block.script, node)[0]
 
         def place(code: str, name: str = name) -> str | None:
-            call = parsed(code)
-            found = _replaced(block.script, call, name) if isinstance(call, ast.Call) else []
+            found = _replaced(block.script, parsed(code), name)
             return changed(code, found) if found else None
 
-        placed = block.with_expressions(block.statements[index], "Call", "", place)
+        placed = block.with_expressions(block.statements[index], "IfExp", "is_available", place)
+        placed = block.with_expressions(placed, "Call", "", place)
         if placed is not block.statements[index]:
             yield Splice.instead(index, [placed])

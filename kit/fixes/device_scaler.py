@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
+from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import defaults, every, handed, text
+from kit.fixes._positions import Change, changed, end, parsed, start
 from kit.fixes._roles import Script, read
-from kit.fixes._roles._script import own
+from kit.fixes._roles._script import Scope, dotted, last, own
 from kit.fixes._roles.holders import accelerator, has_accelerator
 from kit.fixes._roles.paths import missing
-from kit.fixes._roles.places import for_cuda
+from kit.fixes._roles.places import asks_cuda, for_cuda
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -37,6 +37,7 @@ def train(device):
 """
 
 
+_CLASS = "GradScaler"
 _OLD = ("torch.cuda.amp.GradScaler", "torch.cuda.amp.grad_scaler.GradScaler")
 _NEW = ("torch.amp.GradScaler", "torch.amp.grad_scaler.GradScaler", "torch.GradScaler")
 _DEVICES = ("device", "self.device", "args.device", "self.args.device", "cfg.device", "config.device")
@@ -47,9 +48,9 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     makes are another fix's."""
     script = read(tree)
     found: dict[ast.stmt, Site] = {}
-    for call, statement in (*script.calls["GradScaler"], *_renamed(script)):
-        told = script.full(call.func) in _NEW
-        if not told and script.full(call.func) not in _OLD:
+    for call, statement in (*script.calls[_CLASS], *_renamed(script)):
+        told = _full(script, call.func, statement) in _NEW
+        if not told and _full(script, call.func, statement) not in _OLD:
             continue
         if _for_accelerate(statement, script):
             continue
@@ -61,10 +62,62 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     return list(found.values())
 
 
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    """CUDA's class of scalers where it is not called: inherited from, chosen, handed on, asked for by its name."""
+    script = read(tree)
+    for statement, _ in script.statements:
+        nodes = own(statement)
+        by_name = any(isinstance(node, ast.Constant) and node.value == _CLASS for node in nodes) and any(
+            isinstance(node, ast.Call) and last(node.func) == "getattr" for node in nodes
+        )
+        named = [node for node in nodes if isinstance(node, (ast.Name, ast.Attribute)) and script.full(node) in _OLD]
+        handed = named and not _known(script, statement).issuperset(named)
+        calls = [node for node in nodes if isinstance(node, ast.Call)]
+        only = any(_full(script, call.func, statement) in (*_OLD, *_NEW) and _only_cuda(call) for call in calls)
+        if (by_name or handed or only) and not for_cuda(script, statement):
+            yield Sign(
+                statement.lineno, f"a gradient scaler {'switched on for CUDA alone' if only else 'of CUDA alone'}"
+            )
+
+
+def _only_cuda(call: ast.Call) -> bool:
+    """Whether a scaler is switched on by whether the device is CUDA."""
+    enabled = [each.value for each in call.keywords if each.arg == "enabled"]
+    return any(asks_cuda(value) for value in enabled)
+
+
+def _known(script: Script, statement: ast.stmt) -> set[ast.AST]:
+    """What in a statement is called, which `sites` is about, or only says what something is."""
+    nodes = (statement, *own(statement))
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
+    asks = [call for call in calls if last(call.func) in ("isinstance", "issubclass")]
+    says = [getattr(node, word, None) for node in nodes for word in ("annotation", "returns")]
+    given = statement.targets[0] if isinstance(statement, ast.Assign) else statement
+    alias = [statement.value] if (script.scopes(statement)[0], dotted(given)) in script.once(_aliases) else []  # type: ignore[attr-defined]
+    inner = {part for node in (*asks, *says) if node for part in every(node)}
+    return {*inner, *alias, *(call.func for call in calls)}
+
+
+def _full(script: Script, node: ast.AST, statement: ast.stmt) -> str:
+    """A dotted name in full, that of a class that was given another one there, too."""
+    return script.once(_aliases).get((script.scopes(statement)[0], dotted(node))) or script.full(node)
+
+
+def _aliases(script: Script) -> dict[tuple[Scope, str], str]:
+    """The names that are only ever given one class of scalers where they are, each with that class."""
+    given: dict[tuple[Scope, str], set[str]] = {}
+    for line, _ in script.statements:
+        if isinstance(line, ast.Assign):
+            for target in line.targets:
+                given.setdefault((script.scopes(line)[0], dotted(target)), set()).add(script.full(line.value))
+    return {key: full for key, made in given.items() for full in made if len(made) == 1 and full in (*_OLD, *_NEW)}
+
+
 def _renamed(script: Script) -> list[tuple[ast.Call, ast.stmt]]:
-    """The calls of a GradScaler that was imported under another name."""
-    names = [name for name, (full, _) in script.imports.items() if full in (*_OLD, *_NEW) and name != "GradScaler"]
-    return [each for name in names for each in script.calls[name]]
+    """The calls of a GradScaler that has another name."""
+    names = [name for name, (full, _) in script.imports.items() if full in (*_OLD, *_NEW)]
+    names += [name.rpartition(".")[2] for _, name in script.once(_aliases)]
+    return [each for name in dict.fromkeys(names) if name != _CLASS for each in script.calls[name]]
 
 
 def _for_accelerate(statement: ast.stmt, script: Script) -> bool:
@@ -80,8 +133,13 @@ _ITS_OWN = ("self.scaler = torch.cuda.amp.GradScaler(**kwargs)", "self.scaler = 
 
 def _named_cuda(call: ast.Call) -> bool:
     """Whether a scaler is CUDA's, by name or as it is told none."""
-    given = handed(call, "device")
+    given = _given(call)
     return not given or any(isinstance(value, ast.Constant) and value.value == "cuda" for value in given)
+
+
+def _given(call: ast.Call) -> list[ast.expr]:
+    """What a scaler is given as its device."""
+    return handed(call, "device")
 
 
 def _kind(script: Script, statement: ast.stmt) -> tuple[str, str]:
@@ -159,19 +217,23 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         kind = _kind(block.script, node)[0]
         torch = block.script.spelt("torch")
 
-        def told(code: str, kind: str = kind, torch: str = torch) -> str | None:
-            call = ast.parse(f"({code})", mode="eval").body
-            full = block.script.full(call.func) if isinstance(call, ast.Call) else ""
-            if full not in (*_OLD, *_NEW) or not _named_cuda(call):  # type: ignore[arg-type]
+        def told(code: str, node: ast.stmt = node, kind: str = kind, torch: str = torch) -> str | None:
+            call = parsed(code)
+            full = _full(block.script, call.func, node) if isinstance(call, ast.Call) else ""
+            if not isinstance(call, ast.Call) or not (full in _OLD or (full in _NEW and _named_cuda(call))):
                 return None
-            new, count = re.subn(r"""(["'])cuda\1""", kind, code, count=1)
-            if count:
-                return new
-            name = re.escape(text(call.func))  # type: ignore[attr-defined]
-            made = text(call.func) if full in _NEW else f"{torch}.amp.GradScaler"  # type: ignore[attr-defined]
-            more = ", " * bool(call.args or call.keywords)  # type: ignore[attr-defined]
-            return re.sub(rf"{name}\((\s*)", rf"{made}(\g<1>{kind}{more}", code, count=1)
+            return changed(code, _told(call, kind, f"{torch}.amp.{_CLASS}" if full in _OLD else text(call.func)))
 
         made = block.with_expressions(block.statements[index], "Call", "", told)
         if made is not block.statements[index]:
             yield Splice.instead(index, [made])
+
+
+def _told(call: ast.Call, kind: str, made: str) -> list[Change]:
+    """What is changed in a call of a class of scalers, so that it is one of ``made``, told the ``kind``."""
+    named = [each for each in handed(call, "device") if isinstance(each, ast.Constant) and each.value == "cuda"]
+    if named:
+        return [(start(named[0]), end(named[0]), kind)]
+    arguments = [*map(start, call.args), *map(start, call.keywords)]
+    where = min(arguments, default=end(call, 1))
+    return [(start(call.func), end(call.func), made), (where, where, kind + ", " * bool(arguments))]

@@ -41,8 +41,8 @@ def rope(positions, dim):
     return torch.arange(0, dim, 2, dtype=dtype)
 """
 
-_MAC = "torch.backends.mps.is_available()"
-_WITHOUT = 'str(torch.accelerator.current_accelerator()) in ("mps", "npu", "tpu")'
+_MAC = "torch.backends.mps.is_available"
+_WITHOUT = 'str({torch}.accelerator.current_accelerator()) in ("mps", "npu", "tpu")'
 _OTHERS, _NONE = 'in ("npu", "tpu")', 'in ("mps", "npu", "tpu")'
 _HELPER = "maybe_adjust_dtype_for_device"
 _ANGLES = re.compile(
@@ -130,7 +130,7 @@ def _made(script: Script, call: ast.Call) -> str:
 
 
 def _chooses(script: Script, node: ast.IfExp) -> bool:
-    return script.full(node.body) == "torch.float32" and script.full(node.orelse) == "torch.float64"
+    return script.full(node.body) in ("torch.float32", "torch.float") and _is64(script, node.orelse)
 
 
 def _knows_npu(script: Script, node: ast.IfExp) -> bool:
@@ -144,8 +144,8 @@ def _better(script: Script, node: ast.IfExp, statement: ast.stmt) -> str:
     function = script.function(statement)
     if function and _SCORES.search(function.name):
         return ""
-    if same(node.test, _MAC):
-        return _WITHOUT
+    if isinstance(node.test, ast.Call) and script.full(node.test.func) == _MAC:
+        return _WITHOUT.format(torch=_torch(script))
     kind = _kind_asked(function, node.test.id) if function and isinstance(node.test, ast.Name) else ""
     return f"{text(node.test)} or {kind} {_OTHERS}" if kind else ""
 
@@ -182,10 +182,10 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         def choose(code: str, node: ast.stmt = node) -> str | None:
             chosen = parsed(code)
             better = _better(script, chosen, node) if isinstance(chosen, ast.IfExp) else ""
-            return f"{_torch(script)}.float32 if {better} else {_torch(script)}.float64" if better else None
+            return changed(code, [(start(chosen.test), end(chosen.test), better)]) if better else None  # type: ignore[attr-defined]
 
         made = block.statements[index]
-        made = block.with_expressions(made, "IfExp", "float64", choose)
+        made = block.with_expressions(made, "IfExp", " if ", choose)
         made = block.with_expressions(made, "Call", "", in_float32) if made is block.statements[index] else made
         if made is not block.statements[index]:
             yield Splice.instead(index, [made])

@@ -59,7 +59,10 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
         if not choice or bare or _choice(above[-1]) or any(guarded(statement, above, test) for test in _OTHERS):
             continue
         if "DistributedType" not in choice[0] or imports(tree, "DistributedType"):
-            found.append(Site(statement.lineno, _below_own(statement, above[-1], choice)))
+            done = _below_own(statement, above[-1], choice)
+            other = any(isinstance(node, ast.If) and same(node.test, choice[0]) for node in above) and not done
+            refuses = f"the branch above for such a device takes no scaler of its own: write `{choice[1]}` there"
+            found.append(Site(statement.lineno, done, refuses=refuses * other))
     return found
 
 

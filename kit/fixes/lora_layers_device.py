@@ -44,7 +44,10 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             why = accelerator(script, statement)[1]
             found.append(Site(statement.lineno, False, refuses=f"{why}: bind it above, or skip the fix" if why else ""))
         elif isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and _made(value.func.value):
-            found.append(Site(statement.lineno, text(value).endswith(f".{_place(script, statement)}")))
+            place = _place(script, statement)
+            done = text(value).endswith(f".{place}")
+            refuses = f"it calls `.{value.func.attr}(…)` on what it makes: put `.{place}` before that, or skip the fix"
+            found.append(Site(statement.lineno, done, refuses="" if done else refuses))
     return found
 
 
@@ -58,5 +61,5 @@ def _place(script: Script, statement: ast.stmt) -> str:
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, node in block.wanted():
-        if isinstance(node, ast.Assign) and _made(node.value):
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value and _made(node.value):
             yield Splice.instead(index, [block.with_method(block.statements[index], _place(block.script, node))])

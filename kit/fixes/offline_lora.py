@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
 from kit.fixes._ast import handed, same, text
+from kit.fixes._positions import changed, end, parsed
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import last
 from kit.fixes._roles.hooks import load_hooks
@@ -106,3 +107,17 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         value = node.value if isinstance(node, (ast.Assign, ast.Expr, ast.AnnAssign)) else None
         if isinstance(value, ast.Call) and last(value.func) in _LOADS:
             yield Splice.instead(index, [block.with_argument(block.statements[index], f'weight_name="{_NAME}"')])
+            continue
+
+        def named(code: str, node: ast.stmt = node) -> str | None:
+            call = parsed(code)
+            if not isinstance(call, ast.Call) or last(call.func) not in _LOADS:
+                return None
+            if not _written_here(block.script, call, node) or _site(call, node).done:
+                return None
+            stop = max([*map(end, call.args), *map(end, call.keywords)])
+            return changed(code, [(stop, stop, f', weight_name="{_NAME}"')])
+
+        made = block.with_expressions(block.statements[index], "Call", "lora_", named)
+        if made is not block.statements[index]:
+            yield Splice.instead(index, [made])

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import every, guarded, handed, text
+from kit.fixes._ast import every, guarded, text
 from kit.fixes._roles import Script, read
+from kit.fixes._roles._script import mode
 from kit.fixes._roles.holders import option_missing
 from kit.fixes._roles.holders import options as attributes
 
@@ -71,11 +72,8 @@ def _reads(script: Script) -> bool:
     """Whether the card is read again outside the function that writes it."""
     around = (script.functions.get(_CARD, []), script.calls["open"])
     own = {node for function in around[0] for node in every(function)}
-    return any("README.md" in text(call) and call not in own and not _writes(call) for call, _ in around[1])
-
-
-def _writes(call: ast.Call) -> bool:
-    return any("w" in text(each) for each in handed(call, "mode", at=1))
+    found = [mode(script, call) for call, _ in around[1] if "README.md" in text(call) and call not in own]
+    return any("+" in each or not set("wax") & set(each) for each in found)
 
 
 def _push(script: Script, statement: ast.stmt) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
+from kit.fixes._alike import sharing
 from kit.fixes._ast import block_of, every, same, statements, text
 
 if TYPE_CHECKING:
@@ -40,7 +41,11 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             block = block_of(node, above)
             outside = _below(model, block[block.index(node) + 1 :])
             if outside or _encodes(node, model):
-                found.append(Site(node.lineno, not outside))
+                second = sharing(block) if outside else None
+                refuses = (
+                    f"several statements share line {second.lineno}: give each a line of its own" if second else ""
+                )
+                found.append(Site(node.lineno, not outside, refuses=refuses))
     return found
 
 

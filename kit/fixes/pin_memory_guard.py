@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
 from kit.fixes._ast import children, defaults, every, guarded, requires, text
+from kit.fixes._positions import parsed, written
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import dotted, last, own
 from kit.fixes._roles.places import for_cuda
@@ -35,6 +36,7 @@ batch = torch.zeros(2).pin_memory()
 """
 
 _GUARD, _CUDA = "torch.accelerator.is_available()", "torch.cuda.is_available()"
+_ELSEWHERE = "it also pins where that asks for no accelerator: ask for one around that, too, or skip the fix"
 _NAME = "pin_memory"
 _SETTINGS = ("args", "cfg", "config", "settings", "options", "opt", "opts", "hparams", "params", "flags", "self")
 
@@ -47,7 +49,8 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     for call, statement in script.calls[_NAME]:
         if _of_tensor(script, call, statement):
             done = _guarded(script, call, statement) and (statement not in found or found[statement].done)
-            found[statement] = Site(statement.lineno, done, (torch,))
+            refuses = _GUARD.partition(".")[2] in text(statement) or _CUDA.partition(".")[2] in text(statement)
+            found[statement] = Site(statement.lineno, done, (torch,), _ELSEWHERE * (refuses and not done))
     return list(found.values())
 
 
@@ -127,11 +130,14 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     torch = block.script.spelt("torch") or "torch"
 
     def choose(code: str) -> str | None:
-        tensor, _, below = code.rpartition(f".{_NAME}()")
-        return None if below else f"{code} if {_GUARD.replace('torch', torch)} else {tensor}"
+        call = parsed(code)
+        method = call.func if isinstance(call, ast.Call) and not call.args and not call.keywords else None
+        if not isinstance(method, ast.Attribute) or method.attr != _NAME:
+            return None
+        tensor = written(code, method.value)
+        return f"{code} if {_GUARD.replace('torch', torch, 1)} else {tensor}"
 
-    for index, node in block.wanted():
-        if _GUARD.partition(".")[2] not in text(node) and _CUDA.partition(".")[2] not in text(node):
-            chosen = block.with_expressions(block.statements[index], "Call", f".{_NAME}()", choose)
-            if chosen is not block.statements[index]:
-                yield Splice.instead(index, [chosen])
+    for index, _ in block.wanted():
+        chosen = block.with_expressions(block.statements[index], "Call", f".{_NAME}", choose)
+        if chosen is not block.statements[index]:
+            yield Splice.instead(index, [chosen])

@@ -6,11 +6,13 @@ import ast
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
+from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes import _caches as caches
 from kit.fixes._ast import imports, text
 from kit.fixes._caches import Cache, Plan
+from kit.fixes._passes import kept_in_order
 from kit.fixes._roles import Script
+from kit.fixes._roles import read as _script
 from kit.fixes._roles._script import own
 from kit.fixes._samples import Function, Unknown
 
@@ -100,6 +102,11 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     return [*done, *(Site(line, False) for line in plan.lines)] if plan else done
 
 
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    for line, name in kept_in_order(_script(tree)):
+        yield Sign(line, f"what one pass over the batches kept (`{name}`), read in the order of another")
+
+
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     plan = block.script.once(_plan) if block.todo else None
     if not plan:
@@ -169,7 +176,7 @@ def _instead(block: Block, index: int, code: str, counted: bool) -> Iterator[Spl
 def _rewritten(node: ast.stmt, cache: Cache, depth: int) -> tuple[str, bool] | None:
     """What stands instead of a statement about ``cache``, and whether it was one that read it."""
     several = cache.kind == caches.SEVERAL
-    if isinstance(node, ast.Assign) and text(node) == f"{cache.name} = []":
+    if isinstance(node, ast.Assign) and text(node) in (f"{cache.name} = []", f"{cache.name} = list()"):
         return f"{cache.name} = " + (f"({', '.join(['{}'] * len(cache.dims))})" if several else "{}"), False
     if caches.appended(node) == cache.name:
         return _fill(node.value.args[0], cache, depth), False  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
+from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import every, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import last
@@ -53,6 +53,31 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     return found
 
 
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    """A class asked of one of the models a save hook is handed, which nothing there unwraps, in another loop."""
+    script = read(tree)
+    for hook in save_hooks(script):
+        for line in script.inside(hook.function):
+            if not isinstance(line, ast.Assign) or not _of(line.value, hook.models):
+                continue
+            tests = [node.test for node in script.above[line] if isinstance(node, (ast.If, ast.While))]
+            beside = (
+                [] if any(hook.weights in text(test) for test in tests) else script.block(line)
+            )  # DeepSpeed has none
+            names = {text(target) for target in line.targets}
+            nodes = [node for each in beside for node in every(each)]
+            if any(_asks_of(node, names) for node in nodes) and not any("unwrap" in text(each) for each in beside):
+                yield Sign(
+                    line.lineno, "a model of a save hook told by its class, which under DeepSpeed is DeepSpeedEngine"
+                )
+
+
+def _of(value: ast.expr, models: str) -> bool:
+    """Whether an expression is one of the models: `models.pop()`, `models[0]`."""
+    of = value.func if isinstance(value, ast.Call) else value
+    return isinstance(of, (ast.Attribute, ast.Subscript)) and text(of.value) == models
+
+
 def _loops(script: Script) -> dict[ast.For, str]:
     """The loops over the models of a save hook that ask for a class of theirs, each with the name of a model."""
     found = {}
@@ -86,19 +111,21 @@ def _made_of(loop: ast.stmt, name: str) -> set[str]:
 
 def _asks_of(node: ast.AST, names: set[str]) -> bool:
     """Whether an expression asks for the class of one of ``names``, as it is or of what it holds."""
-    asks = isinstance(node, ast.Call) and text(node.func) == "isinstance" and bool(node.args)
-    parts = every(node.args[0]) if asks else ()  # type: ignore[attr-defined]
-    return any(isinstance(part, ast.Name) and part.id in names for part in parts)
+    return any(isinstance(part, ast.Name) and part.id in names for of in _classed(node) for part in every(of))
 
 
 def _asks(node: ast.AST, name: str) -> bool:
     """Whether an expression asks for the class of ``name`` as it is."""
-    return (
-        isinstance(node, ast.Call)
-        and text(node.func) == "isinstance"
-        and bool(node.args)
-        and text(node.args[0]) == name
-    )
+    return name in map(text, _classed(node))
+
+
+def _classed(node: ast.AST) -> list[ast.expr]:
+    """What a node asks the class of: `isinstance(x, …)`, `type(x) is …`, `x.__class__ == …`."""
+    if isinstance(node, ast.Call) and text(node.func) == "isinstance":
+        return node.args[:1]
+    parts = every(node.left) if isinstance(node, ast.Compare) else []
+    called = [part.args[0] for part in parts if isinstance(part, ast.Call) and text(part.func) == "type" and part.args]
+    return [*called, *(part.value for part in parts if isinstance(part, ast.Attribute) and part.attr == "__class__")]
 
 
 def _unwrapped(loop: ast.For, model: str) -> bool:

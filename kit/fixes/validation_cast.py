@@ -93,7 +93,8 @@ def _apart(function: ast.AST) -> bool:
 
 
 def _dtype(move: ast.Call) -> str:
-    return next((text(each.value) for each in move.keywords if each.arg == "dtype"), "")
+    given = [*move.args[1:2], *(each.value for each in move.keywords if each.arg == "dtype")]
+    return text(given[0]) if given else ""
 
 
 def _offloaded(tree: ast.Module) -> Iterator[tuple[ast.FunctionDef, list[ast.stmt]]]:

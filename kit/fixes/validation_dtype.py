@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice, _deepspeed
-from kit.fixes._ast import autocasts, bound_names, calls_of, casts, every, imports, text, validation_moves
+from kit.fixes._ast import autocasts, bound_names, calls_of, casts, every, text, validation_moves
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import own
 
@@ -44,14 +44,13 @@ def log_validation(pipeline, accelerator, torch_dtype, is_final_validation=False
     return pipeline()
 """
 
-_NAME = "DistributedType"
 _DTYPE, _PASSED = "torch_dtype", "weight_dtype"
 _ABOVE = "is_final_validation"  # the parameter goes where upstream has it
 _TYPES = ("bfloat16", "float16", "float32", "half", "float")
 _MOVES = ("pipeline = pipeline.to(accelerator.device)", "pipeline = pipeline.to(accelerator.device, dtype=torch_dtype)")
-_CODE = f"""\
+_CODE = """\
 pipeline.vae = copy.deepcopy(pipeline.vae).float()  # training keeps its own
-if is_final_validation or accelerator.distributed_type == {_NAME}.DEEPSPEED:
+if is_final_validation or {asked}:
     pipeline = pipeline.to(dtype=torch_dtype)  # what DeepSpeed trains has it already
 """
 
@@ -60,21 +59,32 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     """Where log_validation, without autocast, moves its pipeline to the device; in order where that gives no dtype and
     the function casts the pipeline, with a copy of the VAE, under the condition above. A function that is handed no
     dtype gets it from its callers, as upstream's later versions do, or else refuses."""
-    imported = imports(tree, _NAME)
-    wanted = {ast.unparse(statement) for statement in ast.parse(_CODE).body}
+    script = read(tree)
+    imported = _deepspeed.named(script, options)
+    wanted = {ast.unparse(statement) for statement in ast.parse(_code(script, options)).body}
     threaded = _threaded(tree)
     return [
         Site(
             move.lineno,
             imported and not casts(move) and wanted <= {ast.unparse(line) for line in function.body},
             () if function.name in threaded else (_DTYPE,),
-            _from_image(read(tree))
-            or _no_vae(read(tree))
-            or ("" if text(read(tree).at(move.lineno)) in _MOVES else _OTHERWISE),
+            _from_image(script)
+            or _no_vae(script)
+            or _shadowed(script, script.at(move.lineno))
+            or ("" if text(script.at(move.lineno)) in _MOVES else _OTHERWISE)
+            or ("" if script.at(move.lineno) in function.body else _SOMETIMES),
         )
         for move, function in validation_moves(tree)
         if not autocasts(function)
     ]
+
+
+def _code(script: Script, options: Options) -> str:
+    return _CODE.format(asked=_deepspeed.asked(script, "accelerator", options))
+
+
+def _shadowed(script: Script, statement: ast.stmt) -> str:
+    return _deepspeed.shadowed(script, statement, "copy") or _deepspeed.shadowed(script, statement)
 
 
 def _from_image(script: Script) -> str:
@@ -116,6 +126,7 @@ def _keys(script: Script) -> list[str]:
 
 _IMAGES = ("image", "control_image", "mask_image", "init_image", "conditioning_image", "video")
 _IMAGE_PIPELINES = re.compile(r"Img2Img|ImageTo|Image2|Inpaint|Kontext|Control|Edit|Fill|Pix2Pix|Upscale|Redux|Adapter")
+_SOMETIMES = "it moves its pipeline in a block of its own: move it among the function's own statements"
 _OTHERWISE = "it moves its pipeline in another way than `pipeline = pipeline.to(accelerator.device)`: write it so first"
 
 
@@ -166,11 +177,11 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         elif isinstance(call, ast.Call) and text(call.func) in threaded:
             new = block.with_argument(block.statements[index], f"{_DTYPE}={_PASSED}")
             yield Splice.instead(index, [new], counted=False)
-    yield from _cast(block)
+    yield from _cast(block, _code(block.script, options))
 
 
-def _cast(block: Block) -> Iterator[Splice]:
-    first, *rest = block.parse(_CODE)
+def _cast(block: Block, code: str) -> Iterator[Splice]:
+    first, *rest = block.parse(code)
     for index, node in block.wanted():
         if text(node) in _MOVES:
             statement = block.statements[index]

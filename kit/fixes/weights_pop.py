@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import text
+from kit.fixes._ast import every, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import own
-from kit.fixes._roles.hooks import save_hooks
+from kit.fixes._roles.hooks import save_hooks, save_lambdas
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -46,10 +46,18 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 
 
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
-    """What is popped by its place in the list, without asking whether there is one."""
-    for statement, name in _pops(read(tree), numbered=True).items():
-        if not _asked(read(tree), statement, name):
+    """What is popped by its place in the list, or in a lambda, without asking whether there is one."""
+    script = read(tree)
+    for statement, name in _pops(script, numbered=True).items():
+        if not _asked(script, statement, name):
             yield Sign(statement.lineno, f"weights popped by their place from a list that may be empty (`{name}`)")
+    for hook, statement in save_lambdas(script):
+        nodes, given = every(hook.body), [each.arg for each in hook.args.args]
+        popped = [name for name in given[1:2] if any(text(node) == f"{name}.pop" for node in nodes)]
+        asked = [node.test for node in nodes if isinstance(node, ast.IfExp)]
+        asked += [node.values[0] for node in nodes if isinstance(node, ast.BoolOp)]
+        if popped and not any(_asks(test, popped[0]) for test in asked):
+            yield Sign(statement.lineno, f"weights popped from a list that may be empty (`{popped[0]}`)")
 
 
 def _pops(script: Script, numbered: bool) -> dict[ast.stmt, str]:
@@ -57,14 +65,24 @@ def _pops(script: Script, numbered: bool) -> dict[ast.stmt, str]:
     found: dict[ast.stmt, str] = {}
     for hook in save_hooks(script):
         inside = list(script.inside(hook.function))
-        if any(isinstance(line, ast.Assign) and hook.weights in map(text, line.targets) for line in inside):
+        given = [line for line in inside if isinstance(line, ast.Assign)]
+        if any(hook.weights in map(text, line.targets) for line in given):
             continue  # it is something else from then on
+        alike = {text(line.targets[0]) for line in given if text(line.value) == hook.weights}
         for line in inside:
-            for node in own(line):
-                popped = isinstance(node, ast.Call) and text(node.func) == f"{hook.weights}.pop"
-                if popped and not node.keywords and bool(node.args) == numbered:  # type: ignore[attr-defined]
-                    found[line] = hook.weights
+            for name in (hook.weights, *alike):
+                if any(_takes(node, name, numbered) for node in (line, *own(line))):
+                    found[line] = name
     return found
+
+
+def _takes(node: ast.AST, name: str, numbered: bool) -> bool:
+    """Whether a node takes one from a list that must not be empty: its last, or one by its number."""
+    if isinstance(node, ast.Delete) and numbered:
+        parts = [each for each in node.targets if isinstance(each, ast.Subscript) and text(each.value) == name]
+        return any(not isinstance(each.slice, ast.Slice) for each in parts)
+    popped = isinstance(node, ast.Call) and text(node.func) == f"{name}.pop"
+    return popped and not node.keywords and bool(node.args) == numbered  # type: ignore[attr-defined]
 
 
 def _asked(script: Script, statement: ast.stmt, name: str) -> bool:

@@ -50,7 +50,9 @@ def package_lacking(tree: ast.Module) -> list[int]:
     run = GUARD.search(text(tree)) or any(name in text(tree) for name in ("ArgumentParser(", "sys.argv", "parse_args("))
     calls_itself = any(isinstance(node, ast.Expr) and text(node).startswith(("print(", "main(")) for node in tree.body)
     module = any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree))
-    known = any(name == PACKAGE for name, _ in lines)
+    types = [node for node in ast.walk(tree) if isinstance(node, ast.If) and text(node.test).endswith("TYPE_CHECKING")]
+    unrun = {line for node in types if not isinstance(node.test, ast.UnaryOp) for line in node.body}
+    known = any(name == PACKAGE and node not in unrun for name, node in lines)
     return [] if module or known or not (run or calls_itself) else torch
 
 
@@ -59,11 +61,17 @@ def package_stripped(tree: ast.Module) -> ast.Module:
     return tree
 
 
-# device-placement: no call is given CUDA by name, or is a method of its name.
+# device-placement: no call is given CUDA by name, or is a method of its name; nothing is on CUDA or else on the CPU.
 
 TAKING = ("torch.autocast", "torch.amp.autocast", "torch.device", "torch.Generator")
 
 
+CHOICES = (
+    "'cuda' if torch.cuda.is_available() else 'cpu'",
+    "torch.device('cuda') if torch.cuda.is_available() else torch.device('cpu')",
+    "torch.device(DEVICE) if torch.cuda.is_available() else torch.device('cpu')",
+)
+OWN = re.compile(r"((self\.)?acc(elerator)?|DEVICE)\.(device|type)")
 INDEX = re.compile(r"\w+(\.\w+)*\.(local_process_index|local_rank)|local_rank")  # of the process's own card
 
 
@@ -88,11 +96,17 @@ def placement_lacking(tree: ast.Module) -> list[int]:
         method = by_method(call) or (text(call.func) == "torch.cuda.amp.autocast" and not call.args)
         return method or any(text(value) in ("'cuda'", "'cuda:0'") for value in devices(call))
 
-    return [c.lineno for c in calls(tree) if names_cuda(c)] if imported_by(tree, "accelerate", "Accelerator") else []
+    if not imported_by(tree, "accelerate", "Accelerator"):
+        return []
+    chosen = [n.lineno for n in ast.walk(tree) if isinstance(n, ast.Assign) and text(n.value) in CHOICES]
+    return [*chosen, *(c.lineno for c in calls(tree) if names_cuda(c))]
 
 
 def placement_stripped(tree: ast.Module) -> ast.Module:
     def change(node: ast.AST) -> ast.AST:
+        chosen = isinstance(node, ast.IfExp) and text(node) in CHOICES
+        if chosen or (isinstance(node, ast.Attribute) and OWN.fullmatch(text(node))):
+            return ast.Name("DEVICE")
         if isinstance(node, ast.Call):
             if text(node.func) == "torch.cuda.amp.autocast":
                 node.func, node.args = ast.parse("torch.autocast", mode="eval").body, [ast.Name("DEVICE")]
@@ -101,7 +115,7 @@ def placement_stripped(tree: ast.Module) -> ast.Module:
             elif text(node.func) == "torch.device" and len(node.args) > 1 and of_process(node):
                 del node.args[1:]
             for value in devices(node):
-                if text(value) in ("'cuda'", "'cuda:0'", "accelerator.device", "accelerator.device.type"):
+                if text(value) in ("'cuda'", "'cuda:0'"):
                     node.args = [ast.Name("DEVICE") if each is value else each for each in node.args]
                     for each in node.keywords:
                         each.value = ast.Name("DEVICE") if each.value is value else each.value
@@ -116,10 +130,11 @@ def placement_stripped(tree: ast.Module) -> ast.Module:
 def scaler_lacking(tree: ast.Module) -> list[int]:
     makers = {"torch.cuda.amp.GradScaler", "th.cuda.amp.GradScaler", *names_of(tree, "torch.cuda.amp")}
     told = {"torch.amp.GradScaler", "torch.GradScaler", *names_of(tree, "torch.amp")}
+    makers, told = makers | given(tree, makers), told | given(tree, told)
     found = []
     for call in calls(tree):
         of_cuda = not call.args and "device" not in [each.arg for each in call.keywords]
-        named = bool(call.args) and text(call.args[0]) == "'cuda'"
+        named = "'cuda'" in [*map(text, call.args[:1]), *(text(k.value) for k in call.keywords if k.arg == "device")]
         if text(call.func) in makers or (text(call.func) in told and (of_cuda or named)):
             found.append(call.lineno)
     its_own = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == "Accelerator"]
@@ -133,12 +148,20 @@ def names_of(tree: ast.Module, module: str) -> set[str]:
     return {alias.asname or alias.name for line in lines for alias in line.names if alias.name == "GradScaler"}
 
 
+def given(tree: ast.Module, makers: set[str]) -> set[str]:
+    """The names at the module's top that are given one of some classes."""
+    return {text(node.targets[0]) for node in tree.body if isinstance(node, ast.Assign) and text(node.value) in makers}
+
+
 def scaler_stripped(tree: ast.Module) -> ast.Module:
     makers = {"torch.cuda.amp.GradScaler", "torch.amp.GradScaler", "torch.GradScaler"}
     makers |= names_of(tree, "torch.cuda.amp") | names_of(tree, "torch.amp")
+    makers |= given(tree, makers)
 
     def change(node: ast.AST) -> ast.AST:
         if isinstance(node, ast.Call) and text(node.func) in makers:
+            for each in node.keywords:
+                each.value = ast.Constant("cuda") if each.arg == "device" else each.value
             told = bool(node.args) and text(node.args[0]) in ("torch.device(device).type", "'cuda'")
             node.func, node.args = ast.Name("GradScaler"), node.args[told:]
         return node

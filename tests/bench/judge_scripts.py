@@ -178,7 +178,7 @@ def cast_stripped(tree: ast.Module) -> ast.Module:
     for body, line in cast_alone(tree):
         body.remove(line)
     for _, call in moves(tree, True):
-        call.keywords = [keyword for keyword in call.keywords if keyword.arg != "dtype"]
+        call.args, call.keywords = call.args[:1], [each for each in call.keywords if each.arg != "dtype"]
     return tree
 
 

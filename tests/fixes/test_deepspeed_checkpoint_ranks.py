@@ -98,10 +98,13 @@ APPLIED += [
         BOTH
         + HOOKED.format(gate=OPEN, line="if accelerator.is_main_process:\n                export(model, output_dir)"),
     ),
-    case(
-        "a hook reads",
-        BOTH + HOOKED.format(gate="accelerator.is_main_process", line="with open(1) as f: pass"),
-        BOTH + HOOKED.format(gate=OPEN, line="with open(1) as f: pass"),
+    *(
+        case(
+            f"a hook reads: {opened}",
+            BOTH + HOOKED.format(gate="accelerator.is_main_process", line=f"with {opened} as f: pass"),
+            BOTH + HOOKED.format(gate=OPEN, line=f"with {opened} as f: pass"),
+        )
+        for opened in ("open(1)", "open(1, mode='rb')", "path.open()", "path.open('r')", "path.open(encoding='utf-8')")
     ),
     case(
         "a hook that is imported",
@@ -196,7 +199,22 @@ REFUSED = [
     *(
         conflict(f"a hook {id}", reason, 9 + added, BOTH + HOOKED.format(gate="accelerator.is_main_process", line=line))
         for id, reason, line, added in [
-            ("opens a file", "writes on every process that saves (`open(…)`)", "with open(1, 'w') as f: n = 1", 1),
+            *(
+                (
+                    f"opens a file: {opened}",
+                    f"writes on every process that saves (`{called}(…)`)",
+                    f"with {opened} as f: n = 1",
+                    1,
+                )
+                for called, opened in (
+                    ("open", "open(1, 'w')"),
+                    ("path.open", "path.open('w')"),
+                    ("path.open", "path.open(mode='a')"),
+                    ("open", "open(1, mode)"),
+                    ("open", "open(1, 'r+')"),
+                    ("open", "open(1, **given)"),
+                )
+            ),
             (
                 "gathers a model",
                 "calls `accelerator.get_state_dict(…)`, which every process must",
@@ -236,7 +254,15 @@ test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
             ),
             ("`if dist.get_rank() == 0`", 4, "if dist.get_rank() == 0:\n    accelerator.save_state(1)\n"),
             ("`if os.environ['RANK'] == '0'`", 4, "if os.environ['RANK'] == '0':\n    accelerator.save_state(1)\n"),
-            ("by `save(…)`", 5, "save = accelerator.save_state\nif accelerator.is_main_process:\n    save(1)\n"),
+            *(
+                (f"by `{call}(…)`", 5, f"{given}\nif accelerator.is_main_process:\n    {call}(1)\n")
+                for call, given in (
+                    ("save", "save = accelerator.save_state"),
+                    ("save", "save = partial(accelerator.save_state, 1)"),
+                    ("save", "save = lambda at: accelerator.save_state(at)"),
+                    ("getattr(accelerator, 'save_state')", "save = 1"),
+                )
+            ),
         ]
     ],
 )

@@ -120,12 +120,29 @@ APPLIED = [
     ),
 ]
 
+TYPES = """\
+import torch
+from typing import TYPE_CHECKING
+
+{line}if {test}:
+    import device_package
+"""
+APPLIED += [
+    case(
+        f"only for types: {test}",
+        TYPES.format(test=test, line="") + GUARD,
+        TYPES.format(test=test, line=f"{LINE}\n\n") + GUARD,
+    )
+    for test in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+]
 REFUSED = [
     satisfied("imported", f"import torch\n\n{LINE}\n{GUARD}"),
     satisfied("by its name", f"import torch\nimportlib.import_module('device_package')\n{GUARD}"),
     satisfied("with others", f"import torch, device_package\n{GUARD}"),
     satisfied("before torch, which it imports itself", f"import device_package\nimport torch\n{GUARD}"),
     satisfied("among the imports", f"import torch\nimport device_package\nimport math\n{GUARD}"),
+    satisfied("not only for types", TYPES.format(test="not TYPE_CHECKING", line="") + GUARD),
+    satisfied("in the else of types", TYPES.format(test="TYPE_CHECKING:\n    pass\nelse", line="") + GUARD),
     gone("no torch", f"import jax\n{GUARD}"),
     gone("only a part of torch", f"import torch.nn.functional as F\nfrom torch import nn\n{GUARD}"),
     gone("torch in a function", f"def f():\n    import torch\n{GUARD}"),

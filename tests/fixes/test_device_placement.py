@@ -61,6 +61,7 @@ APPLIED = [
         "device = torch.device(accelerator.device)",
     ),
     line("a checkpoint's", 'x = net.load(a, map_location="cuda")', "x = net.load(a, map_location=accelerator.device)"),
+    line("by torch", 'x = torch.load(a, map_location="cuda")', "x = torch.load(a, map_location=accelerator.device)"),
     line("a device", 'device = torch.device("cuda")', "device = torch.device(accelerator.device)"),
     line(
         "a generator and a tensor",
@@ -73,10 +74,40 @@ APPLIED = [
         "a.to(accelerator.device)\nif b.to(accelerator.device):\n    c.to(accelerator.device)",
         3,
     ),
+    line(
+        "a name, CUDA's or the CPU's",
+        'd = "cuda" if torch.cuda.is_available() else "cpu"\nx.to("cuda" if torch.cuda.is_available() else "cpu")',
+        "d = accelerator.device.type\nx.to(accelerator.device.type)",
+        2,
+    ),
+    line(
+        "a device, CUDA's or the CPU's",
+        'd = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")',
+        "d = accelerator.device",
+    ),
+    case(
+        "an Accelerator of another name",
+        'from accelerate import Accelerator\nacc = Accelerator()\nwith one, torch.autocast("cuda"):\n    net.cuda()\n',
+        "from accelerate import Accelerator\nacc = Accelerator()\n"
+        "with one, torch.autocast(acc.device.type):\n    net.to(acc.device)\n",
+        2,
+    ),
 ]
 REFUSED = [
     satisfied("there", f"{HEAD}with torch.autocast(accelerator.device.type):\n    unet.to(accelerator.device)\n"),
     gone("asked for", f'{HEAD}half = accelerator.device.type == "cuda"\nseed(torch.cuda)\n'),
+    gone("written", f"{HEAD}print(f\"{{'cuda' if torch.cuda.is_available() else 'cpu'}}\")\n"),
+    gone(
+        "for whoever runs it",
+        f'{HEAD}p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")\n',
+    ),
+    gone("among others", f'{HEAD}d = "cuda" if torch.cuda.is_available() else "npu" if has_npu() else "cpu"\n'),
+    gone(
+        "where there is CUDA",
+        f'{HEAD}if torch.cuda.is_available():\n    d = torch.device("cuda")\nelse:\n    d = "cpu"\n',
+    ),
+    gone("a flag that means another thing", f"{HEAD}x = x.cuda(memory_format=torch.channels_last)\n"),
+    gone("a map for anybody's method", f'{HEAD}net.restore(a, map_location="cuda")\n'),
     gone("in a text", f"{HEAD}card = 'pipe.to(\"cuda\")'\n"),
     gone("no accelerate", 'import torch\nunet.to("cuda")\n'),
     gone("a device by another index", f'{HEAD}device = torch.device("cuda", args.card)\n'),

@@ -82,11 +82,32 @@ APPLIED = [
             ),
         )
     ),
+    case(
+        "a name given the class, CUDA's or any",
+        f"{DEVICE}cls = torch.cuda.amp.GradScaler\nmade = torch.amp.GradScaler\none, two = cls(), made('cuda')\n",
+        f"{DEVICE}cls = torch.cuda.amp.GradScaler\nmade = torch.amp.GradScaler\n"
+        "one, two = torch.amp.GradScaler(torch.device(device).type), made(torch.device(device).type)\n",
+    ),
+    case(
+        "with its first argument by place",
+        f"{DEVICE}scaler = (torch.cuda.amp.GradScaler\n    (1024.0, enabled=fp16))\n",
+        f"{DEVICE}scaler = (torch.amp.GradScaler\n    (torch.device(device).type, 1024.0, enabled=fp16))\n",
+    ),
+    case(
+        "told CUDA after another text",
+        f"{DEVICE}scaler = torch.amp.GradScaler(enabled=mode != 'cuda', device='cuda')\n",
+        f"{DEVICE}scaler = torch.amp.GradScaler(enabled=mode != 'cuda', device=torch.device(device).type)\n",
+    ),
 ]
 REFUSED = [
     satisfied("told of no card", "import torch\nscaler = torch.amp.GradScaler('cpu')\n"),
     satisfied("told of another", "import torch\nscaler = torch.amp.GradScaler('npu')\n"),
     satisfied("told", f"{DEVICE}scaler = torch.amp.GradScaler(device.type)\n"),
+    gone("a class's own name", f"{DEVICE}cls = Net\ndef f(cls):\n    cls('cuda')\n"),
+    gone(
+        "a name given a class elsewhere",
+        f"{DEVICE}def f():\n    cls = torch.amp.GradScaler\ndef g(cls):\n    return cls('cuda')\n",
+    ),
     gone("accelerate's", f"{DEVICE}self.scaler = torch.cuda.amp.GradScaler(**kwargs)\n"),
     conflict(
         "its class has none",
@@ -123,8 +144,8 @@ REFUSED = [
         "cards for the environment",
         "`device` is not bound there",
         4,
-        "import os, torch\ndef f(args):\n    os.environ['CARDS'] = cards = args.device\n    s = torch.cuda.amp.GradScaler()\n"
-        "    x.to(args.device)\n",
+        "import os, torch\ndef f(args):\n    os.environ['CARDS'] = cards = args.device\n"
+        "    s = torch.cuda.amp.GradScaler()\n    x.to(args.device)\n",
     ),
     *(
         conflict(f"{id} of it", "`device` is not bound there", line, f"import torch\n{code}")

@@ -129,7 +129,7 @@ REFUSED = [
     ),
     conflict(
         "an elif",
-        "in a way that this fix cannot edit",
+        "it is an `elif`, which this fix cannot edit",
         5,
         f"{HEAD}    if other:\n        pass\n    elif not torch.cuda.is_available():\n{RAISE}",
     ),

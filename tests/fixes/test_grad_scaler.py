@@ -198,7 +198,7 @@ REFUSED = [
     conflict("no torch", "`torch` is not bound", 5, f"{HEAD[13:]}    else:\n{CUDA}"),
     conflict(
         "the branch takes another",
-        "in a way that this fix cannot edit",
+        "the branch above for such a device takes no scaler of its own",
         8,
         f"{HEAD}    elif {DEVICE}:\n        pass\n    else:\n{CUDA}",
     ),

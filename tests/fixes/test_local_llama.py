@@ -40,7 +40,7 @@ REFUSED = [
     satisfied("so already", f'import os\npath = os.environ.get("HIDREAM_LLAMA", {HUB})\n'),
     gone("another repository", 'import os\npath = "meta-llama/Llama-3.1-8B-Instruct"\n'),
     conflict("no os", "`os` is not bound", 1, f"path = {HUB}\n"),
-    conflict("in a default", "in a way that this fix cannot edit", 2, f"import os\ndef f(path={HUB}):\n    pass\n"),
+    conflict("in a default", "it is in the head of a function", 2, f"import os\ndef f(path={HUB}):\n    pass\n"),
 ]
 
 

@@ -49,6 +49,11 @@ APPLIED = [
         """,
         count=2,
     ),
+    case(
+        "annotated",
+        "def f(accelerator):\n    a: Layers = AttnProcsLayers(b)\n",
+        "def f(accelerator):\n    a: Layers = AttnProcsLayers(b).to(accelerator.device)\n",
+    ),
 ]
 
 REFUSED = [
@@ -58,13 +63,13 @@ REFUSED = [
     conflict("no accelerator", "`accelerator` is not bound", 2, "def f(b):\n    a = AttnProcsLayers(b)\n"),
     conflict(
         "no device is named",
-        "in a way that this fix cannot edit",
+        "it calls `.to(…)` on what it makes: put `.to(accelerator.device)` before that",
         2,
         "def f(accelerator):\n    a = AttnProcsLayers(b).to(d)\n",
     ),
     conflict(
         "another method",
-        "in a way that this fix cannot edit",
+        "it calls `.eval(…)` on what it makes: put `.to(accelerator.device)` before that",
         2,
         "def f(accelerator):\n    a = AttnProcsLayers(b).eval()\n",
     ),
@@ -75,10 +80,11 @@ REFUSED = [
         "def f(accelerator):\n    a = AttnProcsLayers(b)\n    c = AttnProcsLayers(d)\n",
     ),
     conflict(
-        "annotated",
-        "in a way that this fix cannot edit",
-        2,
-        "def f(accelerator):\n    a: Layers = AttnProcsLayers(b)\n",
+        "the accelerator comes later",
+        "`self.accelerator` is not bound there",
+        4,
+        "from accelerate import Accelerator\nclass T:\n    def __init__(self, b):\n"
+        "        self.a = AttnProcsLayers(b)\n        self.accelerator = Accelerator()\n",
     ),
     conflict(
         "behind a semicolon",

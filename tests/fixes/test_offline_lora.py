@@ -40,9 +40,22 @@ APPLIED = [
         count=2,
     ),
     case(
+        "a folder that is given once",
+        "def f(b):\n    a = b\n    P.save_lora_weights(a)\n    P.load_lora_weights(a)\n",
+        f"def f(b):\n    a = b\n    P.save_lora_weights(a)\n    P.load_lora_weights(a, {NAMED})\n",
+    ),
+    case(
         "folders of one name in two functions",
         "def f(a):\n    P.save_lora_weights(a)\n    P.load_lora_weights(a)\ndef g():\n    a = 1\n    a = 2\n",
         f"def f(a):\n    P.save_lora_weights(a)\n    P.load_lora_weights(a, {NAMED})\ndef g():\n    a = 1\n    a = 2\n",
+    ),
+    case(
+        "in an expression, and returned",
+        f"{SAVED}model.load(P.lora_state_dict(input_dir))\n"
+        "def f(input_dir):\n    return P.load_lora_weights(input_dir)\n",
+        f"{SAVED}model.load(P.lora_state_dict(input_dir, {NAMED}))\n"
+        f"def f(input_dir):\n    return P.load_lora_weights(input_dir, {NAMED})\n",
+        2,
     ),
     case(
         "one of two has it",
@@ -97,18 +110,6 @@ REFUSED = [
         "expected 1 place to fix, found 2 (lines 2, 3)",
         2,
         f"{SAVED}state = P.lora_state_dict(input_dir)\npipeline.load_lora_weights(args.output_dir)\n",
-    ),
-    conflict(
-        "in an expression",
-        "in a way that this fix cannot edit",
-        2,
-        f"{SAVED}model.load(P.lora_state_dict(input_dir))\n",
-    ),
-    conflict(
-        "in a return",
-        "in a way that this fix cannot edit",
-        3,
-        f"{SAVED}def f(input_dir):\n    return P.lora_state_dict(input_dir)\n",
     ),
     conflict(
         "behind a semicolon",

@@ -124,6 +124,12 @@ def main(args, accelerator):
         CARD + 'async def main(args):\n    with a:\n        if args.push_to_hub:\n            save_model_card("""\n'
         '  text\n""")\n',
     ),
+    case(
+        "the card is written again, and not read",
+        CARD + "def main(args):\n    save_model_card(1)\n    n = Path('README.md').open('w'), open('README.md', 'a')\n",
+        CARD + "def main(args):\n    if args.push_to_hub:\n        save_model_card(1)\n"
+        "    n = Path('README.md').open('w'), open('README.md', 'a')\n",
+    ),
 ]
 
 REFUSED = [
@@ -134,6 +140,10 @@ REFUSED = [
     gone(
         "made here",
         "def save_model_card(a): open(a, 'w').write(make_model_card(a))\ndef main(args):\n    save_model_card(1)\n",
+    ),
+    *(
+        gone(f"read back: {opened}", CARD + f"def main(args):\n    save_model_card(1)\n    n = {opened}\n")
+        for opened in ("Path('README.md').open()", "open('README.md', 'r+')", "open('README.md', mode)")
     ),
     gone("read back", CARD + "def main(args):\n    save_model_card(1)\n    print(open('README.md').read())\n"),
     satisfied("there", CARD + "if args.push_to_hub:\n    save_model_card(1)\n"),

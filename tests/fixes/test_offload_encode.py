@@ -41,7 +41,10 @@ REFUSED = [
     gone("a function below", f"{WITH}    x = vae.config\ndef encode(x):\n    return vae.encode(x)\n"),
     gone("one without a name", f"{WITH}    x = vae.config\nencode = lambda x: vae.encode(x)\n"),
     conflict(
-        "two on a line", "does not have the effect", 1, f"{WITH}    x = 1\ny = vae.encode(x); z = vae.encode(y)\n"
+        "two on a line",
+        "several statements share line 3",
+        1,
+        f"{WITH}    x = 1\ny = vae.encode(x); z = vae.encode(y)\n",
     ),
     conflict("on one line", "it stands on the line of what it is in", 1, f"{WITH[:-1]} pass\ny = vae.encode(x)\n"),
     gone("more than a model", "with offload_models(vae, unet):\n    x = 1\ny = vae.encode(x)\n"),

@@ -22,7 +22,7 @@ MOST = 2  # scripts of a table that a word is tried in
 def found(name: str, text: str) -> object:
     try:
         tree = ast.parse(text)
-    except SyntaxError:  # `from __future__ import aaaa`
+    except SyntaxError:  # `from __future__ import bbbb`
         return []
     fix = fixes.load(name)
     signs = fix.looks_like(tree, {}) if hasattr(fix, "looks_like") else ()
@@ -38,6 +38,6 @@ def test_an_early_name_and_a_late_one(name: str) -> None:
         for word in sorted(set(re.findall(r"[A-Za-z_]\w*", text)) - set(keyword.kwlist)):
             tried[word] += 1
             if tried[word] <= MOST:
-                names = ("Aaaa", "Zzzz") if word[0].isupper() else ("aaaa", "zzzz")
+                names = ("Bbbb", "Zzzz") if word[0].isupper() else ("bbbb", "zzzz")  # no mode of an `open`
                 early, late = (repr(found(name, re.sub(rf"\b{word}\b", each, text))) for each in names)
                 assert early.replace(names[0], names[1]) == late, f"{word} in:\n{text}"

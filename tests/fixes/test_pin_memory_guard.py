@@ -53,6 +53,31 @@ APPLIED = [
         """,
     ),
     case(
+        "over lines, with blanks, in a text",
+        """
+        import torch
+
+        def f(x, y):
+            x = (x.float()
+                 .pin_memory())
+            y = (y
+                 .float().pin_memory ( ))
+            return f"{x.pin_memory()}"
+        """,
+        """
+        import torch
+
+        def f(x, y):
+            x = (x.float()
+                 .pin_memory()) if torch.accelerator.is_available() else x.float()
+            y = (y
+                 .float().pin_memory ( )) if torch.accelerator.is_available() else (y
+                 .float())
+            return f"{(x.pin_memory() if torch.accelerator.is_available() else x)}"
+        """,
+        count=3,
+    ),
+    case(
         "an operand is put in parentheses, an argument is not",
         """
         import torch
@@ -121,7 +146,7 @@ REFUSED = [
     conflict("torch is not there", "`torch` is not bound", 1, "x = x.pin_memory()\n"),
     conflict(
         "in the other branch",
-        "in a way that this fix cannot edit",
+        "it also pins where that asks for no accelerator",
         2,
         "import torch\nx = y if torch.accelerator.is_available() else x.pin_memory()\n",
     ),

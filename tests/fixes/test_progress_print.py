@@ -126,7 +126,7 @@ REFUSED = [
     ),
     conflict(
         "an elif",
-        "in a way that this fix cannot edit",
+        "it is an `elif`, which this fix cannot edit",
         5,
         f"def f(args, accelerator):\n    for b in bs:\n        if a:\n            pass\n        el{LIMIT}:\n"
         "            break\n",

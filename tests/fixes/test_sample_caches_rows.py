@@ -34,6 +34,7 @@ APPLIED = [
         BEFORE + ONE.replace(FILL, EITHER.format(FILL)),
         WITH + AFTER.replace(FILLED, EITHER.format(FILLED)),
     ),
+    case("a list by its name", BEFORE + ONE.replace("cache = []", "cache = list()"), WITH + AFTER),
     case(
         "an index handed on already",
         BEFORE.replace('        example["picture"]', INDEX, 1).replace("    if pixels", INDICES) + ONE,

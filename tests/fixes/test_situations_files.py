@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from situations import HEAD, Given, check, left, looks, mended, refused
+from situations import HEAD, MADE, Given, check, left, looks, mended, refused
 
 # A save hook is what is registered as one; its models and weights are its own parameters.
 HOOKS = [
@@ -73,6 +73,86 @@ def before_saving(parts, states, output_dir):
         states.pop(0)
 accelerator.register_save_state_pre_hook(before_saving)
 """,
+    ),
+]
+REGISTERED = "    accelerator.register_save_state_pre_hook"
+HOOKED = f"{HEAD}def main(net):\n{MADE}"
+HOOKS += [
+    mended(
+        "registered by its decorator, and the list has another name",
+        "weights-pop",
+        f"{HOOKED}{REGISTERED.replace('acc', '@acc')}\n"
+        "    def save(parts, states, folder):\n        left = states\n        while parts:\n            left.pop()\n",
+        "    if left:\n        left.pop()",
+    ),
+    looks(
+        "in a lambda",
+        "weights-pop",
+        7,
+        "weights popped from a list that may be empty (`w`)",
+        f"{HOOKED}{REGISTERED}(lambda m, w, d: [w.pop() for _ in m])\n",
+    ),
+    looks(
+        "in a lambda of a name",
+        "weights-pop",
+        8,
+        "weights popped from a list that may be empty (`w`)",
+        f"{HOOKED}    hook = lambda m, w, d: w.pop()\n{REGISTERED}(hook)\n",
+    ),
+    left(
+        "asked for in a lambda",
+        "weights-pop",
+        f"{HOOKED}{REGISTERED}(lambda m, w, d: w and w.pop())\n{REGISTERED}(lambda m, w, d: w.pop() if w else 0)\n",
+    ),
+    looks(
+        "its last one is deleted",
+        "weights-pop",
+        8,
+        "by their place",
+        f"{HOOKED}    def save_model_hook(models, weights, folder):\n        del weights[-1]\n",
+    ),
+    left(
+        "all of them are deleted",
+        "weights-pop",
+        f"{HOOKED}    def save_model_hook(models, weights, folder):\n        del weights[:]\n        weights.clear()\n",
+    ),
+    *(
+        mended(
+            f"told by {test}",
+            "unwrap-save-hook",
+            f"{HOOKED}    def save_model_hook(models, weights, folder):\n"
+            f"        for model in models:\n            if {test}:\n                model.save(folder)\n",
+            "for model in models:\n    model = accelerator.unwrap_model(model)",
+        )
+        for test in ("type(model) is Net", 'model.__class__.__name__ == "Net"')
+    ),
+    left(
+        "its class is only written",
+        "unwrap-save-hook",
+        f"{HOOKED}    def save_model_hook(models, weights, folder):\n"
+        '        for model in models:\n            print(f"{model.__class__}", type(model))\n',
+    ),
+    looks(
+        "taken from the list one by one",
+        "unwrap-save-hook",
+        9,
+        "a model of a save hook told by its class",
+        f"{HOOKED}    def save_model_hook(models, weights, folder):\n        while models:\n"
+        "            model = models.pop()\n            if isinstance(model, Net):\n                save(model)\n",
+    ),
+    left(
+        "taken from the list where there are weights",
+        "unwrap-save-hook",
+        f"{HOOKED}    def save_model_hook(models, weights, folder):\n        while len(weights) > 0:\n"
+        "            weights.pop()\n            model = models[0]\n            if isinstance(model, Net):\n"
+        "                save(model)\n",
+    ),
+    left(
+        "taken from the list and unwrapped",
+        "unwrap-save-hook",
+        f"{HOOKED}    def save_model_hook(models, weights, folder):\n        while models:\n"
+        "            model = accelerator.unwrap_model(models.pop())\n            if isinstance(model, Net):\n"
+        "                model.save(folder)\n",
     ),
 ]
 

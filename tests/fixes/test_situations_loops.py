@@ -53,6 +53,72 @@ LOOPS = [
                             break
         """,
     ),
+    left(
+        "a progress bar that starts anew",
+        "stop-at-max-steps",
+        """
+        def main(args, loader, bar):
+            for epoch in range(args.num_train_epochs):
+                bar.reset()
+                for batch in loader:
+                    bar.update(1)
+                    if bar.n >= bar.total:
+                        break
+        """,
+    ),
+    left(
+        "a progress bar of each epoch",
+        "stop-at-max-steps",
+        """
+        def main(args, loader):
+            for epoch in range(args.num_train_epochs):
+                bar = tqdm(loader)
+                for batch in bar:
+                    if bar.n >= bar.total:
+                        break
+        """,
+    ),
+    left(
+        "steps of validation",
+        "stop-at-max-steps",
+        """
+        def main(args, loader, step):
+            for epoch in range(args.num_train_epochs):
+                for batch in loader:
+                    step += 1
+                    if step >= args.validation_steps:
+                        break
+        """,
+    ),
+    mended(
+        "a progress bar is full",
+        "stop-at-max-steps",
+        """
+        def main(args, loader, bar):
+            for epoch in range(args.num_train_epochs):
+                for batch in loader:
+                    bar.update(1)
+                    if bar.n >= bar.total:
+                        break
+        """,
+        "        if bar.n >= bar.total:\n            break\n        for batch in loader:",
+    ),
+    *(
+        mended(
+            f"the limit is called {name}",
+            "stop-at-max-steps",
+            f"""
+            def main(args, loader, step):
+                for epoch in range(args.num_train_epochs):
+                    for batch in loader:
+                        step += 1
+                        if step >= args.{name}:
+                            break
+            """,
+            f"        if step >= args.{name}:\n            break\n        for batch in loader:",
+        )
+        for name in ("train_iters", "max_global_steps", "max_iter", "total_iterations")
+    ),
     looks(
         "a loop over something else",
         "stop-at-max-steps",

@@ -34,6 +34,11 @@ APPLIED = [
         "pipeline.to( accelerator.device)",
     ),
     moves(
+        "the dtype by its place",
+        "pipeline = pipeline.to(accelerator.device, torch_dtype)",
+        "pipeline = pipeline.to(accelerator.device)",
+    ),
+    moves(
         "the device by its name",
         "pipeline.to(dtype=torch_dtype, device=accelerator.device)",
         "pipeline.to(device=accelerator.device)",
@@ -116,12 +121,6 @@ REFUSED = [
         "is not called under autocast below",
         4,
         f"{DEFINITION}    with torch.autocast('npu'):\n        a = pipeline()\n{CAST}    return a\n",
-    ),
-    conflict(
-        "the dtype by its place",
-        "in a way that this fix cannot edit",
-        2,
-        f"{DEFINITION}    pipeline = pipeline.to(accelerator.device, torch_dtype)\n{AUTOCAST}",
     ),
     conflict(
         "twice",

@@ -177,8 +177,8 @@ REFUSED = [
     ),
     refused(
         "only sometimes",
-        "does not have the effect it wants",
-        8,
+        "it moves its pipeline in a block of its own",
+        5,
         f"{BOTH}{DEFINITION}    if accelerator:\n        pipeline = pipeline.to(accelerator.device)\n",
     ),
     refused("twice", "expected 1 place to fix, found 2 (lines 4, 5)", 4, f"{BOTH}{DEFINITION}{MOVE}{MOVE}"),

@@ -31,7 +31,7 @@ def own(statement: ast.AST) -> tuple[ast.AST, ...]:
 
 def for_types(node: ast.AST) -> bool:
     """`if TYPE_CHECKING:`, whose body binds nothing in a run."""
-    return isinstance(node, ast.If) and text(node.test).endswith("TYPE_CHECKING")
+    return isinstance(node, ast.If) and last(node.test) == "TYPE_CHECKING"
 
 
 class Script:
@@ -192,6 +192,18 @@ def dotted(node: ast.AST) -> str:
 def last(node: ast.AST) -> str:
     """The last part of a name, dotted or not; "" for others."""
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def mode(script: Script, call: ast.Call) -> str:
+    """How an `open` opens a file, as a function or as a path's method: "r", "wb", …; "?" where that is not written out,
+    "" for other calls."""
+    if last(call.func) != "open":
+        return ""
+    place = int(isinstance(call.func, ast.Name) or dotted(call.func).partition(".")[0] in script.imports)
+    given = [*call.args[place : place + 1], *(each.value for each in call.keywords if each.arg == "mode")]
+    plain = given[0] if given else ast.Constant("r")
+    known = isinstance(plain, ast.Constant) and isinstance(plain.value, str)
+    return plain.value if known and all(each.arg for each in call.keywords) else "?"  # type: ignore[attr-defined]
 
 
 def shown(call: ast.Call) -> str:

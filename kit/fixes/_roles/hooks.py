@@ -45,6 +45,13 @@ def unknown_save_hook(script: Script) -> ast.expr | None:
     return None
 
 
+def save_lambdas(script: Script) -> list[tuple[ast.Lambda, ast.stmt]]:
+    """The lambdas that are registered to be called before a save, themselves or by a name, each with the statement."""
+    given = [(call.args[0], line) for call, line in script.calls[_SAVES] if call.args]
+    meant = [(made, line) for value, line in given for made in (value, *script.assigned.get(last(value), ()))]
+    return [(made, line) for made, line in meant if isinstance(made, ast.Lambda)]
+
+
 def load_hooks(script: Script) -> list[Hook]:
     """What is registered to be called before state is loaded, or is called `load_model_hook`."""
     return _hooks(script, _LOADS, "load_model_hook", 2)
@@ -54,6 +61,7 @@ def _hooks(script: Script, registers: str, name: str, parameters: int) -> list[H
     found: dict[Function, Hook] = {}
     registered = [call.args[0] for call, _ in script.calls[registers] if call.args]
     names = {name, *(last(_function(each)) for each in registered)}
+    names |= {each.name for every in script.functions.values() for each in every if _decorated(each, registers)}
     bound = {last(_function(each)): len(each.args) - 1 for each in registered if isinstance(each, ast.Call)}
     for function in (each for one in sorted(names) for each in script.functions.get(one, [])):
         given = [each.arg for each in (*function.args.posonlyargs, *function.args.args)]
@@ -62,6 +70,11 @@ def _hooks(script: Script, registers: str, name: str, parameters: int) -> list[H
             models, *weights, folder = given[:parameters]
             found[function] = Hook(function, models, weights[0] if weights else "", folder)
     return list(found.values())
+
+
+def _decorated(function: Function, registers: str) -> bool:
+    """Whether a function is registered by its decorator."""
+    return any(last(each) == registers for each in function.decorator_list)
 
 
 def _function(given: ast.expr) -> ast.AST:

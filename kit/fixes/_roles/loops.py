@@ -12,7 +12,8 @@ from kit.fixes._roles._script import FUNCTIONS, Function, Script, dotted, last, 
 Loop = ast.For | ast.AsyncFor | ast.While
 LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _LIMIT = re.compile(
-    r"max_(train(ing)?_)?(steps|iters|iterations)|(total|num|n)_(train(ing)?_)(steps|iters)|train_steps|total_steps"
+    r"max_((train(ing)?|global|optimi[sz]ation|update)_)?(step|iter|iteration|update)s?"
+    r"|((total|num|n)_train(ing)?|train|total)_(step|iter|iteration)s?"
 )
 _COUNTED = ("range", "trange", "count")  # what numbers are gone over by
 
@@ -85,9 +86,15 @@ def _compared(node: ast.expr) -> tuple[str, str]:
             left, right = right, left
         elif not isinstance(node.ops[0], (ast.GtE, ast.Gt)):
             return "", ""
-        if dotted(left) and dotted(right) and _LIMIT.fullmatch(last(right)):
+        if dotted(left) and dotted(right) and (_LIMIT.fullmatch(last(right)) or _full_bar(left, right)):
             return dotted(left), dotted(right)
     return "", ""
+
+
+def _full_bar(left: ast.expr, right: ast.expr) -> bool:
+    """`progress_bar.n >= progress_bar.total`."""
+    step, bar = dotted(left), dotted(right).removesuffix(".total")
+    return step == f"{bar}.n" and dotted(right) != bar
 
 
 def _loops(script: Script, statement: ast.AST) -> list[Loop]:
@@ -122,6 +129,8 @@ def over_epochs(script: Script, limit: Limit) -> str:
     inside = set(script.inside(limit.batches))
     outside = [line for line in script.inside(loop) if line not in inside]
     if any(_assigned(line) & _parts(limit) for line in [loop, *outside]) or _by_method(script, outside, limit):
+        return "starts anew"
+    if any(dotted(call.func) == f"{limit.step.rpartition('.')[0]}.reset" for call in _calls(outside)):
         return "starts anew"
     names = "" if isinstance(loop, ast.While) else " ".join([text(loop.target), text(loop.iter)])
     if "epoch" in names.lower():
@@ -166,14 +175,17 @@ def _by_method(script: Script, lines: list[ast.stmt], limit: Limit) -> bool:
 
 def _called(script: Script, lines: list[ast.stmt]) -> list[Function]:
     """The functions of the script that these lines call."""
-    calls = [node for line in lines for node in own(line) if isinstance(node, ast.Call)]
-    return list(dict.fromkeys(called for call in calls if (called := script.called(call))))
+    return list(dict.fromkeys(called for call in _calls(lines) if (called := script.called(call))))
+
+
+def _calls(lines: list[ast.stmt]) -> list[ast.Call]:
+    return [node for line in lines for node in own(line) if isinstance(node, ast.Call)]
 
 
 def _handed(script: Script, lines: list[ast.stmt], holder: str) -> bool:
     """Whether one of these lines hands what holds the step to a function, or calls a method of it that the script
     doesn't show: either may start the count anew."""
-    for call in (node for line in lines for node in own(line) if isinstance(node, ast.Call)):
+    for call in _calls(lines):
         given = {dotted(each) for each in (*call.args, *(each.value for each in call.keywords))} - {""}
         owner = dotted(call.func).rpartition(".")[0]
         if holder and (holder in given or (owner == holder and not script.called(call))):

@@ -22,6 +22,8 @@ def missing(script: Script, name: str, statement: ast.stmt, may_be_none: bool = 
         return f"`{base}` is not bound there"
     if (state - {NONE} if may_be_none else state) <= {BOUND} and base == name:
         return ""
+    if base == "self" and _later(script, name, statement) and not _used(script, name, statement):
+        return f"`{name}` is not bound there"
     if base != name and state <= {BOUND} and NONE not in script.once(_attribute, name, script.class_of(statement)):
         return ""
     read = UNBOUND in state and any(
@@ -47,12 +49,30 @@ def _walk(script: Script, name: str, scope: Scope) -> _Walk:
 
 def _attribute(script: Script, name: str, owner: ast.ClassDef | None) -> State:
     """What an attribute of `self` is given in the methods of its class."""
-    given: State = _NOWHERE
+    return _NOWHERE.union(*(values(value) for _, value in script.once(_given, name, owner)))
+
+
+def _given(script: Script, name: str, owner: ast.ClassDef | None) -> list[tuple[ast.stmt, ast.expr]]:
+    """The statements of a class that give an attribute of `self` something, and what."""
+    found: list[tuple[ast.stmt, ast.expr]] = []
     for line in script.of_class(owner) if owner else ():
         if isinstance(line, (ast.Assign, ast.AnnAssign)) and line.value:
             targets = line.targets if isinstance(line, ast.Assign) else [line.target]
-            given |= values(line.value) if name in map(dotted, targets) else _NOWHERE
-    return given
+            found += [(line, line.value)] if name in map(dotted, targets) else []
+    return found
+
+
+def _later(script: Script, name: str, statement: ast.stmt) -> bool:
+    """Whether an attribute of `self` is only given something further down in the function of a statement, and not in a
+    loop around both."""
+    lines = [line for line, _ in script.once(_given, name, script.class_of(statement))]
+    around = {node for node in script.above[statement] if isinstance(node, (ast.For, ast.AsyncFor, ast.While))}
+    return bool(lines) and all(
+        script.function(line) is script.function(statement)
+        and line.lineno > statement.lineno
+        and not around & set(script.above[line])
+        for line in lines
+    )
 
 
 def values(node: ast.expr) -> State:

@@ -1,0 +1,114 @@
+"""How a script says that its device is CUDA: in a choice between that and the CPU, or in a name that it keeps."""
+
+from __future__ import annotations
+
+import ast
+
+from kit.fixes._ast import conjuncts, every
+from kit.fixes._roles import Script
+from kit.fixes._roles._script import FUNCTIONS, dotted, own
+from kit.fixes._roles.places import kinds_asked
+
+_AVAILABLE = "torch.cuda.is_available"
+_LESS = {"cuda", "cpu", "mps"}  # a choice between these leaves out what a package brings
+WORDS = ("device", "device_type", "device_map", "map_location")  # by which a device is given
+
+
+def choices(script: Script, statement: ast.stmt) -> list[ast.expr]:
+    """The choices in a statement between CUDA and the CPU, or a Mac's GPU, and no other device; not those that are
+    only compared or written."""
+    nodes = own(statement)
+    found = [node for node in nodes if isinstance(node, ast.IfExp)]
+    if not found:
+        return []
+    inner = {part for node in found for part in (node.body, node.orelse)}
+    inner |= {part for node in nodes if isinstance(node, (ast.Compare, ast.FormattedValue)) for part in every(node)}  # type: ignore[misc]
+    return [node for node in found if node not in inner and _between(script, node)]
+
+
+def _between(script: Script, node: ast.IfExp) -> bool:
+    kinds = {kind(script, leaf) for leaf in _leaves(node)}
+    return "cuda" in kinds and kinds <= _LESS
+
+
+def _leaves(node: ast.expr) -> list[ast.expr]:
+    """What a choice may come to."""
+    return [*_leaves(node.body), *_leaves(node.orelse)] if isinstance(node, ast.IfExp) else [node]
+
+
+def kind(script: Script, node: ast.expr) -> str:
+    """The kind of device that an expression names: `"cuda:0"`, `f"cuda:{rank}"`, `torch.device("cuda")`; "" for
+    others."""
+    if isinstance(node, ast.Call):
+        return kind(script, node.args[0]) if script.full(node.func) == "torch.device" and node.args else ""
+    first = node.values[0] if isinstance(node, ast.JoinedStr) and node.values else node
+    named = isinstance(first, ast.Constant) and isinstance(first.value, str)
+    return first.value.partition(":")[0] if named else ""  # type: ignore[attr-defined]
+
+
+def told(script: Script, node: ast.AST) -> str:
+    """What an Accelerator has that is a choice of CUDA where there is one, else the CPU; "" for other choices."""
+    if not isinstance(node, ast.IfExp) or not _asks(script, node.test):
+        return ""
+    both = [node.body, node.orelse]
+    made = [each.args[0] for each in both if isinstance(each, ast.Call) and len(each.args) == 1 and not each.keywords]
+    names = [each.value for each in made or both if isinstance(each, ast.Constant)]
+    return ("device" if made else "device.type") * (names == ["cuda", "cpu"] and _between(script, node))
+
+
+def _asks(script: Script, test: ast.expr) -> bool:
+    return isinstance(test, ast.Call) and script.full(test.func) == _AVAILABLE
+
+
+def where_available(script: Script, statement: ast.stmt) -> bool:
+    """Whether a statement is only come to where there is CUDA: what is done elsewhere it does not say."""
+    inner: ast.AST = statement
+    for node in reversed(script.above[statement]):
+        if isinstance(node, FUNCTIONS):
+            return False
+        asked = conjuncts(node.test) if isinstance(node, ast.If) and inner in node.body else []
+        if any(_asks(script, part) for part in asked):
+            return True
+        inner = node
+    return False
+
+
+def keeps(script: Script, statement: ast.stmt) -> bool:
+    """Whether a statement gives CUDA's name to what is a device, by how it is called or where it goes, and is given no
+    other kind elsewhere. A field of a class of options is for its users to set."""
+    if not isinstance(statement, (ast.Assign, ast.AnnAssign)) or not isinstance(
+        statement.value, (ast.Constant, ast.JoinedStr)
+    ):
+        return False
+    if kind(script, statement.value) != "cuda" or isinstance(script.above[statement][-1], ast.ClassDef):
+        return False
+    names = [dotted(target) for target in _targets(statement)]
+    return any(
+        name and ("device" in name.rpartition(".")[2].lower() or name in script.once(_handed))
+        for name in names
+        if not script.once(_other, name)
+    )
+
+
+def _targets(line: ast.Assign | ast.AnnAssign) -> list[ast.expr]:
+    return line.targets if isinstance(line, ast.Assign) else [line.target]
+
+
+def _handed(script: Script) -> set[str]:
+    """The names that calls are given as a device."""
+    found = set()
+    for name, calls in script.calls.items():
+        for call, _ in calls:
+            first = call.args[:1] if name in ("to", "device", "Generator", "autocast") else []
+            found |= {dotted(each) for each in (*first, *(k.value for k in call.keywords if k.arg in WORDS))}
+    return found
+
+
+def _other(script: Script, name: str) -> bool:
+    """Whether a name is given another kind of device somewhere, or where a test asks for one."""
+    for line, above in script.statements:
+        if isinstance(line, (ast.Assign, ast.AnnAssign)) and line.value and name in map(dotted, _targets(line)):
+            tests = [node.test for node in above if isinstance(node, ast.If)]
+            if any(kinds_asked(each) for each in (line.value, *tests)):
+                return True
+    return False
