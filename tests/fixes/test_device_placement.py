@@ -73,6 +73,19 @@ APPLIED = [
         "a.to(accelerator.device)\nif b.to(accelerator.device):\n    c.to(accelerator.device)",
         3,
     ),
+    line("by method, beside another", "x = x.cpu() + x.cuda()", "x = x.cpu() + x.to(accelerator.device)"),
+    line(
+        "below what is for CUDA alone",
+        "if accelerator.device.type == 'cuda':\n    x = x.cuda()\nx = x.cuda()",
+        "if accelerator.device.type == 'cuda':\n    x = x.cuda()\nx = x.to(accelerator.device)",
+    ),
+    case(
+        "under another name, with another setting",
+        "import torch as th\nfrom accelerate import Accelerator\naccelerator = Accelerator(split_batches=True)\n"
+        "with th.cuda.amp.autocast():\n    pipeline()\n",
+        "import torch as th\nfrom accelerate import Accelerator\naccelerator = Accelerator(split_batches=True)\n"
+        "with th.autocast(accelerator.device.type):\n    pipeline()\n",
+    ),
 ]
 REFUSED = [
     satisfied("there", f"{HEAD}with torch.autocast(accelerator.device.type):\n    unet.to(accelerator.device)\n"),

@@ -123,7 +123,8 @@ REFUSED = [
         "cards for the environment",
         "`device` is not bound there",
         4,
-        "import os, torch\ndef f(args):\n    os.environ['CARDS'] = cards = args.device\n    s = torch.cuda.amp.GradScaler()\n"
+        "import os, torch\ndef f(args):\n    os.environ['CARDS'] = cards = args.device\n"
+        "    s = torch.cuda.amp.GradScaler()\n"
         "    x.to(args.device)\n",
     ),
     *(
