@@ -178,8 +178,9 @@ def _replaced_in(script: Script, call: ast.Call, name: str) -> list[Change]:
         elif full.startswith(_STRINGS):
             device = f"str({device})"
         if full == "torch.device" and len(arguments) > 1:
-            return [(first, end(arguments[-1]), device)] if _its_index(call) else []
-        return [(start(cuda[0]), end(cuda[0]), device)]
+            return [(first, end(call.args[1]), device)] if _its_index(call) else []
+        named, *_ = cuda
+        return [(start(named), end(named), device)]
     if full == _OLD:
         torch = script.spelt("torch") or "torch"
         more = (", " if arguments else "") + ("enabled=" if call.args else "")
@@ -197,7 +198,7 @@ def _replaced_in(script: Script, call: ast.Call, name: str) -> list[Change]:
 
 def _its_index(call: ast.Call) -> bool:
     """Whether a device's index is the process's own on its machine."""
-    index = text(call.args[1]) if len(call.args) == 2 else ""
+    index = "".join(map(text, call.args[1:]))
     return index.endswith("local_process_index") or re.fullmatch(r"((self\.)?args\.)?local_rank", index) is not None
 
 

@@ -20,6 +20,7 @@ CASES = [
     pytest.param(name, param.values[0], id=f"{name}: {param.id}")
     for name in judge_scripts.LACKING
     for param in importlib.import_module(f"test_{name.replace('-', '_')}").APPLIED
+    if param.values[0].judged
 ]
 
 

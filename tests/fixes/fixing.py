@@ -19,12 +19,14 @@ NAME = "examples/train.py"
 
 @dataclass(frozen=True)
 class Case:
-    """A script before and after a fix. An equal ``after`` is for scripts the fix leaves alone."""
+    """A script before and after a fix. An equal ``after`` is for scripts the fix leaves alone. ``judged``: it is near
+    enough to a training script for the judge of tests/bench."""
 
     before: str
     after: str
     count: int = 1
     options: Mapping[str, str] = field(default_factory=dict)
+    judged: bool = True
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class Refusal:
 
 def case(id: str, before: str, after: str, count: int = 1, **options: str) -> Any:
     return pytest.param(Case(_text(before), _text(after), count, options), id=id)
+
+
+def unlike(id: str, before: str, after: str, count: int = 1, **options: str) -> Any:
+    """A case in words that no training script has, which a judge that knows those does not see."""
+    return pytest.param(Case(_text(before), _text(after), count, options, judged=False), id=id)
 
 
 def satisfied(id: str, text: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from fixing import case, conflict, gone, run, satisfied, tables
+from fixing import case, conflict, gone, run, satisfied, tables, unlike
 
 NAME = "batch-order"
 
@@ -47,7 +47,7 @@ APPLIED = [
     ordered("each time", "random.shuffle(self.batches)"),
     ordered("as it is asked", "if self.shuffle:\n            random.shuffle(self.batches)"),
     ordered("by its own generator, which may be Python's", "self.generator.shuffle(self.batches)"),
-    case("there, and not imported", script(new=NEW), script(imported=IMPORTED, new=NEW)),
+    unlike("there, and not imported", script(new=NEW), script(imported=IMPORTED, new=NEW)),
     case("imported, and not there", script(imported=IMPORTED), script(imported=IMPORTED, new=NEW)),
     case(
         "imported, below what comes first",

@@ -11,6 +11,7 @@ NAME = "deepspeed-checkpoint"
 FROM = "from accelerate import Accelerator\n"
 BOTH = "from accelerate import Accelerator, DistributedType\n"
 OPEN = "accelerator.is_main_process or accelerator.distributed_type == DistributedType.DEEPSPEED"
+SAVES = "        accelerator.save_state(1)\n"
 SAVE = """
 def main(accelerator):
     if {gate}:
@@ -38,6 +39,27 @@ def imports(id: str, before: str, after: str, **options: str) -> pytest.param:  
 
 APPLIED = [
     imports("as in the script", FROM, BOTH),
+    *(
+        case(
+            f"what one process alone should do, {where}",
+            f"{BOTH}def main(accelerator):\n    if accelerator.is_main_process:\n{saves}{both}",
+            f"{BOTH}def main(accelerator):\n    if {OPEN}:\n{saves}"
+            + "        if accelerator.is_main_process:\n"
+            + "".join(f"    {line}\n" for line in both.splitlines()),
+        )
+        for where, saves in (("second", SAVES), ("third", f"{SAVES}{SAVES}"))
+        for both in (
+            "        if args.push:\n            model.push()\n        model.save_pretrained(1)\n",
+            "        if args.push:\n            push()\n        else:\n            model.save_pretrained(1)\n",
+        )
+    ),
+    case(
+        "a choice that one process alone should make",
+        f"{BOTH}def main(accelerator):\n    if accelerator.is_main_process:\n{SAVES}"
+        "        if args.push:\n            model.push()\n",
+        f"{BOTH}def main(accelerator):\n    if {OPEN}:\n{SAVES}        if args.push and accelerator.is_main_process:\n"
+        "            model.push()\n",
+    ),
     imports(
         "in its alphabetical place",
         "from accelerate import Accelerator, skip\n",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from types import SimpleNamespace
 
-from fixing import case, conflict, gone, run, satisfied, tables
+from fixing import case, conflict, gone, run, satisfied, tables, unlike
 
 NAME = "device-placement"
 HEAD = "import torch\nfrom accelerate import Accelerator\naccelerator = Accelerator()\n"
@@ -91,6 +91,19 @@ APPLIED = [
         "from accelerate import Accelerator\nacc = Accelerator()\n"
         "with one, torch.autocast(acc.device.type):\n    net.to(acc.device)\n",
         2,
+    ),
+    line("by method, beside another", "x = x.cpu() + x.cuda()", "x = x.cpu() + x.to(accelerator.device)"),
+    unlike(
+        "below what is for CUDA alone",
+        f"{HEAD}if accelerator.device.type == 'cuda':\n    x = x.cuda()\nx = x.cuda()\n",
+        f"{HEAD}if accelerator.device.type == 'cuda':\n    x = x.cuda()\nx = x.to(accelerator.device)\n",
+    ),
+    unlike(
+        "under another name, with another setting",
+        "import torch as th\nfrom accelerate import Accelerator\naccelerator = Accelerator(split_batches=True)\n"
+        "with th.cuda.amp.autocast():\n    pipeline()\n",
+        "import torch as th\nfrom accelerate import Accelerator\naccelerator = Accelerator(split_batches=True)\n"
+        "with th.autocast(accelerator.device.type):\n    pipeline()\n",
     ),
 ]
 REFUSED = [

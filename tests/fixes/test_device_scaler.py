@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from fixing import case, conflict, gone, run, satisfied, tables
+from fixing import case, conflict, gone, run, satisfied, tables, unlike
 
 NAME = "device-scaler"
 DEVICE = "import torch\ndevice = torch.device('npu')\n"
@@ -38,7 +38,7 @@ APPLIED = [
         f"from torch.cuda.amp import GradScaler as S\n{DEVICE}"
         "scaler = torch.amp.GradScaler(torch.device(device).type)\n",
     ),
-    case(
+    unlike(
         "beside others of the name, and others' parts",
         f"{DEVICE}from torch.cuda.amp import GradScaler as S\nb = GradScaler()\n"
         "self.scaler = torch.cuda.amp.GradScaler(**kwargs)\na[0], z[0], a.split(), z.split()\n"
@@ -49,7 +49,7 @@ APPLIED = [
         "torch.amp.GradScaler(torch.device(device).type, **of['cuda'])))\n",
     ),
     *(
-        case(
+        unlike(
             f"a parameter: {given}",
             f"import torch as th\ndef f({given}):\n    s = th.cuda.amp.GradScaler()\n",
             f"import torch as th\ndef f({given}):\n    s = th.amp.GradScaler(th.device(device).type)\n",
@@ -57,7 +57,7 @@ APPLIED = [
         for given in ("a: int, device, zzz: int = 3", "device: torch.device", "device: Any")
     ),
     *(
-        case(
+        unlike(
             id,
             f"import os, torch\n{code}",
             f"import os, torch\n{code}".replace("cuda.amp.GradScaler()", f"amp.GradScaler({kind}.type)"),

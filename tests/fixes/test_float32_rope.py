@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fixing import case, conflict, gone, satisfied, tables
+from fixing import case, conflict, gone, satisfied, tables, unlike
 
 NAME = "float32-rope"
 
@@ -77,7 +77,7 @@ APPLIED = [
             return get(ids, freqs_dtype)
         """,
     ),
-    case(
+    unlike(
         "moved to it, torch under another name",
         """
         import torch as th

@@ -130,6 +130,27 @@ def main(args, accelerator):
         CARD + "def main(args):\n    if args.push_to_hub:\n        save_model_card(1)\n"
         "    n = Path('README.md').open('w'), open('README.md', 'a')\n",
     ),
+    case(
+        "below two lines, above another question",
+        f"{CARD}def main(args):\n    a = 1\n    b = 1\n    save_model_card(1)\n    if a:\n        b = 2\n",
+        f"{CARD}def main(args):\n    a = 1\n    b = 1\n\n    if args.push_to_hub:\n        save_model_card(1)\n"
+        "    if a:\n        b = 2\n",
+    ),
+    case(
+        "below two lines, above its question",
+        f"{CARD}def main(args):\n    a = 1\n    b = 1\n    save_model_card(1)\n"
+        "    if args.push_to_hub:\n        b = 2\n",
+        f"{CARD}def main(args):\n    a = 1\n    b = 1\n"
+        "    if args.push_to_hub:\n        save_model_card(1)\n        b = 2\n",
+    ),
+    case(
+        "asked of another name, other files opened",
+        f"{CARD}def main(cfg):\n    a.save_model_card(1)\n    save_model_card(1)\n    b = cfg.push_to_hub\n"
+        "def other(opts):\n    b = opts.push_to_hub\n    open('README.md', 'w')\n    open('wow')\n",
+        f"{CARD}def main(cfg):\n    a.save_model_card(1)\n\n    if cfg.push_to_hub:\n        save_model_card(1)\n"
+        "    b = cfg.push_to_hub\n"
+        "def other(opts):\n    b = opts.push_to_hub\n    open('README.md', 'w')\n    open('wow')\n",
+    ),
 ]
 
 REFUSED = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fixing import case, conflict, gone, run, satisfied, tables
+from fixing import case, conflict, gone, run, satisfied, tables, unlike
 
 NAME = "pin-memory-guard"
 
@@ -95,7 +95,7 @@ APPLIED = [
         """,
         count=2,
     ),
-    case(
+    unlike(
         "what is pinned is handed on",
         """
         import torch as th

@@ -53,12 +53,45 @@ APPLIED += [
         ),
     )
 ]
+APPLIED += [
+    case(
+        "bound under a context",
+        *(
+            each.replace("captions, embeds", "captions").replace(
+                "    cache = list(loader)\n", "    cache = 1\n    with no_grad():\n        embeds = encode()\n"
+            )
+            for each in (APPLIED[0].values[0].before, APPLIED[0].values[0].after)
+        ),
+    ),
+    case(
+        "gone through twice",
+        script("[each for each in embeds for _ in embeds]"),
+        script("[each for each in static_embeds for _ in embeds]", kept=KEPT.format(test="captions")),
+    ),
+]
 GROWING = script("embeds.repeat(len(prompts), 1, 1)")
 
 REFUSED = [
     satisfied("there", script("static_embeds.repeat(len(prompts), 1, 1)", kept=KEPT.format(test="captions"))),
     satisfied("as upstream does", script("static.repeat_interleave(len(prompts), dim=0)", kept="    static = embeds")),
     gone("encoded for the batch", script("encode(prompts)")),
+    gone("three times over", script("[each for each in embeds for _ in prompts for _ in embeds]")),
+    conflict(
+        "bound under another test",
+        "may have no value above the loop",
+        12,
+        GROWING.replace("captions, embeds", "captions").replace(
+            "    cache", "    if zzz:\n        embeds = 1\n    cache", 1
+        ),
+    ),
+    conflict(
+        "encoded anew, and others chosen",
+        "a value elsewhere",
+        12,
+        GROWING.replace("(2):\n", "(2):\n        embeds = encode(epoch)\n").replace(
+            "= cache[step]\n", "= cache[step]\n                a = zzz = 1\n"
+        ),
+    ),
     gone("no training", GROWING.replace("accelerator.backward", "print")),
     gone("what the batch brought", "for batch in loader:\n    x = batch.x\n    x = x.repeat(2)\n    a.backward(x)\n"),
     conflict("the test changes in the loop", "changes in the loop", 10, GROWING.replace("captions:", "step:")),

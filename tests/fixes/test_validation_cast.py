@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fixing import case, conflict, gone, satisfied, tables
+from fixing import case, conflict, gone, satisfied, tables, unlike
 
 NAME = "validation-cast"
 CAST = "    pipeline = pipeline.to(accelerator.device, dtype=torch_dtype)\n"
@@ -82,7 +82,7 @@ APPLIED = [
         )
         for where, above in (("second", "    a = 1\n"), ("third", "    a = 1\n    b = 2\n"))
     ),
-    case(
+    unlike(
         "other choices, other names",
         "def infer():\n    pass\n"
         f"{DEFINITION}    a = autocast('z') if not a else None\n    b = autocast('z') if zzz else None\n"
