@@ -253,7 +253,7 @@ REFUSED += [
         "the last epoch, by a number",
         "where `epoch == 2` (line 8)",
         3,
-        guarded(ASKED, epochs="    for epoch in range(3):\n", below=f"        last = epoch == 2\n"),
+        guarded(ASKED, epochs="    for epoch in range(3):\n", below="        last = epoch == 2\n"),
     ),
     conflict(
         "the last epoch of a while",
@@ -266,7 +266,7 @@ REFUSED += [
             f"looked at now and then: {besides}", f"the limit is looked at where `{besides}` only", 3, guarded(text)
         )
         for besides, text in (
-            ("b.last", f"if b.last and step >= args.max_train_steps:\n    break\n"),
+            ("b.last", "if b.last and step >= args.max_train_steps:\n    break\n"),
             ("done(step)", f"if done(step):\n{INNER}"),
             ("not (args.max_train_steps is None)", f"if args.max_train_steps is None:\n    pass\nelse:\n{INNER}"),
             ("not (not args.max_train_steps)", f"if not args.max_train_steps:\n    continue\n{ASKED}"),
