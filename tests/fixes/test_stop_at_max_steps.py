@@ -177,6 +177,11 @@ APPLIED += [
         guarded(f"if b.full:\n    step += 1\n{INNER}"),
     ),
     stopped(
+        "what is done in all epochs but the last",
+        "step >= args.max_train_steps",
+        guarded(ASKED, below=f"        if args.save and epoch + 1 < args.num_epochs:\n{SAVES}"),
+    ),
+    stopped(
         "epochs that are asked for other numbers",
         "step >= args.max_train_steps",
         guarded(ASKED, below=f"        if epoch == 0 or (epoch + 1) % args.each == 0:\n{SAVES}"),
@@ -248,6 +253,12 @@ REFUSED += [
             "    for epoch in tqdm(range(1, count)):\n",
             f"        if epoch == end:\n{SAVES}",
         ),
+    ),
+    conflict(
+        "the last epoch, in an else",
+        "where `epoch < args.num_epochs - 1` (line 8)",
+        3,
+        guarded(ASKED, below=f"        if epoch < args.num_epochs - 1:\n            pass\n        else:\n{SAVES}"),
     ),
     conflict(
         "the last epoch, by a number",

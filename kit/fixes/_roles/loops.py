@@ -14,6 +14,7 @@ LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _LIMIT = re.compile(
     r"max_(train(ing)?_)?(steps|iters|iterations)|(total|num|n)_(train(ing)?_)(steps|iters)|train_steps|total_steps"
 )
+_EARLIER = (ast.Lt, ast.LtE, ast.NotEq)  # `epoch + 1 < epochs`
 _COUNTED = ("range", "trange", "count")  # what numbers are gone over by
 
 
@@ -157,17 +158,21 @@ def headed(loop: Loop, limit: Limit) -> bool:
 
 
 def last_epoch(script: Script, loop: Loop) -> ast.Compare | None:
-    """Where a loop over epochs asks whether this is the last one: it compares its number with where they end."""
+    """Where a loop over epochs asks whether this is the last one: it compares its number with where they end, but for
+    what it does in those before only."""
     if isinstance(loop, ast.While):
         number = ends = _meant(script, loop.test)
     else:
         counted = [node for node in every(loop.iter) if isinstance(node, ast.Call) and last(node.func) in _COUNTED]
         number, ends = _meant(script, loop.target), _meant(script, *(counted[0].args[:2][-1:] if counted else ()))
     ends = ends | {str(int(name) - 1) for name in ends if name.isdigit()}
-    for node in (node for line in script.inside(loop) for node in own(line)):
-        asked = _meant(script, node) if isinstance(node, ast.Compare) else set()
-        if isinstance(node, ast.Compare) and asked & number and len(asked & (number | ends)) > 1:
-            return node
+    for line in script.inside(loop):
+        earlier = conjuncts(line.test) if isinstance(line, ast.If) and not line.orelse else []
+        for node in own(line):
+            if isinstance(node, ast.Compare) and not (node in earlier and isinstance(node.ops[0], _EARLIER)):
+                asked = _meant(script, node)
+                if asked & number and len(asked & (number | ends)) > 1:
+                    return node
     return None
 
 
