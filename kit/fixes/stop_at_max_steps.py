@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
+from kit.fixes._ast import text
 from kit.fixes._roles import Script, read
-from kit.fixes._roles.loops import Limit, headed, limits, over_epochs, unknown_limits
+from kit.fixes._roles.loops import Limit, Loop, headed, last_epoch, limits, over_epochs, unknown_limits
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -38,13 +39,26 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     the same one."""
     found = []
     for loop, limit in read(tree).once(_loops).items():
-        refuses = "a break would pass by the `else` of the loop: move that below the loop" if loop.orelse else ""
+        done = headed(loop, limit)
         needs = (limit.step, limit.limit.rpartition(".")[0] or limit.limit)
-        found.append(Site(loop.lineno, headed(loop, limit), needs, "" if headed(loop, limit) else refuses))
+        found.append(Site(loop.lineno, done, needs, "" if done else _refuses(read(tree), loop, limit)))
     return found
 
 
-def _loops(script: Script, why: str = "") -> dict[ast.For | ast.AsyncFor | ast.While, Limit]:
+def _refuses(script: Script, loop: Loop, limit: Limit) -> str:
+    """Why a break at the top of a loop would do more than end it earlier; "" where it doesn't."""
+    if loop.orelse:
+        return "a break would pass by the `else` of the loop: move that below the loop"
+    if limit.besides:
+        return f"the limit is looked at where `{limit.besides}` only: ask it and the limit in one `if`, or skip the fix"
+    if asked := last_epoch(script, loop):
+        return (
+            f"a break would pass by what is done where `{text(asked)}` (line {asked.lineno}): move that below the loop"
+        )
+    return ""
+
+
+def _loops(script: Script, why: str = "") -> dict[Loop, Limit]:
     """The loops around those over batches, each with its limit: those over epochs, or those that are not, as ``why``
     says."""
     return {each.around: each for each in limits(script) if each.around and over_epochs(script, each) == why}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import textwrap
 from types import SimpleNamespace
 
 import pytest
@@ -140,6 +141,52 @@ APPLIED += [
         + trials("self.begin()", "self.step").replace("(5):\n", f"(5):\n{HEADED}"),
     ),
 ]
+
+
+def guarded(
+    limit: str, above: str = "", epochs: str = "    for epoch in range(args.num_epochs):\n", below: str = ""
+) -> str:
+    """A training whose limit is looked at in some way, with more above the loop, in it, and below that over batches."""
+    head = f"def main(args, bs, done):\n    step = 0\n{above}{epochs}        for b in bs:\n            step += 1\n"
+    return head + textwrap.indent(limit, " " * 12) + below
+
+
+def stopped(id: str, test: str, text: str) -> object:
+    """A row whose loop over epochs, on line 4, then begins with a break at a test."""
+    lines = text.splitlines(keepends=True)
+    at = next(index for index, line in enumerate(lines) if "for epoch" in line) + 1
+    return case(id, text, "".join([*lines[:at], f"        if {test}:\n            break\n", *lines[at:]]))
+
+
+ASKED = "if step >= args.max_train_steps:\n    break\n"
+GUARD = "args.max_train_steps is not None"
+INNER = textwrap.indent(ASKED, "    ")
+SAVES = "            model.save_pretrained(args.out)\n"
+APPLIED += [
+    stopped("None around it", f"{GUARD} and step >= args.max_train_steps", guarded(f"if {GUARD}:\n{INNER}")),
+    stopped(
+        "an option, and what is asked of a batch, around it",
+        "args.limited and step >= args.max_train_steps",
+        guarded(
+            f"if args.limited and b % 2 == 0:\n    if accelerator.sync_gradients:\n{textwrap.indent(INNER, '    ')}"
+        ),
+    ),
+    stopped(
+        "below where the step is counted",
+        "step >= args.max_train_steps",
+        guarded(f"if b.full:\n    step += 1\n{INNER}"),
+    ),
+    stopped(
+        "what is done in all epochs but the last",
+        "step >= args.max_train_steps",
+        guarded(ASKED, below=f"        if args.save and epoch + 1 < args.num_epochs:\n{SAVES}"),
+    ),
+    stopped(
+        "epochs that are asked for other numbers",
+        "step >= args.max_train_steps",
+        guarded(ASKED, below=f"        if epoch == 0 or (epoch + 1) % args.each == 0:\n{SAVES}"),
+    ),
+]
 RESETS = "def reset(self):\n    self.step = 0\n\n\ndef begin(self):\n    self.reset()\n\n\n"
 
 REFUSED = [
@@ -184,6 +231,59 @@ REFUSED = [
         "                break\n    else:\n        done()\n",
     ),
 ]
+REFUSED += [
+    *(
+        conflict(f"the last epoch: {asked}", f"where `{asked}` (line 8): move that below the loop", line, text)
+        for asked, line, text in (
+            (asked, 3, guarded(ASKED, below=f"        if {asked}:\n{SAVES}"))
+            for asked in (
+                "epoch == args.num_epochs - 1",
+                "epoch + 1 >= args.num_epochs",
+                "epoch % args.num_epochs == 0",
+            )
+        )
+    ),
+    conflict(
+        "the last epoch, by names and numbers",
+        "where `epoch == end` (line 10)",
+        5,
+        guarded(
+            ASKED,
+            "    count = args.num_epochs\n    end = count - 1\n",
+            "    for epoch in tqdm(range(1, count)):\n",
+            f"        if epoch == end:\n{SAVES}",
+        ),
+    ),
+    conflict(
+        "the last epoch, in an else",
+        "where `epoch < args.num_epochs - 1` (line 8)",
+        3,
+        guarded(ASKED, below=f"        if epoch < args.num_epochs - 1:\n            pass\n        else:\n{SAVES}"),
+    ),
+    conflict(
+        "the last epoch, by a number",
+        "where `epoch == 2` (line 8)",
+        3,
+        guarded(ASKED, epochs="    for epoch in range(3):\n", below="        last = epoch == 2\n"),
+    ),
+    conflict(
+        "the last epoch of a while",
+        "where `epoch == args.n - 1` (line 8)",
+        3,
+        guarded(ASKED, epochs="    while epoch < args.n:\n", below=f"        if epoch == args.n - 1:\n{SAVES}"),
+    ),
+    *(
+        conflict(
+            f"looked at now and then: {besides}", f"the limit is looked at where `{besides}` only", 3, guarded(text)
+        )
+        for besides, text in (
+            ("b.last", "if b.last and step >= args.max_train_steps:\n    break\n"),
+            ("done(step)", f"if done(step):\n{INNER}"),
+            ("not (args.max_train_steps is None)", f"if args.max_train_steps is None:\n    pass\nelse:\n{INNER}"),
+            ("not (not args.max_train_steps)", f"if not args.max_train_steps:\n    continue\n{ASKED}"),
+        )
+    ),
+]
 
 
 test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
@@ -213,12 +313,15 @@ def test_a_resume_in_the_middle_of_an_epoch_overshoots_before_and_not_after() ->
         "(step := step + 1) >= args.max_train_steps",
         "state['step'] >= args.max_train_steps",
         "step >= args.max_train_steps - 1",
+        "done()",
+        "enough()",
     ],
 )
 def test_a_limit_in_another_form_is_said_to_look_like_one(test: str) -> None:
+    named = "done = lambda: step >= args.max_train_steps\ndef enough():\n    return args.max_train_steps <= step\n"
     inner = f"for epoch in es:\n    for b in bs:\n        if {test}:\n            break\n"
     fix = fixes.load(NAME)
     for text, lines in ((inner, [1]), (f"{inner}    if {test}:\n        break\n", [])):
-        tree = ast.parse(text)
+        tree = ast.parse(text + named)
         assert [sign.line for sign in fix.looks_like(tree, {})] == lines
         assert not fix.sites(tree, {})

@@ -15,13 +15,14 @@ _LIMIT = re.compile(
     r"max_((train(ing)?|global|optimi[sz]ation|update)_)?(step|iter|iteration|update)s?"
     r"|((total|num|n)_train(ing)?|train|total)_(step|iter|iteration)s?"
 )
+_EARLIER = (ast.Lt, ast.LtE, ast.NotEq)  # `epoch + 1 < epochs`
 _COUNTED = ("range", "trange", "count")  # what numbers are gone over by
 
 
 @dataclass(frozen=True)
 class Limit:
     """An `if` that leaves the loop over batches at the step limit: what counts the steps, what limits them, and what is
-    asked of the two; the loop, and the one around it."""
+    asked of the two; the loop, and the one around it; and a test on the way that one cannot ask itself, or ""."""
 
     statement: ast.If
     step: str
@@ -29,6 +30,7 @@ class Limit:
     test: str
     batches: Loop
     around: Loop | None
+    besides: str
 
 
 def limits(script: Script) -> list[Limit]:
@@ -48,7 +50,7 @@ def unknown_limits(script: Script) -> list[Loop]:
     asked = [
         (node, loops)
         for node, _ in script.statements
-        if isinstance(node, ast.If) and isinstance(node.body[-1], ast.Break) and _speaks(node.test)
+        if isinstance(node, ast.If) and isinstance(node.body[-1], ast.Break) and _speaks(script, node.test)
         if (loops := _loops(script, node))
     ]
     itself = {loops[0] for _, loops in asked}
@@ -56,14 +58,20 @@ def unknown_limits(script: Script) -> list[Loop]:
     return [
         loop
         for loop in dict.fromkeys(found)
-        if loop not in itself and not (isinstance(loop, ast.While) and _speaks(loop.test))
+        if loop not in itself and not (isinstance(loop, ast.While) and _speaks(script, loop.test))
     ]
 
 
-def _speaks(test: ast.expr) -> bool:
-    """Whether a test compares something with a limit on the steps, in whatever form."""
-    words = [str(node.value) if isinstance(node, ast.Constant) else last(node) for node in every(test)]
-    return any(map(_LIMIT.fullmatch, words)) and any(isinstance(node, ast.Compare) for node in every(test))
+def _speaks(script: Script, test: ast.expr) -> bool:
+    """Whether a test compares something with a limit on the steps, in whatever form: itself, or in what it calls."""
+    nodes = every(test)
+    for call in [node for node in nodes if isinstance(node, ast.Call)]:
+        made: list[ast.AST] = [
+            each for each in script.assigned.get(last(call.func), ()) if isinstance(each, ast.Lambda)
+        ]
+        nodes += [node for each in [*made, *filter(None, [script.called(call)])] for node in every(each)]
+    words = [str(node.value) if isinstance(node, ast.Constant) else last(node) for node in nodes]
+    return any(map(_LIMIT.fullmatch, words)) and any(isinstance(node, ast.Compare) for node in nodes)
 
 
 def _limit(script: Script, node: ast.If) -> Limit | None:
@@ -74,8 +82,43 @@ def _limit(script: Script, node: ast.If) -> Limit | None:
     if compared is None or not loops:
         return None
     step, limit = _compared(compared)
-    asked = [part for part in conjuncts(node.test) if part is compared or text(part) in (limit, f"{limit} is not None")]
-    return Limit(node, step, limit, " and ".join(map(text, asked)), loops[0], loops[1] if len(loops) > 1 else None)
+    around = loops[1] if len(loops) > 1 else None
+    asked, besides = _asked(script, node, around or loops[0], step, limit)
+    return Limit(node, step, limit, " and ".join(map(text, asked)), loops[0], around, besides)
+
+
+def _asked(script: Script, node: ast.If, loop: Loop, step: str, limit: str) -> tuple[list[ast.expr], str]:
+    """What must hold for a limit inside a loop to be reached, of what a batch does not change; and what else must hold,
+    but for that the step was counted just now, or ""."""
+    changing = _assigned(loop).union(*map(_assigned, script.inside(loop)))
+    above = script.above[node]
+    ways = [*above[above.index(loop) + 1 :], node]
+    asked: list[ast.expr] = []
+    for way, inner in zip(ways, [*ways[1:], node.body[-1]], strict=True):
+        if not isinstance(way, ast.If):
+            continue
+        counts = any(step in _assigned(line) for line in script.inside(way)) or "sync_gradients" in text(way.test)
+        if inner not in way.body and not counts:
+            return asked, f"not ({text(way.test)})"
+        for part in conjuncts(way.test) if inner in way.body else ():
+            if _compared(part) == (step, limit) or _stays(part, changing):
+                asked.append(part)
+            elif not counts and not any(isinstance(each, ast.Mod) for each in every(part)):
+                return asked, text(part)
+    left = (
+        each for each in script.inside(loop) if isinstance(each, ast.If) and isinstance(each.body[-1], ast.Continue)
+    )
+    return asked, next((f"not ({text(each.test)})" for each in left if limit in _names(each.test)), "")
+
+
+def _stays(test: ast.expr, changing: set[str]) -> bool:
+    """Whether a test comes out alike through all epochs."""
+    called = [last(node.func) for node in every(test) if isinstance(node, ast.Call)]
+    return not _names(test) & changing and "sync_gradients" not in text(test) and set(called) <= {"hasattr", "getattr"}
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {dotted(each) for each in every(node)} - {""}
 
 
 def _compared(node: ast.expr) -> tuple[str, str]:
@@ -119,6 +162,43 @@ def headed(loop: Loop, limit: Limit) -> bool:
         return True
     leaving = (line for line in loop.body if isinstance(line, ast.If) and isinstance(line.body[-1], ast.Break))
     return any(text(line.test) in (limit.test, text(limit.statement.test)) for line in leaving)
+
+
+def last_epoch(script: Script, loop: Loop) -> ast.Compare | None:
+    """Where a loop over epochs asks whether this is the last one: it compares its number with where they end, but for
+    what it does in those before only."""
+    if isinstance(loop, ast.While):
+        number = ends = _meant(script, loop.test)
+    else:
+        counted = [node for node in every(loop.iter) if isinstance(node, ast.Call) and last(node.func) in _COUNTED]
+        number, ends = _meant(script, loop.target), _meant(script, *(counted[0].args[:2][-1:] if counted else ()))
+    ends = ends | {str(int(name) - 1) for name in ends if name.isdigit()}
+    for line in script.inside(loop):
+        earlier = conjuncts(line.test) if isinstance(line, ast.If) and not line.orelse else []
+        for node in own(line):
+            if isinstance(node, ast.Compare) and not (node in earlier and isinstance(node.ops[0], _EARLIER)):
+                asked = _meant(script, node)
+                if asked & number and len(asked & (number | ends)) > 1:
+                    return node
+    return None
+
+
+def _meant(script: Script, *nodes: ast.AST) -> set[str]:
+    """What some expressions are made of, and what that was given: names, and where they go up to a number, that one."""
+    found: set[str] = set()
+    pending = list(nodes)
+    for node in pending:
+        for each in every(node):
+            found |= {dotted(each)} if dotted(each) else set()
+            found |= {str(each.value)} if isinstance(each, ast.Constant) and type(each.value) is int else set()
+            given = script.assigned.get(each.id, []) if isinstance(each, ast.Name) else []
+            pending += [value for value in given if value not in pending and dotted(_base(value))]
+    return {name for name in found if not any(other.startswith(f"{name}.") for other in found)}
+
+
+def _base(node: ast.expr) -> ast.expr:
+    """What a number is added to or taken from."""
+    return node.left if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub)) else node
 
 
 def over_epochs(script: Script, limit: Limit) -> str:
