@@ -188,7 +188,7 @@ class Block:
         below it; without one, on a line of its own below the module's first run of imports."""
         for index, group in enumerate(self.groups if beside else ()):
             if beside in group:
-                yield Splice.instead(index, self._with_import(self.statements[index], name), counted=False)
+                yield Splice.instead(index, self._with_import(index, name, module), counted=False)
         if beside is None and self.at_top:
             place = self.below_imports()
             yield Splice(place, place, self.parse(f"from {module} import {name}\n"), counted=False)
@@ -210,15 +210,13 @@ class Block:
                 place += 1
             yield Splice(place, place, self.parse(f"import {name}\n"), counted=False)
 
-    def _with_import(self, statement: cst.BaseStatement, name: str) -> list[cst.BaseStatement]:
-        """A `from module import …` line that imports ``name`` too, in its alphabetical place; one in parentheses stays
-        as it is, with a line of its own below."""
-        line: cst.ImportFrom = statement.body[0]  # type: ignore[attr-defined]
-        if line.lpar or len(statement.body) > 1 or isinstance(line.names, cst.ImportStar):  # type: ignore[attr-defined]
-            return [
-                statement,
-                cst.SimpleStatementLine([cst.ImportFrom(line.module, [cst.ImportAlias(cst.Name(name))])]),
-            ]
+    def _with_import(self, index: int, name: str, module: str) -> list[cst.BaseStatement]:
+        """A `from module import …` line that imports ``name`` too, in its alphabetical place; one in parentheses, or
+        that shares its line, stays as it is, with a line of its own below."""
+        statement: Any = self.statements[index]
+        line = statement.body[0] if self.nodes[index] else None
+        if line is None or line.lpar or isinstance(line.names, cst.ImportStar):
+            return [statement, *self.parse(f"from {module} import {name}\n")]
         names = list(line.names)
         at = sum(alias.evaluated_name < name for alias in names)
         names.insert(at, cst.ImportAlias(cst.Name(name)))

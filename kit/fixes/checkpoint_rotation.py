@@ -11,8 +11,9 @@ from kit.fixes import Options, Site, Splice
 from kit.fixes._ast import conjuncts, every, expression, same, stored, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles import processes as roles
-from kit.fixes._roles._script import last, shown
+from kit.fixes._roles._script import last, own, shown
 from kit.fixes._roles.holders import accelerator, is_accelerator
+from kit.fixes._roles.paths import given
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -42,16 +43,17 @@ import shutil
 from accelerate import Accelerator
 
 
-def main(args, accelerator, save_path):
+def main(args, accelerator, step):
     if args.checkpoints_total_limit is not None:
         checkpoints = [d for d in os.listdir(args.output_dir) if d.startswith("checkpoint")]
         for old in checkpoints[: 1 - args.checkpoints_total_limit]:
             shutil.rmtree(os.path.join(args.output_dir, old))
+    save_path = os.path.join(args.output_dir, f"checkpoint-{step}")
     accelerator.save_state(save_path)
 """
 
 _LIMIT = "checkpoints_total_limit"
-_LISTED = re.compile(r"((sorted|list)\()?os\.listdir\(")
+_LISTS, _IN_IT = "os.listdir", "<it>"
 _MOVES = ("rename", "renames", "replace", "move")
 _COMMENTS = {  # what upstream says of it, and what is true after the fix
     "# _before_ saving state, check if this save would set us over the `checkpoints_total_limit`": (
@@ -152,15 +154,15 @@ def _not_movable(script: Script, statement: ast.If, name: str) -> str:
     below = script.block(statement)[script.block(statement).index(statement) + 1 :]
     moved, passed = _names([statement]), _names(below[: _right_below(script, below)])
     calls = [node for line in below for node in every(line) if isinstance(node, ast.Call)]
-    bound = [
-        text(line.value) for line, _ in script.statements if isinstance(line, ast.Assign) and name in _names([line])[0]
-    ]
+    save = next(line for line in below if _saved(script, [line]))
     if len(_lists(statement)) != 1:
         return "it does not list the checkpoints as the fix knows it"
-    if not _bare(statement):
+    if not (folder := _listed(statement)):
         return f"what it lists are not names as os.listdir gives them, which `{name}` can be told from"
-    if any(re.search(r"(''|/'|\bsep)\)*$", each) for each in bound):
-        return f"`{name}` ends with a slash, so that no name it lists is the same"
+    if not re.fullmatch(rf"{_IN_IT}/checkpoint[^/?]*", _spelt(script, ast.Name(name), save, folder)):
+        return f"it may not tell `{name}` from the others: that is not `{text(folder)}` and one name, `checkpoint…`"
+    if made := _made_above(script, statement, given(script, name, save)):
+        return f"{shown(made)} makes `{name}` above, and it counts that one, too"
     if any(last(call.func) in _MOVES and name in _names([call])[1] for call in calls):
         return f"`{name}` gets another name after the save"
     if any(isinstance(node, (ast.Return, ast.Raise)) for node in every(statement)):
@@ -176,17 +178,68 @@ def _names(nodes: Sequence[ast.AST]) -> tuple[set[str], set[str]]:
     return stored(*nodes), {node.id for node in found if type(node.ctx) is not ast.Store}
 
 
-def _bare(statement: ast.If) -> bool:
-    """Whether the names it lists are those of os.listdir: no paths."""
+def _listed(statement: ast.If) -> ast.expr | None:
+    """The folder whose names, as os.listdir gives them, it lists; None where they are paths, or others."""
     source = _lists(statement)[0].generators[-1]
-    given = [
+    assigned = [
         node.value
         for node in every(statement)
         if isinstance(node, ast.Assign) and same(node.targets[0], text(source.iter))
     ]
-    named = [source.iter, *given] if not isinstance(source.iter, ast.Name) else given[:1]
+    named = next(iter(assigned), None) if isinstance(source.iter, ast.Name) else source.iter
+    if isinstance(named, ast.Call) and last(named.func) in ("sorted", "list") and named.args:
+        named = named.args[0]
     asked = any(text(part).startswith(f"{text(source.target)}.startswith('checkpoint") for part in source.ifs)
-    return asked and bool(named) and _LISTED.match(text(named[0])) is not None
+    plain = isinstance(named, ast.Call) and text(named.func) == _LISTS and len(named.args) == 1
+    return named.args[0] if asked and plain else None  # type: ignore[union-attr]
+
+
+def _spelt(script: Script, node: ast.expr, at: ast.stmt, folder: ast.expr) -> str:
+    """A path as it is put together where a statement is: `<it>` for the ``folder``, `{}` for what is written into a
+    text, `?` for what is not known."""
+
+    def parts(*nodes: ast.expr) -> list[str]:
+        return [_spelt(script, each, at, folder) for each in nodes]
+
+    if text(node) == text(folder):
+        return _IN_IT
+    if isinstance(node, ast.Name) and (value := given(script, node.id, at)) is not None:
+        above = next(line for line, _ in script.statements if getattr(line, "value", None) is value)
+        return _spelt(script, value, above, folder)
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(parts(*node.values))
+    if isinstance(node, ast.FormattedValue):
+        return parts(node.value)[0].replace("?", "{}")
+    if isinstance(node, ast.BinOp):
+        left, right = parts(node.left, node.right)
+        known = {ast.Add: left + right, ast.Div: f"{left}/{right}", ast.Mod: left}
+        return known.get(type(node.op), "?")
+    called = last(node.func) if isinstance(node, ast.Call) and not node.keywords else ""
+    if called == "format":
+        return parts(node.func.value)[0]  # type: ignore[attr-defined]
+    if called == "join" and text(node.func).endswith("path.join"):  # type: ignore[attr-defined]
+        return "/".join(parts(*node.args))  # type: ignore[attr-defined]
+    if called in ("Path", "fspath") and len(node.args) == 1:  # type: ignore[attr-defined]
+        return parts(*node.args)[0]  # type: ignore[attr-defined]
+    return "{}" if called == "str" else "?"
+
+
+def _made_above(script: Script, statement: ast.stmt, value: ast.expr | None) -> ast.Call | None:
+    """The first call above a statement, in its function, that may make the folder that is given ``value``."""
+    known = {text(value)} if value is not None else set()
+    for line in script.inside(script.scopes(statement)[0]):
+        if line.lineno >= statement.lineno:
+            break
+        for call in (node for node in own(line) if isinstance(node, ast.Call)):
+            makes = last(call.func) in ("makedirs", "mkdir") or not roles.is_harmless(script, call)
+            if makes and any(isinstance(part, ast.expr) and text(part) in known for part in every(call)):
+                return call
+        if isinstance(line, ast.Assign):
+            known -= stored(line)
+            known |= {text(target) for target in line.targets if text(line.value) in known}
+    return None
 
 
 def _right_below(script: Script, below: Sequence[ast.stmt]) -> int:

@@ -91,6 +91,26 @@ def listed(how: str) -> str:
     return before().replace("os.listdir(args.output_dir)", how)
 
 
+PATH = 'save_path = os.path.join(args.output_dir, f"checkpoint-{step}")'
+
+
+def saved(value: str) -> str:
+    return before().replace(PATH, f"save_path = {value}")
+
+
+def also(id: str, value: str) -> object:
+    return case(id, saved(value), after().replace(PATH, f"save_path = {value}"))
+
+
+APPLIED += [
+    also("the folder by pathlib", 'Path(args.output_dir) / f"checkpoint-{step}"'),
+    also("the folder as text", 'f"{args.output_dir}/checkpoint-{step}"'),
+    also("the folder added up", 'args.output_dir + "/" + "checkpoint-" + str(step)'),
+    also("the folder by percent", 'os.path.join(args.output_dir, "checkpoint-%06d" % step)'),
+    also("its name has a name", 'f"checkpoint-{step}"\n        save_path = os.path.join(args.output_dir, save_path)'),
+]
+
+
 def refused(id: str, reason: str, text: str) -> object:
     lines = text.splitlines()
     return conflict(id, reason, 1 + next(at for at, line in enumerate(lines) if "total_limit is not" in line), text)
@@ -109,7 +129,36 @@ REFUSED = [
     refused("listed otherwise", "does not list", before().replace('startswith("checkpoint")', "isdir()")),
     refused("full paths", "as os.listdir gives them", listed("glob.glob(args.output_dir + '/checkpoint*')")),
     refused("pathlib's", "as os.listdir gives them", listed("Path(args.output_dir).iterdir()")),
-    refused("a slash at its end", "ends with a slash", before().replace('-{step}")', '-{step}", "")')),
+    *(
+        refused(f"the folder is {id}", "may not tell `save_path` from the others", saved(value))
+        for id, value in {
+            "with a slash at its end": 'os.path.join(args.output_dir, f"checkpoint-{step}", "")',
+            "with a slash in its name": 'os.path.join(args.output_dir, "checkpoint-%d/" % step)',
+            "with a slash in its format": 'os.path.join(args.output_dir, "checkpoint-{}/".format(step))',
+            "with a separator added": 'os.path.join(args.output_dir, f"checkpoint-{step}") + os.sep',
+            "one further in": 'os.path.join(args.output_dir, f"checkpoint-{step}", "state")',
+            "one further in, by option": 'os.path.join(args.output_dir, f"checkpoint-{step}", args.tag)',
+            "one further in, in text": 'f"{args.output_dir}/checkpoint-{step}/state"',
+            "one further in, by pathlib": 'Path(args.output_dir) / f"checkpoint-{step}" / "state"',
+            "made twice": 'f"{args.output_dir}/checkpoint-{step}"; save_path = os.path.join(save_path, "s")',
+            "somewhere else": 'os.path.join(args.logging_dir, f"checkpoint-{step}")',
+            "of another name": 'os.path.join(args.output_dir, f"epoch-{step}")',
+            "a function's": "folder_of(step)",
+            "another one in a branch": "args.output_dir + '/checkpoint-1'\n        if step: save_path = 'x'",
+        }.items()
+    ),
+    refused(
+        "what is saved is handed in",
+        "may not tell",
+        before()
+        .replace("step):", "step, save_path):", 1)
+        .replace('        save_path = os.path.join(args.output_dir, f"checkpoint-{step}")\n', ""),
+    ),
+    refused(
+        "the folder is made first, and counted",
+        "`os.makedirs(…)` makes `save_path` above",
+        before().replace("        # _before_", f"        {PATH}\n        os.makedirs(save_path)\n        # _before_"),
+    ),
     refused(
         "renamed after the save",
         "gets another name",

@@ -97,6 +97,11 @@ APPLIED = [
         "from accelerate import Accelerator; import os\nfrom accelerate import DistributedType\n",
     ),
     imports(
+        "behind another import",
+        "import sys; from accelerate import Accelerator\n",
+        "import sys; from accelerate import Accelerator\nfrom accelerate import DistributedType\n",
+    ),
+    imports(
         "imported already, from elsewhere",
         f"{FROM}from accelerate.utils import DistributedType\n",
         f"{FROM}from accelerate.utils import DistributedType\n",

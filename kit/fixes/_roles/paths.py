@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 
-from kit.fixes._ast import children, defaults, every, text
+from kit.fixes._ast import children, defaults, every, stored, text
 from kit.fixes._roles._script import FUNCTIONS, Scope, Script, dotted, own
 
 UNBOUND, NONE, BOUND = "unbound", "None", "bound"
@@ -32,6 +32,23 @@ def missing(script: Script, name: str, statement: ast.stmt, may_be_none: bool = 
     if read or _used(script, name, statement):  # it would have failed there already
         return ""
     return f"`{base if UNBOUND in state else name}` may {'not be bound' if UNBOUND in state else 'be None'} there"
+
+
+def given(script: Script, name: str, statement: ast.stmt) -> ast.expr | None:
+    """What a name was given last where a statement is, whatever way led there; None where that is not one assignment
+    of its function, or of the module, above."""
+    block = script.block(statement)
+    for line in reversed(block[: block.index(statement)]):
+        if name in stored(line):
+            targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", line)]
+            plain = isinstance(line, (ast.Assign, ast.AnnAssign)) and [text(each) for each in targets] == [name]
+            return line.value if plain else None  # type: ignore[attr-defined]
+    above = script.above[statement][-1]
+    if not isinstance(above, ast.stmt) or isinstance(above, FUNCTIONS):
+        return None
+    # what a loop gives it further down is there the next time; a `try` may have done so above
+    elsewhere = stored(above.test if isinstance(above, ast.If) else above)
+    return None if name in elsewhere else given(script, name, above)
 
 
 def _state(script: Script, name: str, statement: ast.stmt) -> State:
