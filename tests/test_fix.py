@@ -120,7 +120,8 @@ def main(args):
     if accelerator.is_main_process:
         if args.checkpoints_total_limit is not None:
             remove([d for d in os.listdir("there") if d.startswith("checkpoint")])
-{otherwise}        accelerator.save_state(os.path.join("there", f"checkpoint-{{step}}"))
+{otherwise}        here = os.path.join("there", f"checkpoint-{{step}}")
+        accelerator.save_state(here)
 """
 
 
