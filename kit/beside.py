@@ -17,17 +17,22 @@ from kit.paths import no_link
 
 RECIPES = "recipes"
 VARIABLE = "KIT_RECIPES"  # folders of recipes, as on PATH
+_HERE = Path(__file__).parent
+_IN_KIT = {
+    "fixes": (_HERE / "fixes", _HERE / "fixes" / "programs"),
+    "profiles": (_HERE / "profiles",),
+    "tiny": (_HERE / "smoke" / "tiny",),
+}
 
 
 def shipped_root() -> Path:
     """The folder with recipes/, patches/ and overlays/: inside an installed kit, or the checkout it runs from."""
-    here = Path(__file__).parent
-    return here / "_data" if installed() else here.parent
+    return _HERE / "_data" if installed() else _HERE.parent
 
 
 def installed() -> bool:
     """Whether this kit was installed, so that its recipes are not to be written to."""
-    return (Path(__file__).parent / "_data").is_dir()
+    return (_HERE / "_data").is_dir()
 
 
 def root_of(recipe: Path) -> Path:
@@ -37,13 +42,8 @@ def root_of(recipe: Path) -> Path:
 
 def folders(kind: str, roots: Sequence[Path] = ()) -> tuple[Path, ...]:
     """Where things of a ``kind`` (one of the folders above) are: below each of the ``roots``, then in kit."""
-    here = Path(__file__).parent
-    in_kit = {
-        "fixes": (here / "fixes", here / "fixes" / "programs"),
-        "profiles": (here / "profiles",),
-        "tiny": (here / "smoke" / "tiny",),
-    }
-    return tuple(dict.fromkeys([*(root / kind for root in roots), *in_kit.get(kind, (shipped_root() / kind,))]))
+    in_kit = _IN_KIT.get(kind) or (shipped_root() / kind,)
+    return tuple(dict.fromkeys([*(root / kind for root in roots), *in_kit]))
 
 
 def find(kind: str, name: str, roots: Sequence[Path] = ()) -> Path | None:

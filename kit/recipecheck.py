@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from kit import beside, devices, fixes, lock, options, proof
+from kit.errors import KitError
 from kit.paths import ID, NAME, TreePath, tree_path
 from kit.recipe import ARCHIVES, TORCH, FixStep, Recipe, Upstream
 from kit.schema import Source, fill, nearest
@@ -144,12 +145,12 @@ def _check_upstream(upstream: Upstream, at: tuple[str, int], folders: list[str],
         if ":" in url or url.startswith("-") or not url:
             hint = "use https:// or a folder beside the recipe"
             raise source.complain((*at, key), f"url {url!r} is not https", hint)
-        tree_path(url.removeprefix("/"), f"{source.path}:{source.line((*at, key))}: {key}")
+        _check_path(url.removeprefix("/"), (*at, key), key, source)
     if upstream.sha256 and (upstream.carried or not re.fullmatch(r"[0-9a-f]{64}", upstream.sha256)):
         what = "a carried folder has no digest" if upstream.carried else f"{upstream.sha256!r} is no sha256 digest"
         raise source.complain((*at, "sha256"), what, "sha256sum ARCHIVE prints it: 64 hex digits")
     for folder in upstream.sparse:
-        tree_path(folder, f"{source.path}:{source.line((*at, 'sparse'))}: sparse")
+        _check_path(folder, (*at, "sparse"), "sparse", source)
 
 
 def _check_options(step: FixStep, at: tuple[str, int], recipe: Recipe, source: Source) -> None:
@@ -183,4 +184,12 @@ def _check_use(
             hint = f"supported: {', '.join(recipe.devices)}"
             raise source.complain((*at, "devices"), f"device {device!r} is not one of the recipe's", hint)
     for path in paths:
-        tree_path(path, f"{source.path}:{source.line(at)}: {at[0]}")
+        _check_path(path, at, at[0], source)
+
+
+def _check_path(path: str, at: tuple[str | int, ...], what: str, source: Source) -> None:
+    """Its line is looked for only where it is to be told."""
+    try:
+        tree_path(path, what)
+    except KitError as error:
+        raise source.complain(at, error.message, error.hint) from None

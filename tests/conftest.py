@@ -98,7 +98,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is there now stays, and trees are many small objects: Python need not look through them all the time."""
+    """What is there now stays, and trees are many small objects: Python need not look through them again and again."""
     gc.freeze()
     gc.set_threshold(100_000, 50)
 

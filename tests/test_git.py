@@ -161,3 +161,22 @@ def test_progress(tmp_path: Path) -> None:
     url = str(tmp_path / "up")
     kit_git.fetch(tmp_path / "copy", url, "main", progress=lambda done, total: seen.append((done, total)))
     assert seen[-1][0] == seen[-1][1] > 120 and seen == sorted(seen)
+
+
+def test_what_stands_in_for_its_configuration_is_made_once(tmp_path: Path) -> None:
+    up = tmp_path / "up"
+    head = support.make_upstream(up)
+    made = [kit_git.text("rev-parse", name, at=up) for name in ("HEAD", "main")]
+    (folder,) = (tmp_path / "scratch").iterdir()
+    git("tag", "mine", at=up)
+    git("pack-refs", "--all", at=up)  # what the repository has by now is seen
+    assert [*made, kit_git.text("rev-parse", "mine", at=up)] == [head] * 3
+    write(up, {"new": "x\n", ".git/info/exclude": "new\n"})
+    assert kit_git.text("status", "--porcelain", at=up) == "" and folder.is_dir()
+
+
+def test_nothing_is_left_of_it(root: Root, tmp_path: Path) -> None:
+    argv = ("prepare", root.place / "recipes/tiny.toml", "--device", "cpu", "made")
+    assert support.kit_process(*argv).status == 0
+    assert support.kit_process("status", "made").status == 0
+    assert list((tmp_path / "scratch").iterdir()) == []
