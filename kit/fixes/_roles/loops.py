@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from kit.fixes._ast import conjuncts, every, text
 from kit.fixes._roles._script import FUNCTIONS, Function, Script, dotted, last, own
@@ -167,7 +168,9 @@ def last_epoch(script: Script, loop: Loop) -> ast.Compare | None:
         number, ends = _meant(script, loop.target), _meant(script, *(counted[0].args[:2][-1:] if counted else ()))
     ends = ends | {str(int(name) - 1) for name in ends if name.isdigit()}
     for line in script.inside(loop):
-        earlier = conjuncts(line.test) if isinstance(line, ast.If) and not line.orelse else []
+        alone = isinstance(line, ast.If) and not line.orelse
+        asks: Any = getattr(line, "test" if alone else "value", None)
+        earlier = conjuncts(asks) if alone or isinstance(asks, ast.BoolOp) else []
         for node in own(line):
             if isinstance(node, ast.Compare) and not (node in earlier and isinstance(node.ops[0], _EARLIER)):
                 asked = _meant(script, node)
