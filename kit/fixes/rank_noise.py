@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import every, same, statements, text
+from kit.fixes._ast import every, same, statements, stored, text
 from kit.fixes._roles._script import last
 
 if TYPE_CHECKING:
@@ -65,17 +66,23 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
         if apart:
             found.append(Site(seeds[0].lineno, True))
         elif place:
-            found.append(_site(function, place))
+            found.append(_site(tree, function, place))
         elif any(isinstance(node, ast.Attribute) and node.attr == "prepare" for node in every(function)):
             reason = "it does not prepare what it trains with among the function's own statements"
             found.append(Site(seeds[0].lineno, False, refuses=reason))
     return found
 
 
-def _site(function: ast.FunctionDef, place: Place) -> Site:
+def _site(tree: ast.Module, function: ast.FunctionDef, place: Place) -> Site:
     line = function.body[place.at].lineno
-    done = text(function.body[place.at + 1]) == text(ast.parse(_code(place)))
-    refuses = "" if done else _alike(function, place) or _by_chance(function)
+    below = function.body[place.at + 1 :]
+    own = any(
+        _called(node) == "manual_seed" and "process_index" in text(node) for each in below[:8] for node in every(each)
+    )
+    done = own or text(below[0]) == text(ast.parse(_code(place)).body[0])
+    refuses = (
+        "" if done else _alike(function, place) or _by_chance(function) or _split(tree) or _loaded(function, place)
+    )
     return Site(line, done, (place.accelerator, place.seed.partition(".")[0]), refuses)
 
 
@@ -84,7 +91,7 @@ def _alike(function: ast.FunctionDef, place: Place) -> str:
     for line in function.body[place.at + 1 :]:
         if isinstance(line, (ast.For, ast.While)):
             break
-        made = next((word for node in every(line) if (word := _called(node)) in _MADE), "")
+        made = next((word for node in every(line) if (word := _called(node)) in (*_MADE, *_DRAWS)), "")
         if made and not isinstance(line, ast.FunctionDef):
             return f"`{made}` (line {line.lineno}) must come out alike on all processes: move it above, or skip the fix"
     return ""
@@ -92,14 +99,52 @@ def _alike(function: ast.FunctionDef, place: Place) -> str:
 
 def _by_chance(function: ast.FunctionDef) -> str:
     """Why random numbers of its own would part a process from the others: by them it joins in what all must do."""
+    drawn = {_called(part) for part in every(function)} & set(_DRAWS)
+    chance: set[str] = set()
+    for line in (node for node in every(function) if isinstance(node, ast.Assign) and drawn):
+        single = any(_single(part) for part in every(line.value))
+        chance |= stored(*line.targets) if single else set()
     for node in every(function):
-        if isinstance(node, (ast.If, ast.While)) and any(_called(part) in _DRAWS for part in every(node.test)):
-            joint = next((word for part in node.body for each in every(part) if (word := _called(each)) in _JOINT), "")
+        asked = getattr(node, "iter", None) or getattr(node, "test", None) or node
+        if isinstance(node, (ast.If, ast.While, ast.For)) and any(
+            _called(part) in _DRAWS or (isinstance(part, ast.Name) and part.id in chance) for part in every(asked)
+        ):
+            parts = [each for part in [*node.body, *node.orelse] for each in every(part)]
+            joint = next((word for each in parts if (word := _called(each)) in _JOINT), "")
+            joint = joint or next((text(each) for each in parts if isinstance(each, (ast.Continue, ast.Break))), "")
             if joint:
                 return f"`{joint}` is called by chance (line {node.lineno}), and all processes must: draw otherwise"
     return ""
 
 
+def _single(node: ast.AST) -> bool:
+    """Whether a draw is made one number: what a process does may depend on it."""
+    if isinstance(node, ast.Compare) or _called(node) in ("item", "int", "bool", "float"):
+        return any(_called(part) in _DRAWS for part in every(node))
+    return False
+
+
+def _split(tree: ast.Module) -> str:
+    """Why processes may work on one sample together, and must draw alike; "" where nothing says so."""
+    for node in every(tree):
+        name = node.arg or "" if isinstance(node, ast.keyword) else getattr(node, "module", None) or last(node)
+        if _TOGETHER.search(name):
+            return f"by `{name}` several processes may share a sample and must draw alike: seed each group by hand"
+    return ""
+
+
+def _loaded(function: ast.FunctionDef, place: Place) -> str:
+    """Why a seed set there would undo what a checkpoint brought."""
+    above = [node for line in function.body[: place.at + 1] for node in every(line)]
+    if any(_method(node) == "load_state" for node in above):
+        return "a checkpoint is loaded above it, whose random state it would undo: load that below"
+    return ""
+
+
+_TOGETHER = re.compile(
+    r"^([tcs]p_size|ulysses\w*|new_group|(init_)?device_mesh|parallelize_module|ParallelismConfig|yunchang)$"
+    r"|(tensor|context|seq(uence)?)_parallel|^torch\.distributed\.(tensor|device_mesh)"
+)
 _MADE = ("random_split", "add_adapter", "get_peft_model", "inject_adapter_in_model", "Linear", "Embedding", "Conv2d")
 _DRAWS = ("rand", "randn", "randint", "bernoulli", "randperm")
 _JOINT = ("gather", "gather_for_metrics", "reduce", "broadcast", "wait_for_everyone", "save_state", "backward")

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
+from kit.fixes import Options, Sign, Site, Splice
+from kit.fixes._alike import sharing
 from kit.fixes._ast import every, stored, text
 from kit.fixes._roles import Script, read
-from kit.fixes._roles._script import last
+from kit.fixes._roles._script import FUNCTIONS, last, own
+from kit.fixes._roles.loops import leaving, speaks
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -45,6 +47,8 @@ def main(accelerator, loader, model):
 """
 
 _STREAMS = ("IterableDataset", "to_iterable_dataset", "IterableDatasetShard", "WebDataset", "WebLoader", "wds")
+_STATEFUL = "use_stateful_dataloader"
+_ITS_OWN_WAY = "it passes by what is done in its own way: take that out first"
 _CLASS, _NAME = "ResumableBatches", "train_batches"
 _CODE = f'''\
 class {_CLASS}:
@@ -143,18 +147,16 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 
 
 def _found(script: Script) -> list[tuple[int, Plan | str]]:
-    return list(_read(script.tree))
-
-
-def _read(tree: ast.Module) -> Iterator[tuple[int, Plan | str]]:
     """For each loop over batches, its line and what to do to it, why that is not known, or "" where it is in order."""
+    tree, found = script.tree, list[tuple[int, Plan | str]]()
     for function in tree.body:
         if isinstance(function, ast.FunctionDef) and _loads(function) is not None and (loops := _loops(function)):
             try:
                 done = text(loops[0].iter) == _NAME and _CLASS in _bound(tree)
-                yield loops[0].lineno, "" if done else _plan(tree, function, loops)
+                found.append((loops[0].lineno, "" if done else _plan(tree, function, loops)))
             except _Unknown as reason:
-                yield loops[0].lineno, str(reason)
+                found.append((loops[0].lineno, str(reason)))
+    return found
 
 
 def _plan(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> Plan:
@@ -183,13 +185,49 @@ def _plan(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> 
         raise _Unknown("its workers are persistent: an epoch draws its order otherwise after the first one")
     if endless := _without_length(tree):
         raise _Unknown(f"`{endless}` gives a loader without a length: what is done of it cannot be passed by")
-    if taken := {_CLASS, _NAME} & _bound(tree):
-        raise _Unknown(f"`{taken.pop()}` is something else there")
+    if taken := ({_CLASS, _NAME} & _bound(tree)) | ({"os", "random"} & _others(read(tree))):
+        raise _Unknown(f"`{min(taken)}` is something else there: give that another name")
+    if second := sharing(function.body[at - 1 : at + 1]):
+        raise _Unknown(f"several statements share line {second.lineno}: give each a line of its own")
+    if over.id in stored(*function.body[prepared + 1 :]):
+        raise _Unknown(f"`{over.id}` is given something else after it is prepared: give that another name")
+    if stateful := _keeps_its_place(tree, over.id):
+        raise _Unknown(f"`{stateful}` lets the loader itself go on where it was: take that out, or skip the fix")
     passes_by = [node for node in loop.body if _passes_by(node)]
+    number = stored(loop.target.elts[0]) if _numbered(loop) else set()  # type: ignore[attr-defined]
+    between = [line for line in function.body[at:] if line.lineno < loop.lineno and loop not in every(line)]
+    _check_leaving(read(tree), loop, number | stored(*between))
     skips = any(isinstance(node, ast.Name) and node.id == "resume_step" for node in every(loop))
     if skips and len(passes_by) != 1:
-        raise _Unknown("it passes by what is done in its own way: take that out first")
+        raise _Unknown(_ITS_OWN_WAY)
     return Plan(function.name, loop.lineno, text(loop.iter), over.id, accelerator, at, bool(passes_by))
+
+
+def _check_leaving(script: Script, loop: ast.For, numbers: set[str]) -> None:
+    """Whether a loop trains each batch to the end of the epoch, but at the run's end: not where it is left, nor where
+    batches are passed by after their number, or what counts them (``numbers``). Raises _Unknown."""
+    for node, around in leaving(script, loop):
+        ifs = [each for each in around if not _passes_by(each)]
+        if isinstance(node, ast.Break) and not any(speaks(script, each.test) for each in ifs):
+            raise _Unknown(f"a `break` (line {node.lineno}) ends an epoch early: what is done of the next is not known")
+        asked = {(each.id, one) for one in ifs for each in every(one.test) if isinstance(each, ast.Name)}
+        if isinstance(node, ast.Continue) and any(name in numbers | stored(*one.body) for name, one in asked):
+            raise _Unknown(_ITS_OWN_WAY)
+
+
+def _keeps_its_place(tree: ast.Module, loader: str) -> str:
+    """What makes a loader go on where it was by itself; "" where nothing does."""
+    for node in every(tree):
+        if isinstance(node, ast.keyword) and node.arg == _STATEFUL and text(node.value) != "False":
+            return text(node)
+        if isinstance(node, (ast.Name, ast.Attribute)) and last(node) in (_STATEFUL, "StatefulDataLoader"):
+            return text(node)
+        if isinstance(node, ast.Call) and (
+            text(node.func) == f"{loader}.load_state_dict"
+            or (last(node.func) == "register_for_checkpointing" and loader in map(text, node.args))
+        ):
+            return text(node)
+    return ""
 
 
 def _without_length(tree: ast.Module) -> str:
@@ -214,7 +252,7 @@ def _loads(function: ast.FunctionDef) -> int | None:
     return next((at for at, each in own if _calls(each, "load_state")), None)
 
 
-def _loops(function: ast.FunctionDef) -> list[ast.For]:
+def _loops(function: ast.AST) -> list[ast.For]:
     """The innermost loops that train."""
     loops = [node for node in every(function) if isinstance(node, ast.For) and _calls(node, "backward")]
     return [loop for loop in loops if not any(other in every(loop) for other in loops if other is not loop)]
@@ -234,9 +272,30 @@ def _passes_by(node: ast.stmt) -> bool:
 
 
 def _bound(tree: ast.Module) -> set[str]:
-    """The classes there are, and the names that are given a value."""
-    classes = {node.name for node in every(tree) if isinstance(node, ast.ClassDef)}
-    return classes | stored(tree)
+    """The classes and functions there are, the parameters, and the names that are given a value."""
+    named = {node.name for node in every(tree) if isinstance(node, (ast.ClassDef, *FUNCTIONS))}
+    return named | stored(tree) | {node.arg for node in every(tree) if isinstance(node, ast.arg)}
+
+
+def _others(script: Script) -> set[str]:
+    """What a module's names stand for that are not the modules of that name."""
+    lines = list(script.inside(script.tree))
+    named = {line.name for line in lines if isinstance(line, (ast.ClassDef, *FUNCTIONS))}
+    given = {name for line in lines for node in own(line) for name in stored(node)}
+    return named | given | {name for name, (meant, _) in script.imports.items() if meant != name}
+
+
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    """The loops that train where another function loads a checkpoint, or a method does both."""
+    script = read(tree)
+    if "load_state" not in script.calls or "skip_first_batches" in script.calls or _keeps_its_place(tree, ""):
+        return
+    known = {line for line, _ in script.once(_found)}
+    for node, above in script.statements:
+        if isinstance(node, FUNCTIONS) and not any(isinstance(each, FUNCTIONS) for each in above):
+            for loop in _loops(node):
+                if loop.lineno not in known and text(loop.iter) != _NAME:
+                    yield Sign(loop.lineno, "a loop over batches that a resumed run starts over")
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
@@ -250,12 +309,12 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         return
     if len(block.above) == 2:
         line = f"{_NAME} = {_CLASS}({plan.accelerator}, {plan.loader})\n"
-        loads = block.above[1].body[plan.at]  # type: ignore[attr-defined]
-        place = next(place for place, group in enumerate(block.groups) if loads in group)  # lines, not statements
-        yield Splice(place, place, block.parse(line), counted=False)
+        load = block.above[1].body[plan.at]  # type: ignore[attr-defined]
+        for index in [index for index, group in enumerate(block.groups) if group[0] is load]:
+            yield Splice(index, index, block.parse(line))
     for index, node in block.simple():
         if _trains(node, plan):
-            yield Splice.instead(index, [_handed_out(block, block.statements[index])])
+            yield Splice.instead(index, [_handed_out(block, block.statements[index])], counted=False)
     if plan.passes_by and _trains(block.above[-1], plan):
         at = next((at for at, node in block.simple() if _passes_by(node)), None)
         if at is not None:

@@ -109,6 +109,45 @@ REFUSED = [
     ),
     conflict("no torch", "`torch` is not bound", 15, script().replace("import torch\n", "import os\n")),
 ]
+BACKWARD = "accelerator.backward(loss(unet, batch))"
+
+
+def chance(above: str, head: str, body: str = "accelerator.backward(batch)", called: str = "backward") -> object:
+    """A row in which what all processes must do is reached by chance."""
+    text = script().replace(
+        f"            {BACKWARD}", f"            {above}\n            {head}\n                {body}"
+    )
+    return conflict(f"by chance: {head}", f"`{called}` is called by chance (line 23)", 15, text)
+
+
+REFUSED += [
+    chance("k = int(torch.randint(1, 4, (1,)))", "for _ in range(k):"),
+    chance("drop = torch.rand(()) < 0.1", "if drop:", f"continue\n            {BACKWARD}", "continue"),
+    chance("which = torch.randint(0, 2, ()).item()", "if which:"),
+    *(
+        conflict(f"together: {sign}", "several processes may share a sample", 15, text)
+        for sign, text in (
+            (sign, script().replace("Accelerator()", f"Accelerator({sign})"))
+            for sign in ("tp_size=2", "x=ParallelismConfig()", "x=init_device_mesh('cuda')", "x=dist.new_group([0])")
+        )
+    ),
+    conflict(
+        "drawn once for all",
+        "`randn` (line 18) must come out alike",
+        15,
+        script().replace("    steps = 1\n", "    table = nn.Parameter(torch.randn(4))\n"),
+    ),
+    conflict(
+        "a checkpoint above",
+        "a checkpoint is loaded above it",
+        15,
+        script().replace("    unet = load()\n", "    accelerator.load_state(x) if x else None\n"),
+    ),
+    satisfied(
+        "seeded below",
+        script().replace("    steps = 1\n", "    torch.manual_seed(args.seed + accelerator.process_index)\n"),
+    ),
+]
 
 
 test_applied, test_refused = tables(NAME, APPLIED, REFUSED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixing import case, conflict, gone, run, satisfied, tables
+from fixing import Case, case, check_applied, conflict, gone, run, satisfied, tables
 
+from kit import fixes
 from kit.fixes.resume_order import _CODE
 
 NAME = "resume-order"
@@ -153,9 +155,88 @@ REFUSED = [
     ),
     conflict("no torch", "`torch` is not bound there", 16, script().replace("import torch\n", "import jax\n")),
 ]
+LOOP = "            # Train\n"
+BACKWARD = "            accelerator.backward(loss(batch))\n"
+LIMIT = "            if global_step >= args.max_train_steps:\n                break\n"
+BAD = "            if batch is None:\n                continue\n            for x in batch:\n                break\n"
+APPLIED += [
+    case(id, script().replace(BACKWARD, more + BACKWARD), fixed().replace(BACKWARD, more + BACKWARD))
+    for id, more in (("left at the run's end", LIMIT), ("a batch that is no good, and a loop of its own", BAD))
+]
+
+
+def otherwise(id: str, reason: str, old: str, new: str, line: int = 16) -> Any:
+    return conflict(id, reason, line, script().replace(old, new))
+
+
+SKIP_ONE = "            if done > 0:\n                done -= 1\n                continue\n"
+REFUSED += [
+    otherwise(
+        "an epoch that ends early",
+        "a `break` (line 18)",
+        LOOP,
+        "            if step >= args.n:\n                break\n",
+    ),
+    conflict(
+        "it counts down",
+        "in its own way",
+        17,
+        script().replace("\n    for epoch", "        done = args.done\n\n    for epoch").replace(LOOP, SKIP_ONE),
+    ),
+    otherwise("by its number", "in its own way", LOOP, "            if step < args.begin:\n                continue\n"),
+    *(
+        otherwise(
+            f"stateful: {what}", f"`{what}` lets the loader itself go on", "Accelerator()", f"Accelerator(); {what}"
+        )
+        for what in ("loader.load_state_dict(x)", "accelerator.register_for_checkpointing(loader)")
+    ),
+    otherwise(
+        "stateful", "`use_stateful_dataloader=True` lets", "Accelerator()", "Accelerator(use_stateful_dataloader=True)"
+    ),
+    otherwise(
+        "another loader later",
+        "`loader` is given something else after it is prepared",
+        "        for step",
+        "        loader = accelerator.prepare(make(epoch))\n        for step",
+        17,
+    ),
+    otherwise("another random", "`random` is something else", "import random", "from numpy import random"),
+    otherwise("a random of its own", "`random` is something else", "import torch\n", "random = 4\n"),
+    otherwise("a function os", "`os` is something else", "import os\n", "def os(): pass\n"),
+    otherwise("a parameter", "`train_batches` is something else", "(args)", "(args, train_batches)"),
+    otherwise(
+        "loaded on a line with others",
+        "several statements share line 12",
+        "    if args.resume_from_checkpoint:\n        accelerator.load",
+        "    accelerator.print(1); accelerator.load",
+        15,
+    ),
+]
 
 
 test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
+
+
+ONE_LINE = "prepared = 1; global_step = 0; "
+
+
+def test_statements_on_a_line_above_do_not_move_where_the_batches_are_made() -> None:
+    """The load hook must be there before the checkpoint is loaded."""
+    before, after = (text.replace("    global_step = 0\n", f"    {ONE_LINE}\n") for text in (script(), fixed()))
+    check_applied(NAME, Case(before, after))
+
+
+METHOD = "class T:\n    def f(self, a):\n        a.load_state(x)\n        for b in self:\n            a.backward(b)\n"
+HELPER = "def one(a, loader):\n    for b in loader:\n        a.backward(b)\n\n\ndef main(a):\n    a.load_state(x)\n"
+NESTED = "def main(a, loader):\n    def back():\n        a.load_state(x)\n    for b in loader:\n        a.backward(b)\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"), [(METHOD, [4]), (HELPER, [2]), (NESTED, [4]), (script(), []), (fixed(), [])]
+)
+def test_training_where_the_checkpoint_is_loaded_elsewhere_looks_like_it(text: str, lines: list[int]) -> None:
+    fix = fixes.load(NAME)
+    assert [sign.line for sign in fix.looks_like(ast.parse(text), {})] == lines
 
 
 # ---- What the class does, with stand-ins for torch, the loader and the accelerator ----

@@ -182,6 +182,11 @@ APPLIED += [
         guarded(ASKED, below=f"        if args.save and epoch + 1 < args.num_epochs:\n{SAVES}"),
     ),
     stopped(
+        "what is done in all epochs but the last, by a name",
+        "step >= args.max_train_steps",
+        guarded(ASKED, below=f"        saving = args.s and epoch + 1 < args.num_epochs\n        if saving:\n{SAVES}"),
+    ),
+    stopped(
         "epochs that are asked for other numbers",
         "step >= args.max_train_steps",
         guarded(ASKED, below=f"        if epoch == 0 or (epoch + 1) % args.each == 0:\n{SAVES}"),

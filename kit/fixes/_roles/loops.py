@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from kit.fixes._ast import conjuncts, every, text
 from kit.fixes._roles._script import FUNCTIONS, Function, Script, dotted, last, own
@@ -50,7 +51,7 @@ def unknown_limits(script: Script) -> list[Loop]:
     asked = [
         (node, loops)
         for node, _ in script.statements
-        if isinstance(node, ast.If) and isinstance(node.body[-1], ast.Break) and _speaks(script, node.test)
+        if isinstance(node, ast.If) and isinstance(node.body[-1], ast.Break) and speaks(script, node.test)
         if (loops := _loops(script, node))
     ]
     itself = {loops[0] for _, loops in asked}
@@ -58,11 +59,18 @@ def unknown_limits(script: Script) -> list[Loop]:
     return [
         loop
         for loop in dict.fromkeys(found)
-        if loop not in itself and not (isinstance(loop, ast.While) and _speaks(script, loop.test))
+        if loop not in itself and not (isinstance(loop, ast.While) and speaks(script, loop.test))
     ]
 
 
-def _speaks(script: Script, test: ast.expr) -> bool:
+def leaving(script: Script, loop: Loop) -> list[tuple[ast.Break | ast.Continue, list[ast.If]]]:
+    """Where a loop is left, or goes on to the next round, with the `if`s around that inside it."""
+    jumps = [node for node in script.inside(loop) if isinstance(node, (ast.Break, ast.Continue))]
+    own_jumps = [(node, script.above[node]) for node in jumps if _loops(script, node)[0] is loop]
+    return [(node, [each for each in up[up.index(loop) :] if isinstance(each, ast.If)]) for node, up in own_jumps]
+
+
+def speaks(script: Script, test: ast.expr) -> bool:
     """Whether a test compares something with a limit on the steps, in whatever form: itself, or in what it calls."""
     nodes = every(test)
     for call in [node for node in nodes if isinstance(node, ast.Call)]:
@@ -174,7 +182,9 @@ def last_epoch(script: Script, loop: Loop) -> ast.Compare | None:
         number, ends = _meant(script, loop.target), _meant(script, *(counted[0].args[:2][-1:] if counted else ()))
     ends = ends | {str(int(name) - 1) for name in ends if name.isdigit()}
     for line in script.inside(loop):
-        earlier = conjuncts(line.test) if isinstance(line, ast.If) and not line.orelse else []
+        alone = isinstance(line, ast.If) and not line.orelse
+        asks: Any = getattr(line, "test" if alone else "value", None)
+        earlier = conjuncts(asks) if alone or isinstance(asks, ast.BoolOp) else []
         for node in own(line):
             if isinstance(node, ast.Compare) and not (node in earlier and isinstance(node.ops[0], _EARLIER)):
                 asked = _meant(script, node)
