@@ -110,6 +110,9 @@ def _loads_more(script: Script, hook: Hook) -> str:
         if isinstance(line, (ast.Assign, ast.For)):
             value, targets = (line.iter, [line.target]) if isinstance(line, ast.For) else (line.value, line.targets)
             names = {each.id for target in targets for each in every(target) if isinstance(each, ast.Name)}
+            other = _other_model(script, hook, line, of_models)
+            if other:
+                return f"it gives `{other}` what it loads, too{_PART}"
             of_folder |= names if _reads(value, of_folder) else set()
             of_models |= names if _reads(value, of_models) else set()
     for call in (node for node in every(hook.function) if isinstance(node, ast.Call)):
@@ -118,6 +121,16 @@ def _loads_more(script: Script, hook: Hook) -> str:
         if handed or called in _READERS or text(call.func) in _LOADERS:
             return f"it calls {text(call.func)}(), too{_PART}, and leave that alone"
     return ""
+
+
+def _other_model(script: Script, hook: Hook, line: ast.stmt, of_models: set[str]) -> str:
+    """What a loop over models goes over besides those that the hook is handed; "" where there is nothing."""
+    over = line.iter if isinstance(line, ast.For) else None
+    if not isinstance(over, (ast.Tuple, ast.List)) or not any(_reads(each, of_models) for each in over.elts):
+        return ""
+    return next(
+        (text(each) for each in over.elts if not _reads(each, of_models) and not isinstance(each, ast.Constant)), ""
+    )
 
 
 def _reads(node: ast.AST, names: set[str]) -> bool:

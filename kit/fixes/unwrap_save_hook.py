@@ -46,10 +46,9 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     found = []
     for loop, model in script.once(_loops).items():
         why = _unwrap(script, loop)[1]
+        why = f"{why}: bind it above, or skip the fix" if why else _known_by_itself(loop, model)
         done = _unwrapped(loop, model) or not any(_asks(node, model) for node in every(loop))
-        found.append(
-            Site(loop.lineno, done, refuses=f"{why}: bind it above, or skip the fix" if why and not done else "")
-        )
+        found.append(Site(loop.lineno, done, refuses=why if not done else ""))
     return found
 
 
@@ -103,6 +102,21 @@ def _asks(node: ast.AST, name: str) -> bool:
         and bool(node.args)
         and text(node.args[0]) == name
     )
+
+
+def _known_by_itself(loop: ast.For, model: str) -> str:
+    """Why a model must stay the one that is handed in: it is compared or looked up as such; "" where it is not."""
+    for node in every(loop):
+        parts: list[ast.expr] = []
+        if isinstance(node, ast.Compare) and not any(isinstance(each, ast.Constant) for each in node.comparators):
+            parts = [node.left, *node.comparators]
+        elif isinstance(node, ast.Subscript):
+            parts = [node.slice]
+        elif isinstance(node, ast.Call) and last(node.func) in ("index", "id", "get", "pop"):
+            parts = node.args
+        if model in map(text, parts):
+            return f"`{text(node)}` asks for the model as it is handed in: unwrap it under another name by hand"
+    return ""
 
 
 def _unwrapped(loop: ast.For, model: str) -> bool:

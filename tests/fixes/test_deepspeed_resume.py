@@ -91,6 +91,13 @@ REFUSED = [
         3,
         f"{BOTH}{MAIN}        nonlocal start\n{LOAD}        start = model.step\n",
     ),
+    conflict(
+        "another model gets it in the same loop",
+        "it gives `teacher` what it loads, too",
+        3,
+        f"{BOTH}{MAIN}        model = models.pop() if models else None\n        state = P.lora_state_dict(input_dir)\n"
+        "        for target in (model, teacher):\n            set_state(target, state)\n",
+    ),
     *(
         conflict(f"it does more: {more}", reason, 3, f"{BOTH}{MAIN}{LOAD}        {more}\n")
         for more, reason in (
