@@ -61,11 +61,14 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The load hooks that load a LoRA; in order where they treat DeepSpeed apart, and load no second model for it."""
     script = read(tree)
     named = _deepspeed.named(script, options)
-    return [_site(script, hook, named and _apart(hook.function)) for hook in _hooks(script).values()]
+    return [_site(script, hook, _apart(hook.function, named)) for hook in _hooks(script).values()]
 
 
-def _apart(hook: Function) -> bool:
-    """Whether a hook leaves at once under DeepSpeed, or asks for it and loads no model there."""
+def _apart(hook: Function, named: bool = True) -> bool:
+    """Whether a hook leaves at once under DeepSpeed, or asks for it and loads no model there; ``named``: the script has
+    the names that the test takes."""
+    if not named and any(isinstance(node, ast.Name) and node.id == "DistributedType" for node in every(hook)):
+        return False
     first = next(line for line in [*hook.body, hook] if not isinstance(line, ast.Expr))
     if isinstance(first, ast.If) and isinstance(first.body[0], ast.Return) and _deepspeed.asks(first.test):
         return True
@@ -88,7 +91,11 @@ def _site(script: Script, hook: Hook, done: bool) -> Site:
     why = accelerator(script, function.body[0])[1]
     ema = "it loads averaged weights, too, which DeepSpeed knows nothing of: part the two, and leave those alone"
     refuses = f"{why}: bind it above, or skip the fix" if why else ema if _loads_ema(function) else ""
-    return Site(function.lineno, done, refuses="" if done else refuses or _loads_more(script, hook))
+    return Site(
+        function.lineno,
+        done,
+        refuses="" if done else refuses or _deepspeed.shadowed(script, function) or _loads_more(script, hook),
+    )
 
 
 def _loads_ema(hook: ast.AST) -> bool:
