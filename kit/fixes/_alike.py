@@ -1,4 +1,5 @@
-"""Whether every process comes to a save, and with the same folder: whether what it asks is alike on all of them."""
+"""Whether every process comes to a save, with the same folder and with what it takes: whether what it asks is alike on
+all of them."""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from kit.fixes._ast import every, text
-from kit.fixes._roles import Script
+from kit.fixes._roles import Script, paths
 from kit.fixes._roles import processes as roles
-from kit.fixes._roles._script import FUNCTIONS, last, own
+from kit.fixes._roles._script import FUNCTIONS, Function, last, own
 
 # What gives the same on every process for the same arguments.
 _PLAIN = re.compile(
@@ -22,6 +23,8 @@ _OWN = re.compile(
     r"time|perf_counter|monotonic|now|utcnow|today|item|random|randint|uniform|choice|input|uuid[14]|exists|isfile|isdir"
     r"|is_file|is_dir|listdir|getpid|mkdtemp"
 )
+_CALLED_BACK = ("signal", "register", "Thread", "Timer", "add_done_callback")  # by a signal, at the end, beside the run
+_ADDS = re.compile(r"save\w*|dump|write\w*|open|makedirs|mkdir|log\w*|print")  # which others' files do not matter to
 _SHARED = re.compile(r"gather\w*|reduce|all_reduce|broadcast\w*")
 
 
@@ -135,3 +138,103 @@ def reads(script: Script, saves: Sequence[ast.stmt]) -> set[str]:
             nodes += [node for inner in (script.inside(made) if made else ()) for node in own(inner)]
             found |= {text(part) for node in nodes for part in every(node) if isinstance(part, ast.Attribute)}
     return found
+
+
+def by_chance(script: Script, line: ast.stmt, within: tuple[Function, ...] = ()) -> str:
+    """What a statement is in, or what calls the function that it is in, that a process may come to while the others do
+    not; "" where there is nothing of the kind."""
+    inner: ast.AST = line
+    for node in reversed(script.above[line]):
+        if isinstance(node, ast.ExceptHandler):
+            return "an `except`"
+        if isinstance(node, ast.Try) and inner in node.finalbody:
+            return "a `finally`"
+        if isinstance(node, FUNCTIONS):
+            return "" if node in within else _called_by_chance(script, node, (*within, node))
+        inner = node
+    return ""
+
+
+def _called_by_chance(script: Script, function: Function, within: tuple[Function, ...]) -> str:
+    for name in _CALLED_BACK:
+        for call, _ in script.calls.get(name, ()):
+            if any(last(each) == function.name for each in (*call.args, *(k.value for k in call.keywords))):
+                return f"what `{text(call.func)}` calls"
+    calls = [line for call, line in script.calls.get(function.name, ()) if script.called(call) is function]
+    return next(filter(None, (by_chance(script, line, within) for line in calls)), "")
+
+
+def of_one(script: Script, gate: ast.If, common: Sequence[ast.stmt]) -> tuple[str, int]:
+    """A name, or an attribute, that every process reads in ``gate`` and the main one alone was given, and the line
+    where it was; ("", 0) where there is none. ``common``: what every process comes to there."""
+    inside = [gate, *script.inside(gate)]
+    parts = [*every(gate.test), *(part for line in common for part in own(line))]
+    read = {text(part) for part in parts if isinstance(part, (ast.Name, ast.Attribute)) and type(part.ctx) is ast.Load}
+    read |= {text(line.target) for line in common if isinstance(line, ast.AugAssign)}
+    read -= {name for line in common if not isinstance(line, ast.AugAssign) for name in _bound(line)}
+    owner, scopes = script.class_of(gate), script.scopes(gate)
+    for line, _ in script.statements:
+        names = _bound(line) & read if line not in inside and roles.alone(script, line) else set()
+        for name in sorted(names):
+            mine = script.class_of(line) is owner if name.startswith("self.") else script.scopes(line)[0] in scopes
+            if mine and not _bound_for_others(script, line, name) and paths.given(script, name, gate) is None:
+                return name, line.lineno
+    return "", 0
+
+
+def _bound(line: ast.stmt) -> set[str]:
+    """The names and attributes that a statement itself gives something."""
+    if isinstance(line, (ast.Import, ast.ImportFrom)):
+        return {(alias.asname or alias.name).partition(".")[0] for alias in line.names}
+    parts = (part for part in own(line) if isinstance(part, (ast.Name, ast.Attribute)))
+    return {text(part) for part in parts if type(part.ctx) is ast.Store}
+
+
+def _bound_for_others(script: Script, line: ast.stmt, name: str) -> bool:
+    """Whether an `else` gives a name to the processes that do not come to a statement."""
+    choices = [node for node in script.above[line] if isinstance(node, ast.If)]
+    return any(name in _bound(other) for node in choices for each in node.orelse for other in _all(script, each))
+
+
+def _all(script: Script, line: ast.stmt) -> list[ast.stmt]:
+    return [line, *script.inside(line)]
+
+
+def uses_the_save(script: Script, lines: Sequence[ast.stmt], saves: Sequence[ast.stmt]) -> ast.Call | None:
+    """The first call below a save, in ``lines``, that takes the folder while other processes may still write to it."""
+    for save in saves:
+        folders = set(_folders(script, save))
+        for call in (call for line in lines if line.lineno > save.lineno for call in roles.calls_in(line)):
+            adds = _ADDS.fullmatch(last(call.func)) or roles.is_harmless(script, call) or call.lineno <= save.lineno
+            if not adds and any(isinstance(part, ast.expr) and text(part) in folders for part in every(call)):
+                return call
+    return None
+
+
+def _folders(script: Script, save: ast.stmt) -> Iterator[str]:
+    """The folder that a statement saves the state to and those around it, as they are written there."""
+    for call in roles.saves(script, save):
+        given = [*call.args[:1], *(each.value for each in call.keywords if each.arg == "output_dir")]
+        if made := script.called(call):
+            inner = {
+                name for line in script.inside(made) if roles.saves(script, line) for name in _folders(script, line)
+            }
+            names = [each.arg for each in made.args.args]
+            handed = [*zip(names, call.args, strict=False), *((each.arg, each.value) for each in call.keywords)]
+            given = [value for name, value in handed if name in inner]
+        for value in given:
+            yield from _around_folder(script, value, save)
+
+
+def _around_folder(script: Script, node: ast.expr, at: ast.stmt) -> Iterator[str]:
+    if isinstance(node, (ast.Name, ast.Attribute)):
+        yield text(node)
+    value = paths.given(script, node.id, at) if isinstance(node, ast.Name) else None
+    if isinstance(node, ast.Call) and last(node.func) in ("join", "Path", "str") and node.args:
+        value = node.args[0]
+    if isinstance(node, ast.BinOp):
+        value = node.left
+    if isinstance(node, ast.JoinedStr) and node.values and isinstance(node.values[0], ast.FormattedValue):
+        value = node.values[0].value
+    if value is not None and not (isinstance(value, ast.Name) and isinstance(node, ast.Name) and value.id == node.id):
+        yield from _around_folder(script, value, at)

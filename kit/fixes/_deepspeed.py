@@ -43,7 +43,11 @@ def named(script: Script, options: Options) -> bool:
 
 
 def shadowed(script: Script, statement: ast.stmt, name: str = _NAME) -> str:
-    """Why a name that a fix imports would be something else at a statement; "" where it is what is imported."""
+    """Why a name that a fix imports would be something else at a statement, or would make what is imported
+    in a function alone an import of the whole module; "" where it is what is imported."""
+    brings = [line for full, line in script.imports.values() if full.partition(".")[0] == _LIBRARY]
+    if name == _NAME and not _imported(script) and brings and all(script.function(line) for line in brings):
+        return f"{_LIBRARY} is imported in a function alone (line {brings[0].lineno}): import it at the top first"
     for scope in script.scopes(statement):
         given = (
             {part.arg for part in every(scope.args) if isinstance(part, ast.arg)} if hasattr(scope, "args") else set()

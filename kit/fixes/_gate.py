@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kit.fixes import _deepspeed
-from kit.fixes._alike import reads, sharing, unlike
+from kit.fixes._alike import by_chance, of_one, reads, sharing, unlike, uses_the_save
 from kit.fixes._ast import every, text
 from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
@@ -127,10 +127,34 @@ def _work(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Iterator[ast.s
         _check_left(script, line, saves)
         yield line
     _check_swaps(script, lines, ways, saves)
+    _check_all_come(script, gate, common, saves)
+    below = script.block(gate)[script.block(gate).index(gate) + 1 :]
+    waits = next((at for at, line in enumerate(below) if roles.collective(line)), len(below))
+    alone = [line for line in (*lines, *below[:waits]) if line not in ways and not _rotates(script, line)]
+    if call := uses_the_save(script, alone, saves):
+        raise _Refused(
+            f"{shown(call)} takes the folder while other processes may still write to it: move it out of the `if`, "
+            "below a `wait_for_everyone()`"
+        )
     if (node := unlike(script, gate, sorted(ways, key=lambda way: way.lineno))) is not None:
         raise _Refused(
             f"`{text(node)}` may differ from process to process, and those that save would wait for the others: work "
             "it out on the main process, broadcast it, and use that"
+        )
+
+
+def _check_all_come(script: Script, gate: ast.If, common: list[ast.stmt], saves: list[ast.stmt]) -> None:
+    """Whether every process comes to a save, with what it takes there. Raises _Refused."""
+    for where in (by_chance(script, line) for line in saves):
+        if where:
+            raise _Refused(
+                f"it stands in {where}, to which one process may come alone, and would wait for the others: "
+                "save elsewhere, or skip the fix"
+            )
+    name, line = of_one(script, gate, common)
+    if name:
+        raise _Refused(
+            f"line {line} gives `{name}` to the main process alone, and every process needs it: move it above"
         )
 
 

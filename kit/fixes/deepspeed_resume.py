@@ -61,11 +61,14 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The load hooks that load a LoRA; in order where they treat DeepSpeed apart, and load no second model for it."""
     script = read(tree)
     named = _deepspeed.named(script, options)
-    return [_site(script, hook, named and _apart(hook.function)) for hook in _hooks(script).values()]
+    return [_site(script, hook, _apart(hook.function, named)) for hook in _hooks(script).values()]
 
 
-def _apart(hook: Function) -> bool:
-    """Whether a hook leaves at once under DeepSpeed, or asks for it and loads no model there."""
+def _apart(hook: Function, named: bool = True) -> bool:
+    """Whether a hook leaves at once under DeepSpeed, or asks for it and loads no model there; ``named``: the script has
+    the names that the test takes."""
+    if not named and any(isinstance(node, ast.Name) and node.id == "DistributedType" for node in every(hook)):
+        return False
     first = next(line for line in [*hook.body, hook] if not isinstance(line, ast.Expr))
     if isinstance(first, ast.If) and isinstance(first.body[0], ast.Return) and _deepspeed.asks(first.test):
         return True
@@ -88,7 +91,11 @@ def _site(script: Script, hook: Hook, done: bool) -> Site:
     why = accelerator(script, function.body[0])[1]
     ema = "it loads averaged weights, too, which DeepSpeed knows nothing of: part the two, and leave those alone"
     refuses = f"{why}: bind it above, or skip the fix" if why else ema if _loads_ema(function) else ""
-    return Site(function.lineno, done, refuses="" if done else refuses or _loads_more(script, hook))
+    return Site(
+        function.lineno,
+        done,
+        refuses="" if done else refuses or _deepspeed.shadowed(script, function) or _loads_more(script, hook),
+    )
 
 
 def _loads_ema(hook: ast.AST) -> bool:
@@ -110,6 +117,9 @@ def _loads_more(script: Script, hook: Hook) -> str:
         if isinstance(line, (ast.Assign, ast.For)):
             value, targets = (line.iter, [line.target]) if isinstance(line, ast.For) else (line.value, line.targets)
             names = {each.id for target in targets for each in every(target) if isinstance(each, ast.Name)}
+            other = _other_model(script, hook, line, of_models)
+            if other:
+                return f"it gives `{other}` what it loads, too{_PART}"
             of_folder |= names if _reads(value, of_folder) else set()
             of_models |= names if _reads(value, of_models) else set()
     for call in (node for node in every(hook.function) if isinstance(node, ast.Call)):
@@ -118,6 +128,16 @@ def _loads_more(script: Script, hook: Hook) -> str:
         if handed or called in _READERS or text(call.func) in _LOADERS:
             return f"it calls {text(call.func)}(), too{_PART}, and leave that alone"
     return ""
+
+
+def _other_model(script: Script, hook: Hook, line: ast.stmt, of_models: set[str]) -> str:
+    """What a loop over models goes over besides those that the hook is handed; "" where there is nothing."""
+    over = line.iter if isinstance(line, ast.For) else None
+    if not isinstance(over, (ast.Tuple, ast.List)) or not any(_reads(each, of_models) for each in over.elts):
+        return ""
+    return next(
+        (text(each) for each in over.elts if not _reads(each, of_models) and not isinstance(each, ast.Constant)), ""
+    )
 
 
 def _reads(node: ast.AST, names: set[str]) -> bool:

@@ -46,10 +46,9 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     found = []
     for loop, model in script.once(_loops).items():
         why = _unwrap(script, loop)[1]
+        why = f"{why}: bind it above, or skip the fix" if why else _known_by_itself(loop, model)
         done = _unwrapped(loop, model) or not any(_asks(node, model) for node in every(loop))
-        found.append(
-            Site(loop.lineno, done, refuses=f"{why}: bind it above, or skip the fix" if why and not done else "")
-        )
+        found.append(Site(loop.lineno, done, refuses=why if not done else ""))
     return found
 
 
@@ -126,6 +125,21 @@ def _classed(node: ast.AST) -> list[ast.expr]:
     parts = every(node.left) if isinstance(node, ast.Compare) else []
     called = [part.args[0] for part in parts if isinstance(part, ast.Call) and text(part.func) == "type" and part.args]
     return [*called, *(part.value for part in parts if isinstance(part, ast.Attribute) and part.attr == "__class__")]
+
+
+def _known_by_itself(loop: ast.For, model: str) -> str:
+    """Why a model must stay the one that is handed in: it is compared or looked up as such; "" where it is not."""
+    for node in every(loop):
+        parts: list[ast.expr] = []
+        if isinstance(node, ast.Compare) and not any(isinstance(each, ast.Constant) for each in node.comparators):
+            parts = [node.left, *node.comparators]
+        elif isinstance(node, ast.Subscript):
+            parts = [node.slice]
+        elif isinstance(node, ast.Call) and last(node.func) in ("index", "id", "get", "pop"):
+            parts = node.args
+        if model in map(text, parts):
+            return f"`{text(node)}` asks for the model as it is handed in: unwrap it under another name by hand"
+    return ""
 
 
 def _unwrapped(loop: ast.For, model: str) -> bool:

@@ -256,6 +256,13 @@ REFUSED = [
         BOTH + HOOKED.format(gate="accelerator.is_main_process", line="path = model.save_pretrained(output_dir)"),
     ),
     conflict(
+        "imported where it is needed alone",
+        "accelerate is imported in a function alone (line 2)",
+        4,
+        "def main():\n    from accelerate import Accelerator\n    accelerator = Accelerator()\n"
+        "    if accelerator.is_main_process:\n        accelerator.save_state(1)\n",
+    ),
+    conflict(
         "not bound",
         "`accelerator` is not bound",
         3,

@@ -64,6 +64,34 @@ APPLIED = [
     ]
 ]
 APPLIED += [
+    *(
+        case(
+            id,
+            f"{BOTH}def main(accelerator):\n{text.replace('{gate}', 'accelerator.is_main_process')}",
+            f"{BOTH}def main(accelerator):\n{text.replace('{gate}', OPEN)}",
+        )
+        for id, text in [
+            (
+                "the others have the name, too",
+                "    if accelerator.is_main_process:\n        out = new()\n    else:\n        out = None\n"
+                "    out = broadcast(out)\n    if {gate}:\n        accelerator.save_state(out)\n",
+            ),
+            (
+                "the name is given anew there",
+                "    if accelerator.is_main_process:\n        out = 1\n    if {gate}:\n        out = 2\n"
+                "        accelerator.save_state(out)\n",
+            ),
+            (
+                "what may fail is in a try",
+                "    try:\n        if {gate}:\n            accelerator.save_state(1)\n    except OSError: raise\n",
+            ),
+            (
+                "the folder is taken when all are there",
+                "    if {gate}:\n        accelerator.save_state(out)\n    accelerator.wait_for_everyone()\n"
+                "    if accelerator.is_main_process:\n        os.rename(out, 'last')\n",
+            ),
+        ]
+    ),
     imports(
         "imported for the types alone",
         f"{FROM}if TYPE_CHECKING:\n    from accelerate import DistributedType\n",
@@ -222,6 +250,120 @@ REFUSED = [
                 1,
             ),
             ("writes on a shared line", "writes on every process", "write_text(1); save_file(1)", 1),
+        ]
+    ),
+    *(
+        refused(f"one process comes there: {id}", reason, line, body)
+        for id, reason, line, body in [
+            (
+                "in an except",
+                "it stands in an `except`",
+                6,
+                "    try:\n        train()\n    except RuntimeError:\n        if accelerator.is_main_process:\n"
+                "            accelerator.save_state(1)\n        raise\n",
+            ),
+            (
+                "in an except of the gate's own",
+                "it stands in an `except`",
+                3,
+                "    if accelerator.is_main_process:\n        try:\n            upload()\n        except OSError:\n"
+                "            accelerator.save_state(1)\n",
+            ),
+            (
+                "in a finally",
+                "it stands in a `finally`",
+                6,
+                "    try:\n        train()\n    finally:\n        if accelerator.is_main_process:\n"
+                "            accelerator.save_state(1)\n",
+            ),
+            (
+                "in a function that a signal calls",
+                "it stands in what `signal.signal` calls",
+                4,
+                "    def ended(number, frame):\n        if accelerator.is_main_process:\n"
+                "            accelerator.save_state(1)\n    signal.signal(signal.SIGTERM, ended)\n",
+            ),
+            (
+                "in a function that an except calls",
+                "it stands in an `except`",
+                4,
+                "    def keep():\n        if accelerator.is_main_process:\n            accelerator.save_state(1)\n"
+                "    try:\n        train()\n    except RuntimeError:\n        keep()\n",
+            ),
+        ]
+    ),
+    *(
+        refused(f"one process alone has it: {id}", reason, line, body)
+        for id, reason, line, body in [
+            (
+                "a name",
+                "line 4 gives `out` to the main process alone",
+                5,
+                "    if accelerator.is_main_process:\n        out = wandb.init().id\n"
+                "    if accelerator.is_main_process:\n        accelerator.save_state(out)\n",
+            ),
+            (
+                "None for the others",
+                "line 5 gives `run` to the main process alone",
+                6,
+                "    run = None\n    if accelerator.is_main_process:\n        run = wandb.init()\n"
+                "    if accelerator.is_main_process and run.saves:\n        accelerator.save_state(1)\n",
+            ),
+            (
+                "a progress bar",
+                "line 4 gives `pbar` to the main process alone",
+                5,
+                "    if accelerator.is_main_process:\n        pbar = tqdm()\n    if accelerator.is_main_process:\n"
+                "        pbar.update(1)\n        accelerator.save_state(1)\n",
+            ),
+            (
+                "what it counts",
+                "line 5 gives `n` to the main process alone",
+                6,
+                "    n = 0\n    if accelerator.is_main_process:\n        n = resumed()\n"
+                "    if accelerator.is_main_process:\n        n += 1\n        accelerator.save_state(1)\n",
+            ),
+            (
+                "an attribute",
+                "line 4 gives `self.out` to the main process alone",
+                5,
+                "    if accelerator.is_main_process:\n        self.out = new()\n"
+                "    if accelerator.is_main_process:\n        accelerator.save_state(self.out)\n",
+            ),
+        ]
+    ),
+    *(
+        refused(
+            f"others still write there: {id}",
+            f"`{call}(…)` takes the folder",
+            4 + 2 * ("def" in body),
+            f"    path = f'{{out}}/{{step}}'\n{body}",
+        )
+        for id, call, body in [
+            (
+                "it is archived",
+                "shutil.make_archive",
+                "    if accelerator.is_main_process:\n        accelerator.save_state(path)\n"
+                "        shutil.make_archive(path, 'tar', path)\n",
+            ),
+            (
+                "the one around it is uploaded",
+                "upload_folder",
+                "    if accelerator.is_main_process:\n        accelerator.save_state(path)\n"
+                "        if args.push:\n            upload_folder(folder_path=out)\n",
+            ),
+            (
+                "it is renamed below",
+                "os.rename",
+                "    if accelerator.is_main_process:\n        accelerator.save_state(path)\n"
+                "    if accelerator.is_main_process:\n        os.rename(path, 'last')\n",
+            ),
+            (
+                "saved by a function",
+                "os.rename",
+                "    def keep(n, to):\n        accelerator.save_state(to)\n    if accelerator.is_main_process:\n"
+                "        keep(1, path)\n        os.rename(path, 'last')\n",
+            ),
         ]
     ),
     refused(

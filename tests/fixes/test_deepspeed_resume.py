@@ -11,6 +11,7 @@ NAME = "deepspeed-resume"
 ONE = "from accelerate import Accelerator\n"
 BOTH = "from accelerate import Accelerator, DistributedType\n"
 MAIN = "def main(accelerator):\n    def load_model_hook(models, input_dir):\n"
+HOOK = MAIN.partition("\n")[2]
 LEAVE = "        if accelerator.distributed_type == DistributedType.DEEPSPEED:\n            return\n\n"
 LOAD = """\
         model = None
@@ -63,6 +64,11 @@ REFUSED = [
     satisfied("there", f"{BOTH}{MAIN}{LEAVE}{LOAD}"),
     satisfied("there, and a second model below it", f"{BOTH}{MAIN}{LEAVE}{SECOND}"),
     satisfied(
+        "asked by its text",
+        f"{ONE}{MAIN}        if accelerator.distributed_type != 'DEEPSPEED':\n            model = models.pop()\n"
+        "        else:\n            model = another()\n        state = P.lora_state_dict(input_dir)\n",
+    ),
+    satisfied(
         "a model of its own, which is there already",
         f"{BOTH}{MAIN}        if not accelerator.distributed_type == DistributedType.DEEPSPEED:\n"
         "            model = models.pop()\n        else:\n            model = another()\n"
@@ -90,6 +96,19 @@ REFUSED = [
         "it sets start, too",
         3,
         f"{BOTH}{MAIN}        nonlocal start\n{LOAD}        start = model.step\n",
+    ),
+    conflict(
+        "imported where it is needed alone",
+        "imported in a function alone (line 2): import it at the top first",
+        4,
+        f"def main():\n    from accelerate import Accelerator\n    accelerator = Accelerator()\n{HOOK}{LOAD}",
+    ),
+    conflict(
+        "another model gets it in the same loop",
+        "it gives `teacher` what it loads, too",
+        3,
+        f"{BOTH}{MAIN}        model = models.pop() if models else None\n        state = P.lora_state_dict(input_dir)\n"
+        "        for target in (model, teacher):\n            set_state(target, state)\n",
     ),
     *(
         conflict(f"it does more: {more}", reason, 3, f"{BOTH}{MAIN}{LOAD}        {more}\n")

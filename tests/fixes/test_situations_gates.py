@@ -19,14 +19,14 @@ def main(args, model):
             accelerator.save_state(os.path.join(args.output_dir, str(epoch)))
             model.save_pretrained(args.output_dir)
             if args.push:
-                upload(args.output_dir)
+                upload(args.card)
 """,
         f"        if {OPEN}:\n"
         "            accelerator.save_state(os.path.join(args.output_dir, str(epoch)))\n"
         "            if accelerator.is_main_process:\n"
         "                model.save_pretrained(args.output_dir)\n"
         "                if args.push:\n"
-        "                    upload(args.output_dir)",
+        "                    upload(args.card)",
     ),
     refused(
         "what it saves to comes from a call that may do more",

@@ -38,6 +38,13 @@ APPLIED = [
         "            with lock:\n                name = 'a' if isinstance({model}, type({unwrap}(unet))) else 'b'\n",
     ),
     hooks(
+        "asked whether it is there",
+        "model in models",
+        "model",
+        "unwrap_model",
+        "            if {model} is not None and isinstance({model}, type({unwrap}(unet))):\n                pass\n",
+    ),
+    hooks(
         "unwrapped too late",
         "model in models",
         "model",
@@ -83,6 +90,16 @@ REFUSED = [
         "`accelerator` is not bound",
         2,
         "def save_model_hook(models, weights):\n    for model in models:\n        isinstance(model, A)\n",
+    ),
+    *(
+        conflict(
+            f"known by itself: {asked}",
+            f"`{asked}` asks for the model as it is handed in",
+            3,
+            f"{HOOK}{LOOP}            if {asked}:\n                model.save_checkpoint(1)\n"
+            "            elif isinstance(model, A):\n                model.save_pretrained(1)\n",
+        )
+        for asked in ("model is unet", "unet == model", "model in prepared", "names[model]", "names.get(model)")
     ),
     conflict(
         "two loops",
