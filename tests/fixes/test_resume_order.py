@@ -86,6 +86,20 @@ APPLIED = [
         script(f"if args.text:\n        {PREPARE}\n    else:\n        {PREPARE}"),
         fixed(f"if args.text:\n        {PREPARE}\n    else:\n        {PREPARE}"),
     ),
+    *(
+        case(
+            f"what it passed by, below {len(lines)}",
+            script(skip=f"{above}{SKIP}"),
+            fixed().replace("            # Train", f"{above}            # Train"),
+        )
+        for lines in ("a", "ab")
+        for above in ["".join(f"            {line} = 1\n" for line in lines)]
+    ),
+    case(
+        "its data is not streamed",
+        script(f"data = load_dataset('x', streaming=False)\n    {PREPARE}"),
+        fixed(f"data = load_dataset('x', streaming=False)\n    {PREPARE}"),
+    ),
 ]
 
 REFUSED = [
@@ -100,7 +114,12 @@ REFUSED = [
             16,
             script(f"data = {data}; {PREPARE}"),
         )
-        for data in ("load_dataset('x', streaming=True)", "Mine(IterableDataset)", "given.to_iterable_dataset()")
+        for data in (
+            "load_dataset('x', streaming=True)",
+            "load_dataset('x', streaming=1)",
+            "Mine(IterableDataset)",
+            "given.to_iterable_dataset()",
+        )
     ),
     conflict("numbered from 1", "it goes over `enumerate(loader, 1)`", 16, script(over="enumerate(loader, 1)")),
     conflict(
@@ -126,6 +145,12 @@ REFUSED = [
         "its workers are persistent",
         16,
         script(f"{PREPARE}; other = DataLoader(data, persistent_workers=1)"),
+    ),
+    conflict(
+        "prepared below what loads",
+        "does not load its checkpoint between preparing and training",
+        17,
+        script("pass").replace("    for epoch", f"    {PREPARE}\n    for epoch"),
     ),
     conflict("its own way", "in its own way", 16, script(skip="            if resume_step > step: continue\n")),
     conflict(
