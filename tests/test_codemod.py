@@ -266,3 +266,16 @@ def test_options_reach_the_fix() -> None:
 
     codemod.run(make_fix(sites=sites), b"old()\n", "a.py", options={"a": "b"})
     assert seen == [{"a": "b"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "wanted"),
+    [
+        (b"a\r\nb\nc\r\n", b"a\r\nb\nnew\r\nc\r\n", b"a\r\nb\nnew\nc\r\n"),
+        (b"a\nb\r\nc\n", b"a\nb\r\nnew\nc\n", b"a\nb\r\nnew\r\nc\n"),
+        (b"a\nb\r\nc\n", b"a\nB\nnew\nc\n", b"a\nB\r\nnew\r\nc\n"),
+        (b"a\r\nb\n", b"new\na\r\nb\n", b"new\r\na\r\nb\n"),
+    ],
+)
+def test_a_new_line_ends_as_the_one_it_stands_for_or_the_one_above(before: bytes, after: bytes, wanted: bytes) -> None:
+    assert codemod._with_ends(before, after) == wanted
