@@ -35,6 +35,7 @@ def main(args):
 {skip}            # Train
             accelerator.backward(loss(batch))
 """
+TRAIN = "            # Train\n"
 PREPARE = "unet, loader = accelerator.prepare(unet, loader)"
 NEW = "    train_batches = ResumableBatches(accelerator, loader)\n"
 SKIP = """\
@@ -63,20 +64,6 @@ def fixed(prepare: str = PREPARE, batch: str = "step, batch") -> str:
 
 APPLIED = [
     case("batches with their numbers", script(), fixed()),
-    case(
-        "workers that are told not to stay",
-        script(f"{PREPARE}; other = DataLoader(data, persistent_workers=False)"),
-        fixed(f"{PREPARE}; other = DataLoader(data, persistent_workers=False)"),
-    ),
-    case(
-        "loaded on the line of another",
-        script()
-        .replace("        accelerator.load", "        a = b; accelerator.load")
-        .replace("    global_step = 0\n", "    global_step = 0; x = 1\n"),
-        fixed()
-        .replace("        accelerator.load", "        a = b; accelerator.load")
-        .replace("    global_step = 0\n", "    global_step = 0; x = 1\n"),
-    ),
     case("batches alone", script(batch="batch", over="loader"), fixed(batch="_, batch")),
     case("what it passed by itself", script(skip=SKIP), fixed()),
     case("without random", script(imports="").replace("os\n\n", "os\n"), fixed()),
@@ -87,18 +74,12 @@ APPLIED = [
         fixed(f"if args.text:\n        {PREPARE}\n    else:\n        {PREPARE}"),
     ),
     *(
-        case(
-            f"what it passed by, below {len(lines)}",
-            script(skip=f"{above}{SKIP}"),
-            fixed().replace("            # Train", f"{above}            # Train"),
-        )
-        for lines in ("a", "ab")
-        for above in ["".join(f"            {line} = 1\n" for line in lines)]
+        case("what it passed by below", script(skip=above + SKIP), fixed().replace(TRAIN, above + TRAIN))
+        for above in ("            a = 1\n", "            a = 1\n            b = 1\n")
     ),
-    case(
-        "its data is not streamed",
-        script(f"data = load_dataset('x', streaming=False)\n    {PREPARE}"),
-        fixed(f"data = load_dataset('x', streaming=False)\n    {PREPARE}"),
+    *(
+        case(f"beside another line: {line}", script(f"{PREPARE}; {line}"), fixed(f"{PREPARE}; {line}"))
+        for line in ("DataLoader(data, persistent_workers=False)", "load_dataset('x', streaming=False)")
     ),
 ]
 
@@ -134,24 +115,6 @@ REFUSED = [
         17,
         script().replace("    for epoch", "    skipped = accelerator.skip_first_batches(loader, 3)\n    for epoch"),
     ),
-    conflict(
-        "loaded on the line that prepares",
-        "does not load its checkpoint between preparing and training",
-        16,
-        script(f"{PREPARE}; accelerator.load_state(path)"),
-    ),
-    conflict(
-        "persistent workers, by a number",
-        "its workers are persistent",
-        16,
-        script(f"{PREPARE}; other = DataLoader(data, persistent_workers=1)"),
-    ),
-    conflict(
-        "prepared below what loads",
-        "does not load its checkpoint between preparing and training",
-        17,
-        script("pass").replace("    for epoch", f"    {PREPARE}\n    for epoch"),
-    ),
     conflict("its own way", "in its own way", 16, script(skip="            if resume_step > step: continue\n")),
     conflict(
         "loaded later",
@@ -177,6 +140,19 @@ REFUSED = [
         script() + "        for batch in loader:\n            accelerator.backward(batch)\n",
     ),
     conflict("no torch", "`torch` is not bound there", 16, script().replace("import torch\n", "import jax\n")),
+    *(
+        conflict(f"beside another line: {line}", reason, 16, script(f"{PREPARE}; {line}"))
+        for line, reason in (
+            ("DataLoader(data, persistent_workers=1)", "its workers are persistent"),
+            ("accelerator.load_state(path)", "does not load its checkpoint between preparing and training"),
+        )
+    ),
+    conflict(
+        "prepared below what loads",
+        "does not load its checkpoint between preparing and training",
+        17,
+        script("pass").replace("    for epoch", f"    {PREPARE}\n    for epoch"),
+    ),
 ]
 
 
