@@ -117,6 +117,8 @@ def test_a_new_file_is_not_a_change_of_one() -> None:
     assert index
     error = refusal(lambda: parse(content.replace(index[0], index[0] + b" 100644"), "x.patch"))
     assert "a new file or a change?" in error.message
+    error = refusal(lambda: parse(write((None, b"x\n")).replace(b"new file mode 100644\n", b""), "x.patch"))
+    assert "a new file or a change?" in error.message
 
 
 @pytest.mark.parametrize("blob", [b"0" * 39 + b"1", b"f" * 40])

@@ -211,6 +211,11 @@ APPLIED = [
         for where, old, new in (
             ("among others", f"{FIRST}{IMAGES}{SECOND}", f"{FIRST}{IMAGES}{GAUSSIAN}{SECOND}"),
             ("above all of it", f"{SECOND}{THIRD}", f"{GAUSSIAN}{SECOND}{THIRD}"),
+            (
+                "below others",
+                f"from a import b\nfrom z import y\n{FIRST}",
+                f"from a import b\nfrom z import y\n{FIRST}{GAUSSIAN}",
+            ),
             ("with none below it", f"{FIRST}{IMAGES}", f"{FIRST}{GAUSSIAN}{IMAGES}"),
             (
                 "with none of diffusers",
