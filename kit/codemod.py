@@ -79,7 +79,7 @@ def run(
         raise KitError(f"{name}:{line}: not {error.encoding}: {error.reason}", "save the file as UTF-8") from None
     if counted != len(todo):
         return Result(Outcome.conflict, content, *_unedited(content, tree, todo))
-    if b"\r" in content and _mixed(content):
+    if _mixed(content):
         result = _with_ends(content, result)
     after = _sites(fix, parse(result, name), options, skipped(result))
     if len(after) < len(before) or not all(site.done for site in after):
@@ -125,7 +125,7 @@ def _unedited(content: bytes, tree: ast.Module, sites: Sequence[Site]) -> tuple[
         node = roles.read(tree).at(site.line)
         before, after = (
             lines[node.lineno - 1][: node.col_offset].strip(),
-            lines[(node.end_lineno or 1) - 1][node.end_col_offset :],
+            lines[node.end_lineno - 1][node.end_col_offset :],  # type: ignore[operator]
         )
         if before.endswith(b";") or after.strip().startswith(b";"):
             return "several statements share the line: give each a line of its own", site.line

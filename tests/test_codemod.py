@@ -201,6 +201,13 @@ def test_a_file_that_is_not_python(content: bytes, message: str) -> None:
     assert raised.value.hint == "mend the file first"
 
 
+@pytest.mark.parametrize("above", [1, 2])
+def test_a_comment_that_is_not_utf8(above: int) -> None:
+    with pytest.raises(KitError, match=f":{above + 1}: not utf-8: ") as raised:
+        codemod.run(make_fix(), b"a()\n" * above + b"old()  # \xff\n", "pkg/train.py")
+    assert raised.value.hint == "save the file as UTF-8"
+
+
 def test_upstreams_own_warnings_are_not_ours() -> None:
     """An invalid escape warns on the terminal from Python 3.12 on."""
     with warnings.catch_warnings():
