@@ -81,6 +81,11 @@ APPLIED = [
         "from accelerate import a, z\n" + script().replace("load()\n", "load()\n    more = Linear()\n") + MADE,
         "from accelerate import a, z\n" + script(new=NEW).replace("load()\n", "load()\n    more = Linear()\n") + MADE,
     ),
+    case(
+        "the seed is set with more than it",
+        script().replace("set_seed(args.seed)", "set_seed(args.seed, False)"),
+        script(new=NEW).replace("set_seed(args.seed)", "set_seed(args.seed, False)"),
+    ),
 ]
 
 REFUSED = [
