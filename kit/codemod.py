@@ -62,7 +62,7 @@ def run(
         return Result(Outcome.satisfied, content)
     if refusal := _refusal(fix, tree, todo):
         return Result(Outcome.conflict, content, *refusal)
-    if count not in (None, len(todo)):
+    if count and count != len(todo):
         places = ", ".join(str(site.line) for site in todo)
         reason = f"expected {count} place{'s' * (count != 1)} to fix, found {len(todo)} (lines {places})"
         return Result(Outcome.conflict, content, reason, todo[0].line)
