@@ -66,7 +66,7 @@ def run(
         return Result(Outcome.satisfied, content)
     if refusals := _refusals(fix, tree, todo):
         return _conflict(content, refusals)
-    if count not in (None, len(todo)):
+    if count and count != len(todo):
         places = ", ".join(str(site.line) for site in todo)
         reason = f"expected {count} place{'s' * (count != 1)} to fix, found {len(todo)} (lines {places})"
         return Result(Outcome.conflict, content, reason, todo[0].line)
@@ -84,7 +84,7 @@ def run(
     if counted != len(todo):
         stuck = [site for site in todo if not _edit(fix, content, tree, options, frozenset([site.line]))[1]]
         return _conflict(content, [(_unedited(content, tree, site), site.line) for site in stuck or todo])
-    if b"\r" in content and _mixed(content):
+    if _mixed(content):
         result = _with_ends(content, result)
     after = _sites(fix, parse(result, name), options, skipped(result))
     if len(after) < len(before) or not all(site.done for site in after):

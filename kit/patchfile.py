@@ -253,7 +253,7 @@ def _read_hunk(lines: list[str], start: int, name: str) -> Hunk:
         raise _error(name, start + 1, f"the hunk has {amount} lines than its header counts", REFRESH) from None
     if not files or not files[0]:
         raise _error(name, start + 1, "the header of the hunk cannot be read", REFRESH)
-    hunk = files[0][0]
+    [hunk] = files[0]
     if len(hunk) < len(lines) - start - 1:
         raise _error(name, start + 2 + len(hunk), "the hunk has more lines than its header counts", REFRESH)
     content: list[tuple[str, bytes]] = []

@@ -131,7 +131,10 @@ def _fetch_any(upstream: Upstream, staging: Path) -> None:
             failures.append(_explain(upstream, url, error))
         except KitError as error:
             failures.append(error)
-    raise failures[0] if len(failures) == 1 else KitError("\n  ".join(str(failure) for failure in failures))
+    match failures:
+        case [only]:
+            raise only
+    raise KitError("\n  ".join(map(str, failures)))
 
 
 def _fetch(upstream: Upstream, url: str, staging: Path) -> None:

@@ -215,6 +215,13 @@ def test_a_file_that_is_not_python(content: bytes, message: str) -> None:
     assert raised.value.hint == "mend the file first"
 
 
+@pytest.mark.parametrize("above", [1, 2])
+def test_a_comment_that_is_not_utf8(above: int) -> None:
+    with pytest.raises(KitError, match=f":{above + 1}: not utf-8: ") as raised:
+        codemod.run(make_fix(), b"a()\n" * above + b"old()  # \xff\n", "pkg/train.py")
+    assert raised.value.hint == "save the file as UTF-8"
+
+
 def test_upstreams_own_warnings_are_not_ours() -> None:
     """An invalid escape warns on the terminal from Python 3.12 on."""
     with warnings.catch_warnings():
@@ -280,3 +287,16 @@ def test_options_reach_the_fix() -> None:
 
     codemod.run(make_fix(sites=sites), b"old()\n", "a.py", options={"a": "b"})
     assert seen == [{"a": "b"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "wanted"),
+    [
+        (b"a\r\nb\nc\r\n", b"a\r\nb\nnew\r\nc\r\n", b"a\r\nb\nnew\nc\r\n"),
+        (b"a\nb\r\nc\n", b"a\nb\r\nnew\nc\n", b"a\nb\r\nnew\r\nc\n"),
+        (b"a\nb\r\nc\n", b"a\nB\nnew\nc\n", b"a\nB\r\nnew\r\nc\n"),
+        (b"a\r\nb\n", b"new\na\r\nb\n", b"new\r\na\r\nb\n"),
+    ],
+)
+def test_a_new_line_ends_as_the_one_it_stands_for_or_the_one_above(before: bytes, after: bytes, wanted: bytes) -> None:
+    assert codemod._with_ends(before, after) == wanted

@@ -100,9 +100,10 @@ def test_refused(path: Path) -> None:
     ("taken", "put", "said"),
     [
         (b" 100644\n--- a/examples/train.py\n+++ b/examples/train.py", b"", "9: a new file or a change?"),
+        (b"+    if weights:\n", b"+    if weights:\n\\ No newline at end of file\n", "13: lines follow one marked"),
         (b"     return step\n", b"     return step\n" * 40, "21: the hunk has more lines than its header counts"),
     ],
-    ids=["no mode and no sides", "a long hunk"],
+    ids=["no mode and no sides", "a line after the last", "a long hunk"],
 )
 def test_two_things_wrong(taken: bytes, put: bytes, said: str) -> None:
     content = (PATCHES / "guard.patch").read_bytes()
@@ -115,6 +116,8 @@ def test_a_new_file_is_not_a_change_of_one() -> None:
     index = re.search(rb"index .*", content)
     assert index
     error = refusal(lambda: parse(content.replace(index[0], index[0] + b" 100644"), "x.patch"))
+    assert "a new file or a change?" in error.message
+    error = refusal(lambda: parse(write((None, b"x\n")).replace(b"new file mode 100644\n", b""), "x.patch"))
     assert "a new file or a change?" in error.message
 
 

@@ -6,7 +6,7 @@ import pytest
 from patching import TRAIN, guard, refusal, write
 
 from kit.patchfile import blob_id, parse
-from kit.patchfit import _place, apply
+from kit.patchfit import Misfit, _place, apply
 
 
 def test_of_equal_places_the_nearest() -> None:
@@ -65,6 +65,21 @@ def test_refuses_another_file(source: bytes | None, message: str) -> None:
     blobs = f"examples/train.py: made for blob {blob_id(TRAIN)[:12]}, found {blob_id(source or b'')[:12]}"
     error = refusal(lambda: apply(guard().files[0], source, "guard.patch"))
     assert error.message == f"guard.patch:{message.format(blobs=blobs)}"
+
+
+@pytest.mark.parametrize(
+    ("source", "place"),
+    [
+        (b"# one\n" + TRAIN, 7),
+        (b"# one\n# two\n" + TRAIN, 8),
+        (TRAIN.replace(b"weights.pop()", b"weights.clear()"), 8),
+        (TRAIN.replace(b"import os", b"import sys"), 1),
+    ],
+)
+def test_a_misfit_says_where_in_the_file(source: bytes, place: int) -> None:
+    with pytest.raises(Misfit) as caught:
+        apply(guard().files[0], source, "guard.patch")
+    assert caught.value.place == place
 
 
 def test_refuses_a_new_file_that_exists() -> None:

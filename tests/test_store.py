@@ -284,3 +284,13 @@ def test_carried_upstream_missing(root: Root, kit: Kit) -> None:
 )
 def test_in_cone(path: str, sparse: list[str], inside: bool) -> None:
     assert store.in_cone(path, sparse) is inside
+
+
+def test_an_object_that_is_not_there_and_a_folder_that_is_no_repository(tmp_path: Path) -> None:
+    bare, none = tmp_path / "bare", tmp_path / "none"
+    none.mkdir()
+    git("init", "-q", "--bare", str(bare), at=tmp_path)
+    with pytest.raises(KitError, match=f"object {'1' * 40} is missing"):
+        store.Entry(bare, "0" * 40).blobs(["1" * 40])
+    with pytest.raises(KitError, match="none"):
+        store.Entry(none, "0" * 40).blobs(["1" * 40])

@@ -153,7 +153,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         def told(code: str, tensor: str = tensor) -> str | None:
             call = ast.parse(f"({code})", mode="eval").body
             off = isinstance(call, ast.Call) and _off(block.script, call) and _cuda(call)
-            return re.sub(r"""(["'])cuda(:0)?\1""", f"{tensor}.device.type", code, count=1) if off else None
+            return re.sub(r"""(["'])cuda(:0)?\1""", f"{tensor}.device.type", code) if off else None
 
         made = block.with_expressions(block.statements[index], "Call", "autocast", told)
         if made is not block.statements[index]:

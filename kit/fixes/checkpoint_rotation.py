@@ -93,7 +93,7 @@ def _site(script: Script, statement: ast.If) -> Site:
     block = script.block(statement)
     at = block.index(statement)
     main = _on_main(script, statement)
-    saved, to_save = _saved(script, block[:at]), _saved(script, block[at + 1 :])
+    saved, to_save = _saved(script, block[:at]), _saved(script, block[at:])
     name, why = accelerator(script, statement)
     held = roles.collective(statement)
     if held and _apart(script, statement):
@@ -244,7 +244,7 @@ def _made_above(script: Script, statement: ast.stmt, value: ast.expr | None) -> 
 
 def _right_below(script: Script, below: Sequence[ast.stmt]) -> int:
     """The position right below the save in what stands below, and below the calls that say what was saved where."""
-    at = next(n for n in range(len(below)) if _saved(script, below[n : n + 1])) + 1
+    at = next(n for n in range(len(below)) if _saved(script, below[n : n + 1]))
     name = _saved(script, below)
     while at < len(below) and isinstance(below[at], ast.Expr) and name in _names([below[at]])[1]:
         at += 1

@@ -1,8 +1,9 @@
 """Break kit on purpose, one place at a time, and count what the tests let live: python tests/bench/bench_mutants.py
 
-The mutants are cosmic-ray's (`pip install 'cosmic-ray>=8.7'`), a sample of those of the modules below; each runs the
-tests of its module in a clone of this checkout's last commit. Annotations are left out: nothing runs them. A survivor
-is printed with its change: a test kills it, or mutants.toml says why none can: it is counted apart.
+The mutants are cosmic-ray's (`pip install 'cosmic-ray>=8.7'`, Python 3.11 or newer), a sample of those of the modules
+below; each runs the tests of its module in a clone of this checkout's last commit. Annotations are left out: nothing
+runs them. A survivor is printed with its change: a test kills it, or mutants.toml says why none can. Those it says are
+counted apart, if they live.
 """
 
 from __future__ import annotations
@@ -70,11 +71,11 @@ class Equivalent(NamedTuple):
     line: str
     why: str
 
-    def holds(self, mutant: Mutant, line: str) -> bool:
+    def holds(self, mutant: Mutant) -> bool:
         return (
             fnmatch.fnmatch(mutant.module, self.modules)
             and fnmatch.fnmatch(mutant.operator, f"*{self.operators}")
-            and self.line in ("", line)
+            and self.line in ("", mutant.text)
         )
 
 
@@ -92,6 +93,7 @@ class Mutant:
     operator: str
     occurrence: int
     line: int
+    text: str  # of that line
 
 
 def modules() -> dict[str, list[str]]:
@@ -116,7 +118,7 @@ def mutants(module: str) -> Iterator[Mutant]:
         if part is not None
     ]
     spans = [((x.lineno, x.col_offset), (x.end_lineno or 0, x.end_col_offset or 0)) for x in annotations]
-    tree = get_ast(source)
+    tree, lines = get_ast(source), source.splitlines()
     for name in cosmic_ray.plugins.operator_names():
         kind = cosmic_ray.plugins.get_operator(name)
         if kind.arguments():
@@ -124,13 +126,12 @@ def mutants(module: str) -> Iterator[Mutant]:
         places = [start for node in ast_nodes(tree) for start, _ in kind().mutation_positions(node)]
         for occurrence, start in enumerate(places):
             if not any(first <= start < last for first, last in spans):
-                yield Mutant(module, name, occurrence, start[0])
+                yield Mutant(module, name, occurrence, start[0], lines[start[0] - 1].strip())
 
 
 def explained(mutant: Mutant) -> str:
     """Why no test can tell a mutant from its module; "" where none was found."""
-    line = (ROOT / mutant.module).read_text("utf-8").splitlines()[mutant.line - 1].strip()
-    return next((each.why for each in EQUIVALENT if each.holds(mutant, line)), "")
+    return next((each.why for each in EQUIVALENT if each.holds(mutant)), "")
 
 
 def outdated() -> list[Equivalent]:
@@ -176,7 +177,7 @@ def passes(tests: list[str]) -> bool:
     child.join(SECONDS)
     code = child.exitcode
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid or 0, signal.SIGKILL)
+        os.killpg(child.pid, signal.SIGKILL)  # type: ignore[arg-type]
     child.join()
     return code == 0
 
@@ -213,7 +214,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="how many at a time")
     given = parser.parse_args()
     if gone := outdated():
-        sys.exit("\n".join(f"EQUIVALENT: {each.modules} has no such line: {each.line}" for each in gone))
+        sys.exit("\n".join(f"mutants.toml: {each.modules} has no such line: {each.line}" for each in gone))
     tests = {name: its for name, its in modules().items() if given.only in name}
     every = [mutant for name in tests for mutant in mutants(name)]
     drawn = random.Random(given.seed).sample(every, min(given.sample, len(every)))

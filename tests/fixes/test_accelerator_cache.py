@@ -225,6 +225,10 @@ REFUSED = [
     conflict(
         "two", "expected 1 place to fix, found 2 (lines 2, 3)", 2, "import torch\n" + "torch.cuda.empty_cache()\n" * 2
     ),
+    gone(
+        "deeper below the question",
+        "import torch\nif torch.cuda.is_available():\n    for each in many:\n        torch.cuda.empty_cache()\n",
+    ),
 ]
 
 

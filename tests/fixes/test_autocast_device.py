@@ -26,9 +26,26 @@ APPLIED = [
         "import torch as th\nclass Rope(th.nn.Module):\n    def forward(self, x, angles):\n"
         "        with th.no_grad(), th.autocast(device_type=x.device.type, enabled=False):  # exact\n    " + WORK,
     ),
+    *(
+        case(
+            f"handed {given}",
+            f"import torch\ndef rotate({given}):\n"
+            "    with note_autocast('cuda'), torch.autocast('cuda', enabled=False):\n"
+            "        return x.float() * (angles > 1)\n",
+            f"import torch\ndef rotate({given}):\n"
+            "    with note_autocast('cuda'), torch.autocast(x.device.type, enabled=False):\n"
+            "        return x.float() * (angles > 1)\n",
+        )
+        for given in ("x=1, angles=2", "x=zero, angles=one")
+    ),
 ]
 REFUSED = [
     satisfied("asked of a tensor", f"{HEAD}    with torch.autocast(x.device.type, enabled=False):\n{WORK}"),
+    gone("a device that is handed in", f"{HEAD}    with torch.autocast(device, enabled=False):\n{WORK}"),
+    *(
+        gone(f"switched by {how}", f'{HEAD}    with torch.autocast("cuda", {how}):\n{WORK}')
+        for how in ("enabled=A", "enabled=x", "cache_enabled=False")
+    ),
     gone("switched on", f'{HEAD}    with torch.autocast("cuda"):\n{WORK}'),
     gone(
         "no tensor in sight", 'import torch\ndef f(n):\n    with torch.autocast("cuda", enabled=False):\n        g(n)\n'
@@ -41,6 +58,7 @@ REFUSED = [
         for id, given, made in (
             ("which may be None", "x=None", "x.float() * 2"),
             ("which is said to be None at times", "x: Tensor | None", "x.float() * 2"),
+            ("which is asked whether it is None", "x", "x.float() * 2 if x is not None else 0"),
             ("an array", "x", "x.reshape(1, -1) * 2"),
             ("settings", "cfg", "torch.zeros(1, dtype=cfg.dtype)"),
             ("a module", "x, y", "x.float()(y)"),

@@ -64,6 +64,17 @@ def after(test: str = f"{LIMIT} and {MAIN}", outer: str = EVERY) -> str:
     return IMPORTS + AFTER.format(test=test, outer=outer)
 
 
+PATH = '        save_path = os.path.join(args.output_dir, f"checkpoint-{step}")\n'
+
+
+def moved(text: str, above: str, save: str, removes: bool) -> str:
+    """The script with what names the folder above what removes others, and the save right below that."""
+    text = text.replace(PATH, "").replace("        accelerator.save_state(save_path)\n", "" if removes else save)
+    head, gate, rest = text.partition(f"    {EVERY}\n")
+    rest = rest.replace("        print(", f"{save}        print(", 1) if removes else rest
+    return head + gate + above + rest
+
+
 APPLIED = [
     case("every process comes there", before(), after()),
     case("only the main process comes there", before(outer=ALONE), after(LIMIT, ALONE)),
@@ -83,6 +94,14 @@ APPLIED = [
         "the name is another's below",
         before().replace("log(step)", "save_path = log(step)"),
         after().replace("log(step)", "save_path = log(step)"),
+    ),
+    *(
+        case(
+            f"right above the save, {where}",
+            moved(before(), above, "        # now\n        accelerator.save_state(save_path)\n", removes=True),
+            moved(after(), above, "        # now\n        accelerator.save_state(save_path)\n", removes=False),
+        )
+        for where, above in (("second", PATH), ("third", f"{PATH}        a = 1\n"))
     ),
 ]
 
@@ -127,6 +146,14 @@ REFUSED = [
         "what is saved has no name", "stands beside it", before().replace("state(save_path)", "state(f(save_path))")
     ),
     refused("listed otherwise", "does not list", before().replace('startswith("checkpoint")', "isdir()")),
+    refused(
+        "listed twice",
+        "does not list",
+        before().replace(
+            "            checkpoints = sorted",
+            "            a = [d for d in b if d.startswith('checkpoint')]\n            checkpoints = sorted",
+        ),
+    ),
     refused("full paths", "as os.listdir gives them", listed("glob.glob(args.output_dir + '/checkpoint*')")),
     refused("pathlib's", "as os.listdir gives them", listed("Path(args.output_dir).iterdir()")),
     *(

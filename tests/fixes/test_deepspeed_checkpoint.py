@@ -186,6 +186,7 @@ APPLIED = [
             ).replace("{line}", "model.save_pretrained(output_dir)"),
         }.items()
     ),
+    case("open, and the name is not imported", FROM + OPENED, BOTH + OPENED),
 ]
 
 

@@ -114,6 +114,12 @@ APPLIED = [
                 raise ValueError("fp16 mixed precision with MPS device requires a Pytorch >= 2.5.0")
         """,
     ),
+    case(
+        "on one line",
+        "import torch\ndef check(self):\n    if not torch.cuda.is_available(): raise ValueError('fp16')\n",
+        f"import torch\ndef check(self):\n    if (\n        not torch.cuda.is_available()\n        and {OTHER}\n"
+        "    ): raise ValueError('fp16')\n",
+    ),
 ]
 
 HEAD = "import torch\ndef f(self, other):\n"

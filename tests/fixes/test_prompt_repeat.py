@@ -75,6 +75,7 @@ REFUSED = [
     satisfied("there", script("static_embeds.repeat(len(prompts), 1, 1)", kept=KEPT.format(test="captions"))),
     satisfied("as upstream does", script("static.repeat_interleave(len(prompts), dim=0)", kept="    static = embeds")),
     gone("encoded for the batch", script("encode(prompts)")),
+    satisfied("kept under an early name", script("a.repeat(len(prompts), 1, 1)", "step", "    a = embeds")),
     gone("three times over", script("[each for each in embeds for _ in prompts for _ in embeds]")),
     conflict(
         "bound under another test",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from fixing import case, conflict, gone, run, satisfied, tables
+from fixing import case, conflict, gone, run, satisfied, tables, unlike
 
 NAME = "rank-noise"
 
@@ -52,6 +52,8 @@ def before_and_after(id: str, prepare: str = PREPARE, over: str = "loader") -> o
     return case(id, script(prepare, over=over), script(prepare, NEW, over))
 
 
+MADE = "    head = Linear()\n"
+
 APPLIED = [
     before_and_after("below what prepares the loader"),
     before_and_after("below both ways to do so", EITHER),
@@ -72,6 +74,17 @@ APPLIED = [
         "    if options.seed is not None and runner.process_index > 0:\n"
         "        torch.manual_seed(options.seed + runner.process_index)\n"
         "    for x in data:\n        runner.backward(x)\n",
+    ),
+    before_and_after("a model made where it is prepared", PREPARE.replace("(unet", "(get_peft_model(unet)")),
+    case(
+        "below one line more, others imported, more made below the loop",
+        "from accelerate import a, z\n" + script().replace("load()\n", "load()\n    more = Linear()\n") + MADE,
+        "from accelerate import a, z\n" + script(new=NEW).replace("load()\n", "load()\n    more = Linear()\n") + MADE,
+    ),
+    unlike(
+        "the seed is set with more than it",
+        script().replace("set_seed(args.seed)", "set_seed(args.seed, False)"),
+        script(new=NEW).replace("set_seed(args.seed)", "set_seed(args.seed, False)"),
     ),
 ]
 
@@ -108,6 +121,16 @@ REFUSED = [
         script() + "            if torch.rand(1).item() < 0.1:\n                print(accelerator.gather(x))\n",
     ),
     conflict("no torch", "`torch` is not bound", 15, script().replace("import torch\n", "import os\n")),
+    gone(
+        "another's set_seed, and others of accelerate's",
+        "from accelerate import a, z\n" + script().replace("accelerate.utils", "transformers"),
+    ),
+    conflict(
+        "two on a line",
+        "in a way that this fix cannot edit",
+        15,
+        script().replace("    steps = 1\n", "    steps = 1; a = 2\n"),
+    ),
 ]
 BACKWARD = "accelerator.backward(loss(unet, batch))"
 

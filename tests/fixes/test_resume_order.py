@@ -37,6 +37,7 @@ def main(args):
 {skip}            # Train
             accelerator.backward(loss(batch))
 """
+TRAIN = "            # Train\n"
 PREPARE = "unet, loader = accelerator.prepare(unet, loader)"
 NEW = "    train_batches = ResumableBatches(accelerator, loader)\n"
 SKIP = """\
@@ -65,20 +66,6 @@ def fixed(prepare: str = PREPARE, batch: str = "step, batch") -> str:
 
 APPLIED = [
     case("batches with their numbers", script(), fixed()),
-    case(
-        "workers that are told not to stay",
-        script(f"{PREPARE}; other = DataLoader(data, persistent_workers=False)"),
-        fixed(f"{PREPARE}; other = DataLoader(data, persistent_workers=False)"),
-    ),
-    case(
-        "loaded on the line of another",
-        script()
-        .replace("        accelerator.load", "        a = b; accelerator.load")
-        .replace("    global_step = 0\n", "    global_step = 0; x = 1\n"),
-        fixed()
-        .replace("        accelerator.load", "        a = b; accelerator.load")
-        .replace("    global_step = 0\n", "    global_step = 0; x = 1\n"),
-    ),
     case("batches alone", script(batch="batch", over="loader"), fixed(batch="_, batch")),
     case("what it passed by itself", script(skip=SKIP), fixed()),
     case("without random", script(imports="").replace("os\n\n", "os\n"), fixed()),
@@ -87,6 +74,14 @@ APPLIED = [
         "several ways to prepare",
         script(f"if args.text:\n        {PREPARE}\n    else:\n        {PREPARE}"),
         fixed(f"if args.text:\n        {PREPARE}\n    else:\n        {PREPARE}"),
+    ),
+    *(
+        case("what it passed by below", script(skip=above + SKIP), fixed().replace(TRAIN, above + TRAIN))
+        for above in ("            a = 1\n", "            a = 1\n            b = 1\n")
+    ),
+    *(
+        case(f"beside another line: {line}", script(f"{PREPARE}; {line}"), fixed(f"{PREPARE}; {line}"))
+        for line in ("DataLoader(data, persistent_workers=False)", "load_dataset('x', streaming=False)")
     ),
 ]
 
@@ -102,7 +97,12 @@ REFUSED = [
             16,
             script(f"data = {data}; {PREPARE}"),
         )
-        for data in ("load_dataset('x', streaming=True)", "Mine(IterableDataset)", "given.to_iterable_dataset()")
+        for data in (
+            "load_dataset('x', streaming=True)",
+            "load_dataset('x', streaming=1)",
+            "Mine(IterableDataset)",
+            "given.to_iterable_dataset()",
+        )
     ),
     conflict("numbered from 1", "it goes over `enumerate(loader, 1)`", 16, script(over="enumerate(loader, 1)")),
     conflict(
@@ -116,18 +116,6 @@ REFUSED = [
         "it passes by what is done with `skip_first_batches`: take that out first",
         17,
         script().replace("    for epoch", "    skipped = accelerator.skip_first_batches(loader, 3)\n    for epoch"),
-    ),
-    conflict(
-        "loaded on the line that prepares",
-        "does not load its checkpoint between preparing and training",
-        16,
-        script(f"{PREPARE}; accelerator.load_state(path)"),
-    ),
-    conflict(
-        "persistent workers, by a number",
-        "its workers are persistent",
-        16,
-        script(f"{PREPARE}; other = DataLoader(data, persistent_workers=1)"),
     ),
     conflict("its own way", "in its own way", 16, script(skip="            if resume_step > step: continue\n")),
     conflict(
@@ -154,6 +142,19 @@ REFUSED = [
         script() + "        for batch in loader:\n            accelerator.backward(batch)\n",
     ),
     conflict("no torch", "`torch` is not bound there", 16, script().replace("import torch\n", "import jax\n")),
+    *(
+        conflict(f"beside another line: {line}", reason, 16, script(f"{PREPARE}; {line}"))
+        for line, reason in (
+            ("DataLoader(data, persistent_workers=1)", "its workers are persistent"),
+            ("accelerator.load_state(path)", "does not load its checkpoint between preparing and training"),
+        )
+    ),
+    conflict(
+        "prepared below what loads",
+        "does not load its checkpoint between preparing and training",
+        17,
+        script("pass").replace("    for epoch", f"    {PREPARE}\n    for epoch"),
+    ),
 ]
 LOOP = "            # Train\n"
 BACKWARD = "            accelerator.backward(loss(batch))\n"

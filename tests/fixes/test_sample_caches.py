@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import pytest
 from fixing import case, conflict, gone, run, satisfied, tables
 
-from kit.fixes.sample_caches import _CAPTIONS, _FUNCTIONS, _WIDTH, _call
+from kit.fixes.sample_caches import _CAPTIONS, _FUNCTIONS, _WIDTH
 
 NAME = "sample-caches"
 
@@ -71,6 +70,7 @@ LATENTS_AFTER = """\
             if args.cache_latents:
                 model_input = DiagonalGaussianDistribution(cached_batch(cache, batch["indices"])).{method}()
 """
+WIDE = "v" * (_WIDTH + 3 - max(map(len, LATENTS_AFTER.splitlines()[:4])))
 
 
 def captions(fill: str, read: str, uncached: str, empty: str = "[]") -> str:
@@ -211,6 +211,11 @@ APPLIED = [
         for where, old, new in (
             ("among others", f"{FIRST}{IMAGES}{SECOND}", f"{FIRST}{IMAGES}{GAUSSIAN}{SECOND}"),
             ("above all of it", f"{SECOND}{THIRD}", f"{GAUSSIAN}{SECOND}{THIRD}"),
+            (
+                "below others",
+                f"from a import b\nfrom z import y\n{FIRST}",
+                f"from a import b\nfrom z import y\n{FIRST}{GAUSSIAN}",
+            ),
             ("with none below it", f"{FIRST}{IMAGES}", f"{FIRST}{GAUSSIAN}{IMAGES}"),
             (
                 "with none of diffusers",
@@ -218,6 +223,20 @@ APPLIED = [
                 f"from a import b\n{GAUSSIAN}from c import d\n",
             ),
         )
+    ),
+    case(
+        "as wide as a line may be",
+        BEFORE + LATENTS.format(method="sample").replace("vae", WIDE),
+        WITH + LATENTS_AFTER.format(method="sample").replace("vae", WIDE),
+    ),
+    case(
+        "a letter wider",
+        BEFORE + LATENTS.format(method="sample").replace("vae", f"{WIDE}v"),
+        WITH
+        + LATENTS_AFTER.format(method="sample")
+        .replace("vae", f"{WIDE}v")
+        .replace("samples(cache", "samples(\n            cache")
+        .replace("parameters)", "parameters\n        )"),
     ),
 ]
 
@@ -329,10 +348,3 @@ def test_a_batch_in_any_order_has_each_sample_and_its_class_image() -> None:
         wanted = ["image 4", "image 1", "image 0"] + ["class 4", "class 1", "class 0"] * classes
         assert functions["cached_batch"](cache, [4, 1, 0]) == wanted
         assert len(cache) == 5
-
-
-@pytest.mark.parametrize("depth", [1, 3])
-def test_a_call_that_is_too_wide_is_on_three_lines(depth: int) -> None:
-    name = "f" * (_WIDTH - 4 * depth - len("x = (a, b)!"))
-    assert _call("x = ", name, ["a", "b"], "!", depth) == f"x = {name}(a, b)!"
-    assert _call("x = ", f"{name}f", ["a", "b"], "!", depth) == f"x = {name}f(\n    a, b\n)!"

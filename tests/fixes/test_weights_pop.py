@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+
 import pytest
 from fixing import case, conflict, gone, run, satisfied, tables
 
+from kit import fixes
 from kit.codemod import Outcome
 
 NAME = "weights-pop"
@@ -233,6 +236,12 @@ def test_an_empty_list_ends_the_hook_before_and_not_after() -> None:
     weights = [1, 2]
     run(given.after)["hook"]([1], weights)
     assert weights == [1]
+
+
+@pytest.mark.parametrize(("code", "lines"), [("weights.pop()", []), ("weights.pop(0)", [2]), ("weights.pop(-1)", [2])])
+def test_what_is_popped_by_its_place_looks_like_it(code: str, lines: list[int]) -> None:
+    tree = ast.parse(f"def hook(weights):\n    {code}\n")
+    assert [sign.line for sign in fixes.load(NAME).looks_like(tree, {})] == lines  # type: ignore[attr-defined]
 
 
 def test_outcomes_are_told_apart() -> None:
