@@ -40,7 +40,7 @@ def main(args):
                 if accelerator.is_main_process:
                     if args.checkpoints_total_limit is not None:
                         remove([d for d in os.listdir(args.output_dir) if d.startswith("checkpoint")])
-                    save_path = path
+                    save_path = os.path.join(args.output_dir, f"checkpoint-{global_step}")
                     accelerator.save_state(save_path)
             logs = {}
             if global_step >= args.max_train_steps:

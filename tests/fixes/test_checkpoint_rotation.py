@@ -198,7 +198,7 @@ REFUSED = [
     ),
     refused(
         "what it reads is given on the way",
-        "`folder` is given a value in it or on the way",
+        "that is not `folder` and one name",
         before()
         .replace("os.listdir(args.output_dir)", "os.listdir(folder)")
         .replace("        accelerator.save_state", "        folder = args.output_dir\n        accelerator.save_state"),
