@@ -12,6 +12,7 @@ from kit.fixes._ast import every, text
 from kit.fixes._roles import Script, paths
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import FUNCTIONS, Function, last, own
+from kit.fixes._roles.loops import LOOPS
 
 # What gives the same on every process for the same arguments.
 _PLAIN = re.compile(
@@ -177,9 +178,19 @@ def of_one(script: Script, gate: ast.If, common: Sequence[ast.stmt]) -> tuple[st
         names = _bound(line) & read if line not in inside and roles.alone(script, line) else set()
         for name in sorted(names):
             mine = script.class_of(line) is owner if name.startswith("self.") else script.scopes(line)[0] in scopes
-            if mine and not _bound_for_others(script, line, name) and paths.given(script, name, gate) is None:
+            if mine and not (
+                _comes_later(script, line, gate)
+                or _bound_for_others(script, line, name)
+                or paths.given(script, name, gate) is not None
+            ):
                 return name, line.lineno
     return "", 0
+
+
+def _comes_later(script: Script, line: ast.stmt, gate: ast.If) -> bool:
+    """Whether a statement is below another one of its function, in no loop that comes back to that."""
+    here = script.scopes(line)[0] is script.scopes(gate)[0] and line.lineno > gate.lineno
+    return here and not any(isinstance(each, LOOPS) for each in {*script.above[line]} & {*script.above[gate]})
 
 
 def _bound(line: ast.stmt) -> set[str]:

@@ -79,11 +79,12 @@ def _site(tree: ast.Module, function: ast.FunctionDef, place: Place) -> Site:
     own = any(
         _called(node) == "manual_seed" and "process_index" in text(node) for each in below[:8] for node in every(each)
     )
-    done = own or text(below[0]) == text(ast.parse(_code(place)).body[0])
-    refuses = (
-        "" if done else _alike(function, place) or _by_chance(function) or _split(tree) or _loaded(function, place)
-    )
-    return Site(line, done, (place.accelerator, place.seed.partition(".")[0]), refuses)
+    drawn = _drawn_elsewhere(function)
+    done = own or text(below[0]) == text(ast.parse(_code(place)).body[0]) or _seeded_apart(function, drawn)
+    refuses = _alike(function, place) or _by_chance(function) or _split(tree) or _loaded(function, place)
+    if drawn:
+        refuses = refuses or f"`{drawn}` draws all that it trains with: seed that by the process instead"
+    return Site(line, done, (place.accelerator, place.seed.partition(".")[0]), "" if done else refuses)
 
 
 def _alike(function: ast.FunctionDef, place: Place) -> str:
@@ -141,12 +142,27 @@ def _loaded(function: ast.FunctionDef, place: Place) -> str:
     return ""
 
 
+def _drawn_elsewhere(function: ast.FunctionDef) -> str:
+    """The generator that the loops that train draw all from, which the seed does not reach; "" where there is none."""
+    calls = [node for loop in _training(function) for node in every(loop) if isinstance(node, ast.Call)]
+    draws = [call for call in calls if last(call.func) in (*_DRAWS, *_NOISE)]
+    given = [text(each.value) for call in draws for each in call.keywords if each.arg == "generator"]
+    return given[0] if len(given) == len(draws) and draws and "None" not in given else ""
+
+
+def _seeded_apart(function: ast.FunctionDef, generator: str) -> bool:
+    """Whether each process seeds a generator of its own by its number."""
+    lines = [node for node in every(function) if isinstance(node, ast.Assign) and generator in map(text, node.targets)]
+    return any("process_index" in text(line.value) for line in lines)
+
+
 _TOGETHER = re.compile(
     r"^([tcs]p_size|ulysses\w*|new_group|(init_)?device_mesh|parallelize_module|ParallelismConfig|yunchang)$"
     r"|(tensor|context|seq(uence)?)_parallel|^torch\.distributed\.(tensor|device_mesh)"
 )
 _MADE = ("random_split", "add_adapter", "get_peft_model", "inject_adapter_in_model", "Linear", "Embedding", "Conv2d")
 _DRAWS = ("rand", "randn", "randint", "bernoulli", "randperm")
+_NOISE = ("randn_like", "rand_like", "randint_like", "randn_tensor", "normal", "normal_", "multinomial")
 _JOINT = ("gather", "gather_for_metrics", "reduce", "broadcast", "wait_for_everyone", "save_state", "backward")
 
 
@@ -171,15 +187,16 @@ def _seeds(function: ast.FunctionDef) -> list[ast.Call]:
 
 
 @lru_cache(maxsize=8)
+def _training(function: ast.FunctionDef) -> list[ast.For]:
+    """The loops that train."""
+    loops = [node for node in every(function) if isinstance(node, ast.For)]
+    return [loop for loop in loops if any(_method(part) == "backward" for part in every(loop))]
+
+
+@lru_cache(maxsize=8)
 def _trained(function: ast.FunctionDef) -> set[str]:
     """What the loops that train go over."""
-    return {
-        node.id
-        for loop in every(function)
-        if isinstance(loop, ast.For) and any(_method(part) == "backward" for part in every(loop))
-        for node in every(loop.iter)
-        if isinstance(node, ast.Name)
-    }
+    return {node.id for loop in _training(function) for node in every(loop.iter) if isinstance(node, ast.Name)}
 
 
 def _method(node: ast.AST) -> str:

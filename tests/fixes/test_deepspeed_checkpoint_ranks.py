@@ -82,6 +82,11 @@ APPLIED += [
                 "        accelerator.save_state(out)\n",
             ),
             (
+                "the main process alone has the name once all is trained",
+                "    for step in loader:\n        if {gate}:\n            accelerator.save_state(out.format(step))\n"
+                "    if accelerator.is_main_process:\n        out = 1\n",
+            ),
+            (
                 "what may fail is in a try",
                 "    try:\n        if {gate}:\n            accelerator.save_state(1)\n    except OSError: raise\n",
             ),
@@ -322,6 +327,14 @@ REFUSED = [
                 6,
                 "    n = 0\n    if accelerator.is_main_process:\n        n = resumed()\n"
                 "    if accelerator.is_main_process:\n        n += 1\n        accelerator.save_state(1)\n",
+            ),
+            (
+                "a name in the round before",
+                "line 7 gives `out` to the main process alone",
+                4,
+                "    for step in loader:\n        if accelerator.is_main_process:\n"
+                "            accelerator.save_state(out)\n"
+                "        if accelerator.is_main_process:\n            out = step\n",
             ),
             (
                 "an attribute",

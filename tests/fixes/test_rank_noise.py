@@ -58,6 +58,19 @@ APPLIED = [
     before_and_after("below what prepares the loader"),
     before_and_after("below both ways to do so", EITHER),
     before_and_after("with a progress bar", over="tqdm(loader)"),
+    *(
+        case(
+            f"{id}, drawn with the usual one",
+            before.replace("unet, batch)", drawn),
+            after.replace("unet, batch)", drawn),
+        )
+        for id, drawn in (
+            ("noise", "unet, batch, torch.randn(4, generator=None))"),
+            ("a picture", "unet, batch, pipeline(generator=g))"),
+            ("captions dropped", "unet, torch.rand(1, generator=g), torch.randn_like(batch))"),
+        )
+        for before, after in [(script(), script(new=NEW))]
+    ),
     before_and_after("a loader that shards itself", "unet, optimizer = accelerator.prepare(unet, optimizer)"),
     case(
         "something stands below the loop",
@@ -165,6 +178,18 @@ REFUSED += [
         "a checkpoint is loaded above it",
         15,
         script().replace("    unet = load()\n", "    accelerator.load_state(x) if x else None\n"),
+    ),
+    conflict(
+        "noise of a generator's own",
+        "`g` draws all that it trains with",
+        15,
+        script().replace("loss(unet, batch)", "loss(unet, batch, torch.randn(batch.shape, generator=g))"),
+    ),
+    satisfied(
+        "noise of a generator that is seeded by the process",
+        script()
+        .replace("    steps = 1\n", "    g = torch.Generator().manual_seed(args.seed + accelerator.process_index)\n")
+        .replace("loss(unet, batch)", "loss(unet, batch, torch.randn(batch.shape, generator=g))"),
     ),
     satisfied(
         "seeded below",
