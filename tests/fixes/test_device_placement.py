@@ -86,6 +86,13 @@ APPLIED = [
         "d = accelerator.device",
     ),
     case(
+        "in a function called after the Accelerator is made",
+        "import torch\nfrom accelerate import Accelerator\ndef main(x):\n    def encode(x):\n"
+        '        return x.to("cuda")\n    accelerator = Accelerator()\n    encode(x)\n',
+        "import torch\nfrom accelerate import Accelerator\ndef main(x):\n    def encode(x):\n"
+        "        return x.to(accelerator.device)\n    accelerator = Accelerator()\n    encode(x)\n",
+    ),
+    case(
         "an Accelerator of another name",
         'from accelerate import Accelerator\nacc = Accelerator()\nwith one, torch.autocast("cuda"):\n    net.cuda()\n',
         "from accelerate import Accelerator\nacc = Accelerator()\n"
@@ -107,6 +114,16 @@ APPLIED = [
     ),
 ]
 REFUSED = [
+    *(
+        conflict(
+            f"in a function called {where} the Accelerator",
+            f"`accelerator` {why} not be bound there" if why == "may" else "`accelerator` is not bound there",
+            4,
+            "import torch\nfrom accelerate import Accelerator\ndef main(x):\n"
+            f"    def encode(): return x.to('cuda')\n    encode()\n    accelerator = Accelerator()\n{after}",
+        )
+        for where, why, after in (("before", "is", ""), ("before and after", "may", "    encode()\n"))
+    ),
     satisfied("there", f"{HEAD}with torch.autocast(accelerator.device.type):\n    unet.to(accelerator.device)\n"),
     gone("asked for", f'{HEAD}half = accelerator.device.type == "cuda"\nseed(torch.cuda)\n'),
     gone("written", f"{HEAD}print(f\"{{'cuda' if torch.cuda.is_available() else 'cpu'}}\")\n"),

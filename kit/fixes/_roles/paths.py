@@ -51,12 +51,20 @@ def given(script: Script, name: str, statement: ast.stmt) -> ast.expr | None:
     return None if name in elsewhere else given(script, name, above)
 
 
+def _calls(line: ast.stmt) -> set[str]:
+    return {text(node.func) for node in own(line) if isinstance(node, ast.Call)}
+
+
 def _state(script: Script, name: str, statement: ast.stmt) -> State:
     """What a name may be just above a statement."""
     for number, scope in enumerate(script.scopes(statement)):
         walked = script.once(_walk, name, scope)
-        if walked.binds:
-            return walked.at.get(statement, walked.ever) if number == 0 else walked.ever
+        if walked.binds and number == 0:
+            return walked.at.get(statement, walked.ever)
+        if walked.binds:  # what it is where the function that the statement is in is called, if that is seen
+            name_of = getattr(script.scopes(statement)[number - 1], "name", "")
+            called = [state for line, state in walked.at.items() if name_of in _calls(line)]
+            return frozenset().union(*called) or walked.ever
     return frozenset([UNBOUND])
 
 
