@@ -81,7 +81,7 @@ def _site(tree: ast.Module, function: ast.FunctionDef, place: Place) -> Site:
     )
     drawn = _drawn_elsewhere(function)
     done = own or text(below[0]) == text(ast.parse(_code(place)).body[0]) or _seeded_apart(function, drawn)
-    refuses = _alike(function, place) or _by_chance(function) or _split(tree) or _loaded(function, place)
+    refuses = _alike(function, place) or _by_chance(tree, function) or _split(tree) or _loaded(function, place)
     if drawn:
         refuses = refuses or f"`{drawn}` draws all that it trains with: seed that by the process instead"
     return Site(line, done, (place.accelerator, place.seed.partition(".")[0]), "" if done else refuses)
@@ -98,30 +98,34 @@ def _alike(function: ast.FunctionDef, place: Place) -> str:
     return ""
 
 
-def _by_chance(function: ast.FunctionDef) -> str:
-    """Why random numbers of its own would part a process from the others: by them it joins in what all must do."""
-    drawn = {_called(part) for part in every(function)} & set(_DRAWS)
+def _by_chance(tree: ast.Module, function: ast.FunctionDef) -> str:
+    """Why random numbers of its own would part a process from the others: by them it joins in what all must do, which
+    a step of a prepared model is, too."""
+    helpers = [node for node in every(tree) if isinstance(node, ast.FunctionDef) and node is not function]
+    draws = {*_DRAWS, *(each.name for each in helpers if any(_called(part) in _DRAWS for part in every(each)))}
     chance: set[str] = set()
-    for line in (node for node in every(function) if isinstance(node, ast.Assign) and drawn):
-        single = any(_single(part) for part in every(line.value))
-        chance |= stored(*line.targets) if single else set()
+    joint = set(_JOINT)
+    for line in (node for node in every(function) if isinstance(node, ast.Assign)):
+        parts = every(line.value)
+        chance |= stored(*line.targets) if any(_single(part, draws) for part in parts) else set()
+        joint |= stored(*line.targets) if any(_method(part) == "prepare" for part in parts) else set()
     for node in every(function):
         asked = getattr(node, "iter", None) or getattr(node, "test", None) or node
         if isinstance(node, (ast.If, ast.While, ast.For)) and any(
-            _called(part) in _DRAWS or (isinstance(part, ast.Name) and part.id in chance) for part in every(asked)
+            _called(part) in draws or (isinstance(part, ast.Name) and part.id in chance) for part in every(asked)
         ):
             parts = [each for part in [*node.body, *node.orelse] for each in every(part)]
-            joint = next((word for each in parts if (word := _called(each)) in _JOINT), "")
-            joint = joint or next((text(each) for each in parts if isinstance(each, (ast.Continue, ast.Break))), "")
-            if joint:
-                return f"`{joint}` is called by chance (line {node.lineno}), and all processes must: draw otherwise"
+            called = next((word for each in parts if (word := _called(each)) in joint), "")
+            called = called or next((text(each) for each in parts if isinstance(each, (ast.Continue, ast.Break))), "")
+            if called:
+                return f"`{called}` is called by chance (line {node.lineno}), and all processes must: draw otherwise"
     return ""
 
 
-def _single(node: ast.AST) -> bool:
+def _single(node: ast.AST, draws: set[str]) -> bool:
     """Whether a draw is made one number: what a process does may depend on it."""
     if isinstance(node, ast.Compare) or _called(node) in ("item", "int", "bool", "float"):
-        return any(_called(part) in _DRAWS for part in every(node))
+        return any(_called(part) in draws for part in every(node))
     return False
 
 

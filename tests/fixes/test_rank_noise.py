@@ -160,6 +160,8 @@ REFUSED += [
     chance("k = int(torch.randint(1, 4, (1,)))", "for _ in range(k):"),
     chance("drop = torch.rand(()) < 0.1", "if drop:", f"continue\n            {BACKWARD}", "continue"),
     chance("which = torch.randint(0, 2, ()).item()", "if which:"),
+    chance("def pick(): return torch.rand(1).item() < 0.1", "if pick():"),
+    chance("again = torch.rand(1) < 0.5", "if again:", f"x = unet(batch)\n            {BACKWARD}", "unet"),
     *(
         conflict(f"together: {sign}", "several processes may share a sample", 15, text)
         for sign, text in (
