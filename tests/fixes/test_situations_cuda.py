@@ -1,0 +1,73 @@
+"""`kit fix` on scripts of other shapes: what names CUDA alone."""
+
+from __future__ import annotations
+
+import pytest
+from situations import Given, check, left, looks
+
+CHOSEN, NAMED = "a choice between CUDA and the CPU, and no other device", "something placed on CUDA by name"
+
+
+def _says(id: str, line: str, at: int = 3, what: str = CHOSEN) -> object:
+    return looks(id, "device-placement", at, what, f"import os\nimport torch\n{line}\n")
+
+
+def _left(id: str, line: str) -> object:
+    return left(id, "device-placement", f"import torch\n{line}\n")
+
+
+def _scaler(id: str, line: str, what: str = "a gradient scaler of CUDA alone") -> object:
+    text = f"import os\nimport torch\n{line}\n"
+    return looks(id, "device-scaler", 3, what, text) if what else left(id, "device-scaler", text)
+
+
+# Where there is no CUDA, what such a script trains on is the CPU.
+CHOICES = [
+    _says("by a name, without accelerate", 'device = "cuda" if torch.cuda.is_available() else "cpu"'),
+    _says("by a switch", 'd = "cuda" if args.gpu else "cpu"'),
+    _says(
+        "with a Mac's", 'd = torch.device("cuda:0" if f() else "mps" if torch.backends.mps.is_available() else "cpu")'
+    ),
+    _says("the other way round", 'model.to("cpu" if not torch.cuda.is_available() else "cuda")'),
+    _says(
+        "with a card's number", 'd = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")'
+    ),
+    _says("for whoever runs it", 'p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")'),
+    _says("in a default", 'def f(x, device="cuda" if torch.cuda.is_available() else "cpu"):\n    pass'),
+    _says("by an if", 'if torch.cuda.is_available():\n    device = "cuda"\nelse:\n    device = "cpu"', 4, NAMED),
+    _says("kept in a name", 'name = "cuda:0"\nmodel.to(name)', 3, NAMED),
+    _says("kept by the trainer", 'self.device = f"cuda:{rank}"', 3, NAMED),
+    _says("a map", 'load(path, device_map="cuda")', 3, NAMED),
+    _left("an option with a default", 'p.add_argument("--device", default="cuda")'),
+    _left("an option's default", 'class Options:\n    device: str = "cuda"'),
+    _left("with others", 'd = "cuda" if torch.cuda.is_available() else "npu" if has_npu() else "cpu"'),
+    _left(
+        "as torch says", 'd = torch.accelerator.current_accelerator().type if hasattr(torch, "accelerator") else "cuda"'
+    ),
+    _left("with others, by an if", 'if has_npu():\n    device = "npu"\nelse:\n    device = "cuda"'),
+    _left("with others, one after another", 'device = "cuda"\nif has_npu():\n    device = "npu"'),
+    _left("a dtype", 'dtype = torch.float16 if device.type == "cuda" else torch.float32'),
+    _left("a backend", 'backend = "nccl" if torch.cuda.is_available() else "gloo"'),
+    _left("no device", 'title = "cuda"'),
+    _left("only CUDA comes there", 'if device.type == "cuda":\n    d = "cuda" if x else "cpu"'),
+    _left("written", "print(f\"{'cuda' if torch.cuda.is_available() else 'cpu'}\")"),
+]
+
+SCALER = "torch.cuda.amp.GradScaler"
+SCALERS = [
+    _scaler("inherited from", f"class Mine({SCALER}):\n    pass"),
+    _scaler("chosen", f"made = {SCALER} if fp16 else None"),
+    _scaler("handed on", f"make = partial({SCALER}, init_scale=2.0)"),
+    _scaler("in a table", f'made = {{"fp16": {SCALER}}}'),
+    _scaler("by its name", 'made = getattr(torch.cuda.amp, "GradScaler")()'),
+    _scaler("on for CUDA alone", 'made = torch.amp.GradScaler(kind, enabled=kind == "cuda")', "for CUDA alone"),
+    _scaler("said", f"def f(scaler: {SCALER} | None = None) -> {SCALER}:\n    return scaler", ""),
+    _scaler("asked", f"known = isinstance(scaler, {SCALER})", ""),
+    _scaler("any", "made = torch.amp.GradScaler if fp16 else None", ""),
+    _scaler("only CUDA comes there", f'if kind == "cuda":\n    made = partial({SCALER})', ""),
+]
+
+
+@pytest.mark.parametrize("given", [*CHOICES, *SCALERS])
+def test_a_situation(given: Given) -> None:
+    check(given)
