@@ -36,6 +36,11 @@ class KitError(Exception):
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
 
 
+def last_line(said: str) -> str:
+    """The last line that a program said."""
+    return (said.strip().splitlines() or ["it said nothing"])[-1]
+
+
 def _write_log(text: str, cache: Callable[[], Path]) -> str:
     """Keep the traceback of a bug where the user can find it; fall back to nothing rather than fail twice."""
     try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kit import environment, whole
-from kit.errors import KitError
+from kit.errors import KitError, last_line
 from kit.patchfile import blob_id
 from kit.paths import TreePath
 from kit.planning import UpstreamPlan
@@ -58,8 +58,9 @@ def installed(python: str, packages: list[str]) -> dict[str, tuple[str, Path]]:
             f"{python}: {error.strerror}", "give the python of the environment: kit patch-env PATH"
         ) from None
     if done.returncode:
-        *_, last = ("it said nothing", *done.stderr.strip().splitlines())
-        raise KitError(f"{python} cannot say what it has installed: {last}", "it must be Python 3.8 or newer")
+        raise KitError(
+            f"{python} cannot say what it has installed: {last_line(done.stderr)}", "it must be Python 3.8 or newer"
+        )
     found: dict[str, list[str]] = json.loads(done.stdout)
     return {name: (version, Path(folder)) for name, (version, folder) in found.items()}
 

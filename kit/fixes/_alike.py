@@ -8,11 +8,10 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from kit.fixes._ast import every, text
+from kit.fixes._ast import every, handed, text
 from kit.fixes._roles import Script, paths
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import FUNCTIONS, Function, last, own
-from kit.fixes._roles.loops import LOOPS
 
 # What gives the same on every process for the same arguments.
 _PLAIN = re.compile(
@@ -179,18 +178,12 @@ def of_one(script: Script, gate: ast.If, common: Sequence[ast.stmt]) -> tuple[st
         for name in sorted(names):
             mine = script.class_of(line) is owner if name.startswith("self.") else script.scopes(line)[0] in scopes
             if mine and not (
-                _comes_later(script, line, gate)
+                paths.later(script, line, gate)
                 or _bound_for_others(script, line, name)
                 or paths.given(script, name, gate) is not None
             ):
                 return name, line.lineno
     return "", 0
-
-
-def _comes_later(script: Script, line: ast.stmt, gate: ast.If) -> bool:
-    """Whether a statement is below another one of its function, in no loop that comes back to that."""
-    here = script.scopes(line)[0] is script.scopes(gate)[0] and line.lineno > gate.lineno
-    return here and not any(isinstance(each, LOOPS) for each in {*script.above[line]} & {*script.above[gate]})
 
 
 def _bound(line: ast.stmt) -> set[str]:
@@ -225,14 +218,14 @@ def uses_the_save(script: Script, lines: Sequence[ast.stmt], saves: Sequence[ast
 def _folders(script: Script, save: ast.stmt) -> Iterator[str]:
     """The folder that a statement saves the state to and those around it, as they are written there."""
     for call in roles.saves(script, save):
-        given = [*call.args[:1], *(each.value for each in call.keywords if each.arg == "output_dir")]
+        given = handed(call, "output_dir")
         if made := script.called(call):
             inner = {
                 name for line in script.inside(made) if roles.saves(script, line) for name in _folders(script, line)
             }
             names = [each.arg for each in made.args.args]
-            handed = [*zip(names, call.args, strict=False), *((each.arg, each.value) for each in call.keywords)]
-            given = [value for name, value in handed if name in inner]
+            taken = [*zip(names, call.args, strict=False), *((each.arg, each.value) for each in call.keywords)]
+            given = [value for name, value in taken if name in inner]
         for value in given:
             yield from _around_folder(script, value, save)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ast
 
-from kit.fixes._ast import conjuncts, every
+from kit.fixes._ast import conjuncts, every, handed
 from kit.fixes._roles import Script
 from kit.fixes._roles._script import FUNCTIONS, dotted, own
 from kit.fixes._roles.places import kinds_asked
 
 _AVAILABLE = "torch.cuda.is_available"
 _LESS = {"cuda", "cpu", "mps"}  # a choice between these leaves out what a package brings
-WORDS = ("device", "device_type", "device_map", "map_location")  # by which a device is given
+PLACES = ("device", "device_type", "map_location")  # by which one device is given
+WORDS = (*PLACES, "device_map")  # and by which one for all parts
 
 
 def choices(script: Script, statement: ast.stmt) -> list[ast.expr]:
@@ -94,13 +95,17 @@ def _targets(line: ast.Assign | ast.AnnAssign) -> list[ast.expr]:
     return line.targets if isinstance(line, ast.Assign) else [line.target]
 
 
+def named(call: ast.Call, name: str) -> list[ast.expr]:
+    """What a call of ``name`` is given where a device may stand."""
+    return handed(call, *WORDS, at=0 if name in ("to", "device", "Generator", "autocast") else None)
+
+
 def _handed(script: Script) -> set[str]:
     """The names that calls are given as a device."""
     found = set()
     for name, calls in script.calls.items():
         for call, _ in calls:
-            first = call.args[:1] if name in ("to", "device", "Generator", "autocast") else []
-            found |= {dotted(each) for each in (*first, *(k.value for k in call.keywords if k.arg in WORDS))}
+            found |= set(map(dotted, named(call, name)))
     return found
 
 

@@ -82,7 +82,8 @@ def _writes(script: Script, call: ast.Call, within: tuple[ast.AST, ...]) -> bool
     """Whether a call writes a model, by itself or in a function of the script that does so for whoever calls."""
     made = script.called(call)
     if not made or made in within:
-        reads = mode(script, call) and not set("wax+?") & set(mode(script, call))
+        how = mode(script, call)
+        reads = how and not set("wax+?") & set(how)
         return bool(_WORK.fullmatch(last(call.func))) and not roles.is_harmless(script, call) and not reads
     return any(
         isinstance(node, ast.Call) and not roles.alone(script, line) and _writes(script, node, (*within, made))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import every, handed, same, text
-from kit.fixes._cuda import WORDS, choices, keeps, kind, told, where_available
+from kit.fixes._cuda import PLACES, choices, keeps, kind, named, told, where_available
 from kit.fixes._positions import Change, changed, end, parsed, start
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import FUNCTIONS, last, own
@@ -47,7 +47,6 @@ _KINDS = (
 )  # want a kind's name
 _STRINGS = ("safetensors.",)  # whose functions want a string, or a number
 _DEVICES = ("torch.",)  # whose functions want a device, or its name
-_WORDS = ("device", "device_type", "map_location")  # by which a call is given one
 _METHODS = ("to", "to_empty", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor", "arange")
 _ANYBODYS = ("torch.hub.", "torch.ops.")  # whose functions are anybody's, and may want a name
 _OLD = "torch.cuda.amp.autocast"
@@ -126,8 +125,7 @@ def _placing(script: Script, call: ast.Call) -> bool:
     """Whether a call names CUDA, in whatever form, as where something is to be."""
     if script.full(call.func) == _OLD or (last(call.func) == "cuda" and isinstance(call.func, ast.Attribute)):
         return True
-    first = 0 if last(call.func) in ("to", "device", "Generator", "autocast") else None
-    given = handed(call, *WORDS, at=first)
+    given = named(call, last(call.func))
     return any(kind(script, value) == "cuda" for value in given if not isinstance(value, ast.Call))
 
 
@@ -137,7 +135,7 @@ def _given(script: Script, call: ast.Call) -> list[ast.expr]:
     method = isinstance(call.func, ast.Attribute)
     first = (method and name == "to") or full in (*_KINDS, "torch.device", "torch.Generator")
     known = full.startswith((*_DEVICES, *_STRINGS)) and not full.startswith(_ANYBODYS)
-    words: tuple[str, ...] = _WORDS if first or known or (method and name in _METHODS) else ()
+    words: tuple[str, ...] = PLACES if first or known or (method and name in _METHODS) else ()
     if method and name == "load" and not words:
         words = ("map_location",)
     return handed(call, *words, at=0 if first else None)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import defaults, every, handed, text
+from kit.fixes._cuda import PLACES
 from kit.fixes._positions import Change, changed, end, parsed, start
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import Scope, dotted, last, own
@@ -71,10 +72,10 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
             isinstance(node, ast.Call) and last(node.func) == "getattr" for node in nodes
         )
         named = [node for node in nodes if isinstance(node, (ast.Name, ast.Attribute)) and script.full(node) in _OLD]
-        handed = named and not _known(script, statement).issuperset(named)
+        passed_on = named and not _known(script, statement).issuperset(named)
         calls = [node for node in nodes if isinstance(node, ast.Call)]
         only = any(_full(script, call.func, statement) in (*_OLD, *_NEW) and _only_cuda(call) for call in calls)
-        if (by_name or handed or only) and not for_cuda(script, statement):
+        if (by_name or passed_on or only) and not for_cuda(script, statement):
             yield Sign(
                 statement.lineno, f"a gradient scaler {'switched on for CUDA alone' if only else 'of CUDA alone'}"
             )
@@ -82,8 +83,7 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
 
 def _only_cuda(call: ast.Call) -> bool:
     """Whether a scaler is switched on by whether the device is CUDA."""
-    enabled = [each.value for each in call.keywords if each.arg == "enabled"]
-    return any(asks_cuda(value) for value in enabled)
+    return any(asks_cuda(value) for value in handed(call, "enabled", at=None))
 
 
 def _known(script: Script, statement: ast.stmt) -> set[ast.AST]:
@@ -133,13 +133,8 @@ _ITS_OWN = ("self.scaler = torch.cuda.amp.GradScaler(**kwargs)", "self.scaler = 
 
 def _named_cuda(call: ast.Call) -> bool:
     """Whether a scaler is CUDA's, by name or as it is told none."""
-    given = _given(call)
+    given = handed(call, "device")
     return not given or any(isinstance(value, ast.Constant) and value.value == "cuda" for value in given)
-
-
-def _given(call: ast.Call) -> list[ast.expr]:
-    """What a scaler is given as its device."""
-    return handed(call, "device")
 
 
 def _kind(script: Script, statement: ast.stmt) -> tuple[str, str]:
@@ -199,7 +194,7 @@ _OF_OTHERS = ("split", "items", "keys", "append")  # what texts, dictionaries an
 def _handed(script: Script, call: ast.Call) -> list[ast.expr]:
     """What a call is given as a device."""
     takes = text(call.func).endswith(".to") or script.full(call.func) in ("torch.device", "torch.set_default_device")
-    return handed(call, "device", "device_type", "map_location", at=0 if takes else None)
+    return handed(call, *PLACES, at=0 if takes else None)
 
 
 def _may_be(value: ast.expr) -> bool:

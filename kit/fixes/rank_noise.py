@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import every, same, statements, stored, text
+from kit.fixes._ast import every, handed, same, statements, stored, text
 from kit.fixes._roles._script import last
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _drawn_elsewhere(function: ast.FunctionDef) -> str:
     """The generator that the loops that train draw all from, which the seed does not reach; "" where there is none."""
     calls = [node for loop in _training(function) for node in every(loop) if isinstance(node, ast.Call)]
     draws = [call for call in calls if last(call.func) in (*_DRAWS, *_NOISE)]
-    given = [text(each.value) for call in draws for each in call.keywords if each.arg == "generator"]
+    given = [text(each) for call in draws for each in handed(call, "generator", at=None)]
     return given[0] if len(given) == len(draws) and draws and "None" not in given else ""
 
 

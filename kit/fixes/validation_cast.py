@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import autocasts, casts, every, pipeline_cast, pipeline_move, text, validation_moves
+from kit.fixes._ast import autocasts, casts, every, handed, pipeline_cast, pipeline_move, text, validation_moves
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -93,7 +93,7 @@ def _apart(function: ast.AST) -> bool:
 
 
 def _dtype(move: ast.Call) -> str:
-    given = [*move.args[1:2], *(each.value for each in move.keywords if each.arg == "dtype")]
+    given = handed(move, "dtype", at=1)
     return text(given[0]) if given else ""
 
 

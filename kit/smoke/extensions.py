@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 
 from kit import environment
-from kit.errors import KitError
+from kit.errors import KitError, last_line
 from kit.recipe import Recipe
 from kit.smoke import process
 
@@ -35,8 +35,9 @@ def build(recipe: Recipe, made: environment.Environment) -> None:
     command = [str(made.python), "-c", BUILD]
     done = subprocess.run(command, capture_output=True, text=True, env={**environment.variables(), **given})
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise KitError(f"DeepSpeed's {NAME} could not be built: {last}", "install a C++ compiler: g++")
+        raise KitError(
+            f"DeepSpeed's {NAME} could not be built: {last_line(done.stderr)}", "install a C++ compiler: g++"
+        )
 
 
 def release(shared: Path = Path("/dev/shm")) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit.errors import KitError
+from kit.errors import KitError, last_line
 from kit.smoke import process
 
 HERE = Path(__file__).parent
@@ -62,8 +62,8 @@ class Server:
         """Wait until the imports are done. Raises KitError, with the zygote's last line, where it has ended."""
         while not (self.folder / "socket").exists():
             if self.zygote.poll() is not None:
-                lines = (self.folder / "log").read_text("utf-8", "replace").strip().splitlines()
-                what = f"the smoke run's imports failed: {(lines or ['it said nothing'])[-1]}"
+                said = (self.folder / "log").read_text("utf-8", "replace")
+                what = f"the smoke run's imports failed: {last_line(said)}"
                 raise KitError(what, "mend `imports` under [smoke] in the recipe; without, every step imports anew")
             time.sleep(0.05)
 

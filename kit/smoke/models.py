@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kit import beside, environment
-from kit.errors import KitError
+from kit.errors import KitError, last_line
 from kit.schema import load_toml
 
 
@@ -35,8 +35,7 @@ def build(
     start["PYTHONPATH"] = ":".join(filter(None, [str(kits), start.get("PYTHONPATH", "")]))
     done = subprocess.run(command, input=given, capture_output=True, text=True, env=start)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise KitError(f"the tiny {family} could not be built: {last}", " ".join(command))
+        raise KitError(f"the tiny {family} could not be built: {last_line(done.stderr)}", " ".join(command))
 
 
 def known() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from kit import environment
 from kit.cache import cache_dir
 from kit.devices import Device
-from kit.errors import KitError
+from kit.errors import KitError, last_line
 
 BUILD = Path(__file__).parent / "standins" / "build.py"
 TOOLKITS = {"npu": ("ASCEND_HOME_PATH",), "tpu": ()}  # the devices with a stand-in, and what names a toolkit's folder
@@ -25,6 +25,7 @@ def variables(device: Device, python: Path) -> dict[str, str]:
     command = [str(python), str(BUILD), "--device", device.name, str(cache)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment.variables())
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise KitError(f"the stand-in for {device.title} could not be built: {last}", " ".join(command))
+        raise KitError(
+            f"the stand-in for {device.title} could not be built: {last_line(done.stderr)}", " ".join(command)
+        )
     return {"PYTHONPATH": done.stdout.splitlines()[-1], **dict.fromkeys(TOOLKITS[device.name], str(toolkit))}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterator
 from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
-from kit.fixes._ast import Ancestors, children, statements, text
+from kit.fixes._ast import Ancestors, children, handed, statements, text
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Scope = ast.Module | ast.FunctionDef | ast.AsyncFunctionDef
@@ -200,7 +200,7 @@ def mode(script: Script, call: ast.Call) -> str:
     if last(call.func) != "open":
         return ""
     place = int(isinstance(call.func, ast.Name) or dotted(call.func).partition(".")[0] in script.imports)
-    given = [*call.args[place : place + 1], *(each.value for each in call.keywords if each.arg == "mode")]
+    given = handed(call, "mode", at=place)
     plain = given[0] if given else ast.Constant("r")
     known = isinstance(plain, ast.Constant) and isinstance(plain.value, str)
     return plain.value if known and all(each.arg for each in call.keywords) else "?"  # type: ignore[attr-defined]

@@ -51,10 +51,6 @@ def given(script: Script, name: str, statement: ast.stmt) -> ast.expr | None:
     return None if name in elsewhere else given(script, name, above)
 
 
-def _calls(line: ast.stmt) -> set[str]:
-    return {text(node.func) for node in own(line) if isinstance(node, ast.Call)}
-
-
 def _state(script: Script, name: str, statement: ast.stmt) -> State:
     """What a name may be just above a statement."""
     for number, scope in enumerate(script.scopes(statement)):
@@ -62,9 +58,9 @@ def _state(script: Script, name: str, statement: ast.stmt) -> State:
         if walked.binds and number == 0:
             return walked.at.get(statement, walked.ever)
         if walked.binds:  # what it is where the function that the statement is in is called, if that is seen
-            name_of = getattr(script.scopes(statement)[number - 1], "name", "")
-            called = [state for line, state in walked.at.items() if name_of in _calls(line)]
-            return frozenset().union(*called) or walked.ever
+            inner = getattr(script.scopes(statement)[number - 1], "name", "")
+            calls = [line for call, line in script.calls.get(inner, ()) if isinstance(call.func, ast.Name)]
+            return _NOWHERE.union(*(walked.at[line] for line in calls if line in walked.at)) or walked.ever
     return frozenset([UNBOUND])
 
 
@@ -91,13 +87,14 @@ def _later(script: Script, name: str, statement: ast.stmt) -> bool:
     """Whether an attribute of `self` is only given something further down in the function of a statement, and not in a
     loop around both."""
     lines = [line for line, _ in script.once(_given, name, script.class_of(statement))]
-    around = {node for node in script.above[statement] if isinstance(node, (ast.For, ast.AsyncFor, ast.While))}
-    return bool(lines) and all(
-        script.function(line) is script.function(statement)
-        and line.lineno > statement.lineno
-        and not around & set(script.above[line])
-        for line in lines
-    )
+    return bool(lines) and all(later(script, line, statement) for line in lines)
+
+
+def later(script: Script, line: ast.stmt, statement: ast.stmt) -> bool:
+    """Whether ``line`` is below a statement, in its function and in no loop that comes back to that."""
+    both = {*script.above[line]} & {*script.above[statement]}
+    here = script.function(line) is script.function(statement) and line.lineno > statement.lineno
+    return here and not any(isinstance(node, (ast.For, ast.AsyncFor, ast.While)) for node in both)
 
 
 def values(node: ast.expr) -> State:
