@@ -51,6 +51,11 @@ _EVENTS = {
 _allowed: list[Path] = []  # where this test may write; none: anywhere
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: some tests wait, for a time limit or for a process to end."""
+    return (os.cpu_count() or 1) + 1
+
+
 def _watch(event: str, arguments: tuple[Any, ...]) -> None:
     """The audit hook; it cannot be removed, so it asks whether a test is being watched."""
     if not _allowed:
