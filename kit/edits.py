@@ -122,7 +122,7 @@ def _unwatched(place: Path, commit: str, written: Collection[str]) -> Found:
     if not unwatched:
         return
     cone = git.text("sparse-checkout", "list", at=place, statuses=(0, 128)).splitlines()
-    tree = store.Entry(place, commit).tree()
+    tree = store.Entry(place, commit).tree
     for path, tag in unwatched.items():
         file = place / path
         if os.path.lexists(file):

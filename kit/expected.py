@@ -78,5 +78,5 @@ def _made(plan: planning.UpstreamPlan, place: Path) -> Expected:
     made = repository.make(plan, place, checkout=False)
     sparse = plan.upstream.sparse
     cone = [*sparse, *planning.outside(plan.upstream, plan.overlay)] if sparse else []
-    tree = store.Entry(place, made.commit).tree().items()
+    tree = store.Entry(place, made.commit).tree.items()
     return Expected(made, {TreePath(path): f"{mode} {id}" for path, (mode, id) in tree if store.in_cone(path, cone)})

@@ -73,7 +73,7 @@ def _plan_upstream(
     recipe: Recipe, upstream: Upstream, device: Device, without: Sequence[str], offline: bool, names: dict[str, Any]
 ) -> UpstreamPlan:
     entry = store.ensure(upstream, recipe.path.parent, offline)
-    tree = entry.tree()
+    tree = entry.tree
     collisions.check(recipe, upstream.name, device.name, tree)  # before a fix is tried on what is another file
     targets = {path for path in recipe.sources(upstream.name, device.name) if path in tree}
     for path in targets:

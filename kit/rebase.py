@@ -52,7 +52,7 @@ def run_series(
     """The codemods (and the patches written by hand) on an upstream at its pin. Raises KitError."""
     patches = series.hand_written(recipe, upstream.name)
     entry = store.ensure(upstream, recipe.path.parent, offline)
-    collisions.check(recipe, upstream.name, device.name, entry.tree())
+    collisions.check(recipe, upstream.name, device.name, entry.tree)
     content = entry.files(recipe.sources(upstream.name, device.name))
     return series.apply(recipe, upstream.name, device, content, patches, without, generating=True)
 
@@ -202,7 +202,7 @@ def leave_conflicts(
     upstream = upstream_of(new, name)
     entry = store.ensure(upstream, new.path.parent, offline)
     steps, theirs = run_series(new, upstream, device, offline)
-    tree = entry.tree()
+    tree = entry.tree
     modes = {path: int(tree[path][0], 8) if path in tree else 0o100644 for path in theirs}
     place.parent.mkdir(parents=True, exist_ok=True)
     repository.make(planning.UpstreamPlan(upstream, entry, tuple(steps), {}, modes), place)

@@ -82,7 +82,7 @@ def _changes(aside: Path) -> Iterator[Change]:
     for name, upstream in locked.upstreams.items():
         arguments = ("diff-tree", "-r", "--name-only", "--no-renames", "-z", upstream.commit, "HEAD")
         committed = git.run(*arguments, at=aside / name).decode("utf-8", "surrogateescape").split("\0")
-        tree = store.Entry(aside / name, upstream.commit).tree()
+        tree = store.Entry(aside / name, upstream.commit).tree
         for path in sorted(touched[name] | {*filter(None, committed)}):
             place = aside / name / path
             if place.is_dir() and not place.is_symlink():

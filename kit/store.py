@@ -13,6 +13,7 @@ import shutil
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from shlex import quote
 
@@ -35,6 +36,7 @@ class Entry:
     pin: str
     fetched: int = 0
 
+    @cached_property
     def tree(self) -> dict[str, tuple[str, str]]:
         """Every path of the pin with its mode and object id."""
         try:
@@ -44,8 +46,7 @@ class Entry:
 
     def files(self, paths: Iterable[TreePath]) -> dict[TreePath, bytes]:
         """The contents of those of ``paths`` that the pin has. Raises KitError where one is not in the cache."""
-        tree = self.tree()
-        ids = {path: tree[path][1] for path in paths if path in tree}
+        ids = {path: self.tree[path][1] for path in paths if path in self.tree}
         blobs = self.blobs(ids.values())
         return {path: blobs[id] for path, id in ids.items()}
 

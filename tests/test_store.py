@@ -53,7 +53,7 @@ def refusal(upstream: Upstream, **options: bool) -> str:
 def test_exactly_the_pin_and_the_sparse_folders(upstream: Upstream) -> None:
     support.make_upstream(Path(upstream.url), {"examples/train.py": "later = True\n"})
     entry = store.ensure(upstream, Path())
-    tree = entry.tree()
+    tree = entry.tree
     assert list(tree) == ["README.md", "examples/train.py", "other/big.bin", "src/a/b.py"]
     assert git("rev-parse", "HEAD", at=entry.repository) == upstream.pin
     assert git("rev-list", "--count", "HEAD", at=entry.repository) == "1"
@@ -124,7 +124,7 @@ def test_offline(upstream: Upstream) -> None:
     )
     store.ensure(upstream, Path())
     shutil.rmtree(upstream.url)
-    assert store.ensure(upstream, Path(), offline=True).tree()
+    assert store.ensure(upstream, Path(), offline=True).tree
 
 
 @pytest.mark.parametrize("change", ["pin", "sparse", "url"])
@@ -144,7 +144,7 @@ def test_submodule(upstream: Upstream) -> None:
         "up: examples/sub is a submodule\n"
         "  kit does not fetch submodules; leave the folder out of the recipe's sparse list"
     )
-    assert store.ensure(dataclasses.replace(upstream, pin=pin, sparse=(TreePath("src"),)), Path()).tree()
+    assert store.ensure(dataclasses.replace(upstream, pin=pin, sparse=(TreePath("src"),)), Path()).tree
 
 
 def test_upstreams_hooks_and_templates_do_not_run(upstream: Upstream, tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_carried_upstream_with_another_pin(root: Root, kit: Kit) -> None:
     assert done.status == 1 and found and found[1] == str(root.place / "recipes/tiny/upstream")
     path = carried(root, found[2])
     entry = store.ensure(recipes.parse(path).upstream[0], path.parent, offline=True)
-    assert {name: mode for name, (mode, _) in entry.tree().items()} == {"tool.sh": "100755", "train.py": "100644"}
+    assert {name: mode for name, (mode, _) in entry.tree.items()} == {"tool.sh": "100755", "train.py": "100644"}
     assert entry.date() == "946684800 +0000"
 
 

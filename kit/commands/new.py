@@ -102,7 +102,7 @@ def _read(
     """The modules of the upstream's own packages that the scripts reach, their content and the scripts', and the
     upstream with those packages checked out whole. Raises KitError for a script that is not there."""
     entry = store.ensure(upstream, path.parent)
-    tree = entry.tree()
+    tree = entry.tree
     for each in targets:
         if each not in tree:
             raise KitError(f"{each} is not in the upstream{nearest(each, tree)}", "give its path from the top")

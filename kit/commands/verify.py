@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -138,6 +139,7 @@ def _verify(place: Path, proof: Proof, quiet: bool) -> dict[str, Any]:
             f"  {verdict}{where} ({', '.join(levels)}): "
             f"{counts[True]} ok, {counts[False]} failed, {counts[None]} skipped"
         )
+    diffs = _diffs(place, locked)
     return {
         "kit": __version__,
         "workspace": str(place),
@@ -162,7 +164,7 @@ def _verify(place: Path, proof: Proof, quiet: bool) -> dict[str, Any]:
             "measured": measured,
         },
         "reds": [dataclasses.asdict(each) for each in ran["reds"]],
-        "fixes": [_fix(place, locked, step) for step in found.fix if found.chosen(step, device.name)],
+        "fixes": [_fix(diffs, locked, step) for step in found.fix if found.chosen(step, device.name)],
     }
 
 
@@ -222,15 +224,26 @@ def _at_pin(found: Recipe, device: str) -> dict[str, dict[TreePath, bytes]]:
     return {name: entry.files(found.sources(name, device)) for name, entry in entries.items()}
 
 
-def _fix(place: Path, locked: Lock, step: recipe.FixStep) -> dict[str, str]:
+def _fix(diffs: dict[str, str], locked: Lock, step: recipe.FixStep) -> dict[str, str]:
     """A fix for the report: what it is for, its outcome and its diff."""
     subject, body = series.message(step)
     fixes = [fix for name, each in locked.upstreams.items() if name == step.upstream for fix in each.fixes]
     made = next((fix for fix in fixes if fix.id == step.id), None)
-    diff = ""
-    if made and made.commit:
-        with contextlib.suppress(git.GitError):  # level tree says what is wrong
-            shown = git.run("show", "--format=", "--end-of-options", made.commit, at=place / step.upstream)
-            diff = shown.decode("utf-8", "replace")
+    diff = diffs.get(made.commit or "", "") if made else ""
     outcome = made.outcome if made else "left out"
     return {"id": step.id, "title": subject.partition(": ")[2], "why": body, "outcome": outcome, "diff": diff}
+
+
+def _diffs(place: Path, locked: Lock) -> dict[str, str]:
+    """The diff of each fix's commit, by its id; none of an upstream that has lost one, as level tree says."""
+    found: dict[str, str] = {}
+    for name, upstream in locked.upstreams.items():
+        commits = [fix.commit for fix in upstream.fixes if fix.commit]
+        with contextlib.suppress(git.GitError):
+            shown = (
+                git.run("show", "--format=commit %H", "--end-of-options", *commits, at=place / name) if commits else b""
+            )
+            # no line of a diff begins so
+            parts = re.split(r"^commit ([0-9a-f]+)\n+", shown.decode("utf-8", "replace"), flags=re.MULTILINE)
+            found |= dict(zip(parts[1::2], parts[2::2], strict=True))
+    return found

@@ -50,7 +50,7 @@ def breadth(commit: str) -> int:
     """Print the table of one commit; return how many scripts went wrong."""
     start = time.perf_counter()
     entry = store.ensure(Upstream("diffusers", URL, commit, sparse=(FOLDER,)), Path())
-    ids = {path: id for path, (_, id) in entry.tree().items() if path.startswith(f"{FOLDER}/") and path.endswith(".py")}
+    ids = {path: id for path, (_, id) in entry.tree.items() if path.startswith(f"{FOLDER}/") and path.endswith(".py")}
     blobs = entry.blobs(ids.values())
     with ProcessPoolExecutor(max_workers=2, initializer=gc.set_threshold, initargs=(10_000_000,)) as pool:
         scripts = list(pool.map(one, ids, [blobs[id] for id in ids.values()], chunksize=8))

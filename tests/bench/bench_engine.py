@@ -116,7 +116,7 @@ def one_codemod(found: Recipe, place: Path, repeat: int) -> Timed:
     os.environ["KIT_CACHE"] = str(place / "cache")
     step = next(step for step in found.fix if step.id == "progress-print")
     entry = store.ensure(upstream_of(found), found.path.parent)
-    blob = entry.tree()[step.files[0]][1]
+    blob = entry.tree[step.files[0]][1]
     content = entry.blobs([blob])[blob]
     fix = fixes.load(step.id)
     if codemod.run(fix, content, step.files[0]).outcome is not fixes.Outcome.applied:

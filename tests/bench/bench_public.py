@@ -127,7 +127,7 @@ def scripts(name: str, commit: str, place: Path) -> dict[str, bytes]:
     (place / "config").write_text("[core]\n\tbare = true\n" + git.partial_clone(f"https://github.com/{name}"))
     git.fetch(place, "--depth=1", "--filter=blob:none", "origin", commit, progress=lambda *done: None)
     entry = store.Entry(place, commit)
-    tree = entry.tree().items()
+    tree = entry.tree.items()
     ids = {path: id for path, (mode, id) in tree if path.endswith(".py") and mode[:3] == "100" and "test" not in path}
     wanted = "".join(f"{id}\n" for id in sorted(set(ids.values()))).encode()
     words = ("--no-write-fetch-head", "--filter=blob:none", "--stdin", "origin")

@@ -121,7 +121,7 @@ def scripts(reach: Callable[[str], None]) -> Callable[[str], bytes]:
     entry = store.ensure(Upstream("diffusers", upstream.url, upstream.pin, sparse=(TreePath("examples"),)), Path())
 
     def read(path: str) -> bytes:
-        id = entry.tree()[TreePath(f"examples/{path}")][1]
+        id = entry.tree[TreePath(f"examples/{path}")][1]
         return entry.blobs([id])[id]
 
     return read

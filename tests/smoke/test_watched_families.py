@@ -143,7 +143,7 @@ def settings(
 def _write(upstream: Upstream, folder: Path) -> None:
     """Write an upstream's library and scripts as they are in it."""
     entry = store.ensure(upstream, Path())
-    ids = {path: id for path, (_, id) in entry.tree().items() if path.startswith(("src/", f"{DREAMBOOTH}/train_"))}
+    ids = {path: id for path, (_, id) in entry.tree.items() if path.startswith(("src/", f"{DREAMBOOTH}/train_"))}
     contents = entry.blobs(ids.values())
     for path, id in ids.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ def at(pin: str, *folders: str, url: str = DIFFUSERS) -> dict[str, bytes]:
     """Every Python file below some folders, by path."""
     sparse = tuple(TreePath(folder) for folder in folders)
     entry = store.ensure(Upstream(url.rpartition("/")[2], url, pin, sparse=sparse), Path())
-    wanted = {path: id for path, (_, id) in entry.tree().items() if path.startswith(folders) and path.endswith(".py")}
+    wanted = {path: id for path, (_, id) in entry.tree.items() if path.startswith(folders) and path.endswith(".py")}
     blobs = entry.blobs(wanted.values())
     return {path: blobs[id] for path, id in wanted.items()}
 
