@@ -40,8 +40,10 @@ def walk(tree: ast.AST, above: Ancestors = ()) -> Iterator[tuple[ast.AST, Ancest
 
 
 def _fields(kind: type[ast.AST]) -> tuple[tuple[str, bool], ...]:
-    """The fields of a kind of node that hold nodes, but for Load and Store, each with whether it is a list. Its docstring
-    is its grammar: `Call(expr func, expr* args, keyword* keywords)`."""
+    """The fields of a kind of node that hold nodes, but for Load and Store, each with whether it is a list.
+
+    Its docstring is its grammar: `Call(expr func, expr* args, keyword* keywords)`.
+    """
     fields = re.findall(r"(\w+)([?*]*) (\w+)[,)]", kind.__doc__ or "")
     return tuple((name, "*" in count) for held, count, name in fields if held not in _NO_NODES)
 
