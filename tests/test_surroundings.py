@@ -209,7 +209,6 @@ def test_a_server_that_is_silent_or_cut(
 ) -> None:
     """The user's own insteadOf may lead to one that speaks git or http."""
     monkeypatch.setattr(kit_git, "SILENT", 1)
-    monkeypatch.setitem(kit_git._SETTINGS, "http.lowSpeedTime", "1")
     url = "https://example.com/up.git"
     root.recipe(upstream={"url": url})
     with server(b"HTTP/1.1 200 OK\r\n" if scheme == "http" else b"", hold) as port:
