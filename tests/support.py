@@ -150,7 +150,7 @@ def make_upstream(place: Path, files: Mapping[str, str | bytes] | None = None) -
     """A git repository at ``place`` that serves any commit, with ``files`` (default: a training script); its HEAD."""
     place.mkdir(parents=True, exist_ok=True)
     if not (place / ".git").exists():
-        git("init", "--quiet", "--initial-branch=main", at=place)
+        git("init", "--quiet", "--template=", "--initial-branch=main", at=place)
         git("config", "uploadpack.allowFilter", "true", at=place)
         git("config", "uploadpack.allowAnySHA1InWant", "true", at=place)
     write(place, files or {"examples/train.py": TRAIN, "README.md": "an upstream\n"})
