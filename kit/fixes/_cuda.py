@@ -74,6 +74,12 @@ def where_available(script: Script, statement: ast.stmt) -> bool:
     return False
 
 
+def if_available(script: Script, statement: ast.stmt) -> set[ast.AST]:
+    """What a statement does only where there is CUDA, by a choice in it: what is done elsewhere it does not say."""
+    found = [node for node in own(statement) if isinstance(node, ast.IfExp) and _asks(script, node.test)]
+    return {part for node in found if not told(script, node) for part in every(node.body)}
+
+
 def keeps(script: Script, statement: ast.stmt) -> bool:
     """Whether a statement gives CUDA's name to what is a device, by how it is called or where it goes, and is given no
     other kind elsewhere. A field of a class of options is for its users to set."""

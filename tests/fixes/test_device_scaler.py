@@ -132,6 +132,22 @@ REFUSED = [
                 4,
                 "def f(x, device):\n    a = device['name']\n    s = torch.cuda.amp.GradScaler()\n",
             ),
+            ("a default to be chosen", "device", 3, "def f(x, device='auto'):\n    s = torch.cuda.amp.GradScaler()\n"),
+            ("to be chosen", "device", 4, "def f(x):\n    device = 'auto'\n    s = torch.cuda.amp.GradScaler()\n"),
+            (
+                "an option to be chosen",
+                "device",
+                5,
+                "p.add_argument('--device', default='auto')\ndef f(args):\n    device = args.device\n"
+                "    s = torch.cuda.amp.GradScaler()\n",
+            ),
+            (
+                "an attribute to be chosen",
+                "device",
+                5,
+                "class T:\n    def f(self, device='auto'):\n        self.device = device\n"
+                "        s = torch.cuda.amp.GradScaler()\n",
+            ),
             ("a number", "device", 3, "def f(x, device: int = 0):\n    s = torch.cuda.amp.GradScaler()\n"),
             ("an int", "device", 3, "def f(x, device: int):\n    s = torch.cuda.amp.GradScaler()\n"),
             ("a parameter by its value", "device", 3, "def f(x, device=0):\n    s = torch.cuda.amp.GradScaler()\n"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from situations import Given, check, left, looks
+from situations import Given, check, left, looks, mended, refused
 
 CHOSEN, NAMED = "a choice between CUDA and the CPU, and no other device", "something placed on CUDA by name"
 
@@ -68,6 +68,65 @@ SCALERS = [
 ]
 
 
-@pytest.mark.parametrize("given", [*CHOICES, *SCALERS])
+TRAINER = """\
+from accelerate import Accelerator
+class Trainer:
+    def __init__(self, net{more}):
+        {made}
+    def load(self, net):
+        self.net = net.to("cuda")
+    def connect(self):
+        self.accelerator = Accelerator()
+"""
+
+
+def _trainer(id: str, reason: str, made: str, more: str = "") -> object:
+    return refused(id, "device-placement", 7, reason, TRAINER.format(made=made, more=more))
+
+
+HELD = [
+    _trainer("called before the Accelerator is made", "is not bound", "self.load(net)\n        self.connect()", "=1"),
+    refused(
+        "called before, by way of another",
+        "device-placement",
+        7,
+        "is not bound",
+        TRAINER.format(more="", made="self.both(net)\n        self.accelerator = Accelerator()")
+        + "    def both(self, net):\n        self.load(net)\n",
+    ),
+    refused(
+        "handed in, or not",
+        "device-placement",
+        5,
+        "may be None",
+        "from accelerate import Accelerator\nclass Trainer:\n    def __init__(self, net, accelerator=None):\n"
+        '        self.accelerator = accelerator\n        self.net = net.to("cuda")\n',
+    ),
+    refused(
+        "none in the class",
+        "device-placement",
+        7,
+        "there: hand it in",
+        "from accelerate import Accelerator\nclass Trainer:\n    accelerator = None\n    def run(self):\n"
+        '        self.accelerator = Accelerator()\n    def load(self, net):\n        return net.to("cuda")\n',
+    ),
+    mended(
+        "called once it is made",
+        "device-placement",
+        TRAINER.format(more="", made="self.connect()\n        self.load(net)"),
+        "self.net = net.to(self.accelerator.device)",
+    ),
+    looks(
+        "only where there is CUDA",
+        "device-placement",
+        3,
+        NAMED,
+        "import torch\nfrom accelerate import Accelerator\n"
+        "net = net.cuda() if torch.cuda.is_available() else net\naccelerator = Accelerator()\n",
+    ),
+]
+
+
+@pytest.mark.parametrize("given", [*CHOICES, *SCALERS, *HELD])
 def test_a_situation(given: Given) -> None:
     check(given)
