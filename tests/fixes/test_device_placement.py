@@ -47,11 +47,12 @@ APPLIED = [
         'ema.to(device="cuda:0", dtype=half)',
         "ema.to(device=accelerator.device, dtype=half)",
     ),
-    line(
+    unlike(
         "what map_location is given",
-        'a = torch.load("a", map_location=lambda s, l: s.cuda())\nb = model.untyped_storage().cuda(non_blocking=True)',
-        'a = torch.load("a", map_location=lambda s, l: s.to(device=accelerator.device))\n'
-        "b = model.untyped_storage().to(device=accelerator.device, non_blocking=True)",
+        f'{HEAD}a = torch.load("a", map_location=lambda s, l: s.cuda())\n'
+        "b = model.untyped_storage().cuda(non_blocking=True)\n",
+        f'{HEAD}a = torch.load("a", map_location=lambda s, l: s.to(device=accelerator.device))\n'
+        "b = model.untyped_storage().to(device=accelerator.device, non_blocking=True)\n",
         2,
     ),
     line(
