@@ -40,6 +40,48 @@ PROMPTS = [
 ]
 
 
-@pytest.mark.parametrize("given", PROMPTS)
+def _card(id: str, at: int, text: str) -> Any:
+    return looks(id, "offline-model-card", at, "a model card asked for from the hub", text)
+
+
+ASKED = "load_or_create_model_card(repo_id_or_path=name, from_training=True)"
+CARDS = [
+    _card(
+        "in a method",
+        5,
+        f"""
+        class Trainer:
+            def save_model_card(self, name):
+                {ASKED}.save(self.folder)
+            def finish(self):
+                self.save_model_card(self.folder)
+        """,
+    ),
+    _card("by another name", 4, f"def write(name):\n    {ASKED}\ndef main(args):\n    write(args.folder)\n"),
+    _card("right there", 2, f"def main(args, name):\n    card = {ASKED}\n    card.save(args.folder)\n"),
+    left(
+        "pushed",
+        "offline-model-card",
+        f"def write(name):\n    {ASKED}\ndef main(args):\n    if args.push_to_hub:\n        write(args.folder)\n",
+    ),
+]
+
+
+def _lora(id: str, line: str, at: int) -> Any:
+    text = f"def main(args, pipe):\n    pipe.save_lora_weights(args.out, x)\n    {line}\n"
+    return looks(id, "offline-lora", at, "this run's folder, or another", text)
+
+
+LORAS = [
+    _lora("chosen in the call", "pipe.load_lora_weights(args.lora if args.lora else args.out)", 3),
+    _lora(
+        "chosen above",
+        "folder = args.out\n    if args.lora:\n        folder = args.lora\n    pipe.load_lora_weights(folder)",
+        6,
+    ),
+]
+
+
+@pytest.mark.parametrize("given", [*PROMPTS, *CARDS, *LORAS])
 def test_a_situation(given: Given) -> None:
     check(given)
