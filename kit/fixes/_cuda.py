@@ -103,7 +103,9 @@ def _targets(line: ast.Assign | ast.AnnAssign) -> list[ast.expr]:
 
 def named(call: ast.Call, name: str) -> list[ast.expr]:
     """What a call of ``name`` is given where a device may stand."""
-    return handed(call, *WORDS, at=0 if name in ("to", "device", "Generator", "autocast") else None)
+    first = name in ("to", "device", "Generator", "autocast", "set_default_device")
+    found = handed(call, *WORDS, at=0 if first else None)
+    return [part for each in found for part in (each.values if isinstance(each, ast.Dict) else [each])]
 
 
 def _handed(script: Script) -> set[str]:

@@ -121,7 +121,9 @@ def _sign(script: Script, statement: ast.stmt) -> str:
     if any(each not in known for each in choices(script, statement)):
         return "a choice between CUDA and the CPU, and no other device"
     calls = [node for node in own(statement) if isinstance(node, ast.Call) and node not in known]
-    placed = any(_placing(script, call) for call in calls) or keeps(script, statement)
+    kinds = [script.full(node) for node in own(statement) if isinstance(node, ast.Attribute)]
+    made = any(re.fullmatch(r"torch\.cuda\.\w+Tensor", full) for full in kinds)
+    placed = made or any(_placing(script, call) for call in calls) or keeps(script, statement)
     return "something placed on CUDA by name" * placed
 
 
@@ -129,7 +131,7 @@ def _placing(script: Script, call: ast.Call) -> bool:
     """Whether a call names CUDA, in whatever form, as where something is to be."""
     if script.full(call.func) == _OLD or (last(call.func) == "cuda" and isinstance(call.func, ast.Attribute)):
         return True
-    given = named(call, last(call.func))
+    given = named(call, last(call.func)) + (handed(call, at=1) if script.full(call.func) == "torch.load" else [])
     return any(kind(script, value) == "cuda" for value in given if not isinstance(value, ast.Call))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import pytest
@@ -82,6 +83,63 @@ LORAS = [
 ]
 
 
-@pytest.mark.parametrize("given", [*PROMPTS, *CARDS, *LORAS])
+OFFLOAD = "    with offload_models(vae, device=d, offload=args.offload):\n        p = p.to(vae.dtype)\n"
+
+
+def _away(id: str, at: int, below: str, block: str = OFFLOAD) -> Any:
+    text = f"import torch\ndef main(args, vae, p):\n{block}{below}"
+    return looks(id, "offload-encode", at, "`vae` at work below the block", text)
+
+
+def _there(id: str, below: str) -> Any:
+    return left(id, "offload-encode", f"import torch\ndef main(args, vae, p):\n{OFFLOAD}{below}")
+
+
+ENCODE = "    c = vae.encode(p)\n"
+OFFLOADED = [
+    _away("something between", 6, f"    log()\n{ENCODE}"),
+    _away("in a block of its own", 6, f"    with torch.no_grad():\n    {ENCODE}"),
+    _away("in a branch", 6, f"    if x:\n    {ENCODE}"),
+    _away("in a loop", 6, f"    for p in x:\n    {ENCODE}"),
+    _away("decoded", 5, "    c = vae.decode(p)\n"),
+    _away("below the block around", 6, ENCODE, "    with a:\n" + textwrap.indent(OFFLOAD, "    ")),
+    _away("beside other contexts", 5, ENCODE, OFFLOAD.replace("with ", "with torch.no_grad(), ")),
+    _away("beside other models", 5, ENCODE, OFFLOAD.replace("(vae", "(vae, encoder")),
+    _away("of a module", 5, ENCODE, OFFLOAD.replace("offload_models", "training_utils.offload_models")),
+    _there("moved again", f"    vae.to(d)\n{ENCODE}"),
+    _there("another one", f"    vae = load()\n{ENCODE}"),
+    _there("in another such block", f"    x = 1\n{OFFLOAD}    {ENCODE}"),
+    _there("made to be called", "    encode = lambda p: vae.encode(p)\n"),
+]
+
+
+def _pops(id: str, at: int, text: str) -> Any:
+    registers = "def main(accelerator):\n    accelerator.register_save_state_pre_hook(hook)\n"
+    return looks(id, "weights-pop", at, "weights popped from a list that may be empty", text + registers)
+
+
+HOOK = "def hook(models, weights, folder):\n"
+WEIGHTS = [
+    _pops(
+        "in a function inside", 3, f"{HOOK}    def save(model):\n        weights.pop()\n    list(map(save, models))\n"
+    ),
+    _pops("in a function that is handed them", 2, f"def drop(kept):\n    kept.pop()\n{HOOK}    drop(weights)\n"),
+    left("asked there", "weights-pop", f"def drop(kept):\n    if kept:\n        kept.pop()\n{HOOK}    drop(weights)\n"),
+]
+
+
+def _seed(id: str, made: str) -> Any:
+    text = f"def main(args):\n    return {made} if args.seed else None\n"
+    return looks(id, "validation-seed", 2, "a seed of 0 counts as none", text)
+
+
+SEEDS = [
+    _seed("several generators", "[torch.Generator().manual_seed(args.seed + i) for i in range(3)]"),
+    _seed("numpy's", "np.random.RandomState(args.seed)"),
+    left("nothing of the seed's", "validation-seed", "def main(args):\n    return make(1) if args.seed else None\n"),
+]
+
+
+@pytest.mark.parametrize("given", [*PROMPTS, *CARDS, *LORAS, *OFFLOADED, *WEIGHTS, *SEEDS])
 def test_a_situation(given: Given) -> None:
     check(given)
