@@ -56,12 +56,23 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             continue
         if _for_accelerate(statement, script):
             continue
-        done = (told and not _named_cuda(call)) or for_cuda(script, statement)
+        done = (told and not _named_cuda(call)) or for_cuda(script, statement) or _older(script, statement)
         _, why = _kind(script, statement)
         torch = "" if script.spelt("torch") else "`torch` is not bound there: import it, or skip the fix"
         if statement not in found or not done:
             found[statement] = Site(statement.lineno, done, refuses="" if done else why or torch)
     return list(found.values())
+
+
+def _older(script: Script, statement: ast.stmt) -> bool:
+    """Whether a statement is for a torch that has no scaler that is told its device: the other branch asks for that."""
+    inner: ast.AST = statement
+    for node in reversed(script.above[statement]):
+        asks = text(node.test) if isinstance(node, ast.If) and inner in node.orelse else ""
+        if "hasattr" in asks and _CLASS in asks:
+            return True
+        inner = node
+    return False
 
 
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:

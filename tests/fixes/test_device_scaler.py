@@ -103,6 +103,11 @@ REFUSED = [
     satisfied("told of no card", "import torch\nscaler = torch.amp.GradScaler('cpu')\n"),
     satisfied("told of another", "import torch\nscaler = torch.amp.GradScaler('npu')\n"),
     satisfied("told", f"{DEVICE}scaler = torch.amp.GradScaler(device.type)\n"),
+    satisfied(
+        "for an older torch",
+        f"{DEVICE}if hasattr(torch.amp, 'GradScaler'):\n    s = torch.amp.GradScaler(device.type)\n"
+        "else:\n    s = torch.cuda.amp.GradScaler()\n",
+    ),
     gone("a class's own name", f"{DEVICE}cls = Net\ndef f(cls):\n    cls('cuda')\n"),
     gone(
         "a name given a class elsewhere",
