@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
+from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import (
     Ancestors,
     autocasts,
@@ -86,8 +87,8 @@ def _validates(function: ast.FunctionDef) -> bool:
     return function.name.startswith("log_validation") and autocasts(function) and not _loads(function)
 
 
-def _loads(function: ast.FunctionDef) -> bool:
-    """Whether the function's pipeline is made in it, of files alone: nothing that trains is in that one."""
+def _loads(function: ast.AST) -> bool:
+    """Whether a function's pipeline is made in it, of files alone: nothing that trains is in that one."""
     made = [
         node.value
         for node in every(function)
@@ -212,3 +213,22 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
                 yield Splice(index, index + 2, [below.with_changes(leading_lines=lines)])
             else:
                 yield Splice.instead(index, [])
+
+
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    """Where a pipeline is cast under autocast in a loop that trains, or in a validation of another name."""
+    for line, above in statements(tree):
+        move = pipeline_move(line)
+        function = next((node for node in reversed(above) if isinstance(node, ast.FunctionDef)), None)
+        if not function or not (
+            pipeline_cast(line) or (move and casts(move) and not _dtype(move).endswith(" else None"))
+        ):
+            continue
+        loop = next((node for node in above if isinstance(node, ast.For) and ".backward(" in text(node)), None)
+        named = _VALIDATES.search(function.name) and not function.name.startswith("log_validation")
+        around = loop or (function if named else None)
+        if around and autocasts(around) and not _loads(around):
+            yield Sign(line.lineno, "a pipeline of what trains, cast in place")
+
+
+_VALIDATES = re.compile(r"valid|sample|eval|generate|preview", re.IGNORECASE)

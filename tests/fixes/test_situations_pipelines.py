@@ -140,6 +140,23 @@ SEEDS = [
 ]
 
 
-@pytest.mark.parametrize("given", [*PROMPTS, *CARDS, *LORAS, *OFFLOADED, *WEIGHTS, *SEEDS])
+CAST = "    pipe.to(accelerator.device, dtype=weight_dtype)\n    with accelerator.autocast():\n        pipe()\n"
+LOOP = "def main(pipe, args):\n    for batch in loader:\n        accelerator.backward(loss)\n"
+TRAINING = LOOP + textwrap.indent(CAST, "    ")
+
+
+def _cast(id: str, at: int, text: str) -> Any:
+    return looks(id, "validation-cast", at, "a pipeline of what trains, cast in place", text)
+
+
+CASTS = [
+    _cast("in the midst of training", 4, TRAINING),
+    _cast("in a validation of another name", 2, f"def sample_images(pipe):\n{CAST}"),
+    left("after training", "validation-cast", f"def main(pipe, args):\n    accelerator.backward(loss)\n{CAST}"),
+    left("loaded there", "validation-cast", f"def sample(args):\n    pipe = Pipe.from_pretrained(args.model)\n{CAST}"),
+]
+
+
+@pytest.mark.parametrize("given", [*CASTS, *PROMPTS, *CARDS, *LORAS, *OFFLOADED, *WEIGHTS, *SEEDS])
 def test_a_situation(given: Given) -> None:
     check(given)

@@ -111,19 +111,28 @@ def _called_early(script: Script, name: str, statement: ast.stmt, seen: tuple[Sc
     something, or that calls the method that does."""
     method, owner = script.scopes(statement)[0], script.class_of(statement)
     given = [line for line, _ in script.once(_given, name, owner)]
-    if isinstance(method, ast.Module) or not given or method in seen:
+    if isinstance(method, ast.Module) or owner is None or not given or method in seen:
         return False
-    calls = {call: line for found in script.calls.values() for call, line in found if script.class_of(line) is owner}
-    makers = {f"self.{getattr(script.scopes(line)[0], 'name', '')}" for line in given}
-    gives = [*given, *(line for call, line in calls.items() if dotted(call.func) in makers)]
-    for call, line in calls.items():
-        if dotted(call.func) == f"self.{method.name}":
-            here = [each for each in gives if script.scopes(each)[0] is script.scopes(line)[0]]
-            if here and all(later(script, each, line) for each in here):
-                return True
-            if not here and _called_early(script, name, line, (*seen, method)):
-                return True
+    calls = script.once(_own_calls, owner)
+    makers = {getattr(script.scopes(line)[0], "name", "") for line in given}
+    gives = [*given, *(line for maker in makers for line in calls.get(maker, ()))]
+    for line in calls.get(method.name, ()):
+        here = [each for each in gives if script.scopes(each)[0] is script.scopes(line)[0]]
+        if here and all(later(script, each, line) for each in here):
+            return True
+        if not here and _called_early(script, name, line, (*seen, method)):
+            return True
     return False
+
+
+def _own_calls(script: Script, owner: ast.ClassDef) -> dict[str, list[ast.stmt]]:
+    """The statements of a class that call a method of `self`, by the method."""
+    found: dict[str, list[ast.stmt]] = {}
+    for line in script.of_class(owner):
+        for node in own(line):
+            if isinstance(node, ast.Call) and dotted(node.func).startswith("self."):
+                found.setdefault(dotted(node.func).removeprefix("self."), []).append(line)
+    return found
 
 
 def later(script: Script, line: ast.stmt, statement: ast.stmt) -> bool:
