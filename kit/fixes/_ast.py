@@ -194,15 +194,21 @@ def pipeline_move(statement: ast.stmt) -> ast.Call | None:
     """The call by which a statement moves a pipeline to a device, with or without a dtype."""
     call = statement.value if isinstance(statement, (ast.Assign, ast.Expr)) else None
     if isinstance(call, ast.Call) and (same(call.func, "pipeline.to") or same(call.func, "pipe.to")):
-        return call if call.args or any(keyword.arg == "device" for keyword in call.keywords) else None
+        placed = call.args or any(keyword.arg == "device" for keyword in call.keywords)
+        return call if placed and not pipeline_cast(statement) else None
     return None
+
+
+_DTYPE = re.compile(r"dtype$|^torch\.(b?float|half)")
 
 
 def pipeline_cast(statement: ast.stmt) -> bool:
     """Whether all that a statement does is to give a pipeline a dtype."""
     call = statement.value if isinstance(statement, (ast.Assign, ast.Expr)) else None
     plain = isinstance(call, ast.Call) and (same(call.func, "pipeline.to") or same(call.func, "pipe.to"))
-    return plain and not call.args and [each.arg for each in call.keywords] == ["dtype"]  # type: ignore[union-attr]
+    given = [*call.args, *(each.value for each in call.keywords)] if plain else []  # type: ignore[union-attr]
+    named = plain and [each.arg for each in call.keywords] == ["dtype"]  # type: ignore[union-attr]
+    return len(given) == 1 and (named or bool(_DTYPE.search(text(given[0]))))
 
 
 def validation_moves(tree: ast.Module) -> Iterator[tuple[ast.Call, ast.FunctionDef]]:

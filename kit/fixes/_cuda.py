@@ -74,6 +74,12 @@ def where_available(script: Script, statement: ast.stmt) -> bool:
     return False
 
 
+def if_available(script: Script, statement: ast.stmt) -> set[ast.AST]:
+    """What a statement does only where there is CUDA, by a choice in it: what is done elsewhere it does not say."""
+    found = [node for node in own(statement) if isinstance(node, ast.IfExp) and _asks(script, node.test)]
+    return {part for node in found if not told(script, node) for part in every(node.body)}
+
+
 def keeps(script: Script, statement: ast.stmt) -> bool:
     """Whether a statement gives CUDA's name to what is a device, by how it is called or where it goes, and is given no
     other kind elsewhere. A field of a class of options is for its users to set."""
@@ -97,7 +103,9 @@ def _targets(line: ast.Assign | ast.AnnAssign) -> list[ast.expr]:
 
 def named(call: ast.Call, name: str) -> list[ast.expr]:
     """What a call of ``name`` is given where a device may stand."""
-    return handed(call, *WORDS, at=0 if name in ("to", "device", "Generator", "autocast") else None)
+    first = name in ("to", "device", "Generator", "autocast", "set_default_device")
+    found = handed(call, *WORDS, at=0 if first else None)
+    return [part for each in found for part in (each.values if isinstance(each, ast.Dict) else [each])]
 
 
 def _handed(script: Script) -> set[str]:

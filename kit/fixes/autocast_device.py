@@ -79,8 +79,16 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
         lists = getattr(statement, "decorator_list", [])
         decorated = [call for call in lists if isinstance(call, ast.Call) and _off(script, call) and _cuda(call)]
         plain = [call for call in _switches(script, statement) if _cuda(call) and not _tensor(script, statement)]
-        if (decorated or plain) and not for_cuda(script, statement):
+        items = statement.items if isinstance(statement, ast.With) else []
+        old = [each for each in (*lists, *(item.context_expr for item in items)) if _old(script, each)]
+        if (decorated or plain or old) and not for_cuda(script, statement):
             yield Sign(statement.lineno, "autocast switched off on CUDA alone")
+
+
+def _old(script: Script, node: ast.expr) -> bool:
+    """Whether an expression is CUDA's own autocast, switched off."""
+    call = node if isinstance(node, ast.Call) and script.full(node.func) == "torch.cuda.amp.autocast" else None
+    return bool(call) and any(text(each) == "False" for each in handed(call, "enabled"))  # type: ignore[arg-type]
 
 
 def _switches(script: Script, statement: ast.stmt) -> list[ast.Call]:

@@ -6,9 +6,10 @@ import ast
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
+from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import text
 from kit.fixes._roles import Script, read
+from kit.fixes._roles.holders import has_accelerator
 from kit.fixes._roles.places import is_script
 
 if TYPE_CHECKING:
@@ -57,6 +58,16 @@ def _place(script: Script) -> int | None:
         elif isinstance(node, (ast.Try, ast.If)) and any(text(each).startswith("import torch") for each in node.body):
             return None  # imported on a condition
     return None
+
+
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    """Where a script imports torch elsewhere than among its imports, or parts of it alone, and nothing the package;
+    accelerate does that by itself."""
+    script = read(tree)
+    lines = [line for full, line in script.imports.values() if full.partition(".")[0] == "torch"]
+    known = _place(script) is not None or _imported(script, options.get("package", "device_package"))
+    if lines and not known and is_script(script) and not has_accelerator(script):
+        yield Sign(min(line.lineno for line in lines), "a script that does not import the device's package")
 
 
 def _imported(script: Script, package: str) -> bool:

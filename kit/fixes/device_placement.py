@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import every, handed, same, text
-from kit.fixes._cuda import PLACES, choices, keeps, kind, named, told, where_available
+from kit.fixes._cuda import PLACES, choices, if_available, keeps, kind, named, told, where_available
 from kit.fixes._positions import Change, changed, end, parsed, start
 from kit.fixes._roles import Script, read
-from kit.fixes._roles._script import FUNCTIONS, last, own
+from kit.fixes._roles._script import FUNCTIONS, dotted, last, own
 from kit.fixes._roles.holders import ACCELERATOR, accelerator, has_accelerator, is_accelerator
 from kit.fixes._roles.places import for_cuda
 
@@ -44,6 +44,8 @@ _KINDS = (
     "torch.amp.autocast",
     "torch.amp.GradScaler",
     "torch.amp.autocast_mode.autocast",
+    "torch.amp.custom_fwd",
+    "torch.amp.custom_bwd",
 )  # want a kind's name
 _STRINGS = ("safetensors.",)  # whose functions want a string, or a number
 _DEVICES = ("torch.",)  # whose functions want a device, or its name
@@ -99,6 +101,8 @@ def _named(script: Script, statement: ast.stmt) -> list[ast.AST]:
     found: list[ast.AST] = [node for node in nodes if _replaced(script, node, "_")]
     if not found or not all(told(script, each) for each in chosen) or where_available(script, statement):
         return []
+    if set(found) & if_available(script, statement):
+        return []
     calls = [last(node.func) for node in own(statement) if isinstance(node, ast.Call)]
     free = isinstance(statement, FUNCTIONS) or "add_argument" in calls  # for who calls, or runs, it to say
     return [] if chosen and (free or accelerator(script, statement)[1]) else found
@@ -117,7 +121,9 @@ def _sign(script: Script, statement: ast.stmt) -> str:
     if any(each not in known for each in choices(script, statement)):
         return "a choice between CUDA and the CPU, and no other device"
     calls = [node for node in own(statement) if isinstance(node, ast.Call) and node not in known]
-    placed = any(_placing(script, call) for call in calls) or keeps(script, statement)
+    kinds = [script.full(node) for node in own(statement) if isinstance(node, ast.Attribute)]
+    made = any(re.fullmatch(r"torch\.cuda\.\w+Tensor", full) for full in kinds)
+    placed = made or any(_placing(script, call) for call in calls) or keeps(script, statement)
     return "something placed on CUDA by name" * placed
 
 
@@ -125,7 +131,7 @@ def _placing(script: Script, call: ast.Call) -> bool:
     """Whether a call names CUDA, in whatever form, as where something is to be."""
     if script.full(call.func) == _OLD or (last(call.func) == "cuda" and isinstance(call.func, ast.Attribute)):
         return True
-    given = named(call, last(call.func))
+    given = named(call, last(call.func)) + (handed(call, at=1) if script.full(call.func) == "torch.load" else [])
     return any(kind(script, value) == "cuda" for value in given if not isinstance(value, ast.Call))
 
 
@@ -171,7 +177,7 @@ def _replaced_in(script: Script, call: ast.Call, name: str) -> list[Change]:
     first = start(arguments[0]) if arguments else end(call, 1)
     if cuda:
         device = f"{name}.device"
-        if full in _KINDS:
+        if full in _KINDS or cuda[0] in handed(call, "device_type", at=None):
             device += ".type"
         elif full.startswith(_STRINGS):
             device = f"str({device})"
@@ -190,8 +196,26 @@ def _replaced_in(script: Script, call: ast.Call, name: str) -> list[Change]:
     plain = all(isinstance(each, ast.Constant) and each.value == 0 for each in call.args)
     if moves and plain and all(each.arg == "non_blocking" for each in call.keywords):
         stop, more = (end(call.args[0]), "") if call.args else (first, ", " * bool(call.keywords))
-        return [(end(call.func, len("cuda")), end(call.func), "to"), (first, stop, f"{name}.device{more}")]
+        word = "device=" * _stores(script, call.func.value)  # type: ignore[attr-defined]
+        return [(end(call.func, len("cuda")), end(call.func), "to"), (first, stop, f"{word}{name}.device{more}")]
     return []
+
+
+def _stores(script: Script, node: ast.expr) -> bool:
+    """Whether what is moved is a tensor's storage, which wants to be told the device by its name."""
+    if isinstance(node, ast.Call):
+        return last(node.func) in ("storage", "untyped_storage")
+    return isinstance(node, ast.Name) and node.id in script.once(_storages)
+
+
+def _storages(script: Script) -> set[str]:
+    """The names by which a `map_location` knows the storage that it is given."""
+    given = [
+        value for calls in script.calls.values() for call, _ in calls for value in handed(call, "map_location", at=1)
+    ]
+    functions = [made for value in given for made in script.functions.get(dotted(value), ())]
+    lambdas = [value for value in given if isinstance(value, ast.Lambda)]
+    return {each.arg for made in (*functions, *lambdas) for each in made.args.args[:1]}
 
 
 def _its_index(call: ast.Call) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -55,12 +56,23 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             continue
         if _for_accelerate(statement, script):
             continue
-        done = (told and not _named_cuda(call)) or for_cuda(script, statement)
+        done = (told and not _named_cuda(call)) or for_cuda(script, statement) or _older(script, statement)
         _, why = _kind(script, statement)
         torch = "" if script.spelt("torch") else "`torch` is not bound there: import it, or skip the fix"
         if statement not in found or not done:
             found[statement] = Site(statement.lineno, done, refuses="" if done else why or torch)
     return list(found.values())
+
+
+def _older(script: Script, statement: ast.stmt) -> bool:
+    """Whether a statement is for a torch that has no scaler that is told its device: the other branch asks for that."""
+    inner: ast.AST = statement
+    for node in reversed(script.above[statement]):
+        asks = text(node.test) if isinstance(node, ast.If) and inner in node.orelse else ""
+        if "hasattr" in asks and _CLASS in asks:
+            return True
+        inner = node
+    return False
 
 
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
@@ -170,6 +182,8 @@ def _no_device(script: Script, name: str) -> str:
     """Why what a name holds is no device, by what the script does with it; "" where it may be one."""
     why = f"`{name}` is not known to be a device"
     nodes = [node for line, _ in script.statements for node in (line, *own(line))]
+    if name.endswith("args.device") and script.once(_chosen_later):
+        return why
     for node in nodes:
         if isinstance(node, ast.Subscript) and text(node.value) == name:
             return why
@@ -177,15 +191,26 @@ def _no_device(script: Script, name: str) -> str:
             return why
         if isinstance(node, ast.Assign) and text(node.value) == name and "environ" in text(node.targets[0]):
             return why
-        if isinstance(node, ast.Assign) and name in map(text, node.targets) and not _may_be(node.value):
-            return why
+        if isinstance(node, ast.Assign) and name in map(text, node.targets):
+            later = text(node.value).endswith("args.device") and script.once(_chosen_later)
+            of_other = text(node.value) == "device" and name != "device" and _no_device(script, "device")
+            if later or of_other or not _may_be(node.value):
+                return why
         if isinstance(node, ast.arguments) and any(
-            each.arg == name and (_number(value) or (each.annotation and text(each.annotation) == "int"))
+            each.arg == name
+            and (_number(value) or _no_kind(value) or (each.annotation and text(each.annotation) == "int"))
             for each, value in defaults(node)
         ):
             return why
     used = any(isinstance(node, ast.Call) and name in map(text, _handed(script, node)) for node in nodes)
     return "" if used or name in ("device", "self.device") else why
+
+
+def _chosen_later(script: Script) -> bool:
+    """Whether `--device` is by default something that names no kind of device."""
+    calls = [call for call, _ in script.calls["add_argument"]]
+    asked = [call for call in calls if any(text(each) == "'--device'" for each in call.args)]
+    return any(_no_kind(value) for call in asked for value in handed(call, "default", at=None))
 
 
 _OF_OTHERS = ("split", "items", "keys", "append")  # what texts, dictionaries and lists have
@@ -200,7 +225,17 @@ def _handed(script: Script, call: ast.Call) -> list[ast.expr]:
 def _may_be(value: ast.expr) -> bool:
     """Whether what a name is given may be a device: no number, no list, no parts of a text."""
     parts = isinstance(value, ast.Call) and text(value.func).endswith(".split")
-    return not (parts or _number(value) or isinstance(value, (ast.List, ast.Tuple, ast.Dict, ast.ListComp)))
+    return not (
+        parts or _number(value) or _no_kind(value) or isinstance(value, (ast.List, ast.Tuple, ast.Dict, ast.ListComp))
+    )
+
+
+_KIND = re.compile(r"(cpu|cuda|mps|npu|tpu|xla|xpu|hpu|mlu|musa|meta|privateuseone)(:\d+)?$")
+
+
+def _no_kind(value: ast.expr | None) -> bool:
+    """Whether a text names no kind of device: "auto"."""
+    return isinstance(value, ast.Constant) and isinstance(value.value, str) and not _KIND.match(value.value)
 
 
 def _number(value: ast.expr | None) -> bool:

@@ -93,13 +93,32 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
         nodes = list(own(statement))
         given = [node.value for node in nodes if isinstance(node, ast.keyword) and node.arg in ("dtype", "freqs_dtype")]
         moved = [arg for node in nodes if isinstance(node, ast.Call) and last(node.func) == "to" for arg in node.args]
-        assigned = (
-            [statement.value] if isinstance(statement, ast.Assign) and "dtype" in text(statement.targets[0]) else []
-        )
+        assigned = [statement.value] if isinstance(statement, ast.Assign) else []
+        chosen = any(isinstance(node, ast.IfExp) and _for_macs(script, node, statement) for node in nodes)
         plain = any(_is64(script, value) for value in (*given, *moved, *assigned))
         known = any(isinstance(node, ast.Call) and _alone(statement, node) and _made(script, node) for node in nodes)
-        if plain and _angles(script, statement) and not known and "cpu" not in text(statement):
+        angles = plain and _angles(script, statement) and not known and "cpu" not in text(statement)
+        if (angles and not _npu_asked(script, statement)) or chosen:
             yield Sign(statement.lineno, "a rotary embedding worked out in float64")
+
+
+def _for_macs(script: Script, node: ast.IfExp, statement: ast.stmt) -> bool:
+    """Whether a choice between float32 and float64 asks for a Mac alone, in a form that is not known."""
+    both = [script.full(each) for each in (node.body, node.orelse)]
+    double = any(each in ("torch.float64", "torch.double") for each in both)
+    single = any(each in ("torch.float32", "torch.float") for each in both)
+    asked = double and single and not _better(script, node, statement) and not _npu_asked(script, statement)
+    return asked and (_angles(script, statement) or "mps" in text(node.test).lower()) and not _scores(script, statement)
+
+
+def _npu_asked(script: Script, statement: ast.stmt) -> bool:
+    """Whether the function of a statement also asks for an NPU, however it does so."""
+    return "npu" in text(script.scopes(statement)[0] if script.function(statement) else statement)
+
+
+def _scores(script: Script, statement: ast.stmt) -> bool:
+    function = script.function(statement)
+    return bool(function and _SCORES.search(function.name))
 
 
 def _torch(script: Script) -> str:
@@ -142,23 +161,30 @@ def _better(script: Script, node: ast.IfExp, statement: ast.stmt) -> str:
     if not _chooses(script, node):
         return ""
     function = script.function(statement)
-    if function and _SCORES.search(function.name):
+    if _scores(script, statement):
         return ""
     if isinstance(node.test, ast.Call) and script.full(node.test.func) == _MAC:
         return _WITHOUT.format(torch=_torch(script))
-    kind = _kind_asked(function, node.test.id) if function and isinstance(node.test, ast.Name) else ""
+    kind = _kind_asked(function, node.test.id) if function and isinstance(node.test, ast.Name) else _kind(node.test)
     return f"{text(node.test)} or {kind} {_OTHERS}" if kind else ""
 
 
 def _kind_asked(function: ast.AST, name: str) -> str:
     """`x.device.type`, where all that a function assigns to ``name`` is whether that is "mps"."""
-    values = [
-        node.value
-        for node in every(function)
-        if isinstance(node, ast.Assign) and any(same(target, name) for target in node.targets)
-    ]
-    match values:
-        case [ast.Compare(left=ast.Attribute() as kind, ops=[ast.Eq()], comparators=[ast.Constant(value="mps")])]:
+    given = [node for node in every(function) if isinstance(node, ast.Assign)]
+    values = [node for node in given if any(same(target, name) for target in node.targets)]
+    kind = _kind(values[0].value) if len(values) == 1 else ""
+    whose = kind.removesuffix(".device.type")
+    later = (
+        [node for node in given if node.lineno > values[0].lineno and whose in map(text, node.targets)] if kind else []
+    )
+    return "" if later else kind
+
+
+def _kind(test: ast.expr) -> str:
+    """`x.device.type`, where a test is whether that is "mps"."""
+    match test:
+        case ast.Compare(left=ast.Attribute() as kind, ops=[ast.Eq()], comparators=[ast.Constant(value="mps")]):
             return text(kind) if text(kind).endswith(".device.type") else ""
     return ""
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
 from kit.fixes._ast import conjuncts, requires, statements
+from kit.fixes._roles import Script, read
+from kit.fixes._roles.holders import device_missing
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -19,7 +21,7 @@ precision requires a GPU`, on whatever device it was told to train. A device tha
 (PrivateUse1: tpu, npu, …) is let through as well. It is recognised by the name it is registered under, so that nothing
 of a vendor's is imported here."""
 LINKS = ()
-NEEDS = ("self", "torch")
+NEEDS = ("torch",)
 GENERAL = True
 UPSTREAM = "accelerate knows each device by name; a PrivateUse1 device it does not know is refused"
 EXAMPLE = """\
@@ -39,13 +41,18 @@ _OTHER = "self.device.type != torch._C._get_privateuse1_backend_name()"
 def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The `if`s that ask for the kind of device and raise an error that speaks of fp16."""
     return [
-        Site(statement.lineno, requires(statement.test, _OTHER))
+        _site(read(tree), statement)
         for statement, _ in statements(tree)
         if isinstance(statement, ast.If)
         and _asks_device(statement.test)
         and isinstance(statement.body[-1], ast.Raise)
         and "fp16" in ast.unparse(statement.body[-1])
     ]
+
+
+def _site(script: Script, statement: ast.If) -> Site:
+    done = requires(statement.test, _OTHER)
+    return Site(statement.lineno, done, refuses="" if done else device_missing(script, statement))
 
 
 def _asks_device(test: ast.expr) -> bool:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice
 from kit.fixes._ast import guarded, imports, same, statements
-from kit.fixes._roles import Script
+from kit.fixes._roles import Script, read
+from kit.fixes._roles.holders import device_missing
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -62,7 +63,8 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             done = _below_own(statement, above[-1], choice)
             other = any(isinstance(node, ast.If) and same(node.test, choice[0]) for node in above) and not done
             refuses = f"the branch above for such a device takes no scaler of its own: write `{choice[1]}` there"
-            found.append(Site(statement.lineno, done, refuses=refuses * other))
+            why = "" if done or other else device_missing(read(tree), statement)
+            found.append(Site(statement.lineno, done, refuses=refuses * other or why))
     return found
 
 

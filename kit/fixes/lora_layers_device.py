@@ -40,10 +40,10 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     found = []
     for statement, _ in script.statements:
         value = statement.value if isinstance(statement, (ast.Assign, ast.AnnAssign)) else None
-        if value and _made(value):
+        if value and _made(script, value):
             why = accelerator(script, statement)[1]
             found.append(Site(statement.lineno, False, refuses=f"{why}: bind it above, or skip the fix" if why else ""))
-        elif isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and _made(value.func.value):
+        elif isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and _made(script, value.func.value):
             place = _place(script, statement)
             done = text(value).endswith(f".{place}")
             refuses = f"it calls `.{value.func.attr}(…)` on what it makes: put `.{place}` before that, or skip the fix"
@@ -51,8 +51,8 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     return found
 
 
-def _made(value: ast.expr) -> bool:
-    return isinstance(value, ast.Call) and last(value.func) == _MAKER
+def _made(script: Script, value: ast.expr) -> bool:
+    return isinstance(value, ast.Call) and _MAKER in (last(value.func), script.full(value.func).rpartition(".")[2])
 
 
 def _place(script: Script, statement: ast.stmt) -> str:
@@ -61,5 +61,5 @@ def _place(script: Script, statement: ast.stmt) -> str:
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, node in block.wanted():
-        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value and _made(node.value):
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value and _made(block.script, node.value):
             yield Splice.instead(index, [block.with_method(block.statements[index], _place(block.script, node))])

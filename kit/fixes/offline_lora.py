@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
+from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import handed, same, text
 from kit.fixes._positions import changed, end, parsed
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import last
-from kit.fixes._roles.hooks import load_hooks
+from kit.fixes._roles.hooks import load_hooks, save_hooks
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -39,6 +39,7 @@ def main(args, pipeline, layers):
 _LOADS = ("lora_state_dict", "load_lora_weights")
 _NAME = "pytorch_lora_weights.safetensors"
 _MOVES = ("rename", "renames", "replace", "move", "remove", "unlink")
+_PLACES = 4  # of save_lora_weights, above that of the file's name
 _SINCE = (0, 20)  # diffusers wrote another file before
 
 
@@ -67,12 +68,29 @@ def _written_here(script: Script, call: ast.Call, statement: ast.stmt) -> bool:
     """Whether a call loads from the folder that a load hook is handed, or one where the script saves its result."""
     if not call.args or not isinstance(call.func, ast.Attribute):
         return False
-    folder = text(call.args[0])
+    folders = _meant(script, call.args[0], statement)
+    return len(folders) == 1 and _holds(script, folders[0])
+
+
+def _meant(script: Script, folder: ast.expr, statement: ast.stmt) -> list[str]:
+    """The folders that an expression may be: what its name is given where it is, once or by a choice."""
+    if isinstance(folder, ast.IfExp):
+        return [each for part in (folder.body, folder.orelse) for each in _meant(script, part, statement)]
     here = [line for line in script.inside(script.scopes(statement)[0]) if isinstance(line, ast.Assign)]
-    if sum(folder in map(text, line.targets) for line in here) > 1:  # it may be another folder by then
-        return False
+    given = [line.value for line in here if text(folder) in map(text, line.targets)]
+    plain = all(isinstance(each, (ast.Name, ast.Attribute)) for each in given)
+    if not given or (len(given) == 1 and (_holds(script, text(folder)) or not plain)):
+        return [text(folder)]
+    return list(map(text, given))
+
+
+def _holds(script: Script, folder: str) -> bool:
+    """Whether the file is in a folder: one that a load hook is handed, unless the save hook writes something else, or
+    one that the script saves its result to."""
     handed = {hook.folder for hook in load_hooks(script)} | {"input_dir"}
-    return folder in handed or folder in {text(node) for each in _saves(script) for node in _folder(each)}
+    hooks = save_hooks(script)
+    kept = not hooks or any("save_lora_weights(" in text(hook.function) for hook in hooks)
+    return (folder in handed and kept) or folder in {text(node) for each in _saves(script) for node in _folder(each)}
 
 
 def _saves(script: Script) -> list[ast.Call]:
@@ -90,6 +108,7 @@ def _otherwise(script: Script) -> bool:
     named = any(each.arg == "weight_name" and not same(each.value, repr(_NAME)) for each in given)
     unsafe = any(each.arg == "safe_serialization" and not same(each.value, "True") for each in given)
     other = any(word.endswith((".bin", ".pt", ".ckpt")) and "lora" in word for word in script.words)
+    other |= any(len(call.args) > _PLACES for call in saves)
     other |= any(word.endswith("adapter_model.safetensors") for word in script.words)
     other |= any(_NAME in text(call) for name in _MOVES for call, _ in script.calls[name])
     return not saves or named or unsafe or other or bool(script.calls["save_attn_procs"])
@@ -100,6 +119,18 @@ def _older(script: Script) -> bool:
     asked = [call.args[0] for call, _ in script.calls["check_min_version"] if call.args]
     found = [re.match(r"(\d+)\.(\d+)", str(getattr(each, "value", ""))) for each in asked]
     return any(each and (int(each[1]), int(each[2])) < _SINCE for each in found)
+
+
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    """Where a LoRA is loaded from one of several folders, one of which the script wrote."""
+    script = read(tree)
+    for name in _LOADS if not _otherwise(script) and not _older(script) else ():
+        for call, statement in script.calls[name]:
+            several = (
+                _meant(script, call.args[0], statement) if call.args and isinstance(call.func, ast.Attribute) else []
+            )
+            if len(several) > 1 and any(_holds(script, each) for each in several) and not _site(call, statement).done:
+                yield Sign(statement.lineno, "a LoRA loaded from this run's folder, or another, by no file name")
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:

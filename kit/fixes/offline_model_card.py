@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
+from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import every, guarded, text
 from kit.fixes._roles import Script, read
-from kit.fixes._roles._script import mode
+from kit.fixes._roles._script import last, mode, shown
 from kit.fixes._roles.holders import option_missing
 from kit.fixes._roles.holders import options as attributes
 
@@ -56,7 +56,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
         done = any(guarded(statement, script.above[statement], each) for each in _pushes(script, push))
         why = "" if done else option_missing(script, push, statement)
         used = "" if isinstance(statement, ast.Expr) and statement.value is call else "what it gives back is used"
-        refuses = f"{why}: leave the card to the script, or skip the fix" if why else used
+        refuses = f"{why}: leave the card to the script, or skip the fix" if why else used or _lost(script, call)
         found[statement] = Site(statement.lineno, done, refuses="" if done else refuses)
     return list(found.values())
 
@@ -68,12 +68,58 @@ def _asks_hub(script: Script) -> bool:
     return not made or any(_ASKS.search(name) and not _LOCAL.search(name) for name in calls)
 
 
+def _lost(script: Script, call: ast.Call) -> str:
+    """Why more than the card would be lost with a call that is not made; "" where nothing would be."""
+    for made in script.functions.get(_CARD, []):
+        for each in (node for node in every(made) if isinstance(node, ast.Call)):
+            written = last(each.func) in _WRITES or set("wax") & set(mode(script, each))
+            if written and "README" not in text(each):
+                return f"it also writes another file ({shown(each)}): write that elsewhere, or skip the fix"
+    for node in [part for each in (*call.args, *call.keywords) for part in every(each)]:
+        if isinstance(node, ast.NamedExpr) or (isinstance(node, ast.Call) and last(node.func) not in _PLAIN):
+            return f"`{text(node)}` is worked out in its arguments: do that above, or skip the fix"
+    return ""
+
+
+_WRITES = ("dump", "save_file", "to_csv", "to_json", "write_text", "copyfile", "copytree", "save_pretrained")
+_PLAIN = (
+    "str",
+    "int",
+    "len",
+    "list",
+    "tuple",
+    "dict",
+    "sorted",
+    "vars",
+    "getattr",
+    "get",
+    "Path",
+    "join",
+    "format",
+    "basename",
+    "dirname",
+    "abspath",
+    "resolve",
+    "strip",
+    "rstrip",
+    "lower",
+    "split",
+    "replace",
+)
+
+
 def _reads(script: Script) -> bool:
     """Whether the card is read again outside the function that writes it."""
     around = (script.functions.get(_CARD, []), script.calls["open"])
     own = {node for function in around[0] for node in every(function)}
     found = [mode(script, call) for call, _ in around[1] if "README.md" in text(call) and call not in own]
-    return any("+" in each or not set("wax") & set(each) for each in found)
+    copied = [
+        call for name in _COPIES for call, _ in script.calls[name] if "README.md" in text(call) and call not in own
+    ]
+    return bool(copied) or any("+" in each or not set("wax") & set(each) for each in found)
+
+
+_COPIES = ("copy", "copy2", "copyfile", "move", "rename", "read_text", "upload_file")
 
 
 def _push(script: Script, statement: ast.stmt) -> str:
@@ -105,3 +151,17 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
             guard = block.statement(f"if {push}:\n    pass\n").with_changes(leading_lines=above)
             whole, stop = block.with_body(guard, [moved]), index + 1
         yield Splice(index, stop, [whole])
+
+
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    """Where the hub is asked for a card in a function of another name, in a method, or right there."""
+    script = read(tree)
+    for _, line in script.calls["load_or_create_model_card"] if not _reads(script) else ():
+        function = script.function(line)
+        name = function.name if function else ""
+        called = [(call, each) for call, each in script.calls[name] if name]
+        known = name == _CARD and all(isinstance(call.func, ast.Name) for call, _ in called)
+        for place in [] if known else [each for _, each in called] or [line]:
+            tests = [text(node.test) for node in script.above[place] if isinstance(node, ast.If)]
+            if not any(re.search("push|hub", test) for test in tests):
+                yield Sign(place.lineno, "a model card asked for from the hub, where nothing is pushed")

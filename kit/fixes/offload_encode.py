@@ -7,9 +7,11 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
+from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._alike import sharing
 from kit.fixes._ast import block_of, every, same, statements, text
+from kit.fixes._roles import Script, read
+from kit.fixes._roles._script import last, own
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -69,6 +71,57 @@ def _is_now(statement: ast.stmt) -> bool:
 
 def _encodes(statement: ast.stmt, model: str) -> bool:
     return any(isinstance(node, ast.Call) and same(node.func, f"{model}.encode") for node in every(statement))
+
+
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    """Where a model encodes below a block that had it on the device, with something between, or in a block there."""
+    script = read(tree)
+    for node, above in script.statements:
+        for model in _models(script, node):
+            function = script.scopes(node)[0]
+            below = block_of(node, above)[block_of(node, above).index(node) + 1 :]
+            known = _model(node) == model and _below(model, below)
+            for line in script.inside(function):
+                works = any(_uses(each, model) for each in own(line)) and not any(
+                    isinstance(each, ast.Lambda) for each in own(line)
+                )
+                later = works and line.lineno > (node.end_lineno or 0)
+                if later and not known and _away(script, function, model, node, line):
+                    yield Sign(line.lineno, f"`{model}` at work below the block that has it on the device")
+
+
+def _models(script: Script, node: ast.AST) -> list[str]:
+    """What a `with` has on the device by `offload_models`, whatever that is called and beside what it stands."""
+    calls = [item.context_expr for item in node.items] if isinstance(node, ast.With) else []
+    given = [call for call in calls if isinstance(call, ast.Call) and last(call.func) == "offload_models"]
+    given += [
+        call
+        for call in calls
+        if isinstance(call, ast.Call) and call not in given and script.full(call.func).endswith(".offload_models")
+    ]
+    kept = [
+        call
+        for call in given
+        if not any(each.arg == "offload" and text(each.value) == "False" for each in call.keywords)
+    ]
+    return [text(model) for call in kept for model in call.args]
+
+
+def _uses(node: ast.AST, model: str) -> bool:
+    return isinstance(node, ast.Call) and any(same(node.func, f"{model}.{does}") for does in ("encode", "decode"))
+
+
+def _away(script: Script, function: ast.AST, model: str, node: ast.stmt, line: ast.stmt) -> bool:
+    """Whether a model is still away at a line below a block: neither moved nor made anew, nor in another such block."""
+    between = [each for each in script.inside(function) if node.lineno < each.lineno <= line.lineno]
+    moved = any(
+        isinstance(part, ast.Call) and text(part.func).startswith((f"{model}.to", f"{model}.cuda"))
+        for each in between
+        for part in own(each)
+    )
+    made = any(isinstance(each, ast.Assign) and model in map(text, each.targets) for each in between)
+    other = any(model in _models(script, each) for each in script.above[line])
+    return not (moved or made or other)
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:

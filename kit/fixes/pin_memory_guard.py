@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import children, defaults, every, guarded, requires, text
+from kit.fixes import Options, Sign, Site, Splice
+from kit.fixes._ast import children, defaults, every, guarded, handed, requires, text
 from kit.fixes._positions import parsed, written
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import dotted, last, own
@@ -124,6 +124,27 @@ def _guarded(script: Script, call: ast.Call, statement: ast.stmt) -> bool:
     ]
     around = any(guarded(statement, script.above[statement], each) for each in guards)
     return bool(chosen) or around or for_cuda(script, statement)
+
+
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    """What is made pinned, pinned for a device by its name, or pinned by a method that is handed on."""
+    script = read(tree)
+    for statement, _ in script.statements:
+        for node in own(statement):
+            handed_on = isinstance(node, ast.Attribute) and script.full(node) == f"torch.Tensor.{_NAME}"
+            if handed_on or (isinstance(node, ast.Call) and _pins(script, node)):
+                asked = isinstance(node, ast.Call) and _guarded(script, node, statement)
+                if not asked and not for_cuda(script, statement):
+                    yield Sign(statement.lineno, "memory pinned whether or not there is an accelerator")
+
+
+def _pins(script: Script, call: ast.Call) -> bool:
+    """Whether a call makes a tensor in pinned memory, or pins one for CUDA by its name."""
+    full = script.full(call.func)
+    makes = full.startswith("torch.") and full.count(".") == 1
+    pinned = any(each.arg == _NAME and text(each.value) == "True" for each in call.keywords)
+    named = last(call.func) == _NAME and any(text(each).startswith("'cuda") for each in handed(call, "device"))
+    return (makes and pinned) or named
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:

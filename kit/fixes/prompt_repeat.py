@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
+from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import every, stored, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles.loops import LOOPS
@@ -70,18 +70,29 @@ def _repeats(script: Script, loop: ast.stmt) -> list[Repeat]:
     if not isinstance(loop, ast.For) or ".backward(" not in text(loop):
         return []
     found = []
-    changed = stored(*loop.body)
     for choice in every(loop):
         names = stored(*choice.body) if isinstance(choice, ast.If) else set()
         for statement in choice.orelse if isinstance(choice, ast.If) else ():
             if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
                 name, source = statement.targets[0].id, _source(statement.value)
                 if source and name in names and not (source == name and _of_batch(script, statement, name)):
-                    asked = {node.id for node in every(choice.test) if isinstance(node, ast.Name)}  # type: ignore
-                    refuses = "what the `if` around it asks changes in the loop" if asked & changed else ""
+                    refuses = _changes(choice.test, loop)  # type: ignore[attr-defined]
                     refuses = refuses or _not_kept(script, loop, choice, name)  # type: ignore[arg-type]
                     found.append(Repeat(statement.lineno, name, source, text(choice.test), refuses))  # type: ignore
     return found
+
+
+def _changes(test: ast.expr, loop: ast.For) -> str:
+    """Why what a test in a loop asks cannot be asked above it; "" where it can."""
+    asked = {text(node) for node in every(test) if isinstance(node, (ast.Name, ast.Attribute))}
+    if any(isinstance(node, (ast.Call, ast.NamedExpr, ast.Await)) for node in every(test)):
+        return "the `if` around it calls what may answer otherwise above the loop: ask once there, or skip the fix"
+    return "what the `if` around it asks changes in the loop" if asked & _given(loop) else ""
+
+
+def _given(*nodes: ast.AST) -> set[str]:
+    """The names and attributes that are given a value in some nodes."""
+    return {text(each) for node in nodes for each in every(node) if type(getattr(each, "ctx", None)) is ast.Store}
 
 
 def _of_batch(script: Script, statement: ast.stmt, name: str) -> bool:
@@ -89,10 +100,10 @@ def _of_batch(script: Script, statement: ast.stmt, name: str) -> bool:
     inner = statement
     while not isinstance(inner, LOOPS):
         block = script.block(inner)
-        if name in stored(*block[: block.index(inner)]):
+        if name in _given(*block[: block.index(inner)]):
             return True
         inner = script.above[inner][-1]  # type: ignore[assignment]
-    return isinstance(inner, (ast.For, ast.AsyncFor)) and name in stored(inner.target)
+    return isinstance(inner, (ast.For, ast.AsyncFor)) and name in _given(inner.target)
 
 
 def _not_kept(script: Script, loop: ast.For, choice: ast.If, name: str) -> str:
@@ -154,3 +165,39 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
             new = block.parse(f"{code}\n")[1]
             lines = [*blank, *new.leading_lines]  # type: ignore
             yield Splice(index, index, [new.with_changes(leading_lines=lines)], counted=False)
+
+
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    """Where a loop that trains gives something from above it its own repetition."""
+    script = read(tree)
+    for line, above in script.statements:
+        trains = any(isinstance(node, ast.For) and ".backward(" in text(node) for node in above)
+        for name, value in _pairs(line) if trains else ():
+            if _grows(name, value) and not _of_batch(script, line, name):
+                yield Sign(line.lineno, f"`{name}` repeated from its own repetition, batch by batch")
+
+
+def _pairs(line: ast.stmt) -> list[tuple[str, ast.expr]]:
+    """What a statement gives names and attributes, one by one."""
+    if not isinstance(line, ast.Assign) or len(line.targets) != 1:
+        return []
+    target, value = line.targets[0], line.value
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+        return [(text(each), given) for each, given in zip(target.elts, value.elts, strict=True)]
+    return [(text(target), value)]
+
+
+def _grows(name: str, value: ast.expr) -> bool:
+    """Whether an expression is a repetition of ``name``: by a method, by a function, of a list."""
+    if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Mult):
+        return text(value.left) == name and text(value.right).startswith("len(")
+    if not isinstance(value, ast.Call):
+        return False
+    called = text(value.func)
+    first = text(value.args[0]) if value.args else ""
+    joined = called.endswith((".cat", ".concat")) and first.startswith(f"[{name}] * ")
+    return (
+        called in (f"{name}.repeat", f"{name}.repeat_interleave")
+        or joined
+        or (called.endswith(".repeat_interleave") and first == name)
+    )

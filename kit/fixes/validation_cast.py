@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import autocasts, casts, every, handed, pipeline_cast, pipeline_move, text, validation_moves
+from kit.fixes import Options, Sign, Site, Splice
+from kit.fixes._ast import (
+    Ancestors,
+    autocasts,
+    block_of,
+    casts,
+    defaults,
+    every,
+    handed,
+    pipeline_cast,
+    pipeline_move,
+    statements,
+    text,
+    validation_moves,
+)
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -40,56 +54,141 @@ def log_validation(pipeline, accelerator, torch_dtype):
 """
 
 
-_FINAL = "is_final_validation"
+_LOADED = ("torch_dtype", "dtype", "revision", "variant", "subfolder", "cache_dir")  # settings, not parts of a pipeline
+_PIPELINES = ("pipeline", "pipe")
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
-    """Where log_validation, under autocast, moves its pipeline to the device, or casts it and has it offloaded; in
-    order where no dtype is given."""
+    """Where log_validation, under autocast, moves its pipeline to the device, or casts it alone; in order where no
+    dtype is given, or only where a flag says so."""
+    functions = [node for node in every(tree) if isinstance(node, ast.FunctionDef) and _validates(node)]
     moved = [
-        _site(
-            move, function, not casts(move) or (_apart(function) and _dtype(move).endswith(f" if {_FINAL} else None"))
-        )
+        _site(move, function, not casts(move) or _dtype(move).endswith(" else None"))
         for move, function in validation_moves(tree)
-        if autocasts(function)
+        if function in functions
     ]
-    for function, lines in _offloaded(tree):
-        cast = [line for line in lines if pipeline_cast(line)]
-        moved += [_site(line, function, False) for line in cast] or [Site(function.lineno, True)]
+    for function in functions:
+        cast = [(line, above) for line, above in statements(function) if pipeline_cast(line)]
+        placed = "cpu_offload(" in text(function) or any(pipeline_move(line) for line, _ in statements(function))
+        moved += [_site(line, function, False, _stuck(line, above, placed)) for line, above in cast]
+        moved += [Site(function.lineno, True)] * (placed and not cast)
     return moved
 
 
-def _site(move: ast.Call | ast.stmt, function: ast.FunctionDef, done: bool) -> Site:
-    why = "" if done else _without(function, move.lineno)
-    return Site(move.lineno, done, refuses=f"{why}: call it there, or skip the fix" if why else "")
+def _stuck(cast: ast.stmt, above: Ancestors, placed: bool) -> str:
+    """Why a cast cannot be taken out; "" where it can."""
+    why = "nothing else is in its block" if block_of(cast, above) == [cast] else ""
+    why = why or "nothing moves its pipeline to a device" * (not placed)
+    return f"{why}: take the cast out by hand, or skip the fix" if why else ""
+
+
+def _validates(function: ast.FunctionDef) -> bool:
+    """Whether a function makes images under autocast, with what trains."""
+    return function.name.startswith("log_validation") and autocasts(function) and not _loads(function)
+
+
+def _loads(function: ast.AST) -> bool:
+    """Whether a function's pipeline is made in it, of files alone: nothing that trains is in that one."""
+    made = [
+        node.value
+        for node in every(function)
+        if isinstance(node, ast.Assign) and text(node.targets[0]) in _PIPELINES and ".to(" not in text(node.value)
+    ]
+    parts = any(
+        text(node).startswith(("pipeline.", "pipe."))
+        for node in every(function)
+        if type(node) is ast.Attribute and type(node.ctx) is ast.Store
+    )
+    return bool(made) and not parts and all(isinstance(each, ast.Call) and _of_files(each) for each in made)
+
+
+def _of_files(call: ast.Call) -> bool:
+    given = [each.value for each in call.keywords if each.arg not in _LOADED]
+    plain = all(isinstance(each, (ast.Constant, ast.Attribute)) for each in given)
+    return text(call.func).endswith(".from_pretrained") and plain
+
+
+def _site(move: ast.Call | ast.stmt, function: ast.FunctionDef, done: bool, why: str = "") -> Site:
+    if done or why:
+        return Site(move.lineno, done, refuses=why)
+    why = _without(function, move.lineno)
+    off = [] if _flag(function) else _off(function)
+    often = f"autocast is off where `{off[0]}`: cast there alone, or skip the fix" if off else ""
+    return Site(move.lineno, False, refuses=f"{why}: call it there, or skip the fix" if why else often)
 
 
 def _without(function: ast.FunctionDef, line: int) -> str:
     """Why a pipeline that is moved on a line does not make its images under autocast; "" where it does, or where it is
     not known which call makes them."""
-    named = {
-        text(target)
-        for node in every(function)
-        if isinstance(node, ast.Assign) and "autocast" in text(node.value)
-        for target in node.targets
-    }
-    under = {
-        call
-        for node in every(function)
-        if isinstance(node, ast.With)
-        and any("autocast" in text(item) or text(item.context_expr) in named for item in node.items)
-        for call in every(node)
-    }
-    calls = [node for node in every(function) if isinstance(node, ast.Call) and text(node.func) in ("pipeline", "pipe")]
+    under = {call for node in _contexts(function) for call in every(node)}
+    parts = tuple(f"{name}.vae.{does}" for name in _PIPELINES for does in ("decode", "encode"))
+    calls = [node for node in every(function) if isinstance(node, ast.Call) and text(node.func) in _PIPELINES + parts]
     if any(call not in under for call in calls):
         return "the pipeline is also called without autocast"
     return "the pipeline is not called under autocast below" if calls and max(c.lineno for c in calls) < line else ""
 
 
-def _apart(function: ast.AST) -> bool:
-    """Whether the final validation is without autocast: `autocast(…) if not is_final_validation else …`."""
-    choices = (node for node in every(function) if isinstance(node, ast.IfExp) and autocasts(node.body))
-    return any(text(choice.test) == f"not {_FINAL}" for choice in choices)
+def _contexts(function: ast.FunctionDef) -> list[ast.With]:
+    """The statements that may put what is in them under autocast."""
+    named = {name for name, _, _ in _named(function)}
+    found = [node for node in every(function) if isinstance(node, ast.With)]
+    return [
+        node
+        for node in found
+        if any("autocast" in text(item) or text(item.context_expr) in named for item in node.items)
+    ]
+
+
+def _named(function: ast.FunctionDef) -> list[tuple[str, ast.expr, Ancestors]]:
+    """The names given an autocast, with all that they are given, and what is around that."""
+    given = [
+        (text(line.targets[0]), line.value, (*above, line))
+        for line, above in statements(function)
+        if isinstance(line, ast.Assign)
+    ]
+    named = {name for name, value, _ in given if "autocast" in text(value)}
+    return [each for each in given if each[0] in named]
+
+
+def _off(function: ast.FunctionDef) -> list[str]:
+    """The conditions on which autocast is off where a pipeline is called, as they are written."""
+    asked = {text(item.context_expr): item.context_expr for node in _contexts(function) for item in node.items}
+    found: list[ast.expr] = []
+    for name, value, above in _named(function):
+        if name in asked or not asked:
+            found += _switched(value) if autocasts(value) else _around(above)
+    for value in asked.values():
+        found += _switched(value)
+    return list(dict.fromkeys(text(each) for each in found))
+
+
+def _switched(value: ast.expr) -> list[ast.expr]:
+    """On what a context that may be autocast is not."""
+    if isinstance(value, ast.IfExp):
+        first, second = autocasts(value.body), autocasts(value.orelse)
+        here = [] if first == second else [_not(value.test) if first else value.test]
+        return [*here, *_switched(value.body), *_switched(value.orelse)]
+    enabled = [each.value for each in value.keywords if each.arg == "enabled"] if isinstance(value, ast.Call) else []
+    return [_not(each) for each in enabled if text(each) != "True" and autocasts(value)]
+
+
+def _around(above: Ancestors) -> list[ast.expr]:
+    """On what a statement is come to, by the innermost `if` around it."""
+    for node, inner in zip(reversed(above[:-1]), reversed(above[1:]), strict=True):
+        if isinstance(node, ast.If):
+            return [node.test if inner in node.body else _not(node.test)]
+    return []
+
+
+def _not(test: ast.expr) -> ast.expr:
+    negated = isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not)
+    return test.operand if negated else ast.UnaryOp(ast.Not(), test)  # type: ignore[attr-defined]
+
+
+def _flag(function: ast.FunctionDef) -> str:
+    """The parameter on which alone the validation is without autocast, as the final one; "" for none."""
+    off = _off(function)
+    return off[0] if len(off) == 1 and off[0] in {each.arg for each, _ in defaults(function.args)} else ""
 
 
 def _dtype(move: ast.Call) -> str:
@@ -97,24 +196,39 @@ def _dtype(move: ast.Call) -> str:
     return text(given[0]) if given else ""
 
 
-def _offloaded(tree: ast.Module) -> Iterator[tuple[ast.FunctionDef, list[ast.stmt]]]:
-    """The functions that validate under autocast with an offloaded model, and their statements."""
-    for function in tree.body:
-        validates = isinstance(function, ast.FunctionDef) and function.name.startswith("log_validation")
-        offloads = validates and any("enable_model_cpu_offload(" in text(line) for line in function.body)  # type: ignore
-        if isinstance(function, ast.FunctionDef) and offloads and autocasts(function):
-            yield function, function.body
-
-
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, node in block.wanted():
         move = pipeline_move(node)
         if move and (dtype := _dtype(move)):
-            final = next((each for each in block.above if isinstance(each, ast.FunctionDef) and _apart(each)), None)
+            flag = next((_flag(each) for each in reversed(block.above) if isinstance(each, ast.FunctionDef)), "")
             plain = block.without(block.statements[index], "dtype")
-            choice = f"dtype={dtype} if {_FINAL} else None"
-            yield Splice.instead(index, [block.with_argument(plain, choice) if final else plain])
+            yield Splice.instead(
+                index, [block.with_argument(plain, f"dtype={dtype} if {flag} else None") if flag else plain]
+            )
         elif pipeline_cast(node):
-            below = block.statements[index + 1]
-            above = [*block.leading(block.statements[index])[0], *block.leading(below)[1]]
-            yield Splice(index, index + 2, [below.with_changes(leading_lines=above)])
+            above = block.leading(block.statements[index])[0]
+            if index + 1 < len(block.nodes):
+                below = block.statements[index + 1]
+                lines = [*above, *block.leading(below)[1]]
+                yield Splice(index, index + 2, [below.with_changes(leading_lines=lines)])
+            else:
+                yield Splice.instead(index, [])
+
+
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    """Where a pipeline is cast under autocast in a loop that trains, or in a validation of another name."""
+    for line, above in statements(tree):
+        move = pipeline_move(line)
+        function = next((node for node in reversed(above) if isinstance(node, ast.FunctionDef)), None)
+        if not function or not (
+            pipeline_cast(line) or (move and casts(move) and not _dtype(move).endswith(" else None"))
+        ):
+            continue
+        loop = next((node for node in above if isinstance(node, ast.For) and ".backward(" in text(node)), None)
+        named = _VALIDATES.search(function.name) and not function.name.startswith("log_validation")
+        around = loop or (function if named else None)
+        if around and autocasts(around) and not _loads(around):
+            yield Sign(line.lineno, "a pipeline of what trains, cast in place")
+
+
+_VALIDATES = re.compile(r"valid|sample|eval|generate|preview", re.IGNORECASE)

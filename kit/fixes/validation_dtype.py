@@ -70,6 +70,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             () if function.name in threaded else (_DTYPE,),
             _from_image(script)
             or _no_vae(script)
+            or _own_vae(function)
             or _shadowed(script, script.at(move.lineno))
             or ("" if text(script.at(move.lineno)) in _MOVES else _OTHERWISE)
             or ("" if script.at(move.lineno) in function.body else _SOMETIMES),
@@ -111,6 +112,15 @@ def _no_vae(script: Script) -> str:
     named = any("vae" in str(getattr(node, key, "")) for node in every(script.tree) for key in ("id", "attr", "arg"))
     why = "its pipeline (`{}`) is not known to have a VAE: the script names none: cast by hand, or skip the fix"
     return why.format(made[0].partition(".")[0]) if made and not named and "vae" not in script.words else ""
+
+
+def _own_vae(function: ast.FunctionDef) -> str:
+    """Why a function that gives its pipeline another VAE is not served."""
+    given = [node for node in every(function) if isinstance(node, ast.Assign)]
+    own = [node for node in given if text(node.targets[0]) == "pipeline.vae" and text(node) not in _CODE]
+    return "it gives its pipeline another VAE: give it that in the dtype of the other parts, or skip the fix" * bool(
+        own
+    )
 
 
 def _is_pipe(call: ast.Call) -> bool:

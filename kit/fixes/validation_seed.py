@@ -123,12 +123,29 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
 
 
 def looks_like(tree: ast.Module, options: Options) -> list[Sign]:
-    """Where a seed is set under an `if` that a seed of 0 does not pass."""
+    """Where a seed is set under an `if` that a seed of 0 does not pass, or makes what is not known."""
+    unsaid = _unsaid(tree)
     return [
         Sign(node.lineno, f"a seed of 0 counts as none: ask `{text(node.test)} is not None`")
         for node in every(tree)
         if isinstance(node, ast.If) and isinstance(node.test, (ast.Name, ast.Attribute)) and _sets(node)
+    ] + [
+        Sign(node.lineno, f"a seed of 0 counts as none: ask `{text(node.test)} is not None`")
+        for node in every(tree)
+        if isinstance(node, ast.IfExp) and not _seed(node) and _seeds(node) and not _is_unsaid(text(node.test), unsaid)
     ]
+
+
+def _seeds(node: ast.IfExp) -> bool:
+    """Whether a choice makes something of the seed that it asks for, or gives None: several generators, numpy's."""
+    if not isinstance(node.test, (ast.Name, ast.Attribute)) or text(node.orelse) != "None":
+        return False
+    made = [each for each in every(node.body) if isinstance(each, ast.Call)]
+    takes = [call for call in made if text(call.func).rpartition(".")[2] in _GENERATORS]
+    return any(text(node.test) == text(part) for call in takes for each in call.args for part in every(each))
+
+
+_GENERATORS = ("manual_seed", "set_seed", "RandomState", "default_rng", "Random", "PRNGKey")
 
 
 def _sets(node: ast.If) -> bool:

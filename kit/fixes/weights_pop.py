@@ -10,7 +10,7 @@ from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import every, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import own
-from kit.fixes._roles.hooks import save_hooks, save_lambdas
+from kit.fixes._roles.hooks import Hook, save_hooks, save_lambdas
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -51,6 +51,10 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     for statement, name in _pops(script, numbered=True).items():
         if not _asked(script, statement, name):
             yield Sign(statement.lineno, f"weights popped by their place from a list that may be empty (`{name}`)")
+    for each in save_hooks(script):
+        for line, name in _elsewhere(script, each):
+            if not _asked(script, line, name):
+                yield Sign(line.lineno, f"weights popped from a list that may be empty (`{name}`)")
     for hook, statement in save_lambdas(script):
         nodes, given = every(hook.body), [each.arg for each in hook.args.args]
         popped = [name for name in given[1:2] if any(text(node) == f"{name}.pop" for node in nodes)]
@@ -73,6 +77,23 @@ def _pops(script: Script, numbered: bool) -> dict[ast.stmt, str]:
             for name in (hook.weights, *alike):
                 if any(_takes(node, name, numbered) for node in (line, *own(line))):
                     found[line] = name
+    return found
+
+
+def _elsewhere(script: Script, hook: Hook) -> list[tuple[ast.stmt, str]]:
+    """The statements that pop from a hook's list in a function in it, or in one that it hands the list to, and how it
+    is called there."""
+    inside = [line for line, above in script.statements if hook.function in above]
+    found = [
+        (line, hook.weights)
+        for line in inside
+        if script.function(line) is not hook.function and any(_takes(n, hook.weights, False) for n in own(line))
+    ]
+    for call in (node for line in inside for node in own(line) if isinstance(node, ast.Call)):
+        made, places = script.called(call), [at for at, each in enumerate(call.args) if text(each) == hook.weights]
+        names = [each.arg for each in made.args.args][places[0] : places[0] + 1] if made and places else []
+        lines = list(script.inside(made)) if made else []
+        found += [(line, name) for name in names for line in lines if any(_takes(n, name, False) for n in own(line))]
     return found
 
 

@@ -47,6 +47,22 @@ APPLIED = [
         'ema.to(device="cuda:0", dtype=half)',
         "ema.to(device=accelerator.device, dtype=half)",
     ),
+    unlike(
+        "what map_location is given",
+        f'{HEAD}a = torch.load("a", map_location=lambda s, l: s.cuda())\n'
+        "b = model.untyped_storage().cuda(non_blocking=True)\n",
+        f'{HEAD}a = torch.load("a", map_location=lambda s, l: s.to(device=accelerator.device))\n'
+        "b = model.untyped_storage().to(device=accelerator.device, non_blocking=True)\n",
+        2,
+    ),
+    line(
+        "a kind by its name",
+        'mesh = torch.distributed.init_device_mesh(device_type="cuda")\n@torch.amp.custom_fwd(device_type="cuda")\n'
+        "def forward(ctx, x):\n    return x",
+        "mesh = torch.distributed.init_device_mesh(device_type=accelerator.device.type)\n"
+        "@torch.amp.custom_fwd(device_type=accelerator.device.type)\ndef forward(ctx, x):\n    return x",
+        2,
+    ),
     line("by method", "vae = make(1).cuda()", "vae = make(1).to(accelerator.device)"),
     line("by method, with blanks", "x = x.cuda( 0 )", "x = x.to( accelerator.device )"),
     line("and a flag", "x = x.cuda(non_blocking=True)", "x = x.to(accelerator.device, non_blocking=True)"),

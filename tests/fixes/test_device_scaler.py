@@ -103,6 +103,11 @@ REFUSED = [
     satisfied("told of no card", "import torch\nscaler = torch.amp.GradScaler('cpu')\n"),
     satisfied("told of another", "import torch\nscaler = torch.amp.GradScaler('npu')\n"),
     satisfied("told", f"{DEVICE}scaler = torch.amp.GradScaler(device.type)\n"),
+    satisfied(
+        "for an older torch",
+        f"{DEVICE}if hasattr(torch.amp, 'GradScaler'):\n    s = torch.amp.GradScaler(device.type)\n"
+        "else:\n    s = torch.cuda.amp.GradScaler()\n",
+    ),
     gone("a class's own name", f"{DEVICE}cls = Net\ndef f(cls):\n    cls('cuda')\n"),
     gone(
         "a name given a class elsewhere",
@@ -131,6 +136,22 @@ REFUSED = [
                 "device",
                 4,
                 "def f(x, device):\n    a = device['name']\n    s = torch.cuda.amp.GradScaler()\n",
+            ),
+            ("a default to be chosen", "device", 3, "def f(x, device='auto'):\n    s = torch.cuda.amp.GradScaler()\n"),
+            ("to be chosen", "device", 4, "def f(x):\n    device = 'auto'\n    s = torch.cuda.amp.GradScaler()\n"),
+            (
+                "an option to be chosen",
+                "device",
+                5,
+                "p.add_argument('--device', default='auto')\ndef f(args):\n    device = args.device\n"
+                "    s = torch.cuda.amp.GradScaler()\n",
+            ),
+            (
+                "an attribute to be chosen",
+                "device",
+                5,
+                "class T:\n    def f(self, device='auto'):\n        self.device = device\n"
+                "        s = torch.cuda.amp.GradScaler()\n",
             ),
             ("a number", "device", 3, "def f(x, device: int = 0):\n    s = torch.cuda.amp.GradScaler()\n"),
             ("an int", "device", 3, "def f(x, device: int):\n    s = torch.cuda.amp.GradScaler()\n"),

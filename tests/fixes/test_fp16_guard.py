@@ -131,7 +131,23 @@ REFUSED = [
     gone("nothing is raised", f"{HEAD}    if not torch.cuda.is_available():\n        print('fp16')\n"),
     gone("an `or` lets others in", f"{HEAD}    if not torch.cuda.is_available() or other:\n{RAISE}"),
     conflict(
-        "no self", "`self` is not bound", 3, f"import torch\ndef f():\n    if not torch.cuda.is_available():\n{RAISE}"
+        "no self",
+        "in no method with a `self`",
+        3,
+        f"import torch\ndef f():\n    if not torch.cuda.is_available():\n{RAISE}",
+    ),
+    conflict(
+        "its class has no device",
+        "`self.device` is not bound there",
+        4,
+        f"import torch\nclass Trainer:\n    def f(self):\n        if not torch.cuda.is_available():\n    {RAISE}",
+    ),
+    conflict(
+        "the device is made below",
+        "`self.device` is not bound there",
+        4,
+        "import torch\nclass Trainer:\n    def f(self):\n        if not torch.cuda.is_available():\n"
+        f"    {RAISE}        self.device = torch.device('cpu')\n",
     ),
     conflict(
         "an elif",

@@ -197,6 +197,18 @@ REFUSED = [
     gone("other arguments", CUDA.strip().replace("**kwargs", "") + "\n"),
     conflict("no torch", "`torch` is not bound", 5, f"{HEAD[13:]}    else:\n{CUDA}"),
     conflict(
+        "its class has no device",
+        "`self.device` is not bound there",
+        4,
+        f"import torch\nclass Trainer:\n    def f(self, kwargs):\n{CUDA}",
+    ),
+    conflict(
+        "the device is made below",
+        "`self.device` is not bound there",
+        4,
+        f"import torch\nclass Trainer:\n    def f(self, kwargs):\n{CUDA}        self.device = kwargs.device\n",
+    ),
+    conflict(
         "the branch takes another",
         "the branch above for such a device takes no scaler of its own",
         8,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from fixing import case, conflict, gone, run, satisfied, tables
+from fixing import case, conflict, gone, run, satisfied, tables, unlike
 
 from kit.codemod import Outcome
 
@@ -28,6 +28,12 @@ APPLIED = [
             optimizer = optim(lora_layers.parameters())
             return accelerator.prepare(lora_layers), optimizer
         """,
+    ),
+    unlike(
+        "by another name",
+        "from diffusers.loaders import AttnProcsLayers as Layers\ndef main(accelerator):\n    a = Layers(x)\n",
+        "from diffusers.loaders import AttnProcsLayers as Layers\n"
+        "def main(accelerator):\n    a = Layers(x).to(accelerator.device)\n",
     ),
     case(
         "two of them, with a comment, over several lines",

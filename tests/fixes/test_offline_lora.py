@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fixing import case, conflict, gone, satisfied, tables
+from fixing import case, conflict, gone, satisfied, tables, unlike
 
 NAME = "offline-lora"
 SAVED = "P.save_lora_weights(args.output_dir, layers)\n"
@@ -57,6 +57,11 @@ APPLIED = [
         f"def f(input_dir):\n    return P.load_lora_weights(input_dir, {NAMED})\n",
         2,
     ),
+    unlike(
+        "the folder by another name",
+        f"{SAVED}folder = args.output_dir\npipeline.load_lora_weights(folder)\n",
+        f"{SAVED}folder = args.output_dir\npipeline.load_lora_weights(folder, {NAMED})\n",
+    ),
     case(
         "one of two has it",
         f"{SAVED}pipeline.load_lora_weights(args.output_dir, {NAMED})\npipeline.load_lora_weights(args.output_dir)\n",
@@ -74,6 +79,12 @@ APPLIED = [
 REFUSED = [
     satisfied("there", f"{SAVED}pipeline.load_lora_weights(args.output_dir, {NAMED})\n"),
     satisfied("another file", f"{SAVED}state = P.lora_state_dict(input_dir, weight_name='a.safetensors')\n"),
+    gone(
+        "the save hook writes another file",
+        f"{SAVED}def save_model_hook(models, weights, output_dir):\n    save_file(a, b)\n"
+        "P.lora_state_dict(input_dir)\n",
+    ),
+    gone("named by its place", "P.save_lora_weights(o, x, None, True, 'a.safetensors')\nP.load_lora_weights(o)\n"),
     gone("from a state dict", f"{SAVED}pipeline.load_lora_weights(lora_state_dict)\n"),
     gone("from the hub", f"{SAVED}pipeline.load_lora_weights('latent-consistency/lcm-lora-sdv1-5')\n"),
     gone("from a folder that nothing was saved to", f"{SAVED}pipeline.load_lora_weights(args.lora)\n"),

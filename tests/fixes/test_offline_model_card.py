@@ -167,6 +167,22 @@ REFUSED = [
         for opened in ("Path('README.md').open()", "open('README.md', 'r+')", "open('README.md', mode)")
     ),
     gone("read back", CARD + "def main(args):\n    save_model_card(1)\n    print(open('README.md').read())\n"),
+    gone("copied", CARD + "def main(args):\n    save_model_card(1)\n    shutil.copy('README.md', 'a')\n"),
+    conflict(
+        "it writes more than the card",
+        "it also writes another file (`json.dump(…)`)",
+        4,
+        CARD.replace("(repo_id)\n", "(repo_id); json.dump(a, b)\n") + "def main(args):\n    save_model_card(1)\n",
+    ),
+    *(
+        conflict(
+            f"its arguments do something: {given}",
+            f"`{given}` is worked out in its arguments",
+            4,
+            CARD + f"def main(args):\n    save_model_card(str(1), images={given})\n",
+        )
+        for given in ("log_validation(pipeline)", "(images := make)")
+    ),
     satisfied("there", CARD + "if args.push_to_hub:\n    save_model_card(1)\n"),
     satisfied(
         "there, with more asked", CARD + "if done and args.push_to_hub:\n    with a:\n        save_model_card(1)\n"

@@ -96,6 +96,14 @@ REFUSED = [
     gone("no training", GROWING.replace("accelerator.backward", "print")),
     gone("what the batch brought", "for batch in loader:\n    x = batch.x\n    x = x.repeat(2)\n    a.backward(x)\n"),
     conflict("the test changes in the loop", "changes in the loop", 10, GROWING.replace("captions:", "step:")),
+    conflict("the batch is asked", "changes in the loop", 10, GROWING.replace("if captions:", 'if "a" in prompts:')),
+    conflict(
+        "an attribute changes in the loop",
+        "changes in the loop",
+        11,
+        GROWING.replace("if captions:", "if args.own:").replace("(2):\n", "(2):\n        args.own = epoch > 0\n"),
+    ),
+    conflict("a call is asked", "may answer otherwise", 10, GROWING.replace("if captions:", "if random() < 0.5:")),
     gone(
         "the batch's own",
         GROWING.replace("            if captions", "            embeds = prompts\n            if captions"),

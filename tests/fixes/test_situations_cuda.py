@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from situations import Given, check, left, looks
+from situations import Given, check, left, looks, mended, refused
 
 CHOSEN, NAMED = "a choice between CUDA and the CPU, and no other device", "something placed on CUDA by name"
 
@@ -38,6 +38,10 @@ CHOICES = [
     _says("kept in a name", 'name = "cuda:0"\nmodel.to(name)', 3, NAMED),
     _says("kept by the trainer", 'self.device = f"cuda:{rank}"', 3, NAMED),
     _says("a map", 'load(path, device_map="cuda")', 3, NAMED),
+    _says("for everything", 'torch.set_default_device("cuda")', 3, NAMED),
+    _says("where a file goes", 'load(torch.load(path, "cuda"))', 3, NAMED),
+    _says("a map of parts", 'load(path, device_map={"": "cuda:0"})', 3, NAMED),
+    _says("a type of tensor", "x = torch.cuda.FloatTensor([1.0])", 3, NAMED),
     _left("an option with a default", 'p.add_argument("--device", default="cuda")'),
     _left("an option's default", 'class Options:\n    device: str = "cuda"'),
     _left("with others", 'd = "cuda" if torch.cuda.is_available() else "npu" if has_npu() else "cpu"'),
@@ -68,6 +72,133 @@ SCALERS = [
 ]
 
 
-@pytest.mark.parametrize("given", [*CHOICES, *SCALERS])
+TRAINER = """\
+from accelerate import Accelerator
+class Trainer:
+    def __init__(self, net{more}):
+        {made}
+    def load(self, net):
+        self.net = net.to("cuda")
+    def connect(self):
+        self.accelerator = Accelerator()
+"""
+
+
+def _trainer(id: str, reason: str, made: str, more: str = "") -> object:
+    return refused(id, "device-placement", 7, reason, TRAINER.format(made=made, more=more))
+
+
+HELD = [
+    _trainer("called before the Accelerator is made", "is not bound", "self.load(net)\n        self.connect()", "=1"),
+    refused(
+        "called before, by way of another",
+        "device-placement",
+        7,
+        "is not bound",
+        TRAINER.format(more="", made="self.both(net)\n        self.accelerator = Accelerator()")
+        + "    def both(self, net):\n        self.load(net)\n",
+    ),
+    refused(
+        "handed in, or not",
+        "device-placement",
+        5,
+        "may be None",
+        "from accelerate import Accelerator\nclass Trainer:\n    def __init__(self, net, accelerator=None):\n"
+        '        self.accelerator = accelerator\n        self.net = net.to("cuda")\n',
+    ),
+    refused(
+        "none in the class",
+        "device-placement",
+        7,
+        "there: hand it in",
+        "from accelerate import Accelerator\nclass Trainer:\n    accelerator = None\n    def run(self):\n"
+        '        self.accelerator = Accelerator()\n    def load(self, net):\n        return net.to("cuda")\n',
+    ),
+    mended(
+        "called once it is made",
+        "device-placement",
+        TRAINER.format(more="", made="self.connect()\n        self.load(net)"),
+        "self.net = net.to(self.accelerator.device)",
+    ),
+    looks(
+        "only where there is CUDA",
+        "device-placement",
+        3,
+        NAMED,
+        "import torch\nfrom accelerate import Accelerator\n"
+        "net = net.cuda() if torch.cuda.is_available() else net\naccelerator = Accelerator()\n",
+    ),
+]
+
+
+ROPE = "import torch\nMAC = torch.backends.mps.is_available()\ndef rope(x, is_mps=False):\n    {}\n    return d\n"
+
+
+def _angles(id: str, line: str, at: int = 4) -> object:
+    return looks(id, "float32-rope", at, "a rotary embedding worked out in float64", ROPE.format(line))
+
+
+DOUBLES = [
+    mended(
+        "asked right there",
+        "float32-rope",
+        ROPE.format('d = torch.float32 if x.device.type == "mps" else torch.float64'),
+        'd = torch.float32 if x.device.type == \'mps\' or x.device.type in ("npu", "tpu") else torch.float64',
+    ),
+    _angles("the other way round", 'd = torch.float64 if x.device.type != "mps" else torch.float32'),
+    _angles("told", "d = torch.float32 if is_mps else torch.float64"),
+    _angles("asked in the module", "d = torch.float32 if MAC else torch.float64"),
+    _angles("by a branch", 'd = torch.float32\n    if x.device.type != "mps":\n        d = torch.float64', 6),
+    _angles(
+        "of what is something else by then",
+        'mac = x.device.type == "mps"\n    x = x.tolist()\n    d = torch.float32 if mac else torch.float64',
+        6,
+    ),
+    left(
+        "with others",
+        "float32-rope",
+        ROPE.format('d = torch.float64\n    if x.device.type in ("mps", "npu"):\n        d = torch.float32'),
+    ),
+]
+
+
+def _pinned(id: str, line: str) -> object:
+    what = "memory pinned whether or not there is an accelerator"
+    return looks(id, "pin-memory-guard", 2, what, f"import torch\n{line}\n")
+
+
+PINNED = [
+    _pinned("made so", "x = torch.empty(3, pin_memory=True)"),
+    _pinned("for CUDA", 'x = y.pin_memory("cuda")'),
+    _pinned("a method handed on", "x = list(map(torch.Tensor.pin_memory, y))"),
+    left("a loader's", "pin-memory-guard", "import torch\nx = torch.utils.data.DataLoader(y, pin_memory=True)\n"),
+    left("asked", "pin-memory-guard", "import torch\nx = torch.empty(3, pin_memory=torch.cuda.is_available())\n"),
+]
+AUTOCAST = [
+    looks(
+        "CUDA's own",
+        "autocast-device",
+        4,
+        "autocast switched off on CUDA alone",
+        "import torch\nfrom torch.cuda.amp import autocast\ndef f(x):\n    with autocast(enabled=False):\n"
+        "        return x.float()\n",
+    ),
+]
+
+
+def _package(id: str, at: int, text: str) -> object:
+    return looks(id, "device-package", at, "does not import the device's package", text)
+
+
+MAIN = 'if __name__ == "__main__":\n    main()\n'
+PACKAGE = [
+    _package("a part of torch alone", 1, f"from torch import nn\n{MAIN}"),
+    _package("tried", 2, f"try:\n    import torch\nexcept ImportError:\n    raise SystemExit(1)\n{MAIN}"),
+    _package("in a function", 2, f"def main():\n    import torch\n{MAIN}"),
+    left("accelerate does", "device-package", f"from torch import nn\nfrom accelerate import Accelerator\n{MAIN}"),
+]
+
+
+@pytest.mark.parametrize("given", [*CHOICES, *SCALERS, *HELD, *DOUBLES, *PINNED, *AUTOCAST, *PACKAGE])
 def test_a_situation(given: Given) -> None:
     check(given)

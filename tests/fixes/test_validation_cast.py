@@ -11,6 +11,11 @@ CAST = "    pipeline = pipeline.to(accelerator.device, dtype=torch_dtype)\n"
 DEFINITION = "def log_validation(pipeline, accelerator, torch_dtype):\n"
 OFFLOAD = "    pipeline.enable_model_cpu_offload()\n"
 AUTOCAST = "    with torch.autocast(accelerator.device.type):\n        return pipeline()\n"
+LAST = CAST.replace("_dtype)", "_dtype if last else None)")
+MOVE = CAST.replace(", dtype=torch_dtype", "")
+ALONE = "    pipeline = pipeline.to(dtype=torch_dtype)\n"
+FLAGGED = "def log_validation(pipeline, accelerator, torch_dtype, last=False):\n"
+ON, UNDER = "torch.autocast(accelerator.device.type)", "    with ctx:\n        return pipeline()\n"
 
 
 def moves(id: str, before: str, after: str) -> Any:
@@ -91,9 +96,78 @@ APPLIED = [
         f"{DEFINITION}    a = autocast('z') if not a else None\n    b = autocast('z') if zzz else None\n"
         "    pipeline.to(a, zzz=3, aaa=4)\n    with autocast('z'): pipeline()\n",
     ),
+    *(
+        unlike(
+            f"the final validation is without autocast, {how}",
+            f"{FLAGGED}{CAST}{lines}{UNDER}",
+            f"{FLAGGED}{LAST}{lines}{UNDER}",
+        )
+        for how, lines in (
+            ("named otherwise", f"    ctx = {ON} if not last else nullcontext()\n"),
+            ("the other way round", f"    ctx = nullcontext() if last else {ON}\n"),
+            ("by an if", f"    if last:\n        ctx = nullcontext()\n    else:\n        ctx = {ON}\n"),
+            ("switched off", "    ctx = torch.autocast('npu', enabled=not last)\n"),
+        )
+    ),
+    *(
+        unlike(
+            f"cast alone, {how}",
+            f"{DEFINITION}{ALONE}{below}{AUTOCAST}",
+            f"{DEFINITION}{below}{AUTOCAST}",
+        )
+        for how, below in (
+            ("then moved", MOVE),
+            ("offloaded part by part", "    pipeline.enable_sequential_cpu_offload()\n"),
+            ("offloaded or moved", f"    if low:\n    {OFFLOAD}    else:\n        pipeline.to(accelerator.device)\n"),
+        )
+    ),
+    unlike(
+        "cast by its place, and offloaded",
+        f"{DEFINITION}    pipeline.to(weight_dtype)\n{OFFLOAD}{AUTOCAST}",
+        f"{DEFINITION}{OFFLOAD}{AUTOCAST}",
+    ),
+    unlike(
+        "offloaded in one branch, moved in the other",
+        f"{DEFINITION}    if low:\n    {ALONE}    {OFFLOAD}    else:\n    {CAST}{AUTOCAST}",
+        f"{DEFINITION}    if low:\n    {OFFLOAD}    else:\n    {MOVE}{AUTOCAST}",
+        2,
+    ),
 ]
 
 REFUSED = [
+    *(
+        conflict(f"autocast is off at times, {how}", f"autocast is off where `{off}`", 2, f"{DEFINITION}{CAST}{lines}")
+        for how, off, lines in (
+            ("by an option", "not args.amp", f"    ctx = {ON} if args.amp else nullcontext()\n{UNDER}"),
+            (
+                "on a Mac",
+                "mps()",
+                f"    if mps():\n        ctx = nullcontext()\n    else:\n        ctx = {ON}\n{UNDER}",
+            ),
+            ("by its switch", "not fp16", "    with torch.autocast('npu', enabled=fp16):\n        return pipeline()\n"),
+        )
+    ),
+    conflict(
+        "decoded without autocast",
+        "also called without autocast",
+        2,
+        f"{DEFINITION}{CAST}    with {ON}:\n        out = pipeline()\n    return pipeline.vae.decode(out)\n",
+    ),
+    conflict("cast, and not placed", "nothing moves its pipeline", 2, f"{DEFINITION}{ALONE}{AUTOCAST}"),
+    conflict(
+        "alone in its block",
+        "nothing else is in its block",
+        3,
+        f"{DEFINITION}    if fp16:\n    {ALONE}{OFFLOAD}{AUTOCAST}",
+    ),
+    gone(
+        "loaded there, and nothing that trains in it",
+        f"{DEFINITION}    pipeline = Pipe.from_pretrained(args.model, torch_dtype=torch_dtype)\n{CAST}{AUTOCAST}",
+    ),
+    satisfied(
+        "cast where a flag says so",
+        f"{FLAGGED}{LAST}    ctx = {ON}\n{UNDER}",
+    ),
     satisfied("there", f"{DEFINITION}    pipeline = pipeline.to(accelerator.device)\n{AUTOCAST}"),
     gone(
         "without autocast",

@@ -117,6 +117,12 @@ REFUSED = [
         4,
         f"{ONE}{DEFINITION}{MOVE}{IMAGES}log_validation(DDPMPipeline(unet=unet), accelerator, dtype)\n",
     ),
+    conflict(
+        "another VAE",
+        "it gives its pipeline another VAE",
+        4,
+        f"{ONE}{DEFINITION}{MOVE}    pipeline.vae = AutoencoderKL()\n{IMAGES}",
+    ),
     satisfied("there", f"{BOTH}{DEFINITION}{FIX}{MOVE}{IMAGES}"),
     gone("under autocast", f"{BOTH}{DEFINITION}{MOVE}    with torch.autocast('cuda'):\n        pipeline()\n"),
     gone("in another function", f"{BOTH}def main{ARGUMENTS}:\n{MOVE}"),

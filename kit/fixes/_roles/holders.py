@@ -181,6 +181,22 @@ def _makes(script: Script, function: ast.FunctionDef | ast.AsyncFunctionDef) -> 
     )
 
 
+def device_missing(script: Script, statement: ast.stmt) -> str:
+    """Why `self.device` cannot be asked for at a statement; "" where it can: in accelerate's own class, and in one that
+    has it, or asks for it elsewhere."""
+    owner, function = script.class_of(statement), script.function(statement)
+    if function is None or "self" not in {each.arg for each, _ in defaults(function.args)}:
+        return "it is in no method with a `self`: ask for the device that trains by hand, or skip the fix"
+    if owner is None:
+        return ""
+    members = {getattr(line, "name", "") for line in owner.body}
+    lines = [line for line in script.of_class(owner) if line is not statement]
+    asked = any(dotted(node) == "self.device" for line in lines for node in own(line))
+    known = owner.name == _CLASS or "device" in members or asked
+    why = missing(script, "self.device", statement) if known else "`self.device` is not bound there"
+    return f"{why}: name the device that trains so, or skip the fix" if why else ""
+
+
 def option_missing(script: Script, name: str, statement: ast.stmt) -> str:
     """Why an option (`args.push_to_hub`) cannot be asked for at a statement; "" where it can: it is one that the script
     declares, or asks for elsewhere without care."""

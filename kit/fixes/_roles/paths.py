@@ -22,7 +22,8 @@ def missing(script: Script, name: str, statement: ast.stmt, may_be_none: bool = 
         return f"`{base}` is not bound there"
     if (state - {NONE} if may_be_none else state) <= {BOUND} and base == name:
         return ""
-    if base == "self" and _later(script, name, statement) and not _used(script, name, statement):
+    late = base == "self" and (_later(script, name, statement) or _called_early(script, name, statement, ()))
+    if late and not _used(script, name, statement):
         return f"`{name}` is not bound there"
     if base != name and state <= {BOUND} and NONE not in script.once(_attribute, name, script.class_of(statement)):
         return ""
@@ -69,8 +70,23 @@ def _walk(script: Script, name: str, scope: Scope) -> _Walk:
 
 
 def _attribute(script: Script, name: str, owner: ast.ClassDef | None) -> State:
-    """What an attribute of `self` is given in the methods of its class."""
-    return _NOWHERE.union(*(values(value) for _, value in script.once(_given, name, owner)))
+    """What an attribute of `self` is given in the methods of its class, and in the class itself."""
+    given = [
+        _state(script, value.id, line) - {UNBOUND} if isinstance(value, ast.Name) else values(value)
+        for line, value in script.once(_given, name, owner)
+    ]
+    plain = name.removeprefix("self.")
+    of_class = (
+        [
+            line.value
+            for line in owner.body
+            if isinstance(line, (ast.Assign, ast.AnnAssign)) and line.value
+            if plain in map(dotted, line.targets if isinstance(line, ast.Assign) else [line.target])
+        ]
+        if owner
+        else []
+    )
+    return _NOWHERE.union(*given, *map(values, of_class))
 
 
 def _given(script: Script, name: str, owner: ast.ClassDef | None) -> list[tuple[ast.stmt, ast.expr]]:
@@ -88,6 +104,35 @@ def _later(script: Script, name: str, statement: ast.stmt) -> bool:
     loop around both."""
     lines = [line for line, _ in script.once(_given, name, script.class_of(statement))]
     return bool(lines) and all(later(script, line, statement) for line in lines)
+
+
+def _called_early(script: Script, name: str, statement: ast.stmt, seen: tuple[Scope, ...]) -> bool:
+    """Whether the method of a statement is called by another one above the line there that gives an attribute of `self`
+    something, or that calls the method that does."""
+    method, owner = script.scopes(statement)[0], script.class_of(statement)
+    given = [line for line, _ in script.once(_given, name, owner)]
+    if isinstance(method, ast.Module) or owner is None or not given or method in seen:
+        return False
+    calls = script.once(_own_calls, owner)
+    makers = {getattr(script.scopes(line)[0], "name", "") for line in given}
+    gives = [*given, *(line for maker in makers for line in calls.get(maker, ()))]
+    for line in calls.get(method.name, ()):
+        here = [each for each in gives if script.scopes(each)[0] is script.scopes(line)[0]]
+        if here and all(later(script, each, line) for each in here):
+            return True
+        if not here and _called_early(script, name, line, (*seen, method)):
+            return True
+    return False
+
+
+def _own_calls(script: Script, owner: ast.ClassDef) -> dict[str, list[ast.stmt]]:
+    """The statements of a class that call a method of `self`, by the method."""
+    found: dict[str, list[ast.stmt]] = {}
+    for line in script.of_class(owner):
+        for node in own(line):
+            if isinstance(node, ast.Call) and dotted(node.func).startswith("self."):
+                found.setdefault(dotted(node.func).removeprefix("self."), []).append(line)
+    return found
 
 
 def later(script: Script, line: ast.stmt, statement: ast.stmt) -> bool:

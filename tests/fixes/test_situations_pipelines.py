@@ -1,0 +1,162 @@
+"""`kit fix` on scripts of other shapes: prompts, validations, LoRAs, model cards and what is offloaded."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import pytest
+from situations import Given, check, left, looks
+
+
+def _prompts(line: str) -> str:
+    return (
+        "def main(args, loader, prompts):\n    embeds, pooled = encode(args.prompt)\n    for batch in loader:\n"
+        f"        {line}\n        accelerator.backward(loss(embeds))\n"
+    )
+
+
+def _grows(id: str, line: str, at: int = 4) -> Any:
+    return looks(id, "prompt-repeat", at, "repeated from its own repetition", _prompts(line))
+
+
+PROMPTS = [
+    _grows("without captions", "embeds = embeds.repeat(len(batch), 1, 1)"),
+    _grows("in the body", "if not args.own:\n            embeds = embeds.repeat(2, 1, 1)", 5),
+    _grows(
+        "in an elif", "if a:\n            embeds = batch\n        elif b:\n            embeds = embeds.repeat(2, 1)", 7
+    ),
+    _grows("a list", "embeds = embeds * len(batch)"),
+    _grows("joined", "embeds = torch.cat([embeds] * len(batch), dim=0)"),
+    _grows("by a function", "embeds = torch.repeat_interleave(embeds, 2, dim=0)"),
+    _grows("behind others", "step += 1; embeds = embeds.repeat(2, 1, 1)"),
+    left("of the batch", "prompt-repeat", _prompts("embeds = batch.x\n        embeds = embeds.repeat(2, 1)")),
+    left("of the loop", "prompt-repeat", _prompts("for embeds in batch:\n            embeds = embeds.repeat(2, 1)")),
+    left("scaled", "prompt-repeat", _prompts("embeds = embeds * 2")),
+    left(
+        "an attribute of the batch",
+        "prompt-repeat",
+        _prompts("self.x = batch.x\n        self.x = self.x.repeat(2, 1)"),
+    ),
+]
+
+
+def _card(id: str, at: int, text: str) -> Any:
+    return looks(id, "offline-model-card", at, "a model card asked for from the hub", text)
+
+
+ASKED = "load_or_create_model_card(repo_id_or_path=name, from_training=True)"
+CARDS = [
+    _card(
+        "in a method",
+        5,
+        f"""
+        class Trainer:
+            def save_model_card(self, name):
+                {ASKED}.save(self.folder)
+            def finish(self):
+                self.save_model_card(self.folder)
+        """,
+    ),
+    _card("by another name", 4, f"def write(name):\n    {ASKED}\ndef main(args):\n    write(args.folder)\n"),
+    _card("right there", 2, f"def main(args, name):\n    card = {ASKED}\n    card.save(args.folder)\n"),
+    left(
+        "pushed",
+        "offline-model-card",
+        f"def write(name):\n    {ASKED}\ndef main(args):\n    if args.push_to_hub:\n        write(args.folder)\n",
+    ),
+]
+
+
+def _lora(id: str, line: str, at: int) -> Any:
+    text = f"def main(args, pipe):\n    pipe.save_lora_weights(args.out, x)\n    {line}\n"
+    return looks(id, "offline-lora", at, "this run's folder, or another", text)
+
+
+LORAS = [
+    _lora("chosen in the call", "pipe.load_lora_weights(args.lora if args.lora else args.out)", 3),
+    _lora(
+        "chosen above",
+        "folder = args.out\n    if args.lora:\n        folder = args.lora\n    pipe.load_lora_weights(folder)",
+        6,
+    ),
+]
+
+
+OFFLOAD = "    with offload_models(vae, device=d, offload=args.offload):\n        p = p.to(vae.dtype)\n"
+
+
+def _away(id: str, at: int, below: str, block: str = OFFLOAD) -> Any:
+    text = f"import torch\ndef main(args, vae, p):\n{block}{below}"
+    return looks(id, "offload-encode", at, "`vae` at work below the block", text)
+
+
+def _there(id: str, below: str) -> Any:
+    return left(id, "offload-encode", f"import torch\ndef main(args, vae, p):\n{OFFLOAD}{below}")
+
+
+ENCODE = "    c = vae.encode(p)\n"
+OFFLOADED = [
+    _away("something between", 6, f"    log()\n{ENCODE}"),
+    _away("in a block of its own", 6, f"    with torch.no_grad():\n    {ENCODE}"),
+    _away("in a branch", 6, f"    if x:\n    {ENCODE}"),
+    _away("in a loop", 6, f"    for p in x:\n    {ENCODE}"),
+    _away("decoded", 5, "    c = vae.decode(p)\n"),
+    _away("below the block around", 6, ENCODE, "    with a:\n" + textwrap.indent(OFFLOAD, "    ")),
+    _away("beside other contexts", 5, ENCODE, OFFLOAD.replace("with ", "with torch.no_grad(), ")),
+    _away("beside other models", 5, ENCODE, OFFLOAD.replace("(vae", "(vae, encoder")),
+    _away("of a module", 5, ENCODE, OFFLOAD.replace("offload_models", "training_utils.offload_models")),
+    _there("moved again", f"    vae.to(d)\n{ENCODE}"),
+    _there("another one", f"    vae = load()\n{ENCODE}"),
+    _there("in another such block", f"    x = 1\n{OFFLOAD}    {ENCODE}"),
+    _there("made to be called", "    encode = lambda p: vae.encode(p)\n"),
+]
+
+
+def _pops(id: str, at: int, text: str) -> Any:
+    registers = "def main(accelerator):\n    accelerator.register_save_state_pre_hook(hook)\n"
+    return looks(id, "weights-pop", at, "weights popped from a list that may be empty", text + registers)
+
+
+HOOK = "def hook(models, weights, folder):\n"
+WEIGHTS = [
+    _pops(
+        "in a function inside", 3, f"{HOOK}    def save(model):\n        weights.pop()\n    list(map(save, models))\n"
+    ),
+    _pops("in a function that is handed them", 2, f"def drop(kept):\n    kept.pop()\n{HOOK}    drop(weights)\n"),
+    left("asked there", "weights-pop", f"def drop(kept):\n    if kept:\n        kept.pop()\n{HOOK}    drop(weights)\n"),
+]
+
+
+def _seed(id: str, made: str) -> Any:
+    text = f"def main(args):\n    return {made} if args.seed else None\n"
+    return looks(id, "validation-seed", 2, "a seed of 0 counts as none", text)
+
+
+SEEDS = [
+    _seed("several generators", "[torch.Generator().manual_seed(args.seed + i) for i in range(3)]"),
+    _seed("numpy's", "np.random.RandomState(args.seed)"),
+    left("nothing of the seed's", "validation-seed", "def main(args):\n    return make(1) if args.seed else None\n"),
+]
+
+
+CAST = "    pipe.to(accelerator.device, dtype=weight_dtype)\n    with accelerator.autocast():\n        pipe()\n"
+LOOP = "def main(pipe, args):\n    for batch in loader:\n        accelerator.backward(loss)\n"
+TRAINING = LOOP + textwrap.indent(CAST, "    ")
+
+
+def _cast(id: str, at: int, text: str) -> Any:
+    return looks(id, "validation-cast", at, "a pipeline of what trains, cast in place", text)
+
+
+CASTS = [
+    _cast("in the midst of training", 4, TRAINING),
+    _cast("in a validation of another name", 2, f"def sample_images(pipe):\n{CAST}"),
+    left("after training", "validation-cast", f"def main(pipe, args):\n    accelerator.backward(loss)\n{CAST}"),
+    left("loaded there", "validation-cast", f"def sample(args):\n    pipe = Pipe.from_pretrained(args.model)\n{CAST}"),
+]
+
+
+@pytest.mark.parametrize("given", [*CASTS, *PROMPTS, *CARDS, *LORAS, *OFFLOADED, *WEIGHTS, *SEEDS])
+def test_a_situation(given: Given) -> None:
+    check(given)
