@@ -60,9 +60,8 @@ PICTURE = '        example["picture"] ='
 BATCH = '    batch = {"pixel_values"'
 LEFT_OUT = "`collate_fn` may leave out or move examples"
 ROW = '[example["picture"] for example in examples]'
-APART = (
-    "    rows = []\n    for example in examples:\n        rows.append(example[1])\n        rows.append(example[2])\n"
-)
+ADDED = "        rows.append(example[{0}])\n"
+APART = f"    rows = []\n    for example in examples:\n{ADDED.format(1)}{ADDED.format(2)}"
 MOVED = "may have other rows than the batch has samples"
 ENCODED = 'vae.encode(batch["pixel_values"])'
 
