@@ -162,7 +162,7 @@ def _loops(script: Script, statement: ast.AST) -> list[Loop]:
 
 
 def headed(loop: Loop, limit: Limit) -> bool:
-    """Whether a loop goes on below the limit only, or leaves by the same test itself, or by what is set there, before or
+    """Whether a loop goes on below the limit only, or leaves by the same test itself, or by what that sets, before or
     after the loop over batches."""
     if isinstance(loop, ast.While) and any(
         text(part) == f"{limit.step} < {limit.limit}" for part in conjuncts(loop.test)
