@@ -129,6 +129,35 @@ def main(args, rank):
         accelerator.save_state("x")
 """,
     ),
+    *(
+        looks(
+            f"it asks itself: {save}",
+            "deepspeed-checkpoint",
+            6,
+            "a checkpoint",
+            f"{HEAD}def main(accelerator):\n    {save}\n",
+        )
+        for save in (
+            "accelerator.save_state(1) if accelerator.is_main_process else None",
+            "accelerator.is_main_process and accelerator.save_state(1)",
+            "[accelerator.save_state(1) for _ in range(1) if accelerator.is_main_process]",
+        )
+    ),
+    *(
+        looks(
+            f"asked by {head}",
+            "deepspeed-checkpoint",
+            7 + head.count("\n"),
+            "a checkpoint",
+            f"{HEAD}def main(accelerator):\n    {head}\n            accelerator.save_state(1)\n",
+        )
+        for head in ("if accelerator.is_last_process:", "match accelerator.process_index:\n        case 0:")
+    ),
+    left(
+        "the program removes old checkpoints, too",
+        "deepspeed-checkpoint",
+        f"{HEAD}def main(accelerator, old):\n    accelerator.save_state(1)\n    shutil.rmtree(old)\n",
+    ),
     left(
         "the removal is guarded, around a barrier",
         "checkpoint-rotation",
