@@ -50,7 +50,39 @@ SEEDS = [
     left("for each batch", FIX, script("pass", f"torch.manual_seed(0); {DRAW}")),
 ]
 
+BATCHES = "batches that each process shuffles for itself"
+CLASS = "import random\nimport numpy as np\nfrom accelerate import Accelerator\nclass Mine({base}):\n"
+ORDER = "    def __iter__(self):\n        {draw}\n        return iter(self.batches)\n"
+MORE = "    def again(self):\n        random.shuffle(self.batches)\n"
+LOADER = "loader = DataLoader(data, batch_sampler=Mine(data))\n"
+SHUFFLED = "random.shuffle(self.batches)"
 
-@pytest.mark.parametrize("given", SEEDS)
+
+def sampler(draw: str = SHUFFLED, base: str = "BatchSampler", more: str = "") -> str:
+    return CLASS.format(base=base) + ORDER.format(draw=draw) + more
+
+
+SAMPLERS = [
+    *(
+        looks(f"{draw}, {base}{bool(more)}", "batch-order", line, BATCHES, sampler(draw, base, more))
+        for draw, base, more, line in (
+            (SHUFFLED, "BatchSampler", "", 6),
+            (SHUFFLED, "Sampler[int]", "", 6),
+            (SHUFFLED, "object", LOADER, 6),
+            ("order = random.sample(self.batches, 9)", "Sampler", "", 6),
+            ("self.batches.sort(key=lambda each: random.random())", "Sampler", "", 6),
+            ("np.random.shuffle(self.batches)", "Sampler", "", 6),
+            ("self.again()", "Sampler", MORE, 9),
+        )
+    ),
+    left("by its own generator", "batch-order", sampler("random.Random(self.epoch).shuffle(self.batches)")),
+    left("a share for each process", "batch-order", sampler(f"{SHUFFLED}; self.rank")),
+    left("no sampler", "batch-order", sampler(base="object")),
+    left("as it is made", "batch-order", sampler("pass") + MORE.replace("again", "__init__")),
+    left("without accelerate", "batch-order", sampler().replace("accelerate", "lightning")),
+]
+
+
+@pytest.mark.parametrize("given", [*SEEDS, *SAMPLERS])
 def test_a_situation(given: Given) -> None:
     check(given)
