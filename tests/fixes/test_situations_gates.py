@@ -189,6 +189,28 @@ def main(args, folders):
     accelerator.save_state("x")
 """,
     ),
+    *(
+        looks(
+            f"in another form: {removes}",
+            "checkpoint-rotation",
+            7,
+            "old checkpoints removed by every process",
+            f"{HEAD}def main(args, accelerator, old):\n    limit = args.checkpoints_total_limit\n    if {test}:\n"
+            f"        for each in old:\n            {removes}\n    accelerator.save_state(args.out)\n",
+        )
+        for test, removes in (
+            ("limit", "shutil.rmtree(each)"),
+            ("args.total_limit", "shutil.rmtree(each.path)"),
+            ("args.checkpoints_total_limit is not None", 'subprocess.run(["rm", "-rf", each])'),
+            ("args.checkpoints_total_limit is not None", "pool.submit(shutil.rmtree, each)"),
+        )
+    ),
+    left(
+        "in another form, by the main process",
+        "checkpoint-rotation",
+        f"{HEAD}def main(args, accelerator, old):\n    if args.total_limit and accelerator.is_main_process:\n"
+        "        shutil.rmtree(old)\n    accelerator.save_state(args.out)\n",
+    ),
     left(
         "a check of the argument",
         "checkpoint-rotation",
