@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from kit.fixes._ast import every, handed, text
+from kit.fixes._ast import every, handed, same, text
 from kit.fixes._roles import Script, paths
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import FUNCTIONS, Function, last, own
@@ -23,6 +23,9 @@ _OWN = re.compile(
     r"time|perf_counter|monotonic|now|utcnow|today|item|random|randint|uniform|choice|input|uuid[14]|exists|isfile|isdir"
     r"|is_file|is_dir|listdir|getpid|mkdtemp"
 )
+# What does so even by way of several names.
+_CLOCK = re.compile(r"time|perf_counter|monotonic|now|utcnow|today|item|random|randint|uniform|choice|uuid[14]")
+_FILLS = ("append", "extend", "update", "add", "insert", "setdefault")
 _CALLED_BACK = ("signal", "register", "Thread", "Timer", "add_done_callback")  # by a signal, at the end, beside the run
 _ADDS = re.compile(r"save\w*|dump|write\w*|open|makedirs|mkdir|log\w*|print")  # which others' files do not matter to
 _SHARED = re.compile(r"gather\w*|reduce|all_reduce|broadcast\w*")
@@ -109,15 +112,31 @@ def _differs(script: Script, node: ast.expr, given: dict[str, list[ast.expr]], s
 
 
 def _of_its_own(script: Script, node: ast.expr) -> bool:
-    """Whether an expression asks the clock, the disk, chance, one's own loss: by itself, or by a name given that."""
-    values = [node]
-    for part in every(node):
-        values += script.assigned.get(part.id, []) if isinstance(part, ast.Name) else []
-    for value in values:
+    """Whether an expression asks the clock, the disk, chance, one's own loss: by itself, or by a name given that; the
+    disk not by a name given such a name, as the number of the checkpoint that a run goes on from is."""
+    pending: list[tuple[ast.expr, int]] = [(node, 0)]
+    seen: set[str] = set()
+    for value, depth in pending:
         called = {last(part.func) for part in every(value) if isinstance(part, ast.Call)}
-        if any(map(_OWN.fullmatch, called)) and not any(map(_SHARED.fullmatch, called)):
+        if any(map(_SHARED.fullmatch, called)):
+            continue
+        if any(map((_OWN if depth < 2 else _CLOCK).fullmatch, called)):
             return True
+        for name in {part.id for part in every(value) if isinstance(part, ast.Name)} - seen:
+            seen.add(name)
+            given = [*script.assigned.get(name, ()), *script.once(_added).get(name, ())]
+            pending += [(each, depth + 1) for each in given]
     return False
+
+
+def _added(script: Script) -> dict[str, list[ast.expr]]:
+    """What is put in what a name is of: `losses.append(loss.item())`."""
+    found: dict[str, list[ast.expr]] = {}
+    for call, _ in (each for name in _FILLS for each in script.calls.get(name, ())):
+        owner = call.func.value if isinstance(call.func, ast.Attribute) else None
+        if isinstance(owner, ast.Name):
+            found.setdefault(owner.id, []).extend(call.args)
+    return found
 
 
 def sharing(lines: Sequence[ast.stmt]) -> ast.stmt | None:
@@ -149,6 +168,8 @@ def by_chance(script: Script, line: ast.stmt, within: tuple[Function, ...] = ())
             return "an `except`"
         if isinstance(node, ast.Try) and inner in node.finalbody:
             return "a `finally`"
+        if isinstance(node, ast.With) and any("main_process_first" in text(each) for each in node.items):
+            return "`main_process_first()`"
         if isinstance(node, FUNCTIONS):
             return "" if node in within else _called_by_chance(script, node, (*within, node))
         inner = node
@@ -172,15 +193,16 @@ def of_one(script: Script, gate: ast.If, common: Sequence[ast.stmt]) -> tuple[st
     read = {text(part) for part in parts if isinstance(part, (ast.Name, ast.Attribute)) and type(part.ctx) is ast.Load}
     read |= {text(line.target) for line in common if isinstance(line, ast.AugAssign)}
     read -= {name for line in common if not isinstance(line, ast.AugAssign) for name in _bound(line)}
+    read |= {text(part) for part in every(gate.test) if isinstance(part, (ast.Name, ast.Attribute))}
     owner, scopes = script.class_of(gate), script.scopes(gate)
     for line, _ in script.statements:
-        names = _bound(line) & read if line not in inside and roles.alone(script, line) else set()
+        names = _of_main(script, line) & read if line not in inside else set()
         for name in sorted(names):
             mine = script.class_of(line) is owner if name.startswith("self.") else script.scopes(line)[0] in scopes
             if mine and not (
                 paths.later(script, line, gate)
                 or _bound_for_others(script, line, name)
-                or paths.given(script, name, gate) is not None
+                or (name not in _filled(script, line) and _given_anew(script, name, line, gate))
             ):
                 return name, line.lineno
     return "", 0
@@ -194,10 +216,51 @@ def _bound(line: ast.stmt) -> set[str]:
     return {text(part) for part in parts if type(part.ctx) is ast.Store}
 
 
+def _given_anew(script: Script, name: str, line: ast.stmt, gate: ast.If) -> bool:
+    """Whether a name is given something else than by a statement, on whatever way to a gate."""
+    value = paths.given(script, name, gate)
+    return value is not None and value is not getattr(line, "value", None)
+
+
+def _of_main(script: Script, line: ast.stmt) -> set[str]:
+    """The names, attributes and containers that a statement gives something on the main process alone."""
+    function = script.function(line)
+    calls = script.calls.get(function.name, []) if function else []
+    if roles.alone(script, line) or (calls and all(roles.alone(script, each) for _, each in calls)):
+        return _bound(line) | _filled(script, line)
+    value = getattr(line, "value", None) if isinstance(line, (ast.Assign, ast.AnnAssign)) else None
+    choices = [part.test for part in every(value) if isinstance(part, ast.IfExp)] if value else []
+    made = script.called(value) if isinstance(value, ast.Call) else None
+    for each in script.inside(made) if made else ():
+        if isinstance(each, ast.If) and any(isinstance(part, ast.Return) for part in every(each)):
+            choices.append(each.test)
+    if isinstance(value, ast.Constant) and value.value is None:  # taken from the others
+        around = script.above[line][-1]
+        if isinstance(around, ast.If) and isinstance(around.test, ast.UnaryOp) and line in around.body:
+            choices.append(around.test)
+    return _bound(line) if any(roles.mentions_main(script, test, line) for test in choices) else set()
+
+
+def _filled(script: Script, line: ast.stmt) -> set[str]:
+    """The containers that a statement puts something in."""
+    owners = [node.value for node in own(line) if isinstance(node, ast.Subscript) and type(node.ctx) is ast.Store]
+    for call in (node for node in own(line) if isinstance(node, ast.Call)):
+        if isinstance(call.func, ast.Attribute) and call.func.attr in (*_FILLS, "pop", "clear", "remove"):
+            owners.append(call.func.value)
+    made = {text(each): script.assigned.get(text(each), ()) for each in owners}
+    return {name for name, values in made.items() if values and all(map(_is_container, values))}
+
+
+def _is_container(value: ast.expr) -> bool:
+    call = isinstance(value, ast.Call) and last(value.func) in ("list", "dict", "set", "deque", "defaultdict")
+    return call or isinstance(value, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp))
+
+
 def _bound_for_others(script: Script, line: ast.stmt, name: str) -> bool:
-    """Whether an `else` gives a name to the processes that do not come to a statement."""
+    """Whether an `else` gives a name something, and not None, to the processes that do not come to a statement."""
     choices = [node for node in script.above[line] if isinstance(node, ast.If)]
-    return any(name in _bound(other) for node in choices for each in node.orelse for other in _all(script, each))
+    others = [other for node in choices for each in node.orelse for other in _all(script, each)]
+    return any(name in _bound(other) and not same(getattr(other, "value", None), "None") for other in others)
 
 
 def _all(script: Script, line: ast.stmt) -> list[ast.stmt]:

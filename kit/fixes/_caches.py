@@ -8,7 +8,7 @@ from typing import Any
 
 from kit.fixes._ast import Ancestors, every, same, statements, stored, text
 from kit.fixes._roles._script import own
-from kit.fixes._samples import Function, Samples, Unknown, assigned, in_order, makes, samples
+from kit.fixes._samples import Function, Samples, Unknown, assigned, in_order, makes, moves, samples
 
 FILL, READ, PAD = "cache_samples", "cached_batch", "cached_captions"  # the functions the fix writes
 ROWS, LATENTS, LIST, SEVERAL, CAPTIONS = "rows", "latents", "list", "several", "captions"  # what a cache holds
@@ -148,6 +148,9 @@ def _filled_once(name: str, path: Ancestors, loader: str) -> None:
         raise Unknown(f"`{name}` is given several entries for a batch {line}: encode it in one call, in one loop")
     if any(isinstance(node, (ast.Break, ast.Continue, ast.Return)) for node in every(over[0])):
         raise Unknown(f"the loop that fills `{name}` may leave out batches {line}: fill it with all of them")
+    if moved := next((node for node in every(over[0]) if moves(node)), None):
+        where = f"`{text(moved)}` (line {moved.lineno})"  # type: ignore[attr-defined]
+        raise Unknown(f"{where} may have other rows than the batch has samples: keep them by sample by hand")
 
 
 def _either(one: Ancestors, other: Ancestors) -> bool:

@@ -6,17 +6,18 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from kit.fixes import _deepspeed
 from kit.fixes._alike import by_chance, of_one, reads, sharing, unlike, uses_the_save
 from kit.fixes._ast import every, text
 from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
-from kit.fixes._roles._script import FUNCTIONS, dotted, last, own, shown
+from kit.fixes._roles._script import FUNCTIONS, Function, dotted, last, own, shown
 from kit.fixes._roles.holders import accelerator
 
 RANKS = re.compile(
-    r"\b(rank|local_rank|global_rank|process_index|is_master\w*|master_process|is_main\w*|main_process)\b"
+    r"\b(rank|local_rank|global_rank|process_index|is_master\w*|master_process|is_main\w*|is_last_process|main_process)\b"
 )
 _ASKS = re.compile(RANKS.pattern + r"|\bget_rank\(|\b(LOCAL_)?RANK\b")
 # What every process must come to, besides what accelerate's own processes do: it gathers the shards of a model.
@@ -249,21 +250,27 @@ def unguarded_saves(script: Script) -> Iterator[tuple[int, str]]:
     for line, above in script.statements:
         calls = [node for node in own(line) if isinstance(node, ast.Call)]
         if roles.saves(script, line) and not roles.gates(script, line):
+            if asks := _asks_itself(line):
+                yield line.lineno, f"`{asks}`"
+                continue
             inner: ast.AST = line
             for node in reversed(above):
                 block = getattr(node, "body", [])
                 left = [each for each in block if each.lineno < line.lineno and _leaves(each)]
-                asked = isinstance(node, ast.If) and inner in node.body and _ASKS.search(text(node.test))
+                head: Any = getattr(node, "test", None) or getattr(node, "subject", ast.Constant(""))
+                asked = (isinstance(node, ast.Match) or inner in block) and _ASKS.search(text(head))
                 if left or asked:
-                    test: ast.expr = (left[0] if left else node).test  # type: ignore[union-attr]
-                    yield line.lineno, f"`if {text(test)}`"
+                    word = "match" if isinstance(node, ast.Match) else "if"
+                    yield line.lineno, f"`{word} {text(left[0].test if left else head)}`"
                     break
                 if isinstance(node, FUNCTIONS):
                     alone = [text(each) for each in node.decorator_list if "main_process" in text(each)]
                     if alone:
                         yield line.lineno, f"`@{alone[0]}`"
-                    elif _handed(node, calls) and any(
-                        not roles.alone(script, each) for each in _removing(script, node)
+                    elif (
+                        _handed(node, calls)
+                        and not _called_by_all(script, node)
+                        and any(not roles.alone(script, each) for each in _removing(script, node))
                     ):
                         yield line.lineno, f"`{node.name}` also removes files"
                     break
@@ -295,6 +302,22 @@ def _handed(function: ast.AST, calls: list[ast.Call]) -> bool:
     """Whether a function saves with an Accelerator that it is handed: who comes there, its callers say."""
     given = {each.arg for each in function.args.args}  # type: ignore[attr-defined]
     return any(dotted(call.func).partition(".")[0] in given - {"self"} for call in calls)
+
+
+def _asks_itself(line: ast.stmt) -> str:
+    """What a simple statement that saves asks of the process itself: `main and save()`; "" where it asks nothing."""
+    for node in own(line) if not hasattr(line, "body") else ():
+        asked = [node.test] if isinstance(node, ast.IfExp) else getattr(node, "ifs", ())
+        asked = node.values[:1] if isinstance(node, ast.BoolOp) else asked
+        if found := next((each for each in asked if _ASKS.search(text(each))), None):
+            return text(found)
+    return ""
+
+
+def _called_by_all(script: Script, function: Function) -> bool:
+    """Whether a function is the program's own, or is called where every process comes."""
+    calls = script.calls.get(function.name, [])
+    return function.name == "main" or any(not roles.gates(script, line) for _, line in calls)
 
 
 def _removing(script: Script, function: ast.AST) -> list[ast.stmt]:

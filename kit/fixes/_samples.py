@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 from kit.fixes._ast import every, same, statements, text
+from kit.fixes._roles._script import last
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+# What may move the rows of a batch, or make them more or fewer.
+_MOVES = re.compile(
+    r"flip|fliplr|flipud|(un)?flatten|reshape|view|rearrange|roll|repeat_interleave|sort(ed)?|shuffle|reversed"
+)
 
 
 class Unknown(Exception):
@@ -124,9 +130,28 @@ def _examples_kept(collate: ast.FunctionDef, examples: str) -> None:
         changed = (own or inside) and (isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Load))  # type: ignore
         filtered = any(each.ifs and same(each.iter, examples) for each in getattr(node, "generators", ()))
         left = isinstance(node, (ast.Break, ast.Continue, ast.Return)) and node is not collate.body[-1]
-        if changed or filtered or left:
+        if changed or filtered or left or moves(node) or _several(node, examples):
             where = f"`{collate.name}` may leave out or move examples (line {node.lineno})"  # type: ignore[attr-defined]
             raise Unknown(f"{where}: do that in the data set, so that a batch has a row for each of `{examples}`")
+
+
+def moves(node: ast.AST) -> bool:
+    """Whether an expression may move the rows of a batch, or make them more or fewer."""
+    if isinstance(node, ast.Subscript):
+        at = node.slice.elts[0] if isinstance(node.slice, ast.Tuple) and node.slice.elts else node.slice
+        return isinstance(at, ast.Slice) and text(at) != ":"
+    return isinstance(node, ast.Call) and _MOVES.fullmatch(last(node.func)) is not None
+
+
+def _several(node: ast.AST, examples: str) -> bool:
+    """Whether a loop, or a comprehension, over a batch's samples makes several rows of one next to each other."""
+    if isinstance(node, ast.For) and same(node.iter, examples):
+        parts = [part for line in node.body for part in every(line)]
+        calls = [text(part.func) for part in parts if isinstance(part, ast.Call)]
+        added = [call for call in calls if call.endswith((".append", ".extend"))]
+        inner = any(isinstance(part, (ast.For, ast.While, ast.AugAssign)) for part in parts)
+        return inner or len(set(added)) < len(added) or any(call.endswith(".extend") for call in added)
+    return any(same(each.iter, examples) for each in getattr(node, "generators", [])[:-1])
 
 
 def _unused(scope: ast.AST, key: str, written: set[str]) -> None:

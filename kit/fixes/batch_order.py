@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import every, imports, text
+from kit.fixes._ast import every, handed, imports, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import last
@@ -41,21 +41,24 @@ class Buckets(BatchSampler):
 """
 
 _NAME, _MODULE = "broadcast_object_list", "accelerate.utils"
-_BESIDE = "set_seed"
+_SHARED = re.compile(r"rank|world|num_replicas|num_processes|process_index")
+_DRAWS = re.compile(r"(random|numpy\.random)\.(shuffle|sample|choices?|permutation|random|randint|randrange|rand)")
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The batch samplers that shuffle; in order where they take the first process's order right before they go through
     it."""
     script, found = read(tree), []
-    beside = imports(tree, _BESIDE) and any(isinstance(n, ast.ImportFrom) and n.module == _MODULE for n in tree.body)
+    beside = any(map(_imports_beside, tree.body))
     for sampler, method, index in _loops(tree):
         loop = method.body[index]
         batches = _hands_out(loop)
         if _shuffled(method, index, batches):
             above = method.body[index - 1] if index else loop
             done = text(above) == f"{_NAME}({batches})" and imports(tree, _NAME)
-            reason = "" if beside else f"it does not import {_BESIDE} from {_MODULE}"
+            reason = "" if beside else f"it imports nothing from {_MODULE}: import {_NAME} from there"
+            if loader := _unprepared(script, sampler.name):
+                reason = f"`{loader}` is not prepared: each process goes through all of it, in an order of its own"
             alone = "the main process alone goes through it, and would wait for the others: skip the fix"
             reason = alone if _alone(script, sampler.name) else reason
             found.append(Site(loop.lineno, done, refuses="" if done else reason))
@@ -63,9 +66,60 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 
 
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
-    for _, method, index in _loops(tree):
+    script = read(tree)
+    loops = {sampler: (method, index) for sampler, method, index in _loops(tree)}
+    for method, index in loops.values():
         if not _shuffled(method, index, _hands_out(method.body[index])):
             yield Sign(method.body[index].lineno, "batches that each process shuffles for itself")
+    accelerates = any(meant.startswith("accelerate") for meant, _ in script.imports.values())
+    for line, _ in script.statements if accelerates else ():
+        if isinstance(line, ast.ClassDef) and line not in loops and (draw := _draws(script, line)):
+            yield Sign(draw.lineno, "batches that each process shuffles for itself")
+
+
+def _draws(script: Script, owner: ast.ClassDef) -> ast.Call | None:
+    """Where a sampler of the script's, whatever it is made of, draws an order as it hands it out, by random numbers
+    that each process has for itself; None where it does not, or gives each process a share of its own."""
+    methods = {each.name: each for each in owner.body if isinstance(each, ast.FunctionDef)}
+    given = [call for call, _ in script.calls.get("DataLoader", ())]
+    used = {
+        name
+        for call in given
+        for each in handed(call, "sampler", "batch_sampler", at=None)
+        for name in _made(script, each)
+    }
+    sampler = "Sampler" in " ".join(map(text, owner.bases)) or owner.name in used
+    if not sampler or "__iter__" not in methods or _SHARED.search(text(owner)):
+        return None
+    pending = [methods["__iter__"]]
+    for method in pending:
+        for node in every(method):
+            if isinstance(node, ast.Call) and _DRAWS.fullmatch(script.full(node.func)):
+                return node
+            name = text(node.func).removeprefix("self.") if isinstance(node, ast.Call) else ""
+            pending += [methods[name]] if name in methods and methods[name] not in pending else []
+    return None
+
+
+def _made(script: Script, node: ast.expr) -> set[str]:
+    """What classes, or functions, make a value: itself, or what a name is given."""
+    values = [node, *(script.assigned.get(node.id, ()) if isinstance(node, ast.Name) else ())]
+    return {last(value.func) for value in values if isinstance(value, ast.Call)}
+
+
+def _unprepared(script: Script, sampler: str) -> str:
+    """A loader of a sampler that accelerate does not prepare, where one is seen; "" where it does, or none is."""
+    names = {sampler}
+    loaders = set()
+    for line, _ in script.statements:
+        if isinstance(line, ast.Assign) and names & set(map(last, every(line.value))):
+            targets = {text(each) for each in line.targets}
+            names |= {each.rpartition(".")[2] for each in targets}
+            loaders |= targets if isinstance(line.value, ast.Call) and last(line.value.func) == "DataLoader" else set()
+    calls = [call for name in ("prepare", "prepare_data_loader") for call, _ in script.calls.get(name, ())]
+    given = {last(part) for call in calls for each in call.args for part in every(each)}
+    starred = any(isinstance(each, ast.Starred) for call in calls for each in call.args)
+    return "" if starred or names & given else min(loaders, default="")
 
 
 def _loops(tree: ast.Module) -> list[tuple[ast.ClassDef, ast.FunctionDef, int]]:
@@ -103,7 +157,7 @@ def _alone(script: Script, sampler: str) -> bool:
 def _is_sampler(node: ast.ClassDef) -> bool:
     """Whether a class is a batch sampler that shuffles, and that hands out the same to every process."""
     shuffles = "BatchSampler" in " ".join(map(text, node.bases)) and ".shuffle(" in text(node)
-    return shuffles and not re.search(r"rank|world|num_replicas|num_processes|process_index", text(node))
+    return shuffles and not _SHARED.search(text(node))
 
 
 def _hands_out(loop: ast.stmt) -> str:
@@ -126,4 +180,4 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
 
 
 def _imports_beside(line: ast.stmt) -> bool:
-    return isinstance(line, ast.ImportFrom) and line.module == _MODULE and _BESIDE in [each.name for each in line.names]
+    return isinstance(line, ast.ImportFrom) and line.module == _MODULE and line.names[0].name != "*"

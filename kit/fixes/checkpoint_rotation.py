@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
+from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import conjuncts, every, expression, same, stored, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles import processes as roles
@@ -54,6 +54,7 @@ def main(args, accelerator, step):
 
 _LIMIT = "checkpoints_total_limit"
 _LISTS, _IN_IT = "os.listdir", "<it>"
+_REMOVES = re.compile(r"\brmtree\b|\brm\b|\bunlink\b|shutil\.move")
 _MOVES = ("rename", "renames", "replace", "move")
 _COMMENTS = {  # what upstream says of it, and what is true after the fix
     "# _before_ saving state, check if this save would set us over the `checkpoints_total_limit`": (
@@ -169,7 +170,30 @@ def _not_movable(script: Script, statement: ast.If, name: str) -> str:
         return "it may end the function, with nothing saved"
     if shared := moved[0] & (passed[0] | passed[1]) | moved[1] & passed[0]:
         return f"`{min(shared)}` is given a value in it or on the way, and used by the other"
+    read_below = _read_below(script, statement)
+    return f"`{read_below}`, which it sets, is read below, by the other processes, too" if read_below else ""
+
+
+def _read_below(script: Script, statement: ast.If) -> str:
+    """A name that a statement sets, and that is read below it, in its function, before that sets it anew."""
+    lines = [statement, *script.inside(statement)]
+    set_there = {name for line in lines for name in _set(line)}
+    for line in script.inside(script.scopes(statement)[0]):
+        if line.lineno <= (statement.end_lineno or 0):
+            continue
+        read = {node.id for node in own(line) if isinstance(node, ast.Name) and type(node.ctx) is ast.Load}
+        read |= _set(line) if isinstance(line, ast.AugAssign) else set()
+        if read & set_there:
+            return min(read & set_there)
+        set_there -= _set(line)
     return ""
+
+
+def _set(line: ast.stmt) -> set[str]:
+    """The names that a statement itself sets, those of its comprehensions left out."""
+    if isinstance(line, (ast.For, ast.AugAssign, ast.AnnAssign)):
+        return stored(line.target)
+    return stored(*line.targets) if isinstance(line, ast.Assign) else set()
 
 
 def _names(nodes: Sequence[ast.AST]) -> tuple[set[str], set[str]]:
@@ -254,6 +278,30 @@ def _right_below(script: Script, below: Sequence[ast.stmt]) -> int:
 def _other(name: str) -> str:
     """What is asked besides of a folder, to be another than the one just saved."""
     return f"!= os.path.basename({name})"
+
+
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    """What all processes remove, beside a save, where a limit on the checkpoints is looked at in another form."""
+    script = read(tree)
+    if roles.SAVE not in script.calls:
+        return
+    saving = {script.function(line) for _, line in script.calls[roles.SAVE]}
+    known: set[ast.AST] = set(_rotations(script))
+    for line, above in script.statements:
+        if not isinstance(line, (ast.If, ast.While)) or known & {line, *above} or not _limits(script, line.test):
+            continue
+        removes = [each for each in script.inside(line) if not hasattr(each, "body") and _REMOVES.search(text(each))]
+        apart = all(roles.alone(script, each) for each in removes)
+        if removes and not apart and script.function(line) in saving:
+            known.add(line)
+            yield Sign(line.lineno, "old checkpoints removed by every process")
+
+
+def _limits(script: Script, test: ast.expr) -> bool:
+    """Whether a test asks for a limit on the checkpoints, itself or by another name."""
+    names = [part.id for part in every(test) if isinstance(part, ast.Name)]
+    values = [test, *(value for name in names for value in script.assigned.get(name, ()))]
+    return any("total_limit" in text(value) for value in values)
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:

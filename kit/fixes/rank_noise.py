@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import every, handed, same, statements, stored, text
-from kit.fixes._roles._script import last
+from kit.fixes import Options, Sign, Site, Splice
+from kit.fixes._ast import every, handed, same, statements, text
+from kit.fixes._chance import DRAWS, MADE, NOISE, anew, by_chance, called, own_order
+from kit.fixes._roles import Script, read
+from kit.fixes._roles._script import FUNCTIONS, dotted, last
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -61,7 +63,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     for function, _ in statements(tree) if _imports(tree) else ():
         if not isinstance(function, ast.FunctionDef) or not (seeds := _seeds(function)) or not _trained(function):
             continue
-        apart = any("process_index" in text(call) or "device_specific" in text(call) for call in seeds)
+        apart = any(_apart(function, call) for call in seeds)
         place = None if apart else _place(function)
         if apart:
             found.append(Site(seeds[0].lineno, True))
@@ -77,14 +79,43 @@ def _site(tree: ast.Module, function: ast.FunctionDef, place: Place) -> Site:
     line = function.body[place.at].lineno
     below = function.body[place.at + 1 :]
     own = any(
-        _called(node) == "manual_seed" and "process_index" in text(node) for each in below[:8] for node in every(each)
+        called(node) == "manual_seed" and "process_index" in text(node) for each in below[:8] for node in every(each)
     )
     drawn = _drawn_elsewhere(function)
     done = own or text(below[0]) == text(ast.parse(_code(place)).body[0]) or _seeded_apart(function, drawn)
-    refuses = _alike(function, place) or _by_chance(tree, function) or _split(tree) or _loaded(function, place)
-    if drawn:
+    refuses = _alike(function, place) or by_chance(tree, function) or _split(tree) or _loaded(function, place)
+    refuses = refuses or own_order(tree) or anew(tree, function, _training(function)) or _unplain(function)
+    if drawn := drawn or _numpys(function):
         refuses = refuses or f"`{drawn}` draws all that it trains with: seed that by the process instead"
-    return Site(line, done, (place.accelerator, place.seed.partition(".")[0]), "" if done else refuses)
+    base = {place.seed.partition(".")[0].partition("[")[0]} if not place.seed.isdigit() else set()
+    return Site(line, done, (place.accelerator, *base), "" if done else refuses)
+
+
+def _apart(function: ast.FunctionDef, call: ast.Call) -> bool:
+    """Whether a call seeds each process by its number."""
+    given = [call.args[0], *(node.value for node in every(function) if _gives(node, text(call.args[0])))]  # type: ignore
+    asked = [*call.args[1:], *handed(call, "device_specific", at=None)]
+    return any("process_index" in text(node) for node in given) or any(text(node) != "False" for node in asked)
+
+
+def _gives(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Assign) and name in map(text, node.targets)
+
+
+def _unplain(function: ast.FunctionDef) -> str:
+    """Why a seed is not written a second time; "" where it is a number, a name or what is asked of one."""
+    seed = _seeds(function)[0].args[0]
+    plain = isinstance(seed, (ast.Name, ast.Attribute, ast.Subscript)) or called(seed) == "get"
+    if plain or (isinstance(seed, ast.Constant) and type(seed.value) is int):
+        return ""
+    return f"`{text(seed)}` is worked out where it is set: give that a name above"
+
+
+def _numpys(function: ast.FunctionDef) -> str:
+    """What draws the noise in the loops that train, where that is numpy alone; "" where torch does."""
+    calls = [node.func for loop in _training(function) for node in every(loop) if isinstance(node, ast.Call)]
+    draws = [text(each) for each in calls if last(each) in (*DRAWS, *NOISE, "standard_normal")]
+    return draws[0] if draws and all(each.startswith(("np.random.", "numpy.random.")) for each in draws) else ""
 
 
 def _alike(function: ast.FunctionDef, place: Place) -> str:
@@ -92,41 +123,10 @@ def _alike(function: ast.FunctionDef, place: Place) -> str:
     for line in function.body[place.at + 1 :]:
         if isinstance(line, (ast.For, ast.While)):
             break
-        made = next((word for node in every(line) if (word := _called(node)) in (*_MADE, *_DRAWS)), "")
+        made = next((word for node in every(line) if (word := called(node)) in (*MADE, *DRAWS)), "")
         if made and not isinstance(line, ast.FunctionDef):
             return f"`{made}` (line {line.lineno}) must come out alike on all processes: move it above, or skip the fix"
     return ""
-
-
-def _by_chance(tree: ast.Module, function: ast.FunctionDef) -> str:
-    """Why random numbers of its own would part a process from the others: by them it joins in what all must do, which
-    a step of a prepared model is, too."""
-    helpers = [node for node in every(tree) if isinstance(node, ast.FunctionDef) and node is not function]
-    draws = {*_DRAWS, *(each.name for each in helpers if any(_called(part) in _DRAWS for part in every(each)))}
-    chance: set[str] = set()
-    joint = set(_JOINT)
-    for line in (node for node in every(function) if isinstance(node, ast.Assign)):
-        parts = every(line.value)
-        chance |= stored(*line.targets) if any(_single(part, draws) for part in parts) else set()
-        joint |= stored(*line.targets) if any(_method(part) == "prepare" for part in parts) else set()
-    for node in every(function):
-        asked = getattr(node, "iter", None) or getattr(node, "test", None) or node
-        if isinstance(node, (ast.If, ast.While, ast.For)) and any(
-            _called(part) in draws or (isinstance(part, ast.Name) and part.id in chance) for part in every(asked)
-        ):
-            parts = [each for part in [*node.body, *node.orelse] for each in every(part)]
-            called = next((word for each in parts if (word := _called(each)) in joint), "")
-            called = called or next((text(each) for each in parts if isinstance(each, (ast.Continue, ast.Break))), "")
-            if called:
-                return f"`{called}` is called by chance (line {node.lineno}), and all processes must: draw otherwise"
-    return ""
-
-
-def _single(node: ast.AST, draws: set[str]) -> bool:
-    """Whether a draw is made one number: what a process does may depend on it."""
-    if isinstance(node, ast.Compare) or _called(node) in ("item", "int", "bool", "float"):
-        return any(_called(part) in draws for part in every(node))
-    return False
 
 
 def _split(tree: ast.Module) -> str:
@@ -149,7 +149,7 @@ def _loaded(function: ast.FunctionDef, place: Place) -> str:
 def _drawn_elsewhere(function: ast.FunctionDef) -> str:
     """The generator that the loops that train draw all from, which the seed does not reach; "" where there is none."""
     calls = [node for loop in _training(function) for node in every(loop) if isinstance(node, ast.Call)]
-    draws = [call for call in calls if last(call.func) in (*_DRAWS, *_NOISE)]
+    draws = [call for call in calls if last(call.func) in (*DRAWS, *NOISE)]
     given = [text(each) for call in draws for each in handed(call, "generator", at=None)]
     return given[0] if len(given) == len(draws) and draws and "None" not in given else ""
 
@@ -160,18 +160,12 @@ def _seeded_apart(function: ast.FunctionDef, generator: str) -> bool:
     return any("process_index" in text(line.value) for line in lines)
 
 
+_RANKS = re.compile(r"process_index|rank|device_specific")
+_PICTURES = re.compile(r"valid|infer|sampl|eval|imag|generat|log_")
 _TOGETHER = re.compile(
     r"^([tcs]p_size|ulysses\w*|new_group|(init_)?device_mesh|parallelize_module|ParallelismConfig|yunchang)$"
     r"|(tensor|context|seq(uence)?)_parallel|^torch\.distributed\.(tensor|device_mesh)"
 )
-_MADE = ("random_split", "add_adapter", "get_peft_model", "inject_adapter_in_model", "Linear", "Embedding", "Conv2d")
-_DRAWS = ("rand", "randn", "randint", "bernoulli", "randperm")
-_NOISE = ("randn_like", "rand_like", "randint_like", "randn_tensor", "normal", "normal_", "multinomial")
-_JOINT = ("gather", "gather_for_metrics", "reduce", "broadcast", "wait_for_everyone", "save_state", "backward")
-
-
-def _called(node: ast.AST) -> str:
-    return last(node.func) if isinstance(node, ast.Call) else ""
 
 
 def _imports(tree: ast.Module) -> bool:
@@ -228,7 +222,37 @@ def _trains(name: str, loaders: set[str]) -> bool:
 
 def _code(place: Place) -> str:
     index = f"{place.accelerator}.process_index"
-    return f"{_ABOVE}\nif {place.seed} is not None and {index} > 0:\n    torch.manual_seed({place.seed} + {index})\n"
+    given = "" if place.seed.isdigit() else f"{place.seed} is not None and "
+    return f"{_ABOVE}\nif {given}{index} > 0:\n    torch.manual_seed({place.seed} + {index})\n"
+
+
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    """Where all processes are seeded alike, by other means or in another function than the one that trains."""
+    script = read(tree)
+    found = list(_seeding(script)) if "prepare" in script.calls and not sites(tree, options) else []
+    if found and _noisy(script) and not any(_RANKS.search(text(call)) for call in found):
+        yield Sign(found[0].lineno, "the same noise on all processes")
+
+
+def _seeding(script: Script) -> Iterator[ast.Call]:
+    """The calls that seed torch's own random numbers, but for pictures."""
+    for name in ("set_seed", "seed_everything", "manual_seed"):
+        for call, line in script.calls.get(name, ()):
+            around = [node for node in script.above[line] if isinstance(node, (ast.For, ast.While, *FUNCTIONS))]
+            looped = any(not isinstance(node, FUNCTIONS) for node in around)
+            pictures = any(_PICTURES.search(getattr(node, "name", "")) for node in around)
+            if not (looped or pictures or (name == "manual_seed" and script.full(call.func) != "torch.manual_seed")):
+                yield call
+
+
+def _noisy(script: Script) -> bool:
+    """Whether a loop of an Accelerator's `backward` draws."""
+    for call, line in script.calls.get("backward", ()):
+        loops = [node for node in script.above[line] if isinstance(node, ast.For)] if call.args else []
+        calls = [node.func for loop in loops[-1:] for node in every(loop) if isinstance(node, ast.Call)]
+        if any(last(each) in (*DRAWS, *NOISE) and not dotted(each).startswith(("np.", "numpy.")) for each in calls):
+            return True
+    return False
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:

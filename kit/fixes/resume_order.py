@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING
 from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._alike import sharing
 from kit.fixes._ast import every, stored, text
+from kit.fixes._resumed import (
+    ITS_OWN_WAY,
+    Unknown,
+    check_leaving,
+    check_resumed,
+    keeps_its_place,
+    passes_over,
+    without_length,
+)
 from kit.fixes._roles import Script, read
-from kit.fixes._roles._script import FUNCTIONS, last, own
-from kit.fixes._roles.loops import leaving, speaks
+from kit.fixes._roles._script import FUNCTIONS, own
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -46,9 +54,6 @@ def main(accelerator, loader, model):
         accelerator.backward(model(batch))
 """
 
-_STREAMS = ("IterableDataset", "to_iterable_dataset", "IterableDatasetShard", "WebDataset", "WebLoader", "wds")
-_STATEFUL = "use_stateful_dataloader"
-_ITS_OWN_WAY = "it passes by what is done in its own way: take that out first"
 _CLASS, _NAME = "ResumableBatches", "train_batches"
 _CODE = f'''\
 class {_CLASS}:
@@ -134,10 +139,6 @@ class Plan:
     passes_by: bool
 
 
-class _Unknown(Exception):
-    """A script this fix does not serve, and why."""
-
-
 def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The loops over batches of the functions that load a checkpoint; in order where a class hands out the batches."""
     return [
@@ -154,19 +155,19 @@ def _found(script: Script) -> list[tuple[int, Plan | str]]:
             try:
                 done = text(loops[0].iter) == _NAME and _CLASS in _bound(tree)
                 found.append((loops[0].lineno, "" if done else _plan(tree, function, loops)))
-            except _Unknown as reason:
+            except Unknown as reason:
                 found.append((loops[0].lineno, str(reason)))
     return found
 
 
 def _plan(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> Plan:
-    """What to do to a function. Raises _Unknown."""
+    """What to do to a function. Raises Unknown."""
     loop, at = loops[0], _loads(function)
     if len(loops) > 1:
-        raise _Unknown(f"`{function.name}` trains in {len(loops)} loops: which of them was interrupted?")
+        raise Unknown(f"`{function.name}` trains in {len(loops)} loops: which of them was interrupted?")
     over = loop.iter.args[0] if _numbered(loop) else loop.iter  # type: ignore[attr-defined]
     if not isinstance(over, ast.Name):
-        raise _Unknown(f"it goes over `{text(loop.iter)}`: make that `enumerate(…)` of a loader")
+        raise Unknown(f"it goes over `{text(loop.iter)}`: make that `enumerate(…)` of a loader")
     preparing = [(call, place) for place, each in enumerate(function.body) for call in _calls(each, "prepare")]
     places = [
         (text(call.func.value), place)  # type: ignore[attr-defined]
@@ -174,70 +175,34 @@ def _plan(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> 
         if over.id in map(text, call.args)
     ]
     if not places:
-        raise _Unknown(f"`{over.id}` is not prepared by accelerate: what it hands out next, it alone knows")
+        raise Unknown(f"`{over.id}` is not prepared by accelerate: what it hands out next, it alone knows")
     accelerator, prepared = places[-1]
     if at is None or not function.body[prepared].lineno < function.body[at].lineno < loop.lineno:
-        raise _Unknown(f"`{function.name}` does not load its checkpoint between preparing and training")
+        raise Unknown(f"`{function.name}` does not load its checkpoint between preparing and training")
     if any("skip_first_batches" in text(node.func) for node in every(function) if isinstance(node, ast.Call)):
-        raise _Unknown("it passes by what is done with `skip_first_batches`: take that out first")
+        raise Unknown("it passes by what is done with `skip_first_batches`: take that out first")
     given = [node.value for node in every(tree) if isinstance(node, ast.keyword) and node.arg == "persistent_workers"]
     if any(text(value) != "False" for value in given):
-        raise _Unknown("its workers are persistent: an epoch draws its order otherwise after the first one")
-    if endless := _without_length(tree):
-        raise _Unknown(f"`{endless}` gives a loader without a length: what is done of it cannot be passed by")
+        raise Unknown("its workers are persistent: an epoch draws its order otherwise after the first one")
+    if endless := without_length(tree):
+        raise Unknown(f"`{endless}` gives a loader without a length: what is done of it cannot be passed by")
     if taken := ({_CLASS, _NAME} & _bound(tree)) | ({"os", "random"} & _others(read(tree))):
-        raise _Unknown(f"`{min(taken)}` is something else there: give that another name")
+        raise Unknown(f"`{min(taken)}` is something else there: give that another name")
     if second := sharing(function.body[at - 1 : at + 1]):
-        raise _Unknown(f"several statements share line {second.lineno}: give each a line of its own")
+        raise Unknown(f"several statements share line {second.lineno}: give each a line of its own")
     if over.id in stored(*function.body[prepared + 1 :]):
-        raise _Unknown(f"`{over.id}` is given something else after it is prepared: give that another name")
-    if stateful := _keeps_its_place(tree, over.id):
-        raise _Unknown(f"`{stateful}` lets the loader itself go on where it was: take that out, or skip the fix")
-    passes_by = [node for node in loop.body if _passes_by(node)]
+        raise Unknown(f"`{over.id}` is given something else after it is prepared: give that another name")
+    if stateful := keeps_its_place(tree, over.id):
+        raise Unknown(f"`{stateful}` lets the loader itself go on where it was: take that out, or skip the fix")
+    passes_by = [node for node in loop.body if passes_over(node)]
     number = stored(loop.target.elts[0]) if _numbered(loop) else set()  # type: ignore[attr-defined]
     between = [line for line in function.body[at:] if line.lineno < loop.lineno and loop not in every(line)]
-    _check_leaving(read(tree), loop, number | stored(*between))
+    check_leaving(read(tree), loop, number | stored(*between))
     skips = any(isinstance(node, ast.Name) and node.id == "resume_step" for node in every(loop))
     if skips and len(passes_by) != 1:
-        raise _Unknown(_ITS_OWN_WAY)
+        raise Unknown(ITS_OWN_WAY)
+    check_resumed(read(tree), function, loop, number)
     return Plan(function.name, loop.lineno, text(loop.iter), over.id, accelerator, at, bool(passes_by))
-
-
-def _check_leaving(script: Script, loop: ast.For, numbers: set[str]) -> None:
-    """Whether a loop trains each batch to the end of the epoch, but at the run's end: not where it is left, nor where
-    batches are passed by after their number, or what counts them (``numbers``). Raises _Unknown."""
-    for node, around in leaving(script, loop):
-        ifs = [each for each in around if not _passes_by(each)]
-        if isinstance(node, ast.Break) and not any(speaks(script, each.test) for each in ifs):
-            raise _Unknown(f"a `break` (line {node.lineno}) ends an epoch early: what is done of the next is not known")
-        asked = {(each.id, one) for one in ifs for each in every(one.test) if isinstance(each, ast.Name)}
-        if isinstance(node, ast.Continue) and any(name in numbers | stored(*one.body) for name, one in asked):
-            raise _Unknown(_ITS_OWN_WAY)
-
-
-def _keeps_its_place(tree: ast.Module, loader: str) -> str:
-    """What makes a loader go on where it was by itself; "" where nothing does."""
-    for node in every(tree):
-        if isinstance(node, ast.keyword) and node.arg == _STATEFUL and text(node.value) != "False":
-            return text(node)
-        if isinstance(node, (ast.Name, ast.Attribute)) and last(node) in (_STATEFUL, "StatefulDataLoader"):
-            return text(node)
-        if isinstance(node, ast.Call) and (
-            text(node.func) == f"{loader}.load_state_dict"
-            or (last(node.func) == "register_for_checkpointing" and loader in map(text, node.args))
-        ):
-            return text(node)
-    return ""
-
-
-def _without_length(tree: ast.Module) -> str:
-    """What a script streams its data with; "" where it does not."""
-    for node in every(tree):
-        if isinstance(node, ast.keyword) and node.arg == "streaming" and text(node.value) != "False":
-            return text(node)
-        if isinstance(node, (ast.Name, ast.Attribute)) and last(node) in _STREAMS:
-            return text(node)
-    return ""
 
 
 def _calls(node: ast.AST, method: str) -> list[ast.Call]:
@@ -265,12 +230,6 @@ def _numbered(loop: ast.For) -> bool:
     return plain and isinstance(loop.target, ast.Tuple)
 
 
-def _passes_by(node: ast.stmt) -> bool:
-    """Whether a statement of the loop passes by the batches that are done: what a class does from now on."""
-    done = isinstance(node, ast.If) and "step < resume_step" in text(node.test)
-    return done and not node.orelse and isinstance(node.body[-1], ast.Continue)  # type: ignore[attr-defined]
-
-
 def _bound(tree: ast.Module) -> set[str]:
     """The classes and functions there are, the parameters, and the names that are given a value."""
     named = {node.name for node in every(tree) if isinstance(node, (ast.ClassDef, *FUNCTIONS))}
@@ -288,7 +247,7 @@ def _others(script: Script) -> set[str]:
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     """The loops that train where another function loads a checkpoint, or a method does both."""
     script = read(tree)
-    if "load_state" not in script.calls or "skip_first_batches" in script.calls or _keeps_its_place(tree, ""):
+    if "load_state" not in script.calls or "skip_first_batches" in script.calls or keeps_its_place(tree, ""):
         return
     known = {line for line, _ in script.once(_found)}
     for node, above in script.statements:
@@ -316,7 +275,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         if _trains(node, plan):
             yield Splice.instead(index, [_handed_out(block, block.statements[index])], counted=False)
     if plan.passes_by and _trains(block.above[-1], plan):
-        at = next((at for at, node in block.simple() if _passes_by(node)), None)
+        at = next((at for at, node in block.simple() if passes_over(node)), None)
         if at is not None:
             below = block.statements[at + 1]
             kept = below.with_changes(leading_lines=block.leading(below)[1])

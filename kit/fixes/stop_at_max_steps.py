@@ -52,9 +52,8 @@ def _refuses(script: Script, loop: Loop, limit: Limit) -> str:
     if limit.besides:
         return f"the limit is looked at where `{limit.besides}` only: ask it and the limit in one `if`, or skip the fix"
     if asked := last_epoch(script, loop):
-        return (
-            f"a break would pass by what is done where `{text(asked)}` (line {asked.lineno}): move that below the loop"
-        )
+        way = "move that below the loop" if asked.lineno <= (loop.end_lineno or 0) else "do that without asking"
+        return f"a break would pass by what is done where `{text(asked)}` (line {asked.lineno}): {way}"
     return ""
 
 

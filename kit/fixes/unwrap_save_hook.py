@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import every, text
 from kit.fixes._roles import Script, read
-from kit.fixes._roles._script import last
+from kit.fixes._roles._script import last, own
 from kit.fixes._roles.holders import accelerator
-from kit.fixes._roles.hooks import save_hooks
+from kit.fixes._roles.hooks import Hook, save_hooks, save_lambdas
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -53,22 +54,56 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 
 
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
-    """A class asked of one of the models a save hook is handed, which nothing there unwraps, in another loop."""
+    """A class asked of one of the models a save hook is handed, which nothing there unwraps, otherwise than in a loop
+    over them by name."""
     script = read(tree)
-    for hook in save_hooks(script):
-        for line in script.inside(hook.function):
-            if not isinstance(line, ast.Assign) or not _of(line.value, hook.models):
-                continue
-            tests = [node.test for node in script.above[line] if isinstance(node, (ast.If, ast.While))]
-            beside = (
-                [] if any(hook.weights in text(test) for test in tests) else script.block(line)
-            )  # DeepSpeed has none
-            names = {text(target) for target in line.targets}
-            nodes = [node for each in beside for node in every(each)]
-            if any(_asks_of(node, names) for node in nodes) and not any("unwrap" in text(each) for each in beside):
-                yield Sign(
-                    line.lineno, "a model of a save hook told by its class, which under DeepSpeed is DeepSpeedEngine"
-                )
+    lines = [line for hook in save_hooks(script) for line in sorted(_told_otherwise(script, hook))]
+    for made, given in save_lambdas(script):
+        if made.args.args and _told_in(made.body, made.args.args[0].arg):
+            lines.append(given.lineno)
+    for line in dict.fromkeys(lines):
+        yield Sign(line, "a model of a save hook told by its class, which under DeepSpeed is DeepSpeedEngine")
+
+
+def _told_otherwise(script: Script, hook: Hook) -> Iterator[int]:
+    known = script.once(_loops)
+    for line in script.inside(hook.function):
+        around = (line, *script.above[line])
+        tests = [node.test for node in around[1:] if isinstance(node, (ast.If, ast.While))]
+        if any(loop in known for loop in around) or any(hook.weights in text(test) for test in tests):
+            continue  # DeepSpeed has no weights
+        if _told_in(line, hook.models) and "unwrap" not in text(line):
+            yield line.lineno
+        name = _model(line, hook.models) if isinstance(line, ast.For) else ""
+        if name and "unwrap" not in text(line) and any(_told_there(script, node, name) for node in every(line)):
+            yield line.lineno
+        if not isinstance(line, ast.Assign) or not _of(line.value, hook.models):
+            continue
+        beside = script.block(line)
+        names = {text(target) for target in line.targets}
+        nodes = [node for each in beside for node in every(each)]
+        if any(_asks_of(node, names) for node in nodes) and not any("unwrap" in text(each) for each in beside):
+            yield line.lineno
+
+
+def _told_in(line: ast.AST, models: str) -> bool:
+    """Whether a statement's own expressions ask the class of one of ``models``: of `models[0]`, or of each in turn."""
+    for node in own(line) if isinstance(line, ast.stmt) else every(line):
+        if any(_of(asked, models) for asked in _classed(node)):
+            return True
+        for each in getattr(node, "generators", ()):
+            if text(each.iter) == models and any(_asks(part, text(each.target)) for part in every(node)):
+                return True
+    return False
+
+
+def _told_there(script: Script, node: ast.AST, name: str) -> bool:
+    """Whether a call hands a model to a function of the script that asks for its class."""
+    made = script.called(node) if isinstance(node, ast.Call) else None
+    names = [each.arg for each in made.args.args if each.arg != "self"] if made else []
+    given = [inner for inner, value in zip(names, getattr(node, "args", ()), strict=False) if text(value) == name]
+    plain = made is not None and "unwrap" not in text(made)
+    return plain and any(_asks(part, inner) for inner in given for part in every(made))  # type: ignore[arg-type]
 
 
 def _of(value: ast.expr, models: str) -> bool:
@@ -88,6 +123,8 @@ def _loops(script: Script) -> dict[ast.For, str]:
     return found  # type: ignore[return-value]
 
 
+# What a DeepSpeedEngine or an FSDP module has, and not the model in it.
+_WRAPPERS = re.compile(r"_?zero\w*|save_(checkpoint|16bit_model|fp16_model)|summon_full_params|state_dict_type")
 _NUMBERS = {"enumerate": 1, "zip": 0}  # how many numbers come first
 
 
@@ -119,17 +156,30 @@ def _asks(node: ast.AST, name: str) -> bool:
 
 
 def _classed(node: ast.AST) -> list[ast.expr]:
-    """What a node asks the class of: `isinstance(x, …)`, `type(x) is …`, `x.__class__ == …`."""
+    """What a node asks the class of: `isinstance(x, …)`, `type(x) is …`, `x.__class__ == …`, a `match`."""
     if isinstance(node, ast.Call) and text(node.func) == "isinstance":
         return node.args[:1]
+    if isinstance(node, ast.Match) and any(isinstance(part, ast.MatchClass) for part in every(node)):
+        return [node.subject]
+    if isinstance(node, ast.Call) and text(node.func) == "issubclass" and isinstance(node.args[0], ast.Call):
+        return node.args[0].args[:1]
     parts = every(node.left) if isinstance(node, ast.Compare) else []
     called = [part.args[0] for part in parts if isinstance(part, ast.Call) and text(part.func) == "type" and part.args]
     return [*called, *(part.value for part in parts if isinstance(part, ast.Attribute) and part.attr == "__class__")]
 
 
 def _known_by_itself(loop: ast.For, model: str) -> str:
-    """Why a model must stay the one that is handed in: it is compared or looked up as such; "" where it is not."""
+    """Why a model must stay the one that is handed in: it is compared or looked up as such, or what wraps it is asked
+    for what it alone has; "" where it is not."""
     for node in every(loop):
+        words = [part.value for part in getattr(node, "args", ()) if isinstance(part, ast.Constant)]
+        of = [node.value] if isinstance(node, ast.Attribute) and _WRAPPERS.fullmatch(node.attr) else []
+        if isinstance(node, ast.Call) and (
+            last(node.func) == "get_state_dict" or any(_WRAPPERS.fullmatch(str(word)) for word in words)
+        ):
+            of = node.args
+        if model in map(text, of):
+            return f"`{text(node)}` takes the model as it is handed in: unwrap it under another name by hand"
         parts: list[ast.expr] = []
         if isinstance(node, ast.Compare) and not any(isinstance(each, ast.Constant) for each in node.comparators):
             parts = [node.left, *node.comparators]
@@ -144,7 +194,7 @@ def _known_by_itself(loop: ast.For, model: str) -> str:
 
 def _unwrapped(loop: ast.For, model: str) -> bool:
     lines = [line for line in loop.body if isinstance(line, ast.Assign) and model in map(text, line.targets)]
-    return any("unwrap" in text(line.value) or "extract_model" in text(line.value) for line in lines)
+    return any(word in text(line.value) for line in lines for word in ("unwrap", "extract_model", f"{model}.module"))
 
 
 def _unwrap(script: Script, loop: ast.For) -> tuple[str, str]:

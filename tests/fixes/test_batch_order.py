@@ -32,6 +32,13 @@ def main(accelerator):
         for batch in loader:
             print(batch)
 """
+LOADED = """
+
+def main(accelerator, model):
+    sampler = Buckets([])
+    loader = DataLoader(data, batch_sampler=sampler)
+    loader, model = accelerator.prepare(loader, model)
+"""
 IMPORTED = "broadcast_object_list, "
 
 
@@ -56,6 +63,12 @@ APPLIED = [
     ),
     ordered("others are given, too", "random.shuffle(self.batches)\n        a = 1\n        zzz = 2"),
     case("others are imported, too", f"{OTHERS}{script()}", f"{OTHERS}{script(imported=IMPORTED, new=NEW)}"),
+    case("a loader that is prepared", script() + LOADED, script(imported=IMPORTED, new=NEW) + LOADED),
+    unlike(
+        "beside another import",
+        script().replace("set_seed", "DistributedType"),
+        script(imported="DistributedType, ", new=NEW).replace("set_seed", "broadcast_object_list"),
+    ),
     case(
         "the main process previews others",
         script() + PREVIEW.replace("Buckets", "Others"),
@@ -83,8 +96,16 @@ REFUSED = [
         11,
         script() + PREVIEW,
     ),
-    conflict("no set_seed", "does not import set_seed", 11, script().replace("set_seed", "DistributedType")),
-    conflict("another's set_seed", "does not import set_seed", 11, script().replace("accelerate", "transformers")),
+    conflict(
+        "another's set_seed", "imports nothing from accelerate", 11, script().replace("accelerate", "transformers")
+    ),
+    conflict(
+        "a loader that is not prepared",
+        "`loader` is not prepared: each process goes through all of it",
+        11,
+        script()
+        + LOADED.replace("loader, model = accelerator.prepare(loader, model)", "model = accelerator.prepare(model)"),
+    ),
 ]
 
 

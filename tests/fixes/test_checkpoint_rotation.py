@@ -197,6 +197,11 @@ REFUSED = [
         before().replace("accelerator.save_state", "print(checkpoints)\n        accelerator.save_state"),
     ),
     refused(
+        "what it removes is said at the end",
+        "`checkpoints`, which it sets, is read below",
+        before() + "        print(checkpoints)\n",
+    ),
+    refused(
         "what it reads is given on the way",
         "that is not `folder` and one name",
         before()

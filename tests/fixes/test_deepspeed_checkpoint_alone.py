@@ -46,6 +46,62 @@ REFUSED = [
                 "        if accelerator.is_main_process:\n            out = step\n",
             ),
             (
+                "one or None",
+                "line 3 gives `out` to the main process alone",
+                4,
+                "    out = new() if accelerator.is_main_process else None\n"
+                "    if accelerator.is_main_process:\n        accelerator.save_state(out)\n",
+            ),
+            (
+                "None in an else",
+                "line 4 gives `out` to the main process alone",
+                7,
+                "    if accelerator.is_main_process:\n        out = new()\n    else:\n        out = None\n"
+                "    if accelerator.is_main_process:\n        accelerator.save_state(out)\n",
+            ),
+            (
+                "taken from the others",
+                "line 4 gives `args.out` to the main process alone",
+                5,
+                "    if not accelerator.is_main_process:\n        args.out = None\n"
+                "    if accelerator.is_main_process:\n        accelerator.save_state(args.out)\n",
+            ),
+            (
+                "what it counted above",
+                "line 5 gives `n` to the main process alone",
+                6,
+                "    n = 0\n    if accelerator.is_main_process:\n        n += 1\n"
+                "    if accelerator.is_main_process and n > 3:\n        accelerator.save_state(1)\n        n = 0\n",
+            ),
+            (
+                "a list it fills",
+                "line 5 gives `done` to the main process alone",
+                6,
+                "    done = []\n    if accelerator.is_main_process:\n        done.append(1)\n"
+                "    if accelerator.is_main_process and len(done) > 3:\n        accelerator.save_state(1)\n",
+            ),
+            (
+                "an item",
+                "line 5 gives `state` to the main process alone",
+                6,
+                "    state = {}\n    if accelerator.is_main_process:\n        state['out'] = new()\n"
+                "    if accelerator.is_main_process:\n        accelerator.save_state(state['out'])\n",
+            ),
+            (
+                "what a helper gives it",
+                "line 6 gives `out` to the main process alone",
+                7,
+                "    def folder():\n        if accelerator.is_main_process:\n            return new()\n"
+                "    out = folder()\n    if accelerator.is_main_process:\n        accelerator.save_state(out)\n",
+            ),
+            (
+                "an attribute that a method sets",
+                "line 4 gives `self.out` to the main process alone",
+                7,
+                "    def make(self):\n        self.out = new()\n    if accelerator.is_main_process:\n"
+                "        self.make()\n    if accelerator.is_main_process:\n        accelerator.save_state(self.out)\n",
+            ),
+            (
                 "an attribute",
                 "line 4 gives `self.out` to the main process alone",
                 5,
@@ -53,6 +109,46 @@ REFUSED = [
                 "    if accelerator.is_main_process:\n        accelerator.save_state(self.out)\n",
             ),
         ]
+    ),
+    *(
+        refused(f"each has its own: {id}", f"`{differs}` may differ from process", line, body)
+        for id, differs, line, body in [
+            (
+                "the clock, by two names",
+                "due",
+                5,
+                "    gone = time.time() - began\n    due = gone > 9\n    if accelerator.is_main_process and due:\n"
+                "        accelerator.save_state(1)\n",
+            ),
+            (
+                "losses in a list",
+                "sum(losses) < 9",
+                5,
+                "    losses = []\n    losses.append(loss.item())\n"
+                "    if accelerator.is_main_process and sum(losses) < 9:\n        accelerator.save_state(1)\n",
+            ),
+            (
+                "losses in a list, asked around it",
+                "mean < 9",
+                7,
+                "    losses = []\n    losses.append(loss.item())\n    mean = sum(losses)\n    if mean < 9:\n"
+                "        if accelerator.is_main_process:\n            accelerator.save_state(1)\n",
+            ),
+            (
+                "a meter of losses",
+                "meter.avg < 9",
+                4,
+                "    meter.update(loss.item())\n    if accelerator.is_main_process and meter.avg < 9:\n"
+                "        accelerator.save_state(1)\n",
+            ),
+        ]
+    ),
+    refused(
+        "the main process first",
+        "it stands in `main_process_first()`",
+        4,
+        "    with accelerator.main_process_first():\n        if accelerator.is_main_process:\n"
+        "            accelerator.save_state(1)\n",
     ),
     *(
         refused(

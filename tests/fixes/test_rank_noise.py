@@ -198,6 +198,65 @@ REFUSED += [
         script().replace("    steps = 1\n", "    torch.manual_seed(args.seed + accelerator.process_index)\n"),
     ),
 ]
+SEED = "set_seed(args.seed)"
+APPLIED += [
+    unlike(
+        f"the seed is {seed}",
+        script().replace(SEED, f"set_seed({seed})"),
+        script(new=NEW.replace("args.seed is not None and ", test).replace("args.seed", seed)).replace(
+            SEED, f"set_seed({seed})"
+        ),
+    )
+    for seed, test in (("42", ""), ("args['seed']", "args.seed is not None and "))
+]
+SAMPLER = """\
+class Buckets(Sampler):
+    def __iter__(self):
+        return iter(torch.randperm(self.n{given}).tolist())
+"""
+RELORA = "def again(unet):\n    for each in unet:\n        nn.init.kaiming_uniform_(each.weight)\n"
+
+
+def anew(line: str, old: str = f"            {BACKWARD}\n") -> str:
+    """The script with a line above another."""
+    return script().replace(old, f"{' ' * (len(old) - len(old.lstrip()))}{line}\n{old}", 1)
+
+
+EPOCH = "        for step, batch in"
+REFUSED += [
+    chance("u = torch.rand(1); p = u.item(); mode = 'a' if p < 0.5 else 'b'", "if mode == 'a':"),
+    chance("t = torch.randint(0, 9, (1,)); n = int(t)", "for _ in range(4 if n > 5 else 1):"),
+    chance(
+        "t = torch.rand(4); mask = t < 0.5",
+        "if mask.any():",
+        f"accelerator.gather(b)\n            {BACKWARD}",
+        "gather",
+    ),
+    chance("n = torch.multinomial(w, 1).item()", "for _ in range(n):"),
+    conflict("an order of its own", "`Buckets` draws the order", 15 + 3, SAMPLER.format(given="") + script()),
+    conflict(
+        "each epoch's order", "`randperm` (line 21) must come out alike", 15, anew("o = torch.randperm(9)", EPOCH)
+    ),
+    conflict("weights anew", "`kaiming_uniform_` (line 22) must come out", 15, anew("kaiming_uniform_(unet.weight)")),
+    conflict("weights anew in a helper", "`again` (line 25) must come out", 18, RELORA + anew("again(unet)")),
+    conflict("a codebook anew", "`vq.code.data[dead]` (line 22) must", 15, anew("vq.code.data[dead] = torch.randn(4)")),
+    conflict("seeded again", "`set_seed` (line 21) makes all draw alike again", 15, anew("set_seed(epoch)", EPOCH)),
+    conflict(
+        "numpy's noise", "`np.random.randn` draws all", 15, script().replace("(unet,", "(unet, np.random.randn(4),")
+    ),
+    conflict("either seed", "`args.seed or 42` is worked out", 15, script().replace(SEED, "set_seed(args.seed or 42)")),
+    satisfied("apart at once, by place", script().replace(SEED, "set_seed(args.seed, True)")),
+    satisfied("by a name", script().replace(SEED, "seed = args.seed + accelerator.process_index; set_seed(seed)")),
+]
+APPLIED += [
+    unlike(
+        "an order drawn alike", *(SAMPLER.format(given=", generator=g") + text for text in (script(), script(new=NEW)))
+    ),
+    unlike(
+        "not apart",
+        *(t.replace(SEED, "set_seed(args.seed, device_specific=False)") for t in (script(), script(new=NEW))),
+    ),
+]
 
 
 test_applied, test_refused = tables(NAME, APPLIED, REFUSED)

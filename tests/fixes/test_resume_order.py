@@ -166,6 +166,18 @@ def otherwise(id: str, reason: str, old: str, new: str, line: int = 16) -> Any:
     return conflict(id, reason, line, script().replace(old, new))
 
 
+BACK = "if loss(batch).isnan(): accelerator.load_state(x)"
+EPOCHS = "    for epoch in range(first_epoch, 9):\n"
+ENDS = "                if step > 3: raise StopIteration\n                accelerator"
+CUT = (
+    script().replace(
+        "        for step, batch in enumerate(loader):\n            # Train\n            accelerator",
+        "        try:\n            for step, batch in enumerate(loader):\n                # Train\n" + ENDS,
+    )
+    + "        except StopIteration:\n            pass\n"
+)
+ELSE = f"            if done:\n                done -= 1\n            else:\n    {TRAIN}                accelerator"
+COUNTS = script().replace("            # Train\n            accelerator", ELSE)
 SKIP_ONE = "            if done > 0:\n                done -= 1\n                continue\n"
 REFUSED += [
     otherwise(
@@ -197,6 +209,21 @@ REFUSED += [
         "        loader = accelerator.prepare(make(epoch))\n        for step",
         17,
     ),
+    otherwise("an earlier state brought back", "loaded in a loop (line 18)", LOOP, f"{LOOP}            {BACK}\n"),
+    otherwise(
+        "made with the first batch",
+        "`total` is made with an epoch's first batch (line 17)",
+        LOOP,
+        "            if step == 0:\n                total = 0\n            total += 1\n",
+    ),
+    conflict(
+        "another loader beside it",
+        "`next(more)` (line 18) is read beside it",
+        17,
+        script().replace(LOOP, "            mine = next(more)\n").replace(EPOCHS, f"{EPOCHS}        more = iter(x)\n"),
+    ),
+    conflict("an epoch is cut", "a `raise` (line 19) ends an epoch", 17, CUT),
+    conflict("it counts down, and trains else", "in its own way", 16, COUNTS),
     otherwise("another random", "`random` is something else", "import random", "from numpy import random"),
     otherwise("a random of its own", "`random` is something else", "import torch\n", "random = 4\n"),
     otherwise("a function os", "`os` is something else", "import os\n", "def os(): pass\n"),

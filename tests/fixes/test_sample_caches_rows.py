@@ -59,6 +59,11 @@ def unclear(id: str, uncached: str, made: str = "t5(prompts)", says: str = "noth
 PICTURE = '        example["picture"] ='
 BATCH = '    batch = {"pixel_values"'
 LEFT_OUT = "`collate_fn` may leave out or move examples"
+ROW = '[example["picture"] for example in examples]'
+ADDED = "        rows.append(example[{0}])\n"
+APART = f"    rows = []\n    for example in examples:\n{ADDED.format(1)}{ADDED.format(2)}"
+MOVED = "may have other rows than the batch has samples"
+ENCODED = 'vae.encode(batch["pixel_values"])'
 
 REFUSED = [
     satisfied("its own output", WITH + AFTER),
@@ -107,6 +112,15 @@ REFUSED = [
     where("examples filtered", LEFT_OUT, "for example in examples]", 'for example in examples if example["picture"]]'),
     where("examples moved", LEFT_OUT, BATCH, f"    examples.sort()\n{BATCH}"),
     where("an example put in", LEFT_OUT, BATCH, f"    examples[0] = x\n{BATCH}"),
+    where("two rows a sample", LEFT_OUT, ROW, '[each for example in examples for each in example["frames"]]'),
+    where("backwards", LEFT_OUT, ROW, '[example["picture"] for example in examples[::-1]]'),
+    where("by a function", LEFT_OUT, ROW, '[example["picture"] for example in reversed(examples)]'),
+    where("rows put in by turns", LEFT_OUT, BATCH, f"{APART}{BATCH}"),
+    where("rows turned round there", LEFT_OUT, BATCH, f"    pixels = pixels.flip(0)\n{BATCH}"),
+    where("frames", MOVED, ENCODED, 'vae.encode(batch["pixel_values"].flatten(0, 1))'),
+    where("frames by name", MOVED, ENCODED, 'vae.encode(rearrange(batch["pixel_values"], "b f c -> (b f) c"))'),
+    where("a part of the batch", MOVED, ENCODED, 'vae.encode(batch["pixel_values"][:4])'),
+    where("turned round above", MOVED, FILL, f'        batch["pixel_values"] = batch["pixel_values"].flip(0)\n{FILL}'),
     where("two entries a batch", "several entries for a batch", FILL, FILL + FILL),
     where("an entry a view", "several entries for a batch", FILL, f"        for view in views:\n    {FILL}"),
     where("some batches", "may leave out batches", FILL, f"{FILL}        if x:\n            break\n"),

@@ -140,6 +140,30 @@ HOOKS += [
         f"{HOOKED}    def save_model_hook(models, weights, folder):\n        while models:\n"
         "            model = models.pop()\n            if isinstance(model, Net):\n                save(model)\n",
     ),
+    *(
+        looks(
+            f"told otherwise: {body.strip()}",
+            "unwrap-save-hook",
+            line,
+            "a model of a save hook told by its class",
+            f"{HOOKED}    def tell(model, folder):\n        return isinstance(model, Net)\n"
+            f"    def save_model_hook(models, weights, folder):\n{body}",
+        )
+        for line, body in (
+            (10, "        if isinstance(models[0], Net):\n            save(models[0])\n"),
+            (11, "        for i in range(2):\n            if isinstance(models[i], Net):\n                save(i)\n"),
+            (10, "        save([each for each in models if isinstance(each, Net)])\n"),
+            (10, "        for model in models:\n            tell(model, folder)\n"),
+        )
+    ),
+    looks(
+        "told in a lambda",
+        "unwrap-save-hook",
+        7,
+        "a model of a save hook told by its class",
+        f"{HOOKED}    accelerator.register_save_state_pre_hook(\n"
+        "        lambda m, w, d: [save(x) for x in m if isinstance(x, Net)])\n",
+    ),
     left(
         "taken from the list where there are weights",
         "unwrap-save-hook",

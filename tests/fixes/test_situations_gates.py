@@ -129,6 +129,35 @@ def main(args, rank):
         accelerator.save_state("x")
 """,
     ),
+    *(
+        looks(
+            f"it asks itself: {save}",
+            "deepspeed-checkpoint",
+            6,
+            "a checkpoint",
+            f"{HEAD}def main(accelerator):\n    {save}\n",
+        )
+        for save in (
+            "accelerator.save_state(1) if accelerator.is_main_process else None",
+            "accelerator.is_main_process and accelerator.save_state(1)",
+            "[accelerator.save_state(1) for _ in range(1) if accelerator.is_main_process]",
+        )
+    ),
+    *(
+        looks(
+            f"asked by {head}",
+            "deepspeed-checkpoint",
+            7 + head.count("\n"),
+            "a checkpoint",
+            f"{HEAD}def main(accelerator):\n    {head}\n            accelerator.save_state(1)\n",
+        )
+        for head in ("if accelerator.is_last_process:", "match accelerator.process_index:\n        case 0:")
+    ),
+    left(
+        "the program removes old checkpoints, too",
+        "deepspeed-checkpoint",
+        f"{HEAD}def main(accelerator, old):\n    accelerator.save_state(1)\n    shutil.rmtree(old)\n",
+    ),
     left(
         "the removal is guarded, around a barrier",
         "checkpoint-rotation",
@@ -159,6 +188,28 @@ def main(args, folders):
         accelerator.wait_for_everyone()
     accelerator.save_state("x")
 """,
+    ),
+    *(
+        looks(
+            f"in another form: {removes}",
+            "checkpoint-rotation",
+            7,
+            "old checkpoints removed by every process",
+            f"{HEAD}def main(args, accelerator, old):\n    limit = args.checkpoints_total_limit\n    if {test}:\n"
+            f"        for each in old:\n            {removes}\n    accelerator.save_state(args.out)\n",
+        )
+        for test, removes in (
+            ("limit", "shutil.rmtree(each)"),
+            ("args.total_limit", "shutil.rmtree(each.path)"),
+            ("args.checkpoints_total_limit is not None", 'subprocess.run(["rm", "-rf", each])'),
+            ("args.checkpoints_total_limit is not None", "pool.submit(shutil.rmtree, each)"),
+        )
+    ),
+    left(
+        "in another form, by the main process",
+        "checkpoint-rotation",
+        f"{HEAD}def main(args, accelerator, old):\n    if args.total_limit and accelerator.is_main_process:\n"
+        "        shutil.rmtree(old)\n    accelerator.save_state(args.out)\n",
     ),
     left(
         "a check of the argument",

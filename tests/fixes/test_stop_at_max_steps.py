@@ -236,6 +236,11 @@ REFUSED = [
         "                break\n    else:\n        done()\n",
     ),
 ]
+ENDS = "epoch == args.num_epochs - 1"
+LEFT = f"        left = args.num_epochs - epoch - 1\n        if not left:\n{SAVES}"
+LAST = "is_last = lambda e: e == args.num_epochs - 1\n"
+HELPER = f"def finish(epoch, args):\n    if {ENDS}:\n        save()\n"
+LISTED = f"        if epoch == es[-1]:\n{SAVES}"
 REFUSED += [
     *(
         conflict(f"the last epoch: {asked}", f"where `{asked}` (line 8): move that below the loop", line, text)
@@ -276,6 +281,19 @@ REFUSED += [
         "where `epoch == args.n - 1` (line 8)",
         3,
         guarded(ASKED, epochs="    while epoch < args.n:\n", below=f"        if epoch == args.n - 1:\n{SAVES}"),
+    ),
+    *(
+        conflict(
+            f"the last epoch: {told}", f"where `{asked}` (line {line})", 3 + top.count("\n"), top + guarded(**given)
+        )
+        for told, asked, line, top, given in (
+            ("what is left", "args.num_epochs - epoch - 1", 8, "", {"below": LEFT}),
+            ("a lambda", "is_last(epoch)", 9, LAST, {"below": f"        if is_last(epoch):\n{SAVES}"}),
+            ("a helper", "finish(epoch, args)", 11, HELPER, {"below": "        finish(epoch, args)\n"}),
+            ("a list", "epoch == es[-1]", 8, "", {"epochs": "    for epoch in es:\n", "below": LISTED}),
+            ("below the loop", "epoch == args.num_epochs - 1", 8, "", {"below": f"    if {ENDS}:\n    {SAVES[8:]}"}),
+        )
+        for given in ({"limit": ASKED, **given},)
     ),
     *(
         conflict(

@@ -38,6 +38,20 @@ APPLIED = [
         "            with lock:\n                name = 'a' if isinstance({model}, type({unwrap}(unet))) else 'b'\n",
     ),
     hooks(
+        "asked by a match",
+        "model in models",
+        "model",
+        "accelerator.unwrap_model",
+        "            match {model}:\n                case Unet():\n                    save({model})\n",
+    ),
+    hooks(
+        "asked for a subclass",
+        "model in models",
+        "model",
+        "accelerator.unwrap_model",
+        "            if issubclass(type({model}), Unet):\n                save({model})\n",
+    ),
+    hooks(
         "asked whether it is there",
         "model in models",
         "model",
@@ -100,6 +114,28 @@ REFUSED = [
             "            elif isinstance(model, A):\n                model.save_pretrained(1)\n",
         )
         for asked in ("model is unet", "unet == model", "model in prepared", "names[model]", "names.get(model)")
+    ),
+    *(
+        conflict(
+            f"as it is handed in: {asked}",
+            f"`{asked}` takes the model as it is handed in",
+            3,
+            f"{HOOK}{LOOP}            state = {asked}\n            if isinstance(model, A):\n"
+            "                model.save_pretrained(1, state)\n",
+        )
+        for asked in ("accelerator.get_state_dict(model)", "hasattr(model, 'save_checkpoint')")
+    ),
+    conflict(
+        "of the engine",
+        "`model._zero3_consolidated_16bit_state_dict` takes the model",
+        3,
+        f"{HOOK}{LOOP}            state = model._zero3_consolidated_16bit_state_dict()\n"
+        "            isinstance(model, A)\n",
+    ),
+    satisfied(
+        "what the wrapper holds",
+        f"{HOOK}{LOOP}            model = model.module if hasattr(model, 'module') else model\n"
+        "            isinstance(model, A)\n",
     ),
     conflict(
         "two loops",

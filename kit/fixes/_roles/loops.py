@@ -162,35 +162,75 @@ def _loops(script: Script, statement: ast.AST) -> list[Loop]:
 
 
 def headed(loop: Loop, limit: Limit) -> bool:
-    """Whether a loop goes on below the limit only, or leaves by the same test itself, before or after the loop over
-    batches."""
+    """Whether a loop goes on below the limit only, or leaves by the same test itself, or by what that sets, before or
+    after the loop over batches."""
     if isinstance(loop, ast.While) and any(
         text(part) == f"{limit.step} < {limit.limit}" for part in conjuncts(loop.test)
     ):
         return True
     leaving = (line for line in loop.body if isinstance(line, ast.If) and isinstance(line.body[-1], ast.Break))
-    return any(text(line.test) in (limit.test, text(limit.statement.test)) for line in leaving)
+    flags = {name for line in limit.statement.body if text(line).endswith(" = True") for name in _assigned(line)}
+    return any(text(line.test) in (limit.test, text(limit.statement.test), *flags) for line in leaving)
 
 
-def last_epoch(script: Script, loop: Loop) -> ast.Compare | None:
-    """Where a loop over epochs asks whether this is the last one: it compares its number with where they end, but for
-    what it does in those before only."""
+def last_epoch(script: Script, loop: Loop) -> ast.expr | None:
+    """Where a loop over epochs, or what stands below it, asks whether this is the last one: it compares its number with
+    where they end, but for what it does in those before only, itself or in what it calls; or it works out how many are
+    left and asks for that."""
     if isinstance(loop, ast.While):
         number = ends = _meant(script, loop.test)
     else:
         counted = [node for node in every(loop.iter) if isinstance(node, ast.Call) and last(node.func) in _COUNTED]
-        number, ends = _meant(script, loop.target), _meant(script, *(counted[0].args[:2][-1:] if counted else ()))
+        over = counted[0].args[:2][-1:] if counted else [loop.iter]
+        number, ends = _meant(script, loop.target), _meant(script, *over)
     ends = ends | {str(int(name) - 1) for name in ends if name.isdigit()}
-    for line in script.inside(loop):
+    block = script.block(loop)
+    below = block[block.index(loop) + 1 :]
+    lines = [*script.inside(loop), *below, *(inner for line in below for inner in script.inside(line))]
+    asked = {name for line in lines for name in _tested(line)}
+    for line in lines:
         alone = isinstance(line, ast.If) and not line.orelse
         asks: Any = getattr(line, "test" if alone else "value", None)
         earlier = conjuncts(asks) if alone or isinstance(asks, ast.BoolOp) else []
+        given = {dotted(target) for target in getattr(line, "targets", ())}
         for node in own(line):
-            if isinstance(node, ast.Compare) and not (node in earlier and isinstance(node.ops[0], _EARLIER)):
-                asked = _meant(script, node)
-                if asked & number and len(asked & (number | ends)) > 1:
-                    return node
+            if isinstance(node, ast.Compare):
+                asks_for = not (node in earlier and isinstance(node.ops[0], _EARLIER))
+            else:
+                left = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub) and isinstance(loop, ast.For)
+                asks_for = left and bool(given & asked)
+            if asks_for and _both(script, node, number, ends):
+                return node  # type: ignore[return-value]
+            if isinstance(node, ast.Call) and _asks_for(script, node, number, ends):
+                return node
     return None
+
+
+def _both(script: Script, node: ast.AST, number: set[str], ends: set[str]) -> bool:
+    """Whether an expression is of a loop's number and of where that ends."""
+    asked = _meant(script, node)
+    return bool(asked & number) and len(asked & (number | ends)) > 1
+
+
+def _tested(line: ast.stmt) -> set[str]:
+    """The names that a statement asks for."""
+    return _names(line.test) if isinstance(line, (ast.If, ast.While)) else set()
+
+
+def _asks_for(script: Script, call: ast.Call, number: set[str], ends: set[str]) -> bool:
+    """Whether a function of the script, or a lambda, is handed a loop's number and compares it with where that ends."""
+    given = script.assigned.get(dotted(call.func), ())
+    made: list[Any] = [each for each in given if isinstance(each, ast.Lambda)]
+    for function in (*made, *filter(None, [script.called(call)])):
+        names = [each.arg for each in function.args.args if each.arg != "self"]
+        places = [name for name, value in zip(names, call.args, strict=False) if dotted(value) in number]
+        known = {*places, *({each.arg for each in call.keywords if each.arg and dotted(each.value) in number})}
+        words = {name.rpartition(".")[2] for name in ends - number}
+        for node in every(function) if known else ():
+            meant = _meant(script, node) if isinstance(node, ast.Compare) else set()
+            if meant & known and words & {name.rpartition(".")[2] for name in meant}:
+                return True
+    return False
 
 
 def _meant(script: Script, *nodes: ast.AST) -> set[str]:

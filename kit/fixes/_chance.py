@@ -1,0 +1,168 @@
+"""What processes that draw other random numbers would no longer do or have alike: see `rank_noise`."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from kit.fixes._ast import every, handed, statements, stored, text
+from kit.fixes._roles._script import dotted, last, own
+
+MADE = ("random_split", "add_adapter", "get_peft_model", "inject_adapter_in_model", "Linear", "Embedding", "Conv2d")
+DRAWS = ("rand", "randn", "randint", "bernoulli", "randperm")
+NOISE = ("randn_like", "rand_like", "randint_like", "randn_tensor", "normal", "normal_", "multinomial")
+_ALL = (*DRAWS, *NOISE, "uniform_", "bernoulli_", "random_", "exponential_")
+_JOINT = ("gather", "gather_for_metrics", "reduce", "broadcast", "wait_for_everyone", "save_state", "backward")
+_ORDERS = ("randperm", "random_split")
+# What gives a model's weights other values.
+_ANEW = re.compile(
+    r"(kaiming|xavier|trunc|orthogonal)_(uniform_|normal_)?|reset_(lora_)?parameters|init_weights|random_split"
+    r"|add_adapter|get_peft_model|inject_adapter_in_model"
+)
+_WEIGHTS = re.compile(r"\.(data|weight|bias)\b")
+# What a number or a tensor is still drawn by, once these are done to it.
+_STILL = re.compile(
+    r"int|bool|float|round|item|tolist|any|all|sum|max|min|mean|to|cpu|long|squeeze|unsqueeze|abs|argmax|range|clamp"
+)
+
+
+def called(node: ast.AST) -> str:
+    return last(node.func) if isinstance(node, ast.Call) else ""
+
+
+def by_chance(tree: ast.Module, function: ast.FunctionDef) -> str:
+    """Why random numbers of its own would part a process from the others: by them it joins in what all must do, which
+    a step of a prepared model is, too."""
+    helpers = [node for node in every(tree) if isinstance(node, ast.FunctionDef) and node is not function]
+    draws = {*_ALL, *(each.name for each in helpers if any(called(part) in DRAWS for part in every(each)))}
+    drawn, single = _drawn(function, draws)
+    joint = {*_JOINT, *(name for names, value in _given(function) if _prepares(value) for name in names)}
+    for node in every(function):
+        asked = getattr(node, "iter", None) or getattr(node, "test", None) or node
+        names = single if isinstance(node, ast.For) else drawn
+        if isinstance(node, (ast.If, ast.While, ast.For)) and any(
+            called(part) in draws or (isinstance(part, ast.Name) and part.id in names) for part in _values(asked)
+        ):
+            parts = [each for part in [*node.body, *node.orelse] for each in every(part)]
+            found = next((word for each in parts if (word := called(each)) in joint), "")
+            found = found or next((text(each) for each in parts if isinstance(each, (ast.Continue, ast.Break))), "")
+            if found:
+                return f"`{found}` is called by chance (line {node.lineno}), and all processes must: draw otherwise"
+    return ""
+
+
+def _given(function: ast.AST) -> list[tuple[set[str], ast.expr]]:
+    """What the names of a function are given."""
+    found = []
+    for node in every(function):
+        if isinstance(node, ast.Assign):
+            found.append((stored(*node.targets), node.value))
+        elif isinstance(node, (ast.AnnAssign, ast.NamedExpr)) and node.value:
+            found.append((stored(node.target), node.value))
+    return found
+
+
+def _prepares(value: ast.expr) -> bool:
+    return any(called(part) == "prepare" for part in every(value))
+
+
+def _drawn(function: ast.AST, draws: set[str]) -> tuple[set[str], set[str]]:
+    """The names that are drawn, or worked out of those alone; and those of them that are one number or word."""
+    drawn: set[str] = set()
+    single: set[str] = set()
+    given = _given(function)
+    for _ in range(4):
+        for names, value in given:
+            parts = _values(value)
+            calls = [part for part in parts if isinstance(part, ast.Call)]
+            known = [part for part in parts if isinstance(part, ast.Name) and part.id in drawn]
+            ours = [call for call in calls if called(call) in draws]
+            if not (ours or known):
+                continue
+            if any(_single(part, draws, drawn) for part in parts) or any(part.id in single for part in known):
+                single |= names
+            if all(call in ours or _STILL.fullmatch(called(call)) for call in calls):
+                drawn |= names
+    return drawn | single, single
+
+
+def _values(node: ast.AST) -> list[ast.AST]:
+    """An expression's parts, but not what is only asked for its shape, or whether it is None."""
+    if isinstance(node, ast.Attribute) and node.attr in ("shape", "ndim", "device", "dtype"):
+        return []
+    if isinstance(node, ast.Call) and called(node) in ("len", "isinstance", "gather", "reduce", "broadcast", "size"):
+        return []
+    if isinstance(node, ast.Compare) and isinstance(node.ops[0], (ast.Is, ast.IsNot)):
+        return []
+    return [node, *(part for child in ast.iter_child_nodes(node) for part in _values(child))]
+
+
+def _single(node: ast.AST, draws: set[str], drawn: set[str]) -> bool:
+    """Whether what is drawn is made one number: what a process does may depend on it."""
+    if isinstance(node, ast.Compare) or called(node) in ("item", "int", "bool", "float"):
+        return any(called(part) in draws or (isinstance(part, ast.Name) and part.id in drawn) for part in _values(node))
+    return False
+
+
+def own_order(tree: ast.Module) -> str:
+    """Why each process would have other batches: a sampler of the script draws their order; "" where none does."""
+    for owner in (node for node in every(tree) if isinstance(node, ast.ClassDef)):
+        methods = [node for node in owner.body if isinstance(node, ast.FunctionDef)]
+        bases = [last(getattr(base, "value", base)) or last(base) for base in owner.bases]
+        sampler = any(base.endswith("Sampler") for base in bases) or owner.name in _samplers(tree)
+        for method in methods if sampler and any(each.name == "__iter__" for each in methods) else ():
+            calls = [node for node in every(method) if called(node) in _ALL and method.name != "__init__"]
+            if any(_torchs(call) for call in calls):
+                return f"`{owner.name}` draws the order of the batches, alike on all processes: give it a generator"
+    return ""
+
+
+def _torchs(call: ast.AST) -> bool:
+    """Whether a draw is of torch's own random numbers."""
+    plain = isinstance(call, ast.Call) and not handed(call, "generator", at=None)
+    return plain and dotted(call.func).partition(".")[0] not in ("random", "np", "numpy", "self", "rng")  # type: ignore
+
+
+def _samplers(tree: ast.Module) -> set[str]:
+    """What makes the samplers of the loaders."""
+    given = [node.value for node in every(tree) if isinstance(node, ast.keyword) and "sampler" in (node.arg or "")]
+    names = {value.id for value in given if isinstance(value, ast.Name)}
+    made = [value for targets, value in _given(tree) if targets & names]
+    return {called(value) for value in (*given, *made)} - {""}
+
+
+def anew(tree: ast.Module, function: ast.FunctionDef, training: list[ast.For]) -> str:
+    """Why the processes would train other weights, or other batches: the loops draw either anew; "" where not."""
+    helpers = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    outer = [node for node in every(function) if isinstance(node, (ast.For, ast.While))]
+    outer = [loop for loop in outer if any(each in every(loop) for each in training)]
+    inner = [loop for loop in training if not any(each in every(loop) for each in training if each is not loop)]
+    for line, above in statements(function):
+        loops = [node for node in above if node in outer]
+        if not loops or line in outer:
+            continue
+        calls = [part for part in own(line) if isinstance(part, ast.Call)]
+        if any(called(call) == "set_seed" and "process_index" not in text(call) for call in calls):
+            return f"`set_seed` (line {line.lineno}) makes all draw alike again: take that out, or skip the fix"
+        orders = _ORDERS if not any(node in inner for node in above) else ()
+        name = next((called(call) for call in calls if _ANEW.fullmatch(called(call)) or called(call) in orders), "")
+        name = name or next((called(call) for call in calls if _remakes(helpers.get(called(call)))), "")
+        name = name or _weights(line)
+        if name:
+            return f"`{name}` (line {line.lineno}) must come out alike on all processes: move it above, or skip the fix"
+    return ""
+
+
+def _remakes(helper: ast.FunctionDef | None) -> bool:
+    return helper is not None and any(_ANEW.fullmatch(called(part)) for part in every(helper))
+
+
+def _weights(line: ast.stmt) -> str:
+    """The weights that a statement gives numbers that it draws; "" for other statements."""
+    if isinstance(line, ast.Assign) and any(called(part) in _ALL for part in every(line.value)):
+        return next((text(target) for target in line.targets if _WEIGHTS.search(text(target))), "")
+    call = line.value if isinstance(line, ast.Expr) else None
+    if isinstance(call, ast.Call) and (called(call) in _ALL or any(called(part) in _ALL for part in every(call))):
+        owner = text(call.func).rpartition(".")[0]
+        return owner if called(call).endswith("_") and _WEIGHTS.search(owner) else ""
+    return ""

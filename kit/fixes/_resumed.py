@@ -1,0 +1,111 @@
+"""What keeps a loop over batches from going on where it was, whatever its loader hands out: see `resume_order`."""
+
+from __future__ import annotations
+
+import ast
+
+from kit.fixes._ast import every, stored, text
+from kit.fixes._roles import Script
+from kit.fixes._roles._script import Function, last, own
+from kit.fixes._roles.loops import leaving, speaks
+
+_STREAMS = ("IterableDataset", "to_iterable_dataset", "IterableDatasetShard", "WebDataset", "WebLoader", "wds")
+_STATEFUL = "use_stateful_dataloader"
+ITS_OWN_WAY = "it passes by what is done in its own way: take that out first"
+
+
+class Unknown(Exception):
+    """A script that the fix does not serve, and why."""
+
+
+def passes_over(node: ast.stmt) -> bool:
+    """Whether a statement of the loop passes by the batches that are done: what a class does from now on."""
+    done = isinstance(node, ast.If) and "step < resume_step" in text(node.test)
+    return done and not node.orelse and isinstance(node.body[-1], ast.Continue)  # type: ignore[attr-defined]
+
+
+def check_leaving(script: Script, loop: ast.For, numbers: set[str]) -> None:
+    """Whether a loop trains each batch to the end of the epoch, but at the run's end: not where it is left, nor where
+    batches are passed by after their number, or what counts them (``numbers``). Raises Unknown."""
+    for node, around in leaving(script, loop):
+        ifs = [each for each in around if not passes_over(each)]
+        if isinstance(node, ast.Break) and not any(speaks(script, each.test) for each in ifs):
+            raise Unknown(f"a `break` (line {node.lineno}) ends an epoch early: what is done of the next is not known")
+        asked = {(each.id, one) for one in ifs for each in every(one.test) if isinstance(each, ast.Name)}
+        if isinstance(node, ast.Continue) and any(name in numbers | stored(*one.body) for name, one in asked):
+            raise Unknown(ITS_OWN_WAY)
+
+
+def keeps_its_place(tree: ast.Module, loader: str) -> str:
+    """What makes a loader go on where it was by itself; "" where nothing does."""
+    for node in every(tree):
+        if isinstance(node, ast.keyword) and node.arg == _STATEFUL and text(node.value) != "False":
+            return text(node)
+        if isinstance(node, (ast.Name, ast.Attribute)) and last(node) in (_STATEFUL, "StatefulDataLoader"):
+            return text(node)
+        if isinstance(node, ast.Call) and (
+            text(node.func) == f"{loader}.load_state_dict"
+            or (last(node.func) == "register_for_checkpointing" and loader in map(text, node.args))
+        ):
+            return text(node)
+    return ""
+
+
+def without_length(tree: ast.Module) -> str:
+    """What a script streams its data with; "" where it does not."""
+    for node in every(tree):
+        if isinstance(node, ast.keyword) and node.arg == "streaming" and text(node.value) != "False":
+            return text(node)
+        if isinstance(node, (ast.Name, ast.Attribute)) and last(node) in _STREAMS:
+            return text(node)
+    return ""
+
+
+def check_resumed(script: Script, function: Function, loop: ast.For, number: set[str]) -> None:
+    """Whether a run that goes on in the middle of an epoch has what the loop takes. ``number``: the name of the
+    batch's number. Raises Unknown."""
+    for call, line in script.calls["load_state"]:
+        around = script.above[line]
+        if function in around and any(isinstance(node, (ast.For, ast.While)) for node in around):
+            raise Unknown(
+                f"a checkpoint is loaded in a loop (line {call.lineno}): its epoch is not the one that follows"
+            )
+    lines = list(script.inside(loop))
+    outer = next((node for node in script.above[loop] if isinstance(node, (ast.For, ast.While))), None)
+    tried = any(isinstance(node, ast.Try) and outer in script.above[node] for node in script.above[loop])
+    for line in lines:
+        if tried and isinstance(line, ast.Raise):
+            raise Unknown(f"a `raise` (line {line.lineno}) ends an epoch early: what is done of the next is not known")
+        if isinstance(line, ast.If) and (name := _first_only(line, number, lines)):
+            raise Unknown(f"`{name}` is made with an epoch's first batch (line {line.lineno}): make it above the loop")
+        for call in (node for node in own(line) if isinstance(node, ast.Call)):
+            if beside := _beside(script, call):
+                raise Unknown(f"`{beside}` (line {call.lineno}) is read beside it, and would start over: zip the two")
+    counted = {text(line.target) for line in lines if isinstance(line, ast.AugAssign)}
+    for line in lines:
+        asked = {part.id for part in every(line.test) if isinstance(part, ast.Name)} if isinstance(line, ast.If) else ()
+        if isinstance(line, ast.If) and counted & set(asked) and _trains(line.body) != _trains(line.orelse):
+            raise Unknown(ITS_OWN_WAY)
+
+
+def _first_only(line: ast.If, number: set[str], lines: list[ast.stmt]) -> str:
+    """A name that an epoch's first batch alone gives something, and others read; "" where there is none."""
+    first = any(isinstance(node, ast.Name) and node.id in number for node in every(line.test)) and (
+        isinstance(line.test, ast.UnaryOp) or (isinstance(line.test, ast.Compare) and text(line.test).endswith("== 0"))
+    )
+    inside = every(ast.Module(line.body, [])) if first else []
+    made = {node.id for node in inside if isinstance(node, ast.Name) and type(node.ctx) is ast.Store}
+    others = [node for each in lines for node in own(each) if node not in inside and isinstance(node, ast.Name)]
+    return min((node.id for node in others if node.id in made), default="")
+
+
+def _beside(script: Script, call: ast.Call) -> str:
+    """What a call takes the next of, which `iter` made of something; "" for other calls."""
+    given = call.args[0] if last(call.func) == "next" and call.args else None
+    made = script.assigned.get(given.id, []) if isinstance(given, ast.Name) else []
+    return text(call) if any(isinstance(each, ast.Call) and last(each.func) == "iter" for each in made) else ""
+
+
+def _trains(lines: list[ast.stmt]) -> bool:
+    calls = [node for line in lines for node in every(line) if isinstance(node, ast.Call)]
+    return any(last(call.func) == "backward" for call in calls)

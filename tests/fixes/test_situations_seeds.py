@@ -1,0 +1,88 @@
+"""`kit fix` on scripts of other shapes: how the random numbers are seeded, and where."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from situations import HEAD, Given, check, left, looks
+
+FIX = "rank-noise"
+DRAW = "accelerator.backward(model(batch, torch.randn(4)))"
+
+
+def script(seed: str, draw: str = DRAW, top: str = "") -> str:
+    return (
+        f"{HEAD}{top}def main(args, accelerator, model, loader):\n    {seed}\n"
+        f"    model, loader = accelerator.prepare(model, loader)\n    for batch in loader:\n        {draw}\n"
+    )
+
+
+def said(id: str, line: int, seed: str, top: str = "") -> Any:
+    return looks(id, FIX, line, "the same noise on all processes", script(seed, top=top))
+
+
+OWN = "def seed_all(seed):\n    random.seed(seed)\n    torch.manual_seed(seed)\n"
+OTHERS = "from transformers import set_seed\n"
+METHODS = f"""{HEAD}from accelerate.utils import set_seed
+class Trainer:
+    def __init__(self, args):
+        self.accelerator = Accelerator()
+        set_seed(args.seed)
+        self.model, self.loader = self.accelerator.prepare(args.model, args.loader)
+    def train(self):
+        for batch in self.loader:
+            self.accelerator.backward(self.model(batch, torch.randn_like(batch)))
+"""
+SEEDS = [
+    said("torch's own", 6, "torch.manual_seed(args.seed)"),
+    said("a function of the script", 7, "seed_all(args.seed)", OWN),
+    said("another's set_seed", 7, "set_seed(args.seed)", OTHERS),
+    said("lightning's", 6, "pl.seed_everything(cfg.seed)"),
+    looks("seeded and trained in methods", FIX, 9, "the same noise", METHODS),
+    left("each process by its number", FIX, script("torch.manual_seed(args.seed + accelerator.process_index)")),
+    left("a generator of its own", FIX, script("g = torch.Generator().manual_seed(0)")),
+    left("nothing is drawn", FIX, script("torch.manual_seed(args.seed)", "accelerator.backward(model(batch))")),
+    left(
+        "numpy's noise", FIX, script("torch.manual_seed(0)", "accelerator.backward(model(batch, np.random.randn(4)))")
+    ),
+    left("for pictures", FIX, script("pass", top="def validate(seed):\n    torch.manual_seed(seed)\n")),
+    left("for each batch", FIX, script("pass", f"torch.manual_seed(0); {DRAW}")),
+]
+
+BATCHES = "batches that each process shuffles for itself"
+CLASS = "import random\nimport numpy as np\nfrom accelerate import Accelerator\nclass Mine({base}):\n"
+ORDER = "    def __iter__(self):\n        {draw}\n        return iter(self.batches)\n"
+MORE = "    def again(self):\n        random.shuffle(self.batches)\n"
+LOADER = "loader = DataLoader(data, batch_sampler=Mine(data))\n"
+SHUFFLED = "random.shuffle(self.batches)"
+
+
+def sampler(draw: str = SHUFFLED, base: str = "BatchSampler", more: str = "") -> str:
+    return CLASS.format(base=base) + ORDER.format(draw=draw) + more
+
+
+SAMPLERS = [
+    *(
+        looks(f"{draw}, {base}{bool(more)}", "batch-order", line, BATCHES, sampler(draw, base, more))
+        for draw, base, more, line in (
+            (SHUFFLED, "BatchSampler", "", 6),
+            (SHUFFLED, "Sampler[int]", "", 6),
+            (SHUFFLED, "object", LOADER, 6),
+            ("order = random.sample(self.batches, 9)", "Sampler", "", 6),
+            ("self.batches.sort(key=lambda each: random.random())", "Sampler", "", 6),
+            ("np.random.shuffle(self.batches)", "Sampler", "", 6),
+            ("self.again()", "Sampler", MORE, 9),
+        )
+    ),
+    left("by its own generator", "batch-order", sampler("random.Random(self.epoch).shuffle(self.batches)")),
+    left("a share for each process", "batch-order", sampler(f"{SHUFFLED}; self.rank")),
+    left("no sampler", "batch-order", sampler(base="object")),
+    left("as it is made", "batch-order", sampler("pass") + MORE.replace("again", "__init__")),
+    left("without accelerate", "batch-order", sampler().replace("accelerate", "lightning")),
+]
+
+
+@pytest.mark.parametrize("given", [*SEEDS, *SAMPLERS])
+def test_a_situation(given: Given) -> None:
+    check(given)
