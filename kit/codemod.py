@@ -113,7 +113,7 @@ def _with_ends(content: bytes, result: bytes) -> bytes:
     before, after = content.splitlines(True), result.splitlines(True)
     lines: list[bytes] = []
     for kind, i, j, k, n in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        beside = before[i] if kind == "replace" else lines[-1] if lines else before[0]
+        beside = (before[i:j] or lines[-1:] or before)[0]
         end = beside[len(beside.rstrip(b"\r\n")) :] or b"\n"
         same = kind == "equal"
         lines += before[i:j] if same else [line.rstrip(b"\r\n") + end for line in after[k:n]]
@@ -139,7 +139,7 @@ def _unedited(content: bytes, tree: ast.Module, site: Site) -> str:
     node = roles.read(tree).at(site.line)
     before, after = (
         lines[node.lineno - 1][: node.col_offset].strip(),
-        lines[(node.end_lineno or 1) - 1][node.end_col_offset :],
+        lines[node.end_lineno - 1][node.end_col_offset :],  # type: ignore[operator]
     )
     if before.endswith(b";") or after.strip().startswith(b";"):
         return "several statements share the line: give each a line of its own"
@@ -147,7 +147,7 @@ def _unedited(content: bytes, tree: ast.Module, site: Site) -> str:
         return "it stands on the line of what it is in: give it a line of its own"
     if isinstance(node, FUNCTIONS):
         return f"it is in the head of a function, which this fix cannot edit: {_BY_HAND}"
-    if isinstance(node, ast.If) and roles.read(tree).is_elif(node):
+    if roles.read(tree).is_elif(node):
         return f"it is an `elif`, which this fix cannot edit: {_BY_HAND}"
     return f"it is written in a way that this fix cannot edit: {_BY_HAND}"
 

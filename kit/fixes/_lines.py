@@ -9,6 +9,7 @@ import ast
 import io
 import tokenize
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, overload
@@ -264,7 +265,9 @@ class Statements(Sequence[cst.BaseStatement]):
 def of(content: bytes, tree: ast.Module) -> Lines:
     """The lines of a script, of which ``tree`` is the `ast`. Raises UnicodeDecodeError for what Python lets pass in a
     comment."""
-    encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+    encoding = "utf-8"
+    with suppress(SyntaxError):  # of lines that are not, which decoding says, too, and where
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
     lines = _split(content.decode(encoding))
     whole = bool(lines) and lines[-1].endswith(tuple(_ENDS))
     first = lines[0] if lines else ""

@@ -55,7 +55,12 @@ ENGINE = {
         "tests/test_workspace.py",
         "tests/test_rebase.py",
     ],
-    "kit/codemod.py": ["tests/test_codemod.py", "tests/test_codemod_bytes.py", "tests/fixes/test_weights_pop.py"],
+    "kit/codemod.py": [
+        "tests/test_codemod.py",
+        "tests/test_codemod_bytes.py",
+        "tests/test_codemod_conflicts.py",
+        "tests/fixes/test_weights_pop.py",
+    ],
     "kit/lock.py": ["tests/test_lock.py", "tests/test_strange_lock.py", "tests/test_verify.py"],
     "kit/store.py": ["tests/test_store.py", "tests/test_archive.py", "tests/test_workspace_misfits.py"],
     "kit/inplace.py": ["tests/test_inplace.py", "tests/test_patch_env.py"],
