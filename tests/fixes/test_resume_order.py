@@ -79,10 +79,27 @@ APPLIED = [
         case(f"beside another line: {line}", script(f"{PREPARE}; {line}"), fixed(f"{PREPARE}; {line}"))
         for line in ("DataLoader(data, persistent_workers=False)", "load_dataset('x', streaming=False)")
     ),
+    case(
+        "what it passed by, above two lines",
+        script(skip=SKIP + "            c = 1\n"),
+        fixed().replace(TRAIN, f"            c = 1\n{TRAIN}"),
+    ),
+    case(
+        "what it passed by in a line",
+        script(skip=SKIP.replace("                progress_bar.update(1)\n", "")),
+        fixed(),
+    ),
+    *(
+        case(id, *(text.replace(old, new) for text in (script(), fixed())))
+        for id, old, new in (
+            ("two statements on a line below what loads", "    for epoch", "    a = 1; b = 2\n    for epoch"),
+        )
+    ),
 ]
 
 REFUSED = [
     satisfied("there", fixed()),
+    satisfied("there, above another loop", fixed() + "        for batch in loader:\n            a.backward(batch)\n"),
     gone("no checkpoint is loaded", script().replace("load_state", "load")),
     gone("no training", script().replace("backward", "log")),
     conflict("not a loader", "it goes over `tqdm(loader)`: make that `enumerate(…)`", 16, script(over="tqdm(loader)")),
@@ -130,6 +147,12 @@ REFUSED = [
             "    accelerator =", "    loader = DataLoader(data, persistent_workers=True)\n    accelerator ="
         ),
     ),
+    conflict(
+        "so called already",
+        "`train_batches` is something else there",
+        16,
+        script("unet, train_batches = accelerator.prepare(unet, train_batches)", over="train_batches"),
+    ),
     conflict("another of that name", "is something else there", 16, script().replace("global_step", "train_batches")),
     conflict(
         "two loops",
@@ -151,6 +174,29 @@ REFUSED = [
         17,
         script("pass").replace("    for epoch", f"    {PREPARE}\n    for epoch"),
     ),
+    conflict(
+        "prepared again below what loads",
+        "does not load its checkpoint between preparing and training",
+        17,
+        script().replace("    for epoch", f"    {PREPARE}\n    for epoch"),
+    ),
+    conflict(
+        "wrapped once it is prepared",
+        "`loader` is given something else after it is prepared",
+        17,
+        script(f"{PREPARE}\n    loader = wrap(loader)"),
+    ),
+    conflict(
+        "loaded in the loop",
+        "does not load its checkpoint between preparing and training",
+        8,
+        "import os\nimport random\nimport torch\n\n\ndef main(accelerator, loader):\n"
+        "    loader = accelerator.prepare(loader)\n    for batch in loader:\n        accelerator.load_state(1)\n"
+        "        accelerator.backward(batch)\n",
+    ),
+    conflict("numbered from nothing", "it goes over `enumerate()`", 16, script(over="enumerate()")),
+    conflict("passed by twice", "in its own way", 16, script(skip=SKIP + SKIP)),
+    conflict("passed by otherwise", "in its own way", 16, script(skip="            f(resume_step)\n")),
 ]
 LOOP = "            # Train\n"
 BACKWARD = "            accelerator.backward(loss(batch))\n"
@@ -166,6 +212,16 @@ def otherwise(id: str, reason: str, old: str, new: str, line: int = 16) -> Any:
     return conflict(id, reason, line, script().replace(old, new))
 
 
+BEGUN = "            if begun:\n                continue\n"
+APPLIED += [
+    case(
+        "by a word from above and below",
+        *(
+            text.replace(TRAIN, BEGUN + TRAIN).replace("    global_step = 0\n", "    begun = 0\n") + "    begun = 1\n"
+            for text in (script(), fixed())
+        ),
+    )
+]
 SKIP_ONE = "            if done > 0:\n                done -= 1\n                continue\n"
 REFUSED += [
     otherwise(
@@ -186,6 +242,17 @@ REFUSED += [
             f"stateful: {what}", f"`{what}` lets the loader itself go on", "Accelerator()", f"Accelerator(); {what}"
         )
         for what in ("loader.load_state_dict(x)", "accelerator.register_for_checkpointing(loader)")
+    ),
+    otherwise("a stateful loader", "`StatefulDataLoader` lets", "Accelerator()", "StatefulDataLoader(1)"),
+    otherwise("stateful, said by 1", "`use_stateful_dataloader=1` lets", "or()", "or(use_stateful_dataloader=1)"),
+    otherwise(
+        "a class so called", "`ResumableBatches` is something", "import torch\n", "class ResumableBatches: ...\n"
+    ),
+    conflict(
+        "by a number from between",
+        "in its own way",
+        17,
+        script(skip=BEGUN).replace("\n    for epoch", "    begun = args.begun\n\n    for epoch"),
     ),
     otherwise(
         "stateful", "`use_stateful_dataloader=True` lets", "Accelerator()", "Accelerator(use_stateful_dataloader=True)"
@@ -229,7 +296,19 @@ NESTED = "def main(a, loader):\n    def back():\n        a.load_state(x)\n    fo
 
 
 @pytest.mark.parametrize(
-    ("text", "lines"), [(METHOD, [4]), (HELPER, [2]), (NESTED, [4]), (script(), []), (fixed(), [])]
+    ("text", "lines"),
+    [
+        (METHOD, [4]),
+        (METHOD.replace("in self", "in zeros"), [4]),
+        (METHOD.replace("in self", "in train_batches"), []),
+        (METHOD.replace("load_state", "load"), []),
+        (METHOD + "skip_first_batches(a)\n", []),
+        (METHOD + "StatefulDataLoader(a)\n", []),
+        (HELPER, [2]),
+        (NESTED, [4]),
+        (script(), []),
+        (fixed(), []),
+    ],
 )
 def test_training_where_the_checkpoint_is_loaded_elsewhere_looks_like_it(text: str, lines: list[int]) -> None:
     fix = fixes.load(NAME)

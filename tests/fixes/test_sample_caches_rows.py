@@ -25,7 +25,39 @@ EITHER = "        if args.x:\n    {0}        else:\n    {0}"
 INDEX = '        example["index"] = index\n        example["picture"]'
 INDICES = '    batch["indices"] = [example["index"] for example in examples]\n    if pixels'
 
+OTHERS = """\
+class Aaa:
+    def __getitem__(self, index):
+        example = {}
+        return example
+
+
+class Zzz(Aaa):
+    def __getitem__(self, index):
+        example = {}
+        return example
+
+
+def aaa(batch):
+    batch = {}
+
+
+def zzz(batch):
+    batch = {}
+
+
+"""
 APPLIED = [
+    case(
+        "beside other classes and functions",
+        *(
+            text.replace("class Pictures", f"{OTHERS}class Pictures").replace(
+                "        return example\n\n\ndef collate",
+                "        return example\n\n    def zzz(self):\n        example = {}\n\n\ndef collate",
+            )
+            for text in (BEFORE + ONE, WITH + AFTER)
+        ),
+    ),
     case(
         "sharded, in order", *(text.replace("shuffle=True", "shuffle=False") for text in (BEFORE + ONE, WITH + AFTER))
     ),
