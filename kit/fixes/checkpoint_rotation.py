@@ -230,7 +230,7 @@ def _made_above(script: Script, statement: ast.stmt, value: ast.expr | None) -> 
     """The first call above a statement, in its function, that may make the folder that is given ``value``."""
     known = {text(value)} if value is not None else set()
     for line in script.inside(script.scopes(statement)[0]):
-        if line.lineno >= statement.lineno:
+        if line is statement:
             break
         for call in (node for node in own(line) if isinstance(node, ast.Call)):
             makes = last(call.func) in ("makedirs", "mkdir") or not roles.is_harmless(script, call)
