@@ -73,6 +73,11 @@ REFUSED = [
         )
     ),
     gone(
+        "another is a tensor",
+        "import torch\ndef f(x):\n    y = g()\n    y = y.float() * 2\n    a = g()\n    a = a.float() * 2\n"
+        '    with torch.autocast("cuda", enabled=False):\n        return h(x.shape)\n',
+    ),
+    gone(
         "the work is on another",
         'import torch\ndef f(x, y):\n    y = y.float() * 2\n    with torch.autocast("cuda", enabled=False):\n'
         "        return y.real\n",

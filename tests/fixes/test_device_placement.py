@@ -47,6 +47,9 @@ APPLIED = [
         'ema.to(device="cuda:0", dtype=half)',
         "ema.to(device=accelerator.device, dtype=half)",
     ),
+    line(
+        "compared beside it", "x = x.to('cuda') if f(x) == 1 else x", "x = x.to(accelerator.device) if f(x) == 1 else x"
+    ),
     line("by method", "vae = make(1).cuda()", "vae = make(1).to(accelerator.device)"),
     line("by method, with blanks", "x = x.cuda( 0 )", "x = x.to( accelerator.device )"),
     line("and a flag", "x = x.cuda(non_blocking=True)", "x = x.to(accelerator.device, non_blocking=True)"),

@@ -60,8 +60,10 @@ def fixed(prepare: str = PREPARE, batch: str = "step, batch") -> str:
     return SCRIPT.format(prepare=prepare, batch=batch, **names)
 
 
+OTHERS = "\n\ndef aaa():\n    pass\n\n\ndef zzz():\n    pass\n"
 APPLIED = [
     case("batches with their numbers", script(), fixed()),
+    case("other functions", script() + OTHERS, fixed() + OTHERS),
     case("batches alone", script(batch="batch", over="loader"), fixed(batch="_, batch")),
     case("what it passed by itself", script(skip=SKIP), fixed()),
     case("without random", script(imports="").replace("os\n\n", "os\n"), fixed()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from fixing import case, gone, satisfied, tables
 from test_sample_caches import (
     APPEND,
@@ -15,6 +16,8 @@ from test_sample_caches import (
     captions,
     refused,
 )
+
+from kit.fixes.sample_caches import _call
 
 AFTER = LATENTS_AFTER.format(method="sample")
 FILL = '        cache.append(vae.encode(batch["pixel_values"]).latent_dist)  # large\n'
@@ -145,3 +148,10 @@ REFUSED = [
 ]
 
 test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
+
+
+@pytest.mark.parametrize("depth", [0, 3])
+def test_a_line_is_as_wide_as_in_diffusers(depth: int) -> None:
+    name = "x" * (119 - 4 * depth - len("a = f(, b)"))
+    assert _call("a = ", "f", [name, "b"], "", depth) == f"a = f({name}, b)"
+    assert _call("a = ", "f", [f"{name}x", "b"], "", depth) == f"a = f(\n    {name}x, b\n)"
