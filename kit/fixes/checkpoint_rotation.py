@@ -257,13 +257,11 @@ def _other(name: str) -> str:
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    found = _rotations(block.script)
     for at, node in block.wanted():
-        if not isinstance(node, ast.If) or node not in found:
-            continue
         here = block.script.block(node)
         below = here[here.index(node) + 1 :]
-        main = "" if _on_main(block.script, node) else f"{accelerator(block.script, node)[0]}.is_main_process"
+        alone = _on_main(block.script, node)  # type: ignore[arg-type]
+        main = "" if alone else f"{accelerator(block.script, node)[0]}.is_main_process"
         if name := _saved(block.script, below):
             stop = at + 1 + _right_below(block.script, below)
             rest = block.statements[at + 1 : stop]

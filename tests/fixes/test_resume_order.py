@@ -60,6 +60,7 @@ def fixed(prepare: str = PREPARE, batch: str = "step, batch") -> str:
     return SCRIPT.format(prepare=prepare, batch=batch, **names)
 
 
+ANOTHER = "        for batch in loader:\n            a.backward(batch)\n"
 OTHERS = "\n\ndef aaa():\n    pass\n\n\ndef zzz():\n    pass\n"
 APPLIED = [
     case("batches with their numbers", script(), fixed()),
@@ -94,6 +95,11 @@ APPLIED = [
     *(
         case(id, *(text.replace(old, new) for text in (script(), fixed())))
         for id, old, new in (
+            (
+                "another statement on the line that loads",
+                "    if args.resume_from_checkpoint:\n        accelerator.load_state(args.resume_from_checkpoint)\n",
+                "    accelerator.load_state(args.resume_from_checkpoint); a = 1\n",
+            ),
             ("two statements on a line below what loads", "    for epoch", "    a = 1; b = 2\n    for epoch"),
         )
     ),
@@ -101,7 +107,7 @@ APPLIED = [
 
 REFUSED = [
     satisfied("there", fixed()),
-    satisfied("there, above another loop", fixed() + "        for batch in loader:\n            a.backward(batch)\n"),
+    satisfied("there, above another loop", fixed() + ANOTHER),
     gone("no checkpoint is loaded", script().replace("load_state", "load")),
     gone("no training", script().replace("backward", "log")),
     conflict("not a loader", "it goes over `tqdm(loader)`: make that `enumerate(…)`", 16, script(over="tqdm(loader)")),
@@ -290,6 +296,11 @@ def test_statements_on_a_line_above_do_not_move_where_the_batches_are_made() -> 
     """The load hook must be there before the checkpoint is loaded."""
     before, after = (text.replace("    global_step = 0\n", f"    {ONE_LINE}\n") for text in (script(), fixed()))
     check_applied(NAME, Case(before, after))
+
+
+def test_its_place_is_the_first_loop() -> None:
+    done, todo = (fixes.load(NAME).sites(ast.parse(f"{text()}{ANOTHER}"), {})[0].line for text in (fixed, script))
+    assert (done, todo) == (fixed().splitlines().index("        for step, batch in train_batches:") + 1, 16)
 
 
 METHOD = "class T:\n    def f(self, a):\n        a.load_state(x)\n        for b in self:\n            a.backward(b)\n"
