@@ -19,7 +19,7 @@ from kit import fixes
 from kit.errors import KitError
 from kit.fixes import Fix, Options, Outcome, Site, _lines
 from kit.fixes import _roles as roles
-from kit.fixes._ast import loose_names, parse
+from kit.fixes._ast import loose_names, parse, undecodable
 from kit.fixes._block import Block
 from kit.fixes._lines import Change, Lost, Statements
 from kit.fixes._roles._script import FUNCTIONS
@@ -79,8 +79,7 @@ def run(
     except cst.ParserSyntaxError as error:
         raise KitError(f"{name}:{error.raw_line}: libcst cannot read this: {error.message}", "update libcst") from None
     except UnicodeDecodeError as error:  # in a comment, where Python itself lets it pass
-        line = content.count(b"\n", 0, error.start) + 1
-        raise KitError(f"{name}:{line}: not {error.encoding}: {error.reason}", "save the file as UTF-8") from None
+        raise undecodable(content, name, error) from None
     if counted != len(todo):
         stuck = [site for site in todo if not _edit(fix, content, tree, options, frozenset([site.line]))[1]]
         return _conflict(content, [(_unedited(content, tree, site), site.line) for site in stuck or todo])
