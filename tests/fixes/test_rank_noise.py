@@ -218,6 +218,7 @@ APPLIED += [
     )
 ]
 REFUSED += [
+    conflict("prepared last", "it does not prepare what it trains", 4, f"{RUNNER}{SEEDS}{TRAINS}{PREPARES}"),
     satisfied("seeded by the process soon", f"{RUNNER}{SEEDS}{PREPARES}{LINE * 7}{OWN}{TRAINS}"),
     *(
         conflict(id, "it does not prepare what it trains with", line, f"{RUNNER}{text}{TRAINS}")
