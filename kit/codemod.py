@@ -19,7 +19,7 @@ from kit import fixes
 from kit.errors import KitError
 from kit.fixes import Fix, Options, Outcome, Site, _lines
 from kit.fixes import _roles as roles
-from kit.fixes._ast import loose_names, parse
+from kit.fixes._ast import loose_names, parse, undecodable
 from kit.fixes._block import Block
 from kit.fixes._lines import Change, Lost, Statements
 from kit.fixes._roles._script import FUNCTIONS
@@ -79,8 +79,7 @@ def run(
     except cst.ParserSyntaxError as error:
         raise KitError(f"{name}:{error.raw_line}: libcst cannot read this: {error.message}", "update libcst") from None
     except UnicodeDecodeError as error:  # in a comment, where Python itself lets it pass
-        line = content.count(b"\n", 0, error.start) + 1
-        raise KitError(f"{name}:{line}: not {error.encoding}: {error.reason}", "save the file as UTF-8") from None
+        raise undecodable(content, name, error) from None
     if counted != len(todo):
         stuck = [site for site in todo if not _edit(fix, content, tree, options, frozenset([site.line]))[1]]
         return _conflict(content, [(_unedited(content, tree, site), site.line) for site in stuck or todo])
@@ -113,7 +112,7 @@ def _with_ends(content: bytes, result: bytes) -> bytes:
     before, after = content.splitlines(True), result.splitlines(True)
     lines: list[bytes] = []
     for kind, i, j, k, n in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        beside = before[i] if kind == "replace" else lines[-1] if lines else before[0]
+        beside = (before[i:j] or lines[-1:] or before)[0]
         end = beside[len(beside.rstrip(b"\r\n")) :] or b"\n"
         same = kind == "equal"
         lines += before[i:j] if same else [line.rstrip(b"\r\n") + end for line in after[k:n]]
@@ -139,7 +138,7 @@ def _unedited(content: bytes, tree: ast.Module, site: Site) -> str:
     node = roles.read(tree).at(site.line)
     before, after = (
         lines[node.lineno - 1][: node.col_offset].strip(),
-        lines[(node.end_lineno or 1) - 1][node.end_col_offset :],
+        lines[node.end_lineno - 1][node.end_col_offset :],  # type: ignore[operator]
     )
     if before.endswith(b";") or after.strip().startswith(b";"):
         return "several statements share the line: give each a line of its own"
@@ -147,7 +146,7 @@ def _unedited(content: bytes, tree: ast.Module, site: Site) -> str:
         return "it stands on the line of what it is in: give it a line of its own"
     if isinstance(node, FUNCTIONS):
         return f"it is in the head of a function, which this fix cannot edit: {_BY_HAND}"
-    if isinstance(node, ast.If) and roles.read(tree).is_elif(node):
+    if roles.read(tree).is_elif(node):
         return f"it is an `elif`, which this fix cannot edit: {_BY_HAND}"
     return f"it is written in a way that this fix cannot edit: {_BY_HAND}"
 

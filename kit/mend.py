@@ -15,7 +15,7 @@ from kit import devices, fixes
 from kit.errors import KitError
 from kit.fixes import Options, Outcome
 from kit.fixes import _roles as roles
-from kit.fixes._ast import parse
+from kit.fixes._ast import decoded, parse, undecodable
 from kit.schema import nearest
 
 _SKIP = re.compile(r"#\s*kit:\s*skip\b(?:\s*=\s*([\w-]+(?:\s*,\s*[\w-]+)*))?")
@@ -131,7 +131,11 @@ def skips(content: bytes, name: str) -> Skips:
     whole: set[str] = set()
     lines: dict[int, frozenset[str]] = {}
     script = roles.read(parse(content, name))
-    for line, column, alone, names in _comments(content):
+    try:
+        comments = list(_comments(decoded(content)[0]))
+    except UnicodeDecodeError as error:
+        raise undecodable(content, name, error) from None
+    for line, column, alone, names in comments:
         for each in names - {_ALL, *fixes.names()}:
             raise KitError(f"{name}:{line}: there is no fix {each}{nearest(each, fixes.names())}", "kit fix --list")
         if alone and not column:
@@ -143,9 +147,9 @@ def skips(content: bytes, name: str) -> Skips:
     return Skips(frozenset(whole), lines)
 
 
-def _comments(content: bytes) -> Iterator[tuple[int, int, bool, set[str]]]:
+def _comments(text: str) -> Iterator[tuple[int, int, bool, set[str]]]:
     """The comments that leave fixes out: the line, the column, whether it is alone there, and the fixes."""
-    for token in tokenize.tokenize(io.BytesIO(content).readline):
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
         found = _SKIP.search(token.string) if token.type == tokenize.COMMENT else None
         if found:
             names = re.split(r"\s*,\s*", found[1]) if found[1] else [_ALL]

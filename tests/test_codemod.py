@@ -215,10 +215,10 @@ def test_a_file_that_is_not_python(content: bytes, message: str) -> None:
     assert raised.value.hint == "mend the file first"
 
 
-@pytest.mark.parametrize("above", [1, 2])
+@pytest.mark.parametrize("above", [0, 1, 2])
 def test_a_comment_that_is_not_utf8(above: int) -> None:
     with pytest.raises(KitError, match=f":{above + 1}: not utf-8: ") as raised:
-        codemod.run(make_fix(), b"a()\n" * above + b"old()  # \xff\n", "pkg/train.py")
+        codemod.run(make_fix(), b"\n" * above + b"old()  # \xff\n", "pkg/train.py")
     assert raised.value.hint == "save the file as UTF-8"
 
 

@@ -71,6 +71,14 @@ def test_a_comment_with_a_name_that_is_no_fix() -> None:
         skips(b"x = 1\n# kit: skip=weights-poop\n", "own.py")
 
 
+def test_a_comment_that_is_not_utf8() -> None:
+    """Python lets it pass."""
+    with pytest.raises(KitError, match=r"own\.py:2: not utf-8: ") as raised:
+        skips(b"x = 1  # kit: skip\n# \xff\n", "own.py")
+    assert raised.value.hint == "save the file as UTF-8"
+    assert skips("# coding: latin-1\nx = 'é'  # kit: skip\n".encode("latin-1"), "own.py").of("weights-pop") == {2}
+
+
 def test_a_summary_over_many_files(kit: Kit) -> None:
     for number in range(3):
         Path(f"own{number}.py").write_text(HOOK.format(comment=""))

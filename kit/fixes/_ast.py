@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import builtins
+import io
 import re
 import symtable
+import tokenize
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -30,6 +33,20 @@ def parse(content: bytes, name: str) -> ast.Module:
         raise KitError(f"{name}:1: not valid Python: {error}", "mend the file first") from None
     except (MemoryError, RecursionError):  # both are what Python's parser makes of a thousand brackets
         raise KitError(f"{name}:1: expressions too deep to read", "leave the file out") from None
+
+
+def decoded(content: bytes) -> tuple[str, str]:
+    """A script's text and its encoding. Raises UnicodeDecodeError for what Python lets pass in a comment."""
+    encoding = "utf-8"
+    with suppress(SyntaxError):  # of first lines that are not, which decoding says, too, and where
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+    return content.decode(encoding), encoding
+
+
+def undecodable(content: bytes, name: str, error: UnicodeDecodeError) -> KitError:
+    """What to say of such a comment, with file and line."""
+    line = content.count(b"\n", 0, error.start) + 1
+    return KitError(f"{name}:{line}: not {error.encoding}: {error.reason}", "save the file as UTF-8")
 
 
 def walk(tree: ast.AST, above: Ancestors = ()) -> Iterator[tuple[ast.AST, Ancestors]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from kit.fixes._ast import Ancestors, every, same, statements, stored, text
@@ -11,9 +12,14 @@ from kit.fixes._roles._script import own
 from kit.fixes._samples import Function, Samples, Unknown, assigned, in_order, makes, moves, samples
 
 FILL, READ, PAD = "cache_samples", "cached_batch", "cached_captions"  # the functions the fix writes
-ROWS, LATENTS, LIST, SEVERAL, CAPTIONS = "rows", "latents", "list", "several", "captions"  # what a cache holds
 _SHARED = "torch.zeros(prompt_embeds.shape[1], 3)"  # FLUX.1's text_ids: one of them for the whole batch
 LISTED = -1  # the "dimension" of a list with one tensor a sample
+
+
+class Kind(Enum):
+    """What a cache holds."""
+
+    ROWS, LATENTS, LIST, SEVERAL, CAPTIONS = range(5)
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,7 @@ class Cache:
     caption is, where they are padded to the longest of a batch; it may be this one."""
 
     name: str
-    kind: str
+    kind: Kind
     dims: tuple[int | None, ...]
     masks: str = ""
 
@@ -109,7 +115,7 @@ def read(tree: ast.Module) -> Plan | None:
     if not isinstance(loop.target.elts[1], ast.Name) or text(loop.target.elts[1]) != "batch":  # type: ignore[attr-defined]
         raise Unknown("the loop does not call its batches `batch`")
     caches = tuple(_cache(name, loader, loop, function, tree) for name in dict.fromkeys(name for _, name, *_ in reads))
-    if any(cache.kind == SEVERAL for cache in caches) and {"cache", "values"} & stored(function):
+    if any(cache.kind is Kind.SEVERAL for cache in caches) and {"cache", "values"} & stored(function):
         raise Unknown("it uses the names `cache` and `values` itself")
     known = {getattr(node, field, "") for node in every(tree) for field in ("id", "name", "asname", "arg")}
     if taken := known & {FILL, READ, *(PAD for cache in caches if cache.masks)}:
@@ -196,23 +202,23 @@ def _kind(
     method = value.func if isinstance(value, ast.Call) and not value.args and not value.keywords else None
     sampled = isinstance(method, ast.Attribute) and method.attr in ("sample", "mode") and _at(method.value, name)
     if len(names) == 1 and latents == {"latent_dist"} and sampled:
-        return LATENTS, (0,)
+        return Kind.LATENTS, (0,)
     if not names or not isinstance(value, ast.Subscript):
         raise Unknown(f"`{name}` is read by the step in a way it does not know (line {read.lineno})")
     if len(names) == 1 and latents == {"latent"}:
-        return ROWS, (0,)
+        return Kind.ROWS, (0,)
     if len(names) == 1 and (masks := _masks(names[0], loop, tree)) and _dim(names[0], read, loop, function, tree) == 0:
-        return CAPTIONS, (0,), masks
+        return Kind.CAPTIONS, (0,), masks
     if any("mask" in each for each in (*names, name)):
         raise Unknown(f"`{name}` says that captions differ in length: each batch would have to be padded anew")
     dims = tuple(_dim(each, read, loop, function, tree) for each in names)
     if isinstance(target, ast.Tuple):
         if set(dims) <= {0, None}:
-            return SEVERAL, dims
+            return Kind.SEVERAL, dims
     elif dims == (LISTED,) and all(isinstance(each, ast.Name) for each in given):
-        return LIST, ()
+        return Kind.LIST, ()
     elif dims[0] not in (LISTED, None):
-        return ROWS, dims
+        return Kind.ROWS, dims
     raise Unknown(f"what is put in `{name}` cannot be told apart by sample")
 
 

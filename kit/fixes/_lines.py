@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import io
-import tokenize
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple, overload
 import libcst as cst
 
 from kit.fixes import Splice
-from kit.fixes._ast import BLOCKS, Ancestors
+from kit.fixes._ast import BLOCKS, Ancestors, decoded
 
 _BLANKS = " \t\f"
 _ENDS = "\r\n"
@@ -264,8 +263,8 @@ class Statements(Sequence[cst.BaseStatement]):
 def of(content: bytes, tree: ast.Module) -> Lines:
     """The lines of a script, of which ``tree`` is the `ast`. Raises UnicodeDecodeError for what Python lets pass in a
     comment."""
-    encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
-    lines = _split(content.decode(encoding))
+    script, encoding = decoded(content)
+    lines = _split(script)
     whole = bool(lines) and lines[-1].endswith(tuple(_ENDS))
     first = lines[0] if lines else ""
     end = first[len(first.rstrip(_ENDS)) :] or "\n"

@@ -121,17 +121,10 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
             yield Splice.instead(index, [first])
     for index, node in block.simple():
         chain = list(_branches(block.script, node)) if isinstance(node, ast.If) else []
-        if any(each.lineno in block.todo and _for_cuda(block.script, each) for each in chain):
-            statement = block.statements[index]
-            for each in chain:
-                if each.lineno in block.todo and _for_cuda(block.script, each):
-                    body = block.body(statement)
-                    break
-                statement = statement.orelse  # type: ignore[attr-defined]
-            nodes = [text(line) for line in each.body]
-            before = [line for line, said in zip(body, nodes, strict=False) if said == "gc.collect()"]
-            branch = block.statement(code)
-            branch = block.with_body(branch, [*before, *block.body(branch)])
+        asked = [each for each in chain if each.lineno in block.todo and _for_cuda(block.script, each)]
+        if asked:
+            collects = "gc.collect()" in map(text, asked[0].body)
+            branch = block.statement(code.replace(":\n", ":\n    gc.collect()\n") if collects else code)
             yield Splice.instead(index, [block.with_elif(block.statements[index], branch)])
 
 

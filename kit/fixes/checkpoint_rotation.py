@@ -254,7 +254,7 @@ def _made_above(script: Script, statement: ast.stmt, value: ast.expr | None) -> 
     """The first call above a statement, in its function, that may make the folder that is given ``value``."""
     known = {text(value)} if value is not None else set()
     for line in script.inside(script.scopes(statement)[0]):
-        if line.lineno >= statement.lineno:
+        if line is statement:
             break
         for call in (node for node in own(line) if isinstance(node, ast.Call)):
             makes = last(call.func) in ("makedirs", "mkdir") or not roles.is_harmless(script, call)
@@ -305,13 +305,11 @@ def _limits(script: Script, test: ast.expr) -> bool:
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    found = _rotations(block.script)
     for at, node in block.wanted():
-        if not isinstance(node, ast.If) or node not in found:
-            continue
         here = block.script.block(node)
         below = here[here.index(node) + 1 :]
-        main = "" if _on_main(block.script, node) else f"{accelerator(block.script, node)[0]}.is_main_process"
+        alone = _on_main(block.script, node)  # type: ignore[arg-type]
+        main = "" if alone else f"{accelerator(block.script, node)[0]}.is_main_process"
         if name := _saved(block.script, below):
             stop = at + 1 + _right_below(block.script, below)
             rest = block.statements[at + 1 : stop]

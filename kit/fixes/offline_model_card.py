@@ -136,8 +136,6 @@ def _pushes(script: Script, push: str) -> tuple[str, ...]:
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, node in block.wanted():
-        if not isinstance(node, ast.Expr):
-            continue
         push = _push(block.script, node)
         statement = block.statements[index]
         blank, comments = block.leading(statement)

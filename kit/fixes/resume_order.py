@@ -128,7 +128,7 @@ class {_CLASS}:
 @dataclass(frozen=True)
 class Plan:
     """How a module's function trains: the loop over batches, as `ast` writes what it is over, on which line; the loader
-    and the accelerator; the position of the statement that loads a checkpoint; whether batches done are passed by."""
+    and the accelerator; the position of the statement that loads a checkpoint."""
 
     function: str
     line: int
@@ -136,7 +136,6 @@ class Plan:
     loader: str
     accelerator: str
     at: int
-    passes_by: bool
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
@@ -202,7 +201,7 @@ def _plan(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> 
     if skips and len(passes_by) != 1:
         raise Unknown(ITS_OWN_WAY)
     check_resumed(read(tree), function, loop, number)
-    return Plan(function.name, loop.lineno, text(loop.iter), over.id, accelerator, at, bool(passes_by))
+    return Plan(function.name, loop.lineno, text(loop.iter), over.id, accelerator, at)
 
 
 def _calls(node: ast.AST, method: str) -> list[ast.Call]:
@@ -266,15 +265,14 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     plan = len(block.above) > 1 and plans.get(getattr(block.above[1], "name", ""))
     if not plan:
         return
-    if len(block.above) == 2:
-        line = f"{_NAME} = {_CLASS}({plan.accelerator}, {plan.loader})\n"
-        load = block.above[1].body[plan.at]  # type: ignore[attr-defined]
-        for index in [index for index, group in enumerate(block.groups) if group[0] is load]:
-            yield Splice(index, index, block.parse(line))
+    line = f"{_NAME} = {_CLASS}({plan.accelerator}, {plan.loader})\n"
+    load = block.above[1].body[plan.at]  # type: ignore[attr-defined]
+    for index in [index for index, group in enumerate(block.groups) if load in group]:
+        yield Splice(index, index, block.parse(line))
     for index, node in block.simple():
         if _trains(node, plan):
             yield Splice.instead(index, [_handed_out(block, block.statements[index])], counted=False)
-    if plan.passes_by and _trains(block.above[-1], plan):
+    if _trains(block.above[-1], plan):
         at = next((at for at, node in block.simple() if passes_over(node)), None)
         if at is not None:
             below = block.statements[at + 1]

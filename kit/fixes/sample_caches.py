@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes import _caches as caches
 from kit.fixes._ast import imports, text
-from kit.fixes._caches import Cache, Plan
+from kit.fixes._caches import Cache, Kind, Plan
 from kit.fixes._passes import kept_in_order
 from kit.fixes._roles import Script
 from kit.fixes._roles import read as _script
@@ -139,7 +139,7 @@ def _plan(script: Script) -> Plan | None:
 
 def _functions(block: Block, plan: Plan, imported: bool) -> Iterator[Splice]:
     lines = [_from(node) for node in block.nodes]
-    if any(cache.kind == caches.LATENTS for cache in plan.caches) and not imported:
+    if any(cache.kind is Kind.LATENTS for cache in plan.caches) and not imported:
         later = [at for at, module in enumerate(lines) if module.startswith("diffusers.") and module > _MODULE]
         first = [at + 1 for at, module in enumerate(lines) if module == "diffusers"]
         place = (later or first or [at + 1 for at, line in enumerate(lines) if line] or [block.below_imports()])[0]
@@ -163,7 +163,7 @@ def _assigns(node: ast.stmt, name: str) -> bool:
 def _below(block: Block, name: str, line: str) -> Iterator[Splice]:
     """``line`` below the one that gives ``name`` its dictionary, unless there is one that does the same."""
     for index, node in block.simple():
-        if _assigns(node, name) and text(ast.parse(line).body[0]) not in block.texts:
+        if _assigns(node, name) and text(ast.parse(line)) not in block.texts:
             yield Splice.below(index, block.parse(f"{line}\n"), counted=False)
 
 
@@ -175,7 +175,7 @@ def _instead(block: Block, index: int, code: str, counted: bool) -> Iterator[Spl
 
 def _rewritten(node: ast.stmt, cache: Cache, depth: int) -> tuple[str, bool] | None:
     """What stands instead of a statement about ``cache``, and whether it was one that read it."""
-    several = cache.kind == caches.SEVERAL
+    several = cache.kind is Kind.SEVERAL
     if isinstance(node, ast.Assign) and text(node) in (f"{cache.name} = []", f"{cache.name} = list()"):
         return f"{cache.name} = " + (f"({', '.join(['{}'] * len(cache.dims))})" if several else "{}"), False
     if caches.appended(node) == cache.name:
@@ -187,16 +187,16 @@ def _rewritten(node: ast.stmt, cache: Cache, depth: int) -> tuple[str, bool] | N
 
 def _fill(value: ast.expr, cache: Cache, depth: int) -> str:
     given = text(value).replace("'", '"')
-    if cache.kind == caches.LIST:
+    if cache.kind is Kind.LIST:
         share = f"(index, {given}[i :: len({_INDICES})])"
         return f"{cache.name}.update(\n    {share} for i, index in enumerate({_INDICES})\n)"
-    if cache.kind == caches.SEVERAL:
+    if cache.kind is Kind.SEVERAL:
         parts = value.elts if isinstance(value, ast.Tuple) else []
         shared = [_shared(part, dim) for part, dim in zip(parts, cache.dims, strict=True)] if parts else []
         given = f"({', '.join(shared)})" if shared else given
         loop = _call("for cache, values in ", "zip", [cache.name, given], ":", depth)
         return f"{loop}\n    {caches.FILL}(cache, {_INDICES}, values)"
-    rest = ".parameters" if cache.kind == caches.LATENTS else ""
+    rest = ".parameters" if cache.kind is Kind.LATENTS else ""
     return _call("", caches.FILL, [cache.name, _INDICES, given + rest, *_dim(cache)], "", depth)
 
 
@@ -206,14 +206,14 @@ def _shared(part: ast.expr, dim: int | None) -> str:
 
 def _read(node: ast.Assign, cache: Cache, depth: int) -> str:
     target = text(node.targets[0]).strip("()")
-    if cache.kind == caches.LIST:
+    if cache.kind is Kind.LIST:
         shares = f"{target} = [{cache.name}[index] for index in {_INDICES}]"
         return f"{shares}\n{target} = [row for rows in zip(*{target}) for row in rows]"
-    if cache.kind == caches.SEVERAL:
+    if cache.kind is Kind.SEVERAL:
         gathered = f"{target} = (\n    {caches.READ}(cache, {_INDICES}) for cache in {cache.name}\n)"
         alike = [name for name, dim in zip(target.split(", "), cache.dims, strict=True) if dim is None]
         return "\n".join([gathered, *(f"{name} = {name}[0]" for name in alike)])
-    if cache.kind == caches.LATENTS:
+    if cache.kind is Kind.LATENTS:
         gathered = f"{caches.READ}({cache.name}, {_INDICES})"
         method: str = node.value.func.attr  # type: ignore[attr-defined]
         return _call(f"{target} = ", _GAUSSIAN, [gathered], f".{method}()", depth)

@@ -55,7 +55,12 @@ ENGINE = {
         "tests/test_workspace.py",
         "tests/test_rebase.py",
     ],
-    "kit/codemod.py": ["tests/test_codemod.py", "tests/test_codemod_bytes.py", "tests/fixes/test_weights_pop.py"],
+    "kit/codemod.py": [
+        "tests/test_codemod.py",
+        "tests/test_codemod_bytes.py",
+        "tests/test_codemod_conflicts.py",
+        "tests/fixes/test_weights_pop.py",
+    ],
     "kit/lock.py": ["tests/test_lock.py", "tests/test_strange_lock.py", "tests/test_verify.py"],
     "kit/store.py": ["tests/test_store.py", "tests/test_archive.py", "tests/test_workspace_misfits.py"],
     "kit/inplace.py": ["tests/test_inplace.py", "tests/test_patch_env.py"],
@@ -102,9 +107,10 @@ def modules() -> dict[str, list[str]]:
     shared = ["tests/fixes/test_other_names.py", "tests/fixes/test_every_fix.py"]
     shared += [str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests/fixes").glob("test_situations_*.py"))]
     for path in sorted((ROOT / "kit/fixes").glob("[a-z]*.py")):
-        own, name = f"tests/fixes/test_{path.name}", path.stem.replace("_", "-")
-        chosen = ["-k", f"{name} or {path.stem} or loading_fixes"]
-        found[str(path.relative_to(ROOT))] = [own, *shared, *chosen]
+        stem, name = path.stem, path.stem.replace("_", "-")
+        own = [*(ROOT / "tests/fixes").glob(f"test_{stem}.py"), *(ROOT / "tests/fixes").glob(f"test_{stem}_*.py")]
+        chosen = ["-k", f"{name} or {stem} or loading_fixes"]
+        found[str(path.relative_to(ROOT))] = [*(str(each.relative_to(ROOT)) for each in own), *shared, *chosen]
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fixing import case, conflict, gone, satisfied, tables
 
 NAME = "accelerator-cache"
+USED = ("a = torch.cuda.empty_cache()", "b(torch.cuda.empty_cache())")
 
 APPLIED = [
     case(
@@ -107,19 +108,24 @@ APPLIED = [
     case(
         "below the branches of others",
         """
-        import torch
+        import gc, torch
         if torch.cuda.is_available():
+            close(); stop()
+            gc.collect()
             torch.cuda.empty_cache()
         elif is_torch_npu_available():
             torch_npu.npu.empty_cache()
         """,
         """
-        import torch
+        import gc, torch
         if torch.cuda.is_available():
+            close(); stop()
+            gc.collect()
             torch.cuda.empty_cache()
         elif is_torch_npu_available():
             torch_npu.npu.empty_cache()
         elif torch.accelerator.is_available():
+            gc.collect()
             torch.get_device_module().empty_cache()
         """,
     ),
@@ -127,20 +133,28 @@ APPLIED = [
         "CUDA is not the first",
         """
         import torch
-        if is_torch_npu_available():
-            torch_npu.npu.empty_cache()
-        elif torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        def free():
+            if is_torch_npu_available():
+                torch_npu.npu.empty_cache()
+            elif torch.cuda.is_available():
+                torch.cuda.empty_cache()
         """,
         """
         import torch
-        if is_torch_npu_available():
-            torch_npu.npu.empty_cache()
-        elif torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        elif torch.accelerator.is_available():
-            torch.get_device_module().empty_cache()
+        def free():
+            if is_torch_npu_available():
+                torch_npu.npu.empty_cache()
+            elif torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            elif torch.accelerator.is_available():
+                torch.get_device_module().empty_cache()
         """,
+    ),
+    case(
+        "on one line",
+        "import torch\nif torch.cuda.is_available(): torch.cuda.empty_cache()\n",
+        "import torch\nif torch.cuda.is_available(): torch.cuda.empty_cache()\n"
+        "elif torch.accelerator.is_available():\n    torch.get_device_module().empty_cache()\n",
     ),
     case(
         "in an else, too",
@@ -207,7 +221,16 @@ REFUSED = [
     satisfied(
         "any", "import torch\nif torch.accelerator.is_available():\n    torch.get_device_module().empty_cache()\n"
     ),
+    satisfied(
+        "any, where there is CUDA",
+        "import torch\nif torch.cuda.is_available():\n    torch.get_device_module().empty_cache()\n",
+    ),
     gone("none", "import torch\ntorch.mps.empty_cache()\n"),
+    *(gone(f"what it gives is used: {each}", f"import torch\n{each}\n") for each in USED),
+    gone(
+        "other caches where there is CUDA",
+        "import torch\nif torch.cuda.is_available():\n    torch.aaa.empty_cache()\n    torch.mps.empty_cache()\n",
+    ),
     conflict(
         "a branch that has an else",
         "its `else` would no longer be for that accelerator",

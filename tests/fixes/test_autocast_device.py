@@ -38,6 +38,12 @@ APPLIED = [
         )
         for given in ("x=1, angles=2", "x=zero, angles=one")
     ),
+    case(
+        "twice",
+        f'{HEAD}    with torch.autocast("cuda", enabled=False), torch.amp.autocast("cuda", enabled=False):\n{WORK}',
+        f"{HEAD}    with torch.autocast(x.device.type, enabled=False), "
+        f"torch.amp.autocast(x.device.type, enabled=False):\n{WORK}",
+    ),
 ]
 REFUSED = [
     satisfied("asked of a tensor", f"{HEAD}    with torch.autocast(x.device.type, enabled=False):\n{WORK}"),
@@ -63,7 +69,18 @@ REFUSED = [
             ("settings", "cfg", "torch.zeros(1, dtype=cfg.dtype)"),
             ("a module", "x, y", "x.float()(y)"),
             ("a module that is moved", "x, y", "x.to(y).decode(y)"),
+            ("a module that is cast", "x, y", "use(x.float(), y.shape)"),
         )
+    ),
+    gone(
+        "another is a tensor",
+        "import torch\ndef f(x):\n    y = g()\n    y = y.float() * 2\n    a = g()\n    a = a.float() * 2\n"
+        '    with torch.autocast("cuda", enabled=False):\n        return h(x.shape)\n',
+    ),
+    gone(
+        "the work is on another",
+        'import torch\ndef f(x, y):\n    y = y.float() * 2\n    with torch.autocast("cuda", enabled=False):\n'
+        "        return y.real\n",
     ),
     gone(
         "only CUDA comes there",

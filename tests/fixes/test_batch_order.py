@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import random
 
+import pytest
 from fixing import case, conflict, gone, run, satisfied, tables, unlike
+
+from kit import fixes
 
 NAME = "batch-order"
 
@@ -110,6 +114,14 @@ REFUSED = [
 
 
 test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
+
+
+MADE = "self.batches = self.made()\n        random.shuffle(self.others)"
+
+
+@pytest.mark.parametrize(("text", "lines"), [(script(), []), (script("pass"), []), (script(MADE), [12])])
+def test_batches_that_are_shuffled_elsewhere_look_like_it(text: str, lines: list[int]) -> None:
+    assert [sign.line for sign in fixes.load(NAME).looks_like(ast.parse(text), {})] == lines  # type: ignore[attr-defined]
 
 
 def test_two_processes_share_the_batches_out() -> None:

@@ -95,6 +95,16 @@ APPLIED = [
         before().replace("log(step)", "save_path = log(step)"),
         after().replace("log(step)", "save_path = log(step)"),
     ),
+    case(
+        "all that says where it was saved",
+        before().replace("        log(step)", "        log(save_path)\n        log(step)"),
+        after().replace('{save_path}")\n', '{save_path}")\n        log(save_path)\n'),
+    ),
+    case(
+        "listed in a loop",
+        before().replace("[d for d in checkpoints", "[d for n in x for d in checkpoints"),
+        after().replace("[d for d in checkpoints", "[d for n in x for d in checkpoints"),
+    ),
     *(
         case(
             f"right above the save, {where}",
@@ -155,6 +165,12 @@ REFUSED = [
         ),
     ),
     refused("full paths", "as os.listdir gives them", listed("glob.glob(args.output_dir + '/checkpoint*')")),
+    refused(
+        "two names for it",
+        "as os.listdir gives them",
+        before().replace("    checkpoints = os", "    a = checkpoints = os"),
+    ),
+    refused("more than the folder", "as os.listdir gives them", listed("os.listdir(args.output_dir, 1)")),
     refused("pathlib's", "as os.listdir gives them", listed("Path(args.output_dir).iterdir()")),
     *(
         refused(f"the folder is {id}", "may not tell `save_path` from the others", saved(value))
@@ -200,6 +216,11 @@ REFUSED = [
         "what it removes is said at the end",
         "`checkpoints`, which it sets, is read below",
         before() + "        print(checkpoints)\n",
+    ),
+    refused(
+        "what it asks is given on the way",
+        "`n` is given a value in it or on the way",
+        before(f"{LIMIT} and n").replace("        accelerator.save", "        n = 1\n        accelerator.save"),
     ),
     refused(
         "what it reads is given on the way",

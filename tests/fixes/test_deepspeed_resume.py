@@ -26,6 +26,11 @@ SECOND = """\
             model = Transformer.from_pretrained(args.model)
         model.load(Pipeline.lora_state_dict(input_dir))
 """
+LOADS_FIRST = """\
+        if accelerator.distributed_type == DistributedType.DEEPSPEED:
+            model = T.from_pretrained(1)
+            return
+"""
 
 APPLIED = [
     case("as in the scripts", f"{ONE}{MAIN}{LOAD}", f"{BOTH}{MAIN}{LEAVE}{LOAD}"),
@@ -57,6 +62,22 @@ APPLIED = [
         f"{BOTH}{MAIN}{LOAD}        model.norms = load_norms(model)\n",
         f"{BOTH}{MAIN}{LEAVE}{LOAD}        model.norms = load_norms(model)\n",
     ),
+    case(
+        "below what the hook says of itself, a line alone",
+        f'{BOTH}{MAIN}        """Load it."""\n        model(P.lora_state_dict(input_dir))\n',
+        f'{BOTH}{MAIN}        """Load it."""\n{LEAVE}        model(P.lora_state_dict(input_dir))\n',
+    ),
+    case(
+        "all on a line",
+        f'{BOTH}{MAIN}        """Load it."""; model(P.lora_state_dict(input_dir))\n',
+        f'{BOTH}{MAIN}{LEAVE}        """Load it."""; model(P.lora_state_dict(input_dir))\n',
+    ),
+    case("only the name is lacking", f"{ONE}{MAIN}{LEAVE}{LOAD}", f"{BOTH}{MAIN}{LEAVE}{LOAD}"),
+    case(
+        "a second model before it leaves",
+        f"{BOTH}{MAIN}{LOADS_FIRST}{LOAD}",
+        f"{BOTH}{MAIN}{LEAVE}{LOADS_FIRST}{LOAD}",
+    ),
     case("a second model, as upstream has it", f"{BOTH}{MAIN}{SECOND}", f"{BOTH}{MAIN}{LEAVE}{SECOND}"),
 ]
 
@@ -76,7 +97,7 @@ REFUSED = [
     ),
     gone(
         "no LoRA: there is nothing to do for an empty list",
-        f"{BOTH}{MAIN}        while models:\n            models.pop()\n",
+        f"{BOTH}{MAIN}        while models:\n            models.append(1) or models.pop()\n",
     ),
     gone("not in a load hook", f"{BOTH}def main(accelerator):\n    state = P.lora_state_dict(input_dir)\n"),
     conflict(
@@ -120,6 +141,12 @@ REFUSED = [
             ("embeds.load(os.path.join(input_dir, 'embeds'))", "it calls embeds.load(), too"),
             ("step = int(input_dir.split('-')[-1]); resume.update(step=step)", "it calls resume.update(), too"),
         )
+    ),
+    conflict(
+        "an accelerator of its own, below",
+        "`accelerator` is not bound there",
+        3,
+        f"{BOTH}def main():\n{HOOK}{LOAD}        accelerator = Accelerator()\n        print(accelerator)\n",
     ),
     conflict("on one line", "it stands on the line of what it is in", 3, f"{BOTH}{MAIN[:-1]} P.lora_state_dict(1)\n"),
     conflict(

@@ -63,6 +63,9 @@ APPLIED = [
         "@torch.amp.custom_fwd(device_type=accelerator.device.type)\ndef forward(ctx, x):\n    return x",
         2,
     ),
+    line(
+        "compared beside it", "x = x.to('cuda') if f(x) == 1 else x", "x = x.to(accelerator.device) if f(x) == 1 else x"
+    ),
     line("by method", "vae = make(1).cuda()", "vae = make(1).to(accelerator.device)"),
     line("by method, with blanks", "x = x.cuda( 0 )", "x = x.to( accelerator.device )"),
     line("and a flag", "x = x.cuda(non_blocking=True)", "x = x.to(accelerator.device, non_blocking=True)"),

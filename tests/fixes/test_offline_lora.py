@@ -40,6 +40,11 @@ APPLIED = [
         count=2,
     ),
     case(
+        "with more by place",
+        "P.save_lora_weights(args.output_dir, layers)\npipeline.load_lora_weights(args.output_dir, more)\n",
+        f"P.save_lora_weights(args.output_dir, layers)\npipeline.load_lora_weights(args.output_dir, more, {NAMED})\n",
+    ),
+    case(
         "a folder that is given once",
         "def f(b):\n    a = b\n    P.save_lora_weights(a)\n    P.load_lora_weights(a)\n",
         f"def f(b):\n    a = b\n    P.save_lora_weights(a)\n    P.load_lora_weights(a, {NAMED})\n",

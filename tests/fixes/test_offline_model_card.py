@@ -144,6 +144,12 @@ def main(args, accelerator):
         "    if args.push_to_hub:\n        save_model_card(1)\n        b = 2\n",
     ),
     case(
+        "asked of two names",
+        f"{CARD}def main(cfg, args):\n    save_model_card(1)\n    b = cfg.push_to_hub\n    c = args.push_to_hub\n",
+        f"{CARD}def main(cfg, args):\n    if cfg.push_to_hub:\n        save_model_card(1)\n    b = cfg.push_to_hub\n"
+        "    c = args.push_to_hub\n",
+    ),
+    case(
         "asked of another name, other files opened",
         f"{CARD}def main(cfg):\n    a.save_model_card(1)\n    save_model_card(1)\n    b = cfg.push_to_hub\n"
         "def other(opts):\n    b = opts.push_to_hub\n    open('README.md', 'w')\n    open('wow')\n",

@@ -1,7 +1,7 @@
 """What a fix makes of a name that it does not know is the same for all of them, whichever comes first in the alphabet.
 
-In the scripts of its table each word becomes one that no fix knows, everywhere: once an early one, once a late one. A
-comparison that is no longer for equality tells the two apart.
+In the scripts of its table each word becomes one that no fix knows, once an early one, once a late one: everywhere, and
+then in one place alone. A comparison that is no longer for equality tells the two apart.
 """
 
 from __future__ import annotations
@@ -11,22 +11,42 @@ import collections
 import importlib
 import keyword
 import re
+from collections.abc import Iterator
 
 import pytest
 
-from kit import fixes
+from kit import codemod, fixes
+from kit.errors import KitError
 
-MOST = 2  # scripts of a table that a word is tried in
+MOST = 2  # scripts of a table that a word is tried in: everywhere; in one place alone it is in the first of them
 
 
-def found(name: str, text: str) -> object:
+def found(name: str, text: str, edited: bool) -> str:
+    """What a fix says of a script and, if it is ``edited``, makes of it."""
     try:
         tree = ast.parse(text)
     except SyntaxError:  # `from __future__ import bbbb`
-        return []
+        return ""
     fix = fixes.load(name)
     signs = fix.looks_like(tree, {}) if hasattr(fix, "looks_like") else ()
-    return fix.sites(tree, {}), [*signs]
+    told: list[object] = [fix.sites(tree, {}), *signs]
+    if edited:
+        try:
+            told += [codemod.run(fix, text.encode(), "train.py", None)]
+        except KitError as error:  # an argument twice
+            told += [error.message]
+    return repr(told)
+
+
+def renamed(text: str, word: str, alone: bool) -> Iterator[tuple[str, str]]:
+    """A script with a word as an early and a late one; ``alone``: in one place."""
+    names = ("Bbbb", "Zzzz") if word[0].isupper() else ("bbbb", "zzzz")  # no mode of an `open`
+    places = [match.span() for match in re.finditer(rf"\b{word}\b", text)]
+    for start, stop in places if alone else ():
+        early, late = (text[:start] + name + text[stop:] for name in names)
+        yield early, late
+    early, late = (re.sub(rf"\b{word}\b", name, text) for name in names)
+    yield early, late
 
 
 @pytest.mark.parametrize("name", fixes.general())
@@ -37,7 +57,11 @@ def test_an_early_name_and_a_late_one(name: str) -> None:
     for text in texts:
         for word in sorted(set(re.findall(r"[A-Za-z_]\w*", text)) - set(keyword.kwlist)):
             tried[word] += 1
-            if tried[word] <= MOST:
-                names = ("Bbbb", "Zzzz") if word[0].isupper() else ("bbbb", "zzzz")  # no mode of an `open`
-                early, late = (repr(found(name, re.sub(rf"\b{word}\b", each, text))) for each in names)
-                assert early.replace(names[0], names[1]) == late, f"{word} in:\n{text}"
+            for pair in renamed(text, word, tried[word] == 1) if tried[word] <= MOST else ():
+                early, late = (found(name, each, tried[word] == 1).lower().replace("bbbb", "zzzz") for each in pair)
+                assert words(early) == words(late), f"{word} in:\n{pair[0]}"
+
+
+def words(told: str) -> list[str]:
+    """Sorted: so are imports, of which one is not where the other was."""
+    return sorted(re.findall(r"\w+", told))

@@ -259,6 +259,35 @@ APPLIED += [
 ]
 
 
+RUNNER = "import torch\nfrom accelerate import set_seed\ndef f(options, runner):\n"
+TRAINS = "    for x in data:\n        runner.backward(x)\n"
+SEEDS, PREPARES = "    set_seed(options.seed)\n", "    data = runner.prepare(data)\n"
+ANEW = """\
+    # Other noise and timesteps on each process; the first one draws what it would draw alone.
+    if options.seed is not None and runner.process_index > 0:
+        torch.manual_seed(options.seed + runner.process_index)
+"""
+LINE = "    a = 1\n"
+OWN = "    torch.manual_seed(runner.process_index)\n"
+APPLIED += [
+    case(
+        "seeded by the process, but far below",
+        f"{RUNNER}{SEEDS}{PREPARES}{LINE * 8}{OWN}{TRAINS}",
+        f"{RUNNER}{SEEDS}{PREPARES}{ANEW}{LINE * 8}{OWN}{TRAINS}",
+    )
+]
+REFUSED += [
+    conflict("prepared last", "it does not prepare what it trains", 4, f"{RUNNER}{SEEDS}{TRAINS}{PREPARES}"),
+    satisfied("seeded by the process soon", f"{RUNNER}{SEEDS}{PREPARES}{LINE * 7}{OWN}{TRAINS}"),
+    *(
+        conflict(id, "it does not prepare what it trains with", line, f"{RUNNER}{text}{TRAINS}")
+        for id, line, text in (
+            ("prepared above the seed", 5, PREPARES + SEEDS),
+            ("prepared on its line", 4, f"{SEEDS.rstrip()}; {PREPARES.strip()}\n    a = 1\n"),
+        )
+    ),
+]
+
 test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
 
 

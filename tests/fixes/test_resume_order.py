@@ -60,8 +60,11 @@ def fixed(prepare: str = PREPARE, batch: str = "step, batch") -> str:
     return SCRIPT.format(prepare=prepare, batch=batch, **names)
 
 
+ANOTHER = "        for batch in loader:\n            a.backward(batch)\n"
+OTHERS = "\n\ndef aaa():\n    pass\n\n\ndef zzz():\n    pass\n"
 APPLIED = [
     case("batches with their numbers", script(), fixed()),
+    case("other functions", script() + OTHERS, fixed() + OTHERS),
     case("batches alone", script(batch="batch", over="loader"), fixed(batch="_, batch")),
     case("what it passed by itself", script(skip=SKIP), fixed()),
     case("without random", script(imports="").replace("os\n\n", "os\n"), fixed()),
@@ -79,10 +82,32 @@ APPLIED = [
         case(f"beside another line: {line}", script(f"{PREPARE}; {line}"), fixed(f"{PREPARE}; {line}"))
         for line in ("DataLoader(data, persistent_workers=False)", "load_dataset('x', streaming=False)")
     ),
+    case(
+        "what it passed by, above two lines",
+        script(skip=SKIP + "            c = 1\n"),
+        fixed().replace(TRAIN, f"            c = 1\n{TRAIN}"),
+    ),
+    case(
+        "what it passed by in a line",
+        script(skip=SKIP.replace("                progress_bar.update(1)\n", "")),
+        fixed(),
+    ),
+    *(
+        case(id, *(text.replace(old, new) for text in (script(), fixed())))
+        for id, old, new in (
+            (
+                "another statement on the line that loads",
+                "    if args.resume_from_checkpoint:\n        accelerator.load_state(args.resume_from_checkpoint)\n",
+                "    accelerator.load_state(args.resume_from_checkpoint); a = 1\n",
+            ),
+            ("two statements on a line below what loads", "    for epoch", "    a = 1; b = 2\n    for epoch"),
+        )
+    ),
 ]
 
 REFUSED = [
     satisfied("there", fixed()),
+    satisfied("there, above another loop", fixed() + ANOTHER),
     gone("no checkpoint is loaded", script().replace("load_state", "load")),
     gone("no training", script().replace("backward", "log")),
     conflict("not a loader", "it goes over `tqdm(loader)`: make that `enumerate(…)`", 16, script(over="tqdm(loader)")),
@@ -130,6 +155,12 @@ REFUSED = [
             "    accelerator =", "    loader = DataLoader(data, persistent_workers=True)\n    accelerator ="
         ),
     ),
+    conflict(
+        "so called already",
+        "`train_batches` is something else there",
+        16,
+        script("unet, train_batches = accelerator.prepare(unet, train_batches)", over="train_batches"),
+    ),
     conflict("another of that name", "is something else there", 16, script().replace("global_step", "train_batches")),
     conflict(
         "two loops",
@@ -151,6 +182,29 @@ REFUSED = [
         17,
         script("pass").replace("    for epoch", f"    {PREPARE}\n    for epoch"),
     ),
+    conflict(
+        "prepared again below what loads",
+        "does not load its checkpoint between preparing and training",
+        17,
+        script().replace("    for epoch", f"    {PREPARE}\n    for epoch"),
+    ),
+    conflict(
+        "wrapped once it is prepared",
+        "`loader` is given something else after it is prepared",
+        17,
+        script(f"{PREPARE}\n    loader = wrap(loader)"),
+    ),
+    conflict(
+        "loaded in the loop",
+        "does not load its checkpoint between preparing and training",
+        8,
+        "import os\nimport random\nimport torch\n\n\ndef main(accelerator, loader):\n"
+        "    loader = accelerator.prepare(loader)\n    for batch in loader:\n        accelerator.load_state(1)\n"
+        "        accelerator.backward(batch)\n",
+    ),
+    conflict("numbered from nothing", "it goes over `enumerate()`", 16, script(over="enumerate()")),
+    conflict("passed by twice", "in its own way", 16, script(skip=SKIP + SKIP)),
+    conflict("passed by otherwise", "in its own way", 16, script(skip="            f(resume_step)\n")),
 ]
 LOOP = "            # Train\n"
 BACKWARD = "            accelerator.backward(loss(batch))\n"
@@ -178,6 +232,12 @@ CUT = (
 )
 ELSE = f"            if done:\n                done -= 1\n            else:\n    {TRAIN}                accelerator"
 COUNTS = script().replace("            # Train\n            accelerator", ELSE)
+BEGUN = "            if begun:\n                continue\n"
+ABOVE = [
+    text.replace(TRAIN, BEGUN + TRAIN).replace("    global_step = 0\n", "    begun = 0\n") + "    begun = 1\n"
+    for text in (script(), fixed())
+]
+APPLIED.append(case("by a word from above and below", *ABOVE))
 SKIP_ONE = "            if done > 0:\n                done -= 1\n                continue\n"
 REFUSED += [
     otherwise(
@@ -199,8 +259,24 @@ REFUSED += [
         )
         for what in ("loader.load_state_dict(x)", "accelerator.register_for_checkpointing(loader)")
     ),
+    otherwise("a stateful loader", "`StatefulDataLoader` lets", "Accelerator()", "StatefulDataLoader(1)"),
+    *(
+        otherwise(
+            f"stateful, said by {yes}",
+            f"`use_stateful_dataloader={yes}` lets",
+            "or()",
+            f"or(use_stateful_dataloader={yes})",
+        )
+        for yes in (1, True)
+    ),
     otherwise(
-        "stateful", "`use_stateful_dataloader=True` lets", "Accelerator()", "Accelerator(use_stateful_dataloader=True)"
+        "a class so called", "`ResumableBatches` is something", "import torch\n", "class ResumableBatches: ...\n"
+    ),
+    conflict(
+        "by a number from between",
+        "in its own way",
+        17,
+        script(skip=BEGUN).replace("\n    for epoch", "    begun = args.begun\n\n    for epoch"),
     ),
     otherwise(
         "another loader later",
@@ -250,14 +326,6 @@ def test_statements_on_a_line_above_do_not_move_where_the_batches_are_made() -> 
     check_applied(NAME, Case(before, after))
 
 
-METHOD = "class T:\n    def f(self, a):\n        a.load_state(x)\n        for b in self:\n            a.backward(b)\n"
-HELPER = "def one(a, loader):\n    for b in loader:\n        a.backward(b)\n\n\ndef main(a):\n    a.load_state(x)\n"
-NESTED = "def main(a, loader):\n    def back():\n        a.load_state(x)\n    for b in loader:\n        a.backward(b)\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "lines"), [(METHOD, [4]), (HELPER, [2]), (NESTED, [4]), (script(), []), (fixed(), [])]
-)
-def test_training_where_the_checkpoint_is_loaded_elsewhere_looks_like_it(text: str, lines: list[int]) -> None:
-    fix = fixes.load(NAME)
-    assert [sign.line for sign in fix.looks_like(ast.parse(text), {})] == lines
+def test_its_place_is_the_first_loop() -> None:
+    done, todo = (fixes.load(NAME).sites(ast.parse(f"{text()}{ANOTHER}"), {})[0].line for text in (fixed, script))
+    assert (done, todo) == (fixed().splitlines().index("        for step, batch in train_batches:") + 1, 16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from fixing import case, gone, satisfied, tables
 from test_sample_caches import (
     APPEND,
@@ -16,6 +17,8 @@ from test_sample_caches import (
     refused,
 )
 
+from kit.fixes.sample_caches import _call
+
 AFTER = LATENTS_AFTER.format(method="sample")
 FILL = '        cache.append(vae.encode(batch["pixel_values"]).latent_dist)  # large\n'
 FILLED = '        cache_samples(cache, batch["indices"], vae.encode(batch["pixel_values"]).latent_dist.parameters)\n'
@@ -25,7 +28,39 @@ EITHER = "        if args.x:\n    {0}        else:\n    {0}"
 INDEX = '        example["index"] = index\n        example["picture"]'
 INDICES = '    batch["indices"] = [example["index"] for example in examples]\n    if pixels'
 
+OTHERS = """\
+class Aaa:
+    def __getitem__(self, index):
+        example = {}
+        return example
+
+
+class Zzz(Aaa):
+    def __getitem__(self, index):
+        example = {}
+        return example
+
+
+def aaa(batch):
+    batch = {}
+
+
+def zzz(batch):
+    batch = {}
+
+
+"""
 APPLIED = [
+    case(
+        "beside other classes and functions",
+        *(
+            text.replace("class Pictures", f"{OTHERS}class Pictures").replace(
+                "        return example\n\n\ndef collate",
+                "        return example\n\n    def zzz(self):\n        example = {}\n\n\ndef collate",
+            )
+            for text in (BEFORE + ONE, WITH + AFTER)
+        ),
+    ),
     case(
         "sharded, in order", *(text.replace("shuffle=True", "shuffle=False") for text in (BEFORE + ONE, WITH + AFTER))
     ),
@@ -127,3 +162,10 @@ REFUSED = [
 ]
 
 test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
+
+
+@pytest.mark.parametrize("depth", [0, 3])
+def test_a_line_is_as_wide_as_in_diffusers(depth: int) -> None:
+    name = "x" * (119 - 4 * depth - len("a = f(, b)"))
+    assert _call("a = ", "f", [name, "b"], "", depth) == f"a = f({name}, b)"
+    assert _call("a = ", "f", [f"{name}x", "b"], "", depth) == f"a = f(\n    {name}x, b\n)"

@@ -123,6 +123,13 @@ REFUSED = [
         4,
         f"{ONE}{DEFINITION}{MOVE}    pipeline.vae = AutoencoderKL()\n{IMAGES}",
     ),
+    conflict(
+        "no VAE in either",
+        "its pipeline (`DDPMPipeline`) is not known to have a VAE",
+        4,
+        f"{ONE}{DEFINITION}{MOVE}{IMAGES}log_validation(DDPMPipeline(unet=unet), accelerator, dtype)\n"
+        "ZPipeline.from_pretrained(x)\n",
+    ),
     satisfied("there", f"{BOTH}{DEFINITION}{FIX}{MOVE}{IMAGES}"),
     gone("under autocast", f"{BOTH}{DEFINITION}{MOVE}    with torch.autocast('cuda'):\n        pipeline()\n"),
     gone("in another function", f"{BOTH}def main{ARGUMENTS}:\n{MOVE}"),

@@ -103,6 +103,8 @@ test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
         ("generator = None\nif seed:\n    generator = torch.Generator().manual_seed(seed)\n", [2]),
         ("if args.seed is not None:\n    set_seed(args.seed)\n", []),
         ("if args.draw:\n    set_seed(args.seed)\n", []),
+        ("if args.draw:\n    set_seed(args.aaa)\n", []),
+        ("if args.seed:\n    other(args.seed)\n", []),
     ],
 )
 def test_the_same_fault_in_another_form(code: str, lines: list[int]) -> None:

@@ -158,8 +158,8 @@ class Script:
                 return value
         return []
 
-    def is_elif(self, statement: ast.If) -> bool:
-        """Whether an `if` is the `elif` of another one."""
+    def is_elif(self, statement: ast.stmt) -> bool:
+        """Whether a statement is the `elif` of an `if`."""
         parent = self.above[statement][-1]
         return isinstance(parent, ast.If) and parent.orelse == [statement] and parent.col_offset == statement.col_offset
 

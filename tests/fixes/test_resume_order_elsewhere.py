@@ -1,0 +1,34 @@
+"""resume-order: what looks like it, where a checkpoint is loaded elsewhere."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+from test_resume_order import NAME, fixed, script
+
+from kit import fixes
+
+METHOD = "class T:\n    def f(self, a):\n        a.load_state(x)\n        for b in self:\n            a.backward(b)\n"
+HELPER = "def one(a, loader):\n    for b in loader:\n        a.backward(b)\n\n\ndef main(a):\n    a.load_state(x)\n"
+NESTED = "def main(a, loader):\n    def back():\n        a.load_state(x)\n    for b in loader:\n        a.backward(b)\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (METHOD, [4]),
+        (METHOD.replace("in self", "in zeros"), [4]),
+        (METHOD.replace("in self", "in train_batches"), []),
+        (METHOD.replace("load_state", "load"), []),
+        (METHOD + "skip_first_batches(a)\n", []),
+        (METHOD + "StatefulDataLoader(a)\n", []),
+        (HELPER, [2]),
+        (NESTED, [4]),
+        (script(), []),
+        (fixed(), []),
+    ],
+)
+def test_training_where_the_checkpoint_is_loaded_elsewhere_looks_like_it(text: str, lines: list[int]) -> None:
+    fix = fixes.load(NAME)
+    assert [sign.line for sign in fix.looks_like(ast.parse(text), {})] == lines
