@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-import pytest
 from fixing import Case, case, check_applied, conflict, gone, satisfied, tables
 
 from kit import fixes
