@@ -186,9 +186,14 @@ def _not(test: ast.expr) -> ast.expr:
 
 
 def _flag(function: ast.FunctionDef) -> str:
-    """The parameter on which alone the validation is without autocast, as the final one; "" for none."""
+    """On what alone the validation is without autocast, as the final one is, and all are on a Mac: a parameter, what
+    machine it is, or either; "" for none."""
     off = _off(function)
-    return off[0] if len(off) == 1 and off[0] in {each.arg for each, _ in defaults(function.args)} else ""
+    parts = ast.parse(off[0], mode="eval").body if len(off) == 1 else ast.Constant(None)
+    either = parts.values if isinstance(parts, ast.BoolOp) and isinstance(parts.op, ast.Or) else [parts]
+    given = {each.arg for each, _ in defaults(function.args)}
+    plain = [text(each) in given or text(each).endswith(".is_available()") for each in either]
+    return off[0] if all(plain) else ""
 
 
 def _dtype(move: ast.Call) -> str:

@@ -111,6 +111,18 @@ APPLIED = [
     ),
     *(
         unlike(
+            f"autocast is off, {how}",
+            f"{FLAGGED}{CAST}    if {off}:\n        ctx = nullcontext()\n    else:\n        ctx = {ON}\n{UNDER}",
+            f"{FLAGGED}{CAST.replace('_dtype)', f'_dtype if {off} else None)')}"
+            f"    if {off}:\n        ctx = nullcontext()\n    else:\n        ctx = {ON}\n{UNDER}",
+        )
+        for how, off in (
+            ("on a Mac", "torch.backends.mps.is_available()"),
+            ("on a Mac, or at the end", "last or torch.backends.mps.is_available()"),
+        )
+    ),
+    *(
+        unlike(
             f"cast alone, {how}",
             f"{DEFINITION}{ALONE}{below}{AUTOCAST}",
             f"{DEFINITION}{below}{AUTOCAST}",
