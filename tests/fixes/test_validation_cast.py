@@ -106,6 +106,7 @@ APPLIED = [
             ("named otherwise", f"    ctx = {ON} if not last else nullcontext()\n"),
             ("the other way round", f"    ctx = nullcontext() if last else {ON}\n"),
             ("by an if", f"    if last:\n        ctx = nullcontext()\n    else:\n        ctx = {ON}\n"),
+            ("but for a branch", f"    ctx = nullcontext()\n    if not last:\n        ctx = {ON}\n"),
             ("switched off", "    ctx = torch.autocast('npu', enabled=not last)\n"),
         )
     ),
@@ -131,6 +132,14 @@ APPLIED = [
             ("then moved", MOVE),
             ("offloaded part by part", "    pipeline.enable_sequential_cpu_offload()\n"),
             ("offloaded or moved", f"    if low:\n    {OFFLOAD}    else:\n        pipeline.to(accelerator.device)\n"),
+        )
+    ),
+    *(
+        unlike(f"{how} trains", f"{DEFINITION}{made}{CAST}{AUTOCAST}", f"{DEFINITION}{made}{MOVE}{AUTOCAST}")
+        for how, made in (
+            ("a part", "    pipeline = Pipe.from_pretrained(args.model, unet=self.unet)\n"),
+            ("what is handed on", "    pipeline = Pipe.from_pretrained(args.model, **parts)\n"),
+            ("what is put in", "    pipeline = Pipe.from_pretrained(a.b)\n    pipeline.register_modules(unet=unet)\n"),
         )
     ),
     unlike(
