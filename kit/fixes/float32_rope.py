@@ -165,20 +165,20 @@ def _better(script: Script, node: ast.IfExp, statement: ast.stmt) -> str:
         return ""
     if isinstance(node.test, ast.Call) and script.full(node.test.func) == _MAC:
         return _WITHOUT.format(torch=_torch(script))
-    kind = _kind_asked(function, node.test.id) if function and isinstance(node.test, ast.Name) else _kind(node.test)
+    named = node.test.id if function and isinstance(node.test, ast.Name) else ""
+    kind = _kind_asked(function, named, statement.lineno) if function and named else _kind(node.test)
     return f"{text(node.test)} or {kind} {_OTHERS}" if kind else ""
 
 
-def _kind_asked(function: ast.AST, name: str) -> str:
-    """`x.device.type`, where all that a function assigns to ``name`` is whether that is "mps"."""
+def _kind_asked(function: ast.AST, name: str, line: int) -> str:
+    """`x.device.type`, where all that a function assigns to ``name`` is whether that is "mps", and `x` is the same at a
+    line."""
     given = [node for node in every(function) if isinstance(node, ast.Assign)]
     values = [node for node in given if any(same(target, name) for target in node.targets)]
     kind = _kind(values[0].value) if len(values) == 1 else ""
     whose = kind.removesuffix(".device.type")
-    later = (
-        [node for node in given if node.lineno > values[0].lineno and whose in map(text, node.targets)] if kind else []
-    )
-    return "" if later else kind
+    between = [node for node in given if kind and values[0].lineno < node.lineno < line]
+    return "" if any(whose in map(text, node.targets) for node in between) else kind
 
 
 def _kind(test: ast.expr) -> str:

@@ -173,7 +173,8 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     for line, above in script.statements:
         trains = any(isinstance(node, ast.For) and ".backward(" in text(node) for node in above)
         for name, value in _pairs(line) if trains else ():
-            if _grows(name, value) and not _of_batch(script, line, name):
+            parts = [name, *(name[: found.start()] for found in re.finditer(r"[.\[]", name))]
+            if _grows(name, value) and not any(_of_batch(script, line, each) for each in parts):
                 yield Sign(line.lineno, f"`{name}` repeated from its own repetition, batch by batch")
 
 

@@ -55,6 +55,7 @@ def log_validation(pipeline, accelerator, torch_dtype):
 
 
 _LOADED = ("torch_dtype", "dtype", "revision", "variant", "subfolder", "cache_dir")  # settings, not parts of a pipeline
+_OPTIONS = re.compile(r"(self\.)?(args|cfg|config|opts?|options|hparams)\.[\w.]+$")
 _PIPELINES = ("pipeline", "pipe")
 
 
@@ -99,12 +100,15 @@ def _loads(function: ast.AST) -> bool:
         for node in every(function)
         if type(node) is ast.Attribute and type(node.ctx) is ast.Store
     )
+    parts |= any(
+        isinstance(node, ast.Call) and text(node.func).endswith(".register_modules") for node in every(function)
+    )
     return bool(made) and not parts and all(isinstance(each, ast.Call) and _of_files(each) for each in made)
 
 
 def _of_files(call: ast.Call) -> bool:
     given = [each.value for each in call.keywords if each.arg not in _LOADED]
-    plain = all(isinstance(each, (ast.Constant, ast.Attribute)) for each in given)
+    plain = all(isinstance(each, ast.Constant) or _OPTIONS.match(text(each)) for each in given)
     return text(call.func).endswith(".from_pretrained") and plain
 
 
@@ -156,7 +160,9 @@ def _off(function: ast.FunctionDef) -> list[str]:
     found: list[ast.expr] = []
     for name, value, above in _named(function):
         if name in asked or not asked:
-            found += _switched(value) if autocasts(value) else _around(above)
+            on = [_around(each) for other, made, each in _named(function) if other == name and autocasts(made)]
+            otherwise = _around(above) or [_not(test) for tests in on for test in tests]
+            found += _switched(value) if autocasts(value) else otherwise
     for value in asked.values():
         found += _switched(value)
     return list(dict.fromkeys(text(each) for each in found))
@@ -186,9 +192,14 @@ def _not(test: ast.expr) -> ast.expr:
 
 
 def _flag(function: ast.FunctionDef) -> str:
-    """The parameter on which alone the validation is without autocast, as the final one; "" for none."""
+    """On what alone the validation is without autocast, as the final one is, and all are on a Mac: a parameter, what
+    machine it is, or either; "" for none."""
     off = _off(function)
-    return off[0] if len(off) == 1 and off[0] in {each.arg for each, _ in defaults(function.args)} else ""
+    parts = ast.parse(off[0], mode="eval").body if len(off) == 1 else ast.Constant(None)
+    either = parts.values if isinstance(parts, ast.BoolOp) and isinstance(parts.op, ast.Or) else [parts]
+    given = {each.arg for each, _ in defaults(function.args)}
+    plain = [text(each) in given or text(each).endswith(".is_available()") for each in either]
+    return off[0] if all(plain) else ""
 
 
 def _dtype(move: ast.Call) -> str:

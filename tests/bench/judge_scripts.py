@@ -151,7 +151,7 @@ def moves(tree: ast.Module, autocast: bool) -> list[tuple[ast.FunctionDef, ast.C
     ]
 
 
-FINAL = " if is_final_validation else None"  # what the final validation alone casts to
+FINAL = " else None"  # what casts only where autocast is off
 
 
 def casts(call: ast.Call) -> bool:

@@ -145,6 +145,14 @@ DOUBLES = [
         ROPE.format('d = torch.float32 if x.device.type == "mps" else torch.float64'),
         'd = torch.float32 if x.device.type == \'mps\' or x.device.type in ("npu", "tpu") else torch.float64',
     ),
+    mended(
+        "of what becomes something else",
+        "float32-rope",
+        ROPE.format(
+            'mac = x.device.type == "mps"\n    d = torch.float32 if mac else torch.float64\n    x = x.tolist()'
+        ),
+        'd = torch.float32 if mac or x.device.type in ("npu", "tpu") else torch.float64',
+    ),
     _angles("the other way round", 'd = torch.float64 if x.device.type != "mps" else torch.float32'),
     _angles("told", "d = torch.float32 if is_mps else torch.float64"),
     _angles("asked in the module", "d = torch.float32 if MAC else torch.float64"),

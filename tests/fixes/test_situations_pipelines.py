@@ -32,6 +32,11 @@ PROMPTS = [
     _grows("behind others", "step += 1; embeds = embeds.repeat(2, 1, 1)"),
     left("of the batch", "prompt-repeat", _prompts("embeds = batch.x\n        embeds = embeds.repeat(2, 1)")),
     left("of the loop", "prompt-repeat", _prompts("for embeds in batch:\n            embeds = embeds.repeat(2, 1)")),
+    left(
+        "a part of the batch",
+        "prompt-repeat",
+        _prompts('a = encode(batch)\n        a["x"], a.y = a["x"].repeat(2, 1), a.y.repeat(2, 1)'),
+    ),
     left("scaled", "prompt-repeat", _prompts("embeds = embeds * 2")),
     left(
         "an attribute of the batch",

@@ -106,7 +106,20 @@ APPLIED = [
             ("named otherwise", f"    ctx = {ON} if not last else nullcontext()\n"),
             ("the other way round", f"    ctx = nullcontext() if last else {ON}\n"),
             ("by an if", f"    if last:\n        ctx = nullcontext()\n    else:\n        ctx = {ON}\n"),
+            ("but for a branch", f"    ctx = nullcontext()\n    if not last:\n        ctx = {ON}\n"),
             ("switched off", "    ctx = torch.autocast('npu', enabled=not last)\n"),
+        )
+    ),
+    *(
+        unlike(
+            f"autocast is off, {how}",
+            f"{FLAGGED}{CAST}    if {off}:\n        ctx = nullcontext()\n    else:\n        ctx = {ON}\n{UNDER}",
+            f"{FLAGGED}{CAST.replace('_dtype)', f'_dtype if {off} else None)')}"
+            f"    if {off}:\n        ctx = nullcontext()\n    else:\n        ctx = {ON}\n{UNDER}",
+        )
+        for how, off in (
+            ("on a Mac", "torch.backends.mps.is_available()"),
+            ("on a Mac, or at the end", "last or torch.backends.mps.is_available()"),
         )
     ),
     *(
@@ -119,6 +132,14 @@ APPLIED = [
             ("then moved", MOVE),
             ("offloaded part by part", "    pipeline.enable_sequential_cpu_offload()\n"),
             ("offloaded or moved", f"    if low:\n    {OFFLOAD}    else:\n        pipeline.to(accelerator.device)\n"),
+        )
+    ),
+    *(
+        unlike(f"{how} trains", f"{DEFINITION}{made}{CAST}{AUTOCAST}", f"{DEFINITION}{made}{MOVE}{AUTOCAST}")
+        for how, made in (
+            ("a part", "    pipeline = Pipe.from_pretrained(args.model, unet=self.unet)\n"),
+            ("what is handed on", "    pipeline = Pipe.from_pretrained(args.model, **parts)\n"),
+            ("what is put in", "    pipeline = Pipe.from_pretrained(a.b)\n    pipeline.register_modules(unet=unet)\n"),
         )
     ),
     unlike(
