@@ -1,4 +1,4 @@
-"""`kit fix` on scripts of other shapes: how the random numbers are seeded, and where."""
+"""`kit fix` on scripts of other shapes: how random numbers are seeded and used; hooks that load."""
 
 from __future__ import annotations
 
@@ -82,7 +82,37 @@ SAMPLERS = [
     left("without accelerate", "batch-order", sampler().replace("accelerate", "lightning")),
 ]
 
+HOOKED = f"{HEAD}def main(accelerator):\n    def load_model_hook(models, folder):\n"
+NEEDS = "a load hook that needs a model"
+HOOKS = [
+    looks("the last one", "deepspeed-resume", 7, NEEDS, f"{HOOKED}        models.pop().load_attn_procs(folder)\n"),
+    looks("the first one", "deepspeed-resume", 7, NEEDS, f"{HOOKED}        models[0].load_attn_procs(folder)\n"),
+    looks(
+        "a LoRA of a file",
+        "deepspeed-resume",
+        10,
+        NEEDS,
+        f"{HOOKED}        one = None\n        while models:\n            one = models.pop()\n"
+        "        set_peft_model_state_dict(one, load_file(folder))\n",
+    ),
+    left(
+        "each that is there",
+        "deepspeed-resume",
+        f"{HOOKED}        for _ in range(len(models)):\n            models.pop().load_attn_procs(folder)\n",
+    ),
+    left(
+        "it asks for DeepSpeed",
+        "deepspeed-resume",
+        f"{HOOKED}        if is_deepspeed:\n            return\n        models.pop().load_attn_procs(folder)\n",
+    ),
+    left(
+        "it leaves without one",
+        "deepspeed-resume",
+        f"{HOOKED}        if not models:\n            return\n        models.pop().load_attn_procs(folder)\n",
+    ),
+]
 
-@pytest.mark.parametrize("given", [*SEEDS, *SAMPLERS])
+
+@pytest.mark.parametrize("given", [*SEEDS, *SAMPLERS, *HOOKS])
 def test_a_situation(given: Given) -> None:
     check(given)
