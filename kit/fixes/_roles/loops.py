@@ -48,19 +48,42 @@ def _limits(script: Script) -> list[Limit]:
 def unknown_limits(script: Script) -> list[Loop]:
     """The loops around one over batches that is left at a step limit asked for in a form `limits` does not know, and
     that do not ask for it themselves."""
-    asked = [
+    asked: list[tuple[ast.stmt, list[Loop]]] = [
         (node, loops)
         for node, _ in script.statements
         if isinstance(node, ast.If) and isinstance(node.body[-1], ast.Break) and speaks(script, node.test)
         if (loops := _loops(script, node))
     ]
+    asked += [
+        (node, loops)
+        for node, _ in script.statements
+        if isinstance(node, ast.Match) and speaks(script, node.subject) and (loops := _loops(script, node))
+        if any(isinstance(case.body[-1], ast.Break) for case in node.cases)
+    ]
     itself = {loops[0] for _, loops in asked}
     found = [loops[1] for node, loops in asked if len(loops) > 1 and not _limit(script, node)]
+    found += [loop for _, loops in asked if len(loops) == 1 for loop in _in_a_helper(script, loops[0])]
     return [
         loop
         for loop in dict.fromkeys(found)
         if loop not in itself and not (isinstance(loop, ast.While) and speaks(script, loop.test))
     ]
+
+
+def _in_a_helper(script: Script, batches: Loop) -> list[Loop]:
+    """The loops over epochs without a step limit that call the function that a loop over batches is in."""
+    function = script.function(batches)
+    calls = script.calls.get(function.name, []) if function else []
+    found = [loops[0] for call, line in calls if script.called(call) is function and (loops := _loops(script, line))]
+    return [loop for loop in found if "epoch" in _head(loop) and not any(map(_LIMIT.fullmatch, _words(loop)))]
+
+
+def _head(loop: Loop) -> str:
+    return text(loop.test if isinstance(loop, ast.While) else loop.target).lower()
+
+
+def _words(node: ast.AST) -> list[str]:
+    return [last(part) for part in every(node) if isinstance(part, (ast.Name, ast.Attribute))]
 
 
 def leaving(script: Script, loop: Loop) -> list[tuple[ast.Break | ast.Continue, list[ast.If]]]:
@@ -82,8 +105,8 @@ def speaks(script: Script, test: ast.expr) -> bool:
     return any(map(_LIMIT.fullmatch, words)) and any(isinstance(node, ast.Compare) for node in nodes)
 
 
-def _limit(script: Script, node: ast.If) -> Limit | None:
-    if not isinstance(node.body[-1], ast.Break):
+def _limit(script: Script, node: ast.stmt) -> Limit | None:
+    if not isinstance(node, ast.If) or not isinstance(node.body[-1], ast.Break):
         return None
     compared = next((part for part in conjuncts(node.test) if _compared(part)[0]), None)
     loops = _loops(script, node)

@@ -1,4 +1,4 @@
-"""`kit fix` on scripts of other shapes: how random numbers are seeded and used; hooks that load."""
+"""`kit fix` on scripts of other shapes: seeds, orders of batches, hooks that load, caches, step limits."""
 
 from __future__ import annotations
 
@@ -112,7 +112,88 @@ HOOKS = [
     ),
 ]
 
+EMPTY = "torch.cuda.empty_cache"
+CACHES = [
+    *(
+        looks(line, "accelerator-cache", 5, "a cache emptied for CUDA alone", f"{HEAD}{line}\n")
+        for line in (
+            f"free = {EMPTY}",
+            f"free = lambda: {EMPTY}()",
+            f"freed = [{EMPTY}() for _ in range(2)]",
+            f"flush and {EMPTY}()",
+        )
+    ),
+    left("where CUDA is asked for", "accelerator-cache", f"{HEAD}if torch.cuda.is_available():\n    free = {EMPTY}\n"),
+]
 
-@pytest.mark.parametrize("given", [*SEEDS, *SAMPLERS, *HOOKS])
+LIMITS = [
+    looks(
+        "asked by a match",
+        "stop-at-max-steps",
+        2,
+        "a loop over epochs",
+        """
+        def main(args, loader, step):
+            for epoch in range(args.epochs):
+                for batch in loader:
+                    step += 1
+                    match step >= args.max_train_steps:
+                        case True:
+                            break
+        """,
+    ),
+    looks(
+        "the batches are a helper's",
+        "stop-at-max-steps",
+        8,
+        "a loop over epochs",
+        """
+        def one(args, loader, step):
+            for batch in loader:
+                step += 1
+                if step >= args.max_train_steps:
+                    break
+            return step
+        def main(args, loader, step):
+            for epoch in range(args.epochs):
+                step = one(args, loader, step)
+        """,
+    ),
+    left(
+        "the batches are a helper's, the limit everybody's",
+        "stop-at-max-steps",
+        """
+        def one(args, loader, step):
+            for batch in loader:
+                step += 1
+                if step >= args.max_train_steps:
+                    break
+            return step
+        def main(args, loader, step):
+            for epoch in range(args.epochs):
+                step = one(args, loader, step)
+                if step >= args.max_train_steps:
+                    break
+        """,
+    ),
+    left(
+        "a flag ends the epochs",
+        "stop-at-max-steps",
+        """
+        def main(args, loader, step, done):
+            for epoch in range(args.epochs):
+                for batch in loader:
+                    step += 1
+                    if step >= args.max_train_steps:
+                        done = True
+                        break
+                if done:
+                    break
+        """,
+    ),
+]
+
+
+@pytest.mark.parametrize("given", [*LIMITS, *SEEDS, *SAMPLERS, *HOOKS, *CACHES])
 def test_a_situation(given: Given) -> None:
     check(given)
