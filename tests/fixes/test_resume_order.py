@@ -209,6 +209,20 @@ REFUSED += [
         "        loader = accelerator.prepare(make(epoch))\n        for step",
         17,
     ),
+    conflict(
+        "a progress bar",
+        "`bar` is `tqdm(…)` of a loader: go over `loader` itself",
+        17,
+        script(batch="batch", over="bar").replace("    global_step = 0", "    bar = tqdm(loader)\n    global_step = 0"),
+    ),
+    conflict(
+        "what is left of a loader",
+        "with `skip_first_batches`: take that out first",
+        17,
+        script(over="enumerate(left)").replace(
+            "    global_step = 0", "    left = accelerator.skip_first_batches(loader, 3)\n    global_step = 0"
+        ),
+    ),
     otherwise("an earlier state brought back", "loaded in a loop (line 18)", LOOP, f"{LOOP}            {BACK}\n"),
     otherwise(
         "made with the first batch",
@@ -255,8 +269,14 @@ HELPER = "def one(a, loader):\n    for b in loader:\n        a.backward(b)\n\n\n
 NESTED = "def main(a, loader):\n    def back():\n        a.load_state(x)\n    for b in loader:\n        a.backward(b)\n"
 
 
+BY_HAND = (
+    "def main(a, loader):\n    a.load_state(x)\n    it = iter(loader)\n    while True:\n"
+    "        b = next(it)\n        a.backward(b)\n"
+)
+
+
 @pytest.mark.parametrize(
-    ("text", "lines"), [(METHOD, [4]), (HELPER, [2]), (NESTED, [4]), (script(), []), (fixed(), [])]
+    ("text", "lines"), [(BY_HAND, [5]), (METHOD, [4]), (HELPER, [2]), (NESTED, [4]), (script(), []), (fixed(), [])]
 )
 def test_training_where_the_checkpoint_is_loaded_elsewhere_looks_like_it(text: str, lines: list[int]) -> None:
     fix = fixes.load(NAME)
