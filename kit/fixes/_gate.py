@@ -279,7 +279,7 @@ def unguarded_saves(script: Script) -> Iterator[tuple[int, str]]:
                         yield line.lineno, f"`@{alone[0]}`"
                     elif (
                         _handed(node, calls)
-                        and not _called_by_all(script, node)
+                        and not _of_all(node)
                         and any(not roles.alone(script, each) for each in _removing(script, node))
                     ):
                         yield line.lineno, f"`{node.name}` also removes files"
@@ -324,10 +324,10 @@ def _asks_itself(line: ast.stmt) -> str:
     return ""
 
 
-def _called_by_all(script: Script, function: Function) -> bool:
-    """Whether a function is the program's own, or is called where every process comes."""
-    calls = script.calls.get(function.name, [])
-    return function.name == "main" or any(not roles.gates(script, line) for _, line in calls)
+def _of_all(function: Function) -> bool:
+    """Whether a function is the program's own, or trains: every process comes there."""
+    calls = [last(node.func) for node in every(function) if isinstance(node, ast.Call)]
+    return function.name == "main" or "backward" in calls
 
 
 def _removing(script: Script, function: ast.AST) -> list[ast.stmt]:

@@ -183,6 +183,9 @@ def _plan(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> 
                 raise Unknown(f"`{over.id}` is {shown(made)} of a loader: go over `{text(made.args[0])}` itself")
         raise Unknown(f"`{over.id}` is not prepared by accelerate: what it hands out next, it alone knows")
     accelerator, prepared = places[-1]
+    loading = {text(call.func.value) for call in _calls(function, "load_state")}  # type: ignore[attr-defined]
+    if accelerator not in loading:
+        raise Unknown(f"`{min(loading)}` loads the checkpoint, and `{accelerator}` prepares the loader: use one")
     if at is None or not function.body[prepared].lineno < function.body[at].lineno < loop.lineno:
         raise Unknown(f"`{function.name}` does not load its checkpoint between preparing and training")
     given = [node.value for node in every(tree) if isinstance(node, ast.keyword) and node.arg == "persistent_workers"]

@@ -209,6 +209,27 @@ REFUSED += [
         "        loader = accelerator.prepare(make(epoch))\n        for step",
         17,
     ),
+    otherwise(
+        "of the batch before",
+        "`last` is made, or read, where `step > 0` (line 17)",
+        LOOP,
+        "            if step > 0:\n                batch = batch + last\n            last = batch\n",
+    ),
+    otherwise(
+        "losses by number",
+        "`losses[step - 1]` (line 18) is of an epoch's earlier batch",
+        LOOP,
+        "            losses.append(step)\n            print(losses[step - 1])\n",
+    ),
+    otherwise(
+        "counted on from the step",
+        "counts on from `global_step`, and from the batch, too",
+        LOOP,
+        "            print(global_step + epoch * len(loader) + step)\n",
+    ),
+    otherwise(
+        "another accelerator", "`accelerator` loads the checkpoint, and `other`", "accelerator.prep", "other.prep"
+    ),
     conflict(
         "a progress bar",
         "`bar` is `tqdm(…)` of a loader: go over `loader` itself",
@@ -226,7 +247,7 @@ REFUSED += [
     otherwise("an earlier state brought back", "loaded in a loop (line 18)", LOOP, f"{LOOP}            {BACK}\n"),
     otherwise(
         "made with the first batch",
-        "`total` is made with an epoch's first batch (line 17)",
+        "`total` is made, or read, where `step == 0` (line 17)",
         LOOP,
         "            if step == 0:\n                total = 0\n            total += 1\n",
     ),
