@@ -38,6 +38,7 @@ SEEDS = [
     said("torch's own", 6, "torch.manual_seed(args.seed)"),
     said("a function of the script", 7, "seed_all(args.seed)", OWN),
     said("another's set_seed", 7, "set_seed(args.seed)", OTHERS),
+    said("by another name", 7, "fix_seed(args.seed)", "from accelerate.utils import set_seed as fix_seed\n"),
     said("lightning's", 6, "pl.seed_everything(cfg.seed)"),
     looks("seeded and trained in methods", FIX, 9, "the same noise", METHODS),
     left("each process by its number", FIX, script("torch.manual_seed(args.seed + accelerator.process_index)")),
