@@ -113,7 +113,14 @@ REFUSED = [
             f"{HOOK}{LOOP}            if {asked}:\n                model.save_checkpoint(1)\n"
             "            elif isinstance(model, A):\n                model.save_pretrained(1)\n",
         )
-        for asked in ("model is unet", "unet == model", "model in prepared", "names[model]", "names.get(model)")
+        for asked in (
+            "model is unet",
+            "unet == model",
+            "model in prepared",
+            "names[model]",
+            "names.get(model)",
+            "prepared.remove(model)",
+        )
     ),
     *(
         conflict(
@@ -123,7 +130,11 @@ REFUSED = [
             f"{HOOK}{LOOP}            state = {asked}\n            if isinstance(model, A):\n"
             "                model.save_pretrained(1, state)\n",
         )
-        for asked in ("accelerator.get_state_dict(model)", "hasattr(model, 'save_checkpoint')")
+        for asked in (
+            "accelerator.get_state_dict(model)",
+            "accelerator.save_model(model, 1)",
+            "hasattr(model, 'save_checkpoint')",
+        )
     ),
     conflict(
         "of the engine",
