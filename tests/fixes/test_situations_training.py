@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from situations import HEAD, Given, check, left, looks
+from situations import HEAD, Given, check, left, looks, refused
 
 FIX = "rank-noise"
 DRAW = "accelerator.backward(model(batch, torch.randn(4)))"
@@ -127,7 +127,66 @@ CACHES = [
     left("where CUDA is asked for", "accelerator-cache", f"{HEAD}if torch.cuda.is_available():\n    free = {EMPTY}\n"),
 ]
 
+COUNTED = """
+def main(args, loader, step, state):
+    for {number} in {over}:
+        {first}
+        for batch in loader:
+            {step} += 1
+            if {step} >= args.max_train_steps:
+                break
+        {below}
+"""
+
+
+def counted(
+    number: str = "epoch",
+    over: str = "range(args.epochs)",
+    first: str = "pass",
+    below: str = "pass",
+    step: str = "step",
+) -> str:
+    return COUNTED.format(above="pass", number=number, over=over, first=first, below=below, step=step)
+
+
 LIMITS = [
+    *(
+        left(f"it starts anew: {first}", "stop-at-max-steps", counted(first=first, step=step))
+        for first, step in (
+            ("reset(state)", "state.step"),
+            ("setattr(args, 'max_train_steps', 9)", "step"),
+            ("vars(args).update(max_train_steps=9)", "step"),
+        )
+    ),
+    *(
+        left(f"it leaves: {leaves}", "stop-at-max-steps", counted(below=f"if step >= args.max_train_steps: {leaves}"))
+        for leaves in ("return", "raise SystemExit")
+    ),
+    *(
+        looks(f"no epochs: {number}", "stop-at-max-steps", 2, "a loop over epochs", counted(number, over))
+        for number, over in (("fold", "range(5)"), ("i", "range(args.num_runs)"))
+    ),
+    *(
+        refused(
+            f"the last epoch: {number} in {over}",
+            "stop-at-max-steps",
+            2,
+            f"where `{asked}` (line",
+            counted(number, over, below=f"if {asked}: save()"),
+        )
+        for number, over, asked in (
+            ("epoch", "range(args.epochs, 0, -1)", "epoch == 1"),
+            ("epoch", "reversed(range(args.epochs))", "epoch == 0"),
+            ("epoch, is_last", "mark(range(args.epochs))", "is_last"),
+        )
+    ),
+    refused(
+        "the last epoch, by how far it is",
+        "stop-at-max-steps",
+        2,
+        "where `(epoch + 1) / args.epochs` (line",
+        counted(below="done = (epoch + 1) / args.epochs\n        if done == 1: save()"),
+    ),
     looks(
         "asked by a match",
         "stop-at-max-steps",
