@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from fixing import case, conflict, gone, run, satisfied, tables
+from fixing import case, conflict, gone, run, satisfied, tables, unlike
 
 NAME = "unwrap-save-hook"
 HOOK = "def main(accelerator):\n    def save_model_hook(models, weights, output_dir):\n"
@@ -13,10 +13,10 @@ LOOP = "        for model in models:\n"
 ASK = "            if isinstance({model}, type({unwrap}(transformer))):\n                save({model})\n"
 
 
-def hooks(id: str, loop: str, model: str, unwrap: str, asks: str = ASK) -> Any:
+def hooks(id: str, loop: str, model: str, unwrap: str, asks: str = ASK, row: Any = case) -> Any:
     before = f"{HOOK}        for {loop}:\n"
     asks = asks.format(model=model, unwrap=unwrap)
-    return case(id, before + asks, f"{before}            {model} = {unwrap}({model})\n{asks}")
+    return row(id, before + asks, f"{before}            {model} = {unwrap}({model})\n{asks}")
 
 
 APPLIED = [
@@ -43,6 +43,7 @@ APPLIED = [
         "model",
         "accelerator.unwrap_model",
         "            match {model}:\n                case Unet():\n                    save({model})\n",
+        unlike,
     ),
     hooks(
         "asked for a subclass",
@@ -50,6 +51,7 @@ APPLIED = [
         "model",
         "accelerator.unwrap_model",
         "            if issubclass(type({model}), Unet):\n                save({model})\n",
+        unlike,
     ),
     hooks(
         "asked whether it is there",
