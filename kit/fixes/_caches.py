@@ -204,7 +204,8 @@ def _kind(
     if len(names) == 1 and latents == {"latent_dist"} and sampled:
         return Kind.LATENTS, (0,)
     if not names or not isinstance(value, ast.Subscript):
-        raise Unknown(f"`{name}` is read by the step in a way it does not know (line {read.lineno})")
+        way = "give what is read there a name, in a line of its own"
+        raise Unknown(f"`{name}` is read by the step in a way it does not know (line {read.lineno}): {way}")
     if len(names) == 1 and latents == {"latent"}:
         return Kind.ROWS, (0,)
     if len(names) == 1 and (masks := _masks(names[0], loop, tree)) and _dim(names[0], read, loop, function, tree) == 0:

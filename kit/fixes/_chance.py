@@ -35,8 +35,16 @@ def by_chance(tree: ast.Module, function: ast.FunctionDef) -> str:
     a step of a prepared model is, too."""
     helpers = [node for node in every(tree) if isinstance(node, ast.FunctionDef) and node is not function]
     draws = {*_ALL, *(each.name for each in helpers if any(called(part) in DRAWS for part in every(each)))}
-    drawn, single = _drawn(function, draws)
     joint = {*_JOINT, *(name for names, value in _given(function) if _prepares(value) for name in names)}
+    found = _by_chance(function, draws, joint, (ast.Continue, ast.Break))
+    for each in helpers:  # a sampler or a data set may leave a sample out
+        found = found or _by_chance(each, draws, {"backward", "wait_for_everyone", "save_state"}, ())
+    return f"{found}, and all processes must: draw otherwise" if found else ""
+
+
+def _by_chance(function: ast.FunctionDef, draws: set[str], joint: set[str], jumps: tuple[type[ast.stmt], ...]) -> str:
+    """What a function does by chance of ``joint``, or where it leaves a round (``jumps``); "" where nothing."""
+    drawn, single = _drawn(function, draws)
     for node in every(function):
         asked = getattr(node, "iter", None) or getattr(node, "test", None) or node
         names = single if isinstance(node, ast.For) else drawn
@@ -45,9 +53,9 @@ def by_chance(tree: ast.Module, function: ast.FunctionDef) -> str:
         ):
             parts = [each for part in [*node.body, *node.orelse] for each in every(part)]
             found = next((word for each in parts if (word := called(each)) in joint), "")
-            found = found or next((text(each) for each in parts if isinstance(each, (ast.Continue, ast.Break))), "")
+            found = found or next((text(each) for each in parts if isinstance(each, jumps)), "")
             if found:
-                return f"`{found}` is called by chance (line {node.lineno}), and all processes must: draw otherwise"
+                return f"`{found}` is called by chance (line {node.lineno})"
     return ""
 
 
@@ -142,8 +150,10 @@ def anew(tree: ast.Module, function: ast.FunctionDef, training: list[ast.For]) -
         if not loops or line in outer:
             continue
         calls = [part for part in own(line) if isinstance(part, ast.Call)]
-        if any(called(call) == "set_seed" and "process_index" not in text(call) for call in calls):
-            return f"`set_seed` (line {line.lineno}) makes all draw alike again: take that out, or skip the fix"
+        seeds = [call for call in calls if text(call.func) in ("set_seed", "torch.manual_seed")]
+        if again := next((call for call in seeds if "process_index" not in text(call)), None):
+            where = f"`{called(again)}` (line {line.lineno})"
+            return f"{where} makes all draw alike again: take that out, or skip the fix"
         orders = _ORDERS if not any(node in inner for node in above) else ()
         name = next((called(call) for call in calls if _ANEW.fullmatch(called(call)) or called(call) in orders), "")
         name = name or next((called(call) for call in calls if _remakes(helpers.get(called(call)))), "")

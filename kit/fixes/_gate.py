@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,7 +114,7 @@ def _work(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Iterator[ast.s
         call = roles.work_of_one(script, line)
         if call is None or _rotates(script, line):
             continue
-        given, needed = _names(line, ast.Store), set[str]().union(*(_names(other, ast.Load) for other in common))
+        given, needed = _names(line, ast.Store), set[str]().union(*(_needed(other, ways, saves) for other in common))
         if given & needed:
             name = sorted(given & needed)[0]
             raise _Refused(
@@ -159,9 +159,19 @@ def _check_all_come(script: Script, gate: ast.If, common: list[ast.stmt], saves:
         )
 
 
+def _needed(line: ast.stmt, ways: set[ast.stmt], saves: list[ast.stmt]) -> set[str]:
+    """What a statement reads or deletes that every process comes to; of what leads to a save, what it asks itself."""
+    parts = own(line) if line in ways and line not in saves else every(line)
+    return _named(parts, ast.Load) | _named(parts, ast.Del)
+
+
 def _names(node: ast.AST, context: type[ast.expr_context]) -> set[str]:
     """The names, attributes and items that a statement reads (ast.Load) or gives something (ast.Store)."""
-    parts = (part for part in every(node) if isinstance(part, (ast.Name, ast.Attribute, ast.Subscript)))
+    return _named(every(node), context)
+
+
+def _named(nodes: Iterable[ast.AST], context: type[ast.expr_context]) -> set[str]:
+    parts = (part for part in nodes if isinstance(part, (ast.Name, ast.Attribute, ast.Subscript)))
     return {text(part) for part in parts if type(part.ctx) is context}
 
 
@@ -269,7 +279,7 @@ def unguarded_saves(script: Script) -> Iterator[tuple[int, str]]:
                         yield line.lineno, f"`@{alone[0]}`"
                     elif (
                         _handed(node, calls)
-                        and not _called_by_all(script, node)
+                        and not _of_all(node)
                         and any(not roles.alone(script, each) for each in _removing(script, node))
                     ):
                         yield line.lineno, f"`{node.name}` also removes files"
@@ -314,10 +324,10 @@ def _asks_itself(line: ast.stmt) -> str:
     return ""
 
 
-def _called_by_all(script: Script, function: Function) -> bool:
-    """Whether a function is the program's own, or is called where every process comes."""
-    calls = script.calls.get(function.name, [])
-    return function.name == "main" or any(not roles.gates(script, line) for _, line in calls)
+def _of_all(function: Function) -> bool:
+    """Whether a function is the program's own, or trains: every process comes there."""
+    calls = [last(node.func) for node in every(function) if isinstance(node, ast.Call)]
+    return function.name == "main" or "backward" in calls
 
 
 def _removing(script: Script, function: ast.AST) -> list[ast.stmt]:

@@ -71,13 +71,31 @@ def check_resumed(script: Script, function: Function, loop: ast.For, number: set
                 f"a checkpoint is loaded in a loop (line {call.lineno}): its epoch is not the one that follows"
             )
     lines = list(script.inside(loop))
+    filled = {
+        text(call.func.value)
+        for line in lines
+        for call in own(line)
+        if isinstance(call, ast.Call) and last(call.func) == "append" and isinstance(call.func, ast.Attribute)
+    }
+    above = [line for line in script.inside(function) if line.lineno < loop.lineno]
+    begun = stored(*(line for line in above if isinstance(line, ast.Assign))) - number
     outer = next((node for node in script.above[loop] if isinstance(node, (ast.For, ast.While))), None)
     tried = any(isinstance(node, ast.Try) and outer in script.above[node] for node in script.above[loop])
     for line in lines:
         if tried and isinstance(line, ast.Raise):
             raise Unknown(f"a `raise` (line {line.lineno}) ends an epoch early: what is done of the next is not known")
-        if isinstance(line, ast.If) and (name := _first_only(line, number, lines)):
-            raise Unknown(f"`{name}` is made with an epoch's first batch (line {line.lineno}): make it above the loop")
+        name = _by_number(line, number, lines) if isinstance(line, ast.If) else ""
+        if name:
+            where = f"where `{text(line.test)}` (line {line.lineno})"  # type: ignore[attr-defined]
+            raise Unknown(f"`{name}` is made, or read, {where}, and a resumed run may begin behind that: make it above")
+        for node in own(line):
+            if isinstance(node, ast.BinOp) and (start := _counts_twice(node, number, begun)):
+                raise Unknown(f"`{text(node)}` (line {line.lineno}) counts on from `{start}`, and from the batch, too")
+            kept = isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in filled
+            if kept and any(isinstance(each, ast.Name) and each.id in number for each in every(node)):
+                raise Unknown(
+                    f"`{text(node)}` (line {line.lineno}) is of an epoch's earlier batch: a resumed run has none"
+                )
         for call in (node for node in own(line) if isinstance(node, ast.Call)):
             if beside := _beside(script, call):
                 raise Unknown(f"`{beside}` (line {call.lineno}) is read beside it, and would start over: zip the two")
@@ -88,15 +106,31 @@ def check_resumed(script: Script, function: Function, loop: ast.For, number: set
             raise Unknown(ITS_OWN_WAY)
 
 
-def _first_only(line: ast.If, number: set[str], lines: list[ast.stmt]) -> str:
-    """A name that an epoch's first batch alone gives something, and others read; "" where there is none."""
-    first = any(isinstance(node, ast.Name) and node.id in number for node in every(line.test)) and (
-        isinstance(line.test, ast.UnaryOp) or (isinstance(line.test, ast.Compare) and text(line.test).endswith("== 0"))
-    )
-    inside = every(ast.Module(line.body, [])) if first else []
-    made = {node.id for node in inside if isinstance(node, ast.Name) and type(node.ctx) is ast.Store}
+def _by_number(line: ast.If, number: set[str], lines: list[ast.stmt]) -> str:
+    """A name that is given something at certain batches alone, and read with others; or one that is read with all but
+    an epoch's first, which gives it something; "" where there is none."""
+    if not any(isinstance(node, ast.Name) and node.id in number for node in every(line.test)):
+        return ""
+    compared = line.test.ops[0] if isinstance(line.test, ast.Compare) else None
+    zero = compared is None or text(line.test).endswith(" 0")
+    first = isinstance(line.test, ast.UnaryOp) or (zero and isinstance(compared, ast.Eq))
+    later = isinstance(line.test, ast.Name) or (zero and isinstance(compared, (ast.Gt, ast.NotEq)))
+    inside = every(ast.Module(line.body, [])) if first or later else []
+    wanted = ast.Store if first else ast.Load
+    names = {node.id for node in inside if isinstance(node, ast.Name) and type(node.ctx) is wanted}
     others = [node for each in lines for node in own(each) if node not in inside and isinstance(node, ast.Name)]
-    return min((node.id for node in others if node.id in made), default="")
+    if later:
+        others = [node for node in others if type(node.ctx) is ast.Store and node.lineno > line.lineno]
+    return min((node.id for node in others if node.id in names), default="")
+
+
+def _counts_twice(node: ast.BinOp, number: set[str], begun: set[str]) -> str:
+    """What a sum of a batch's number is counted on from; "" for other expressions."""
+    terms: list[ast.expr] = [node]
+    for term in terms:
+        terms += [term.left, term.right] if isinstance(term, ast.BinOp) and isinstance(term.op, ast.Add) else []
+    names = {term.id for term in terms if isinstance(term, ast.Name)}
+    return min(names & begun, default="") if names & number else ""
 
 
 def _beside(script: Script, call: ast.Call) -> str:

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import text
+from kit.fixes import Options, Sign, Site, Splice
+from kit.fixes._ast import conjuncts, text
 from kit.fixes._roles import Script, read
-from kit.fixes._roles._script import FUNCTIONS
+from kit.fixes._roles._script import FUNCTIONS, own
 from kit.fixes._roles.places import for_cuda, kinds_asked
 
 if TYPE_CHECKING:
@@ -57,10 +57,36 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             )
             found[branch] = Site(branch.lineno, done, (_torch(script),), "" if done else other)
         elif script.full(call.func) == _CUDA and not _guarded(script, statement):
-            found[statement] = Site(statement.lineno, False, (_torch(script),))
+            asks = _beside(script, statement)
+            reason = f"`{asks}` is for CUDA alone: ask for the rest in an `if` of its own around it" if asks else ""
+            found[statement] = Site(statement.lineno, False, (_torch(script),), reason)
         elif text(call.func).endswith("get_device_module().empty_cache") and not (branch and branch in found):
             found.setdefault(statement, Site(statement.lineno, True))
     return list(found.values())
+
+
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    """Where CUDA's cache is emptied in an expression, or under another name."""
+    script = read(tree)
+    for statement, _ in script.statements:
+        plain = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
+        called = statement.value.func if plain else None  # type: ignore[attr-defined]
+        named = [node for node in own(statement) if isinstance(node, ast.Attribute) and node is not called]
+        if any(script.full(node) == _CUDA for node in named) and not _guarded(script, statement):
+            yield Sign(statement.lineno, "a cache emptied for CUDA alone")
+
+
+def _beside(script: Script, statement: ast.stmt) -> str:
+    """The test around a statement that asks for CUDA and for more; "" where none does."""
+    inner: ast.AST = statement
+    for node in reversed(script.above[statement]):
+        if isinstance(node, FUNCTIONS):
+            break
+        parts = conjuncts(node.test) if isinstance(node, ast.If) and inner in node.body else []
+        if any(isinstance(part, ast.Call) and script.full(part.func) == _IS_CUDA for part in parts):
+            return text(node.test)  # type: ignore[attr-defined]
+        inner = node
+    return ""
 
 
 def _torch(script: Script) -> str:

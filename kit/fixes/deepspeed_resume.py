@@ -6,8 +6,8 @@ import ast
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice, _deepspeed
-from kit.fixes._ast import children, every, text
+from kit.fixes import Options, Sign, Site, Splice, _deepspeed
+from kit.fixes._ast import children, every, same, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import Function, last, own
 from kit.fixes._roles.holders import accelerator
@@ -61,7 +61,49 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The load hooks that load a LoRA; in order where they treat DeepSpeed apart, and load no second model for it."""
     script = read(tree)
     named = _deepspeed.named(script, options)
-    return [_site(script, hook, _apart(hook.function, named)) for hook in _hooks(script).values()]
+    return [
+        _site(script, hook, _apart(hook.function, named) or _leaves_without(hook)) for hook in _hooks(script).values()
+    ]
+
+
+def _leaves_without(hook: Hook) -> bool:
+    """Whether a hook leaves where it is handed no model, before it reads what was saved."""
+    made: set[str] = set()
+    for line in hook.function.body:
+        if isinstance(line, ast.If) and isinstance(line.body[-1], ast.Return) and not line.orelse:
+            empty = {f"not {hook.models}", f"len({hook.models}) == 0", f"not len({hook.models})"}
+            return text(line.test) in empty | {f"{name} is None" for name in made} | {f"not {name}" for name in made}
+        if any(isinstance(node, ast.Attribute) and node.attr == _LORA for node in every(line)):
+            return False
+        if isinstance(line, ast.Assign) and _reads(line.value, {hook.models}):
+            made |= {text(target) for target in line.targets}
+    return False
+
+
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    """Where a load hook takes a model that DeepSpeed does not hand it, or gives a LoRA to none, in another form."""
+    script = read(tree)
+    known = script.once(_hooks)
+    for hook in load_hooks(script):
+        if hook.function in known or "deepspeed" in text(hook.function).lower() or _leaves_without(hook):
+            continue
+        for line in script.inside(hook.function):
+            asked = [getattr(node, "test", None) or getattr(node, "iter", None) for node in script.above[line]]
+            inside = any(node is not None and _reads(node, {hook.models}) for node in asked)
+            if not inside and any(_needs_one(script, node, hook.models) for node in own(line)):
+                yield Sign(line.lineno, "a load hook that needs a model, of which DeepSpeed hands it none")
+                break
+
+
+def _needs_one(script: Script, node: ast.AST, models: str) -> bool:
+    """Whether an expression takes one of ``models``, whether there is one or not, or gives a LoRA to a model."""
+    if isinstance(node, ast.Subscript):
+        return same(node.value, models) and type(node.ctx) is ast.Load and not isinstance(node.slice, ast.Slice)
+    if not isinstance(node, ast.Call):
+        return False
+    made = script.called(node)
+    calls = [last(each.func) for each in every(made) if isinstance(each, ast.Call)] if made else []
+    return same(node.func, f"{models}.pop") or bool({last(node.func), *calls} & {"set_peft_model_state_dict", _LORA})
 
 
 def _apart(hook: Function, named: bool = True) -> bool:

@@ -86,14 +86,15 @@ def _site(tree: ast.Module, function: ast.FunctionDef, place: Place) -> Site:
     refuses = _alike(function, place) or by_chance(tree, function) or _split(tree) or _loaded(function, place)
     refuses = refuses or own_order(tree) or anew(tree, function, _training(function)) or _unplain(function)
     if drawn := drawn or _numpys(function):
-        refuses = refuses or f"`{drawn}` draws all that it trains with: seed that by the process instead"
+        refuses = refuses or f"`{drawn}` draws the noise that it trains with: seed that by the process instead"
     base = {place.seed.partition(".")[0].partition("[")[0]} if not place.seed.isdigit() else set()
     return Site(line, done, (place.accelerator, *base), "" if done else refuses)
 
 
 def _apart(function: ast.FunctionDef, call: ast.Call) -> bool:
     """Whether a call seeds each process by its number."""
-    given = [call.args[0], *(node.value for node in every(function) if _gives(node, text(call.args[0])))]  # type: ignore
+    seed = handed(call, "seed")[0]
+    given = [seed, *(node.value for node in every(function) if _gives(node, text(seed)))]  # type: ignore[attr-defined]
     asked = [*call.args[1:], *handed(call, "device_specific", at=None)]
     return any("process_index" in text(node) for node in given) or any(text(node) != "False" for node in asked)
 
@@ -104,7 +105,7 @@ def _gives(node: ast.AST, name: str) -> bool:
 
 def _unplain(function: ast.FunctionDef) -> str:
     """Why a seed is not written a second time; "" where it is a number, a name or what is asked of one."""
-    seed = _seeds(function)[0].args[0]
+    seed = handed(_seeds(function)[0], "seed")[0]
     plain = isinstance(seed, (ast.Name, ast.Attribute, ast.Subscript)) or called(seed) == "get"
     if plain or (isinstance(seed, ast.Constant) and type(seed.value) is int):
         return ""
@@ -147,11 +148,16 @@ def _loaded(function: ast.FunctionDef, place: Place) -> str:
 
 
 def _drawn_elsewhere(function: ast.FunctionDef) -> str:
-    """The generator that the loops that train draw all from, which the seed does not reach; "" where there is none."""
+    """The generator that the loops that train draw all from, or all noise, which the seed does not reach; "" where
+    there is none."""
     calls = [node for loop in _training(function) for node in every(loop) if isinstance(node, ast.Call)]
     draws = [call for call in calls if last(call.func) in (*DRAWS, *NOISE)]
-    given = [text(each) for call in draws for each in handed(call, "generator", at=None)]
-    return given[0] if len(given) == len(draws) and draws and "None" not in given else ""
+    noise = [call for call in draws if last(call.func) in ("randn", "randn_like", "randn_tensor")]
+    for some in (draws, noise):
+        given = [text(each) for call in some for each in handed(call, "generator", at=None)]
+        if some and len(given) == len(some) and "None" not in given:
+            return given[0]
+    return ""
 
 
 def _seeded_apart(function: ast.FunctionDef, generator: str) -> bool:
@@ -181,7 +187,7 @@ def _imports(tree: ast.Module) -> bool:
 @lru_cache(maxsize=256)  # of the functions of a script and of what is made of it
 def _seeds(function: ast.FunctionDef) -> list[ast.Call]:
     calls = [node for node in every(function) if isinstance(node, ast.Call)]
-    return [call for call in calls if same(call.func, "set_seed") and call.args]
+    return [call for call in calls if same(call.func, "set_seed") and handed(call, "seed")]
 
 
 @lru_cache(maxsize=8)
@@ -211,7 +217,7 @@ def _place(function: ast.FunctionDef) -> Place | None:
             if isinstance(node, ast.Call) and _method(node) == "prepare" and seeds[0].lineno < node.lineno:
                 owner = node.func.value  # type: ignore[attr-defined]
                 if isinstance(owner, ast.Name) and any(_trains(text(each), loaders) for each in node.args):
-                    return Place(at, text(seeds[0].args[0]), owner.id)
+                    return Place(at, text(handed(seeds[0], "seed")[0]), owner.id)
     return None
 
 
@@ -236,7 +242,8 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
 
 def _seeding(script: Script) -> Iterator[ast.Call]:
     """The calls that seed torch's own random numbers, but for pictures."""
-    for name in ("set_seed", "seed_everything", "manual_seed"):
+    renamed = [name for name, (meant, _) in script.imports.items() if meant.endswith((".set_seed", ".seed_everything"))]
+    for name in dict.fromkeys(["set_seed", "seed_everything", "manual_seed", *renamed]):
         for call, line in script.calls.get(name, ()):
             around = [node for node in script.above[line] if isinstance(node, (ast.For, ast.While, *FUNCTIONS))]
             looped = any(not isinstance(node, FUNCTIONS) for node in around)

@@ -20,7 +20,7 @@ from kit.fixes._resumed import (
     without_length,
 )
 from kit.fixes._roles import Script, read
-from kit.fixes._roles._script import FUNCTIONS, own
+from kit.fixes._roles._script import FUNCTIONS, own, shown
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -173,13 +173,20 @@ def _plan(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> 
         for call, place in preparing
         if over.id in map(text, call.args)
     ]
-    if not places:
-        raise Unknown(f"`{over.id}` is not prepared by accelerate: what it hands out next, it alone knows")
-    accelerator, prepared = places[-1]
-    if at is None or not function.body[prepared].lineno < function.body[at].lineno < loop.lineno:
-        raise Unknown(f"`{function.name}` does not load its checkpoint between preparing and training")
     if any("skip_first_batches" in text(node.func) for node in every(function) if isinstance(node, ast.Call)):
         raise Unknown("it passes by what is done with `skip_first_batches`: take that out first")
+    if not places:
+        handed = {text(each) for call, _ in preparing for each in call.args}
+        for made in read(tree).assigned.get(over.id, ()):
+            if isinstance(made, ast.Call) and made.args and text(made.args[0]) in handed:
+                raise Unknown(f"`{over.id}` is {shown(made)} of a loader: go over `{text(made.args[0])}` itself")
+        raise Unknown(f"`{over.id}` is not prepared by accelerate: what it hands out next, it alone knows")
+    accelerator, prepared = places[-1]
+    loading = {text(call.func.value) for call in _calls(function, "load_state")}  # type: ignore[attr-defined]
+    if accelerator not in loading:
+        raise Unknown(f"`{min(loading)}` loads the checkpoint, and `{accelerator}` prepares the loader: use one")
+    if at is None or not function.body[prepared].lineno < function.body[at].lineno < loop.lineno:
+        raise Unknown(f"`{function.name}` does not load its checkpoint between preparing and training")
     given = [node.value for node in every(tree) if isinstance(node, ast.keyword) and node.arg == "persistent_workers"]
     if any(text(value) != "False" for value in given):
         raise Unknown("its workers are persistent: an epoch draws its order otherwise after the first one")
@@ -254,6 +261,11 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
             for loop in _loops(node):
                 if loop.lineno not in known and text(loop.iter) != _NAME:
                     yield Sign(loop.lineno, "a loop over batches that a resumed run starts over")
+            if not _loops(node) and _calls(node, "load_state") and _calls(node, "backward"):
+                for call, line in script.calls["next"]:
+                    if node in script.above[line] and any(isinstance(each, ast.While) for each in script.above[line]):
+                        yield Sign(call.lineno, "a loop over batches that a resumed run starts over")
+                        break
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:

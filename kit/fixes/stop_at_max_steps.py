@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import text
 from kit.fixes._roles import Script, read
-from kit.fixes._roles.loops import Limit, Loop, headed, last_epoch, limits, over_epochs, unknown_limits
+from kit.fixes._roles.epochs import last_epoch
+from kit.fixes._roles.loops import Limit, Loop, headed, limits, over_epochs, unknown_limits
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block

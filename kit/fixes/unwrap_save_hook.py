@@ -92,7 +92,13 @@ def _told_in(line: ast.AST, models: str) -> bool:
         if any(_of(asked, models) for asked in _classed(node)):
             return True
         for each in getattr(node, "generators", ()):
-            if text(each.iter) == models and any(_asks(part, text(each.target)) for part in every(node)):
+            name = text(each.target)
+            parts = every(node) if text(each.iter) == models else []
+            if any(_asks(part, name) or text(part) in (f"type({name})", f"{name}.__class__") for part in parts):
+                return True
+        lambdas = [each for each in getattr(node, "args", ()) if isinstance(each, ast.Lambda)]
+        for made in lambdas if models in map(text, getattr(node, "args", ())) else ():
+            if any(_asks(part, each.arg) for each in made.args.args for part in every(made)):
                 return True
     return False
 
@@ -175,7 +181,7 @@ def _known_by_itself(loop: ast.For, model: str) -> str:
         words = [part.value for part in getattr(node, "args", ()) if isinstance(part, ast.Constant)]
         of = [node.value] if isinstance(node, ast.Attribute) and _WRAPPERS.fullmatch(node.attr) else []
         if isinstance(node, ast.Call) and (
-            last(node.func) == "get_state_dict" or any(_WRAPPERS.fullmatch(str(word)) for word in words)
+            last(node.func) in ("get_state_dict", "save_model") or any(_WRAPPERS.fullmatch(str(word)) for word in words)
         ):
             of = node.args
         if model in map(text, of):
@@ -185,7 +191,7 @@ def _known_by_itself(loop: ast.For, model: str) -> str:
             parts = [node.left, *node.comparators]
         elif isinstance(node, ast.Subscript):
             parts = [node.slice]
-        elif isinstance(node, ast.Call) and last(node.func) in ("index", "id", "get", "pop"):
+        elif isinstance(node, ast.Call) and last(node.func) in ("index", "id", "get", "pop", "remove", "count"):
             parts = node.args
         if model in map(text, parts):
             return f"`{text(node)}` asks for the model as it is handed in: unwrap it under another name by hand"

@@ -248,6 +248,12 @@ REFUSED = [
     conflict(
         "two", "expected 1 place to fix, found 2 (lines 2, 3)", 2, "import torch\n" + "torch.cuda.empty_cache()\n" * 2
     ),
+    conflict(
+        "it asks for more",
+        "`flush and torch.cuda.is_available()` is for CUDA alone",
+        3,
+        "import torch\nif flush and torch.cuda.is_available():\n    torch.cuda.empty_cache()\n",
+    ),
     gone(
         "deeper below the question",
         "import torch\nif torch.cuda.is_available():\n    for each in many:\n        torch.cuda.empty_cache()\n",

@@ -95,6 +95,16 @@ REFUSED = [
         "            model = models.pop()\n        else:\n            model = another()\n"
         "        state = P.lora_state_dict(input_dir)\n",
     ),
+    *(
+        satisfied(
+            f"it leaves without a model: {test}", f"{ONE}{MAIN}{above}        if {test}:\n            return\n{LOAD}"
+        )
+        for above, test in (
+            ("", "not models"),
+            ("        print(1)\n", "len(models) == 0"),
+            ("        one = models.pop() if models else None\n", "one is None"),
+        )
+    ),
     gone(
         "no LoRA: there is nothing to do for an empty list",
         f"{BOTH}{MAIN}        while models:\n            models.append(1) or models.pop()\n",

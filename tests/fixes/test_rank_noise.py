@@ -183,7 +183,7 @@ REFUSED += [
     ),
     conflict(
         "noise of a generator's own",
-        "`g` draws all that it trains with",
+        "`g` draws the noise that it trains with",
         15,
         script().replace("loss(unet, batch)", "loss(unet, batch, torch.randn(batch.shape, generator=g))"),
     ),
@@ -214,6 +214,10 @@ class Buckets(Sampler):
     def __iter__(self):
         return iter(torch.randperm(self.n{given}).tolist())
 """
+STEP = (
+    "def one(accelerator, batch):\n    if torch.rand(1).item() < 0.5:\n        accelerator.backward(batch)\n"
+    "    return batch\n"
+)
 RELORA = "def again(unet):\n    for each in unet:\n        nn.init.kaiming_uniform_(each.weight)\n"
 
 
@@ -240,9 +244,20 @@ REFUSED += [
     conflict("weights anew", "`kaiming_uniform_` (line 22) must come out", 15, anew("kaiming_uniform_(unet.weight)")),
     conflict("weights anew in a helper", "`again` (line 25) must come out", 18, RELORA + anew("again(unet)")),
     conflict("a codebook anew", "`vq.code.data[dead]` (line 22) must", 15, anew("vq.code.data[dead] = torch.randn(4)")),
+    conflict("seeded for pictures", "`manual_seed` (line 22) makes all draw alike", 15, anew("torch.manual_seed(0)")),
+    conflict("by chance in a helper", "`backward` is called by chance (line 2)", 15 + 4, STEP + script()),
+    conflict(
+        "the noise from a generator alone",
+        "`g` draws the noise",
+        15,
+        script().replace("(unet, batch)", "(torch.randn(4, generator=g), torch.randint(0, 9, (4,)))"),
+    ),
     conflict("seeded again", "`set_seed` (line 21) makes all draw alike again", 15, anew("set_seed(epoch)", EPOCH)),
     conflict(
-        "numpy's noise", "`np.random.randn` draws all", 15, script().replace("(unet,", "(unet, np.random.randn(4),")
+        "numpy's noise",
+        "`np.random.randn` draws the noise",
+        15,
+        script().replace("(unet,", "(unet, np.random.randn(4),"),
     ),
     conflict("either seed", "`args.seed or 42` is worked out", 15, script().replace(SEED, "set_seed(args.seed or 42)")),
     satisfied("apart at once, by place", script().replace(SEED, "set_seed(args.seed, True)")),
@@ -251,6 +266,10 @@ REFUSED += [
 APPLIED += [
     unlike(
         "an order drawn alike", *(SAMPLER.format(given=", generator=g") + text for text in (script(), script(new=NEW)))
+    ),
+    unlike(
+        "the seed by its name",
+        *(t.replace(SEED, "set_seed(seed=args.seed)") for t in (script(), script(new=NEW))),
     ),
     unlike(
         "not apart",

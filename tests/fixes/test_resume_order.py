@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from typing import Any
 
 from fixing import Case, case, check_applied, conflict, gone, satisfied, tables
 
@@ -215,103 +214,12 @@ APPLIED += [
 ]
 
 
-def otherwise(id: str, reason: str, old: str, new: str, line: int = 16) -> Any:
-    return conflict(id, reason, line, script().replace(old, new))
-
-
-BACK = "if loss(batch).isnan(): accelerator.load_state(x)"
-EPOCHS = "    for epoch in range(first_epoch, 9):\n"
-ENDS = "                if step > 3: raise StopIteration\n                accelerator"
-CUT = (
-    script().replace(
-        "        for step, batch in enumerate(loader):\n            # Train\n            accelerator",
-        "        try:\n            for step, batch in enumerate(loader):\n                # Train\n" + ENDS,
-    )
-    + "        except StopIteration:\n            pass\n"
-)
-ELSE = f"            if done:\n                done -= 1\n            else:\n    {TRAIN}                accelerator"
-COUNTS = script().replace("            # Train\n            accelerator", ELSE)
 BEGUN = "            if begun:\n                continue\n"
 ABOVE = [
     text.replace(TRAIN, BEGUN + TRAIN).replace("    global_step = 0\n", "    begun = 0\n") + "    begun = 1\n"
     for text in (script(), fixed())
 ]
 APPLIED.append(case("by a word from above and below", *ABOVE))
-SKIP_ONE = "            if done > 0:\n                done -= 1\n                continue\n"
-REFUSED += [
-    otherwise(
-        "an epoch that ends early",
-        "a `break` (line 18)",
-        LOOP,
-        "            if step >= args.n:\n                break\n",
-    ),
-    conflict(
-        "it counts down",
-        "in its own way",
-        17,
-        script().replace("\n    for epoch", "        done = args.done\n\n    for epoch").replace(LOOP, SKIP_ONE),
-    ),
-    otherwise("by its number", "in its own way", LOOP, "            if step < args.begin:\n                continue\n"),
-    *(
-        otherwise(
-            f"stateful: {what}", f"`{what}` lets the loader itself go on", "Accelerator()", f"Accelerator(); {what}"
-        )
-        for what in ("loader.load_state_dict(x)", "accelerator.register_for_checkpointing(loader)")
-    ),
-    otherwise("a stateful loader", "`StatefulDataLoader` lets", "Accelerator()", "StatefulDataLoader(1)"),
-    *(
-        otherwise(
-            f"stateful, said by {yes}",
-            f"`use_stateful_dataloader={yes}` lets",
-            "or()",
-            f"or(use_stateful_dataloader={yes})",
-        )
-        for yes in (1, True)
-    ),
-    otherwise(
-        "a class so called", "`ResumableBatches` is something", "import torch\n", "class ResumableBatches: ...\n"
-    ),
-    conflict(
-        "by a number from between",
-        "in its own way",
-        17,
-        script(skip=BEGUN).replace("\n    for epoch", "    begun = args.begun\n\n    for epoch"),
-    ),
-    otherwise(
-        "another loader later",
-        "`loader` is given something else after it is prepared",
-        "        for step",
-        "        loader = accelerator.prepare(make(epoch))\n        for step",
-        17,
-    ),
-    otherwise("an earlier state brought back", "loaded in a loop (line 18)", LOOP, f"{LOOP}            {BACK}\n"),
-    otherwise(
-        "made with the first batch",
-        "`total` is made with an epoch's first batch (line 17)",
-        LOOP,
-        "            if step == 0:\n                total = 0\n            total += 1\n",
-    ),
-    conflict(
-        "another loader beside it",
-        "`next(more)` (line 18) is read beside it",
-        17,
-        script().replace(LOOP, "            mine = next(more)\n").replace(EPOCHS, f"{EPOCHS}        more = iter(x)\n"),
-    ),
-    conflict("an epoch is cut", "a `raise` (line 19) ends an epoch", 17, CUT),
-    conflict("it counts down, and trains else", "in its own way", 16, COUNTS),
-    otherwise("another random", "`random` is something else", "import random", "from numpy import random"),
-    otherwise("a random of its own", "`random` is something else", "import torch\n", "random = 4\n"),
-    otherwise("a function os", "`os` is something else", "import os\n", "def os(): pass\n"),
-    otherwise("a parameter", "`train_batches` is something else", "(args)", "(args, train_batches)"),
-    otherwise(
-        "loaded on a line with others",
-        "several statements share line 12",
-        "    if args.resume_from_checkpoint:\n        accelerator.load",
-        "    accelerator.print(1); accelerator.load",
-        15,
-    ),
-]
-
 
 test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
 

@@ -11,6 +11,10 @@ from kit import fixes
 
 METHOD = "class T:\n    def f(self, a):\n        a.load_state(x)\n        for b in self:\n            a.backward(b)\n"
 HELPER = "def one(a, loader):\n    for b in loader:\n        a.backward(b)\n\n\ndef main(a):\n    a.load_state(x)\n"
+BY_HAND = (
+    "def main(a, loader):\n    a.load_state(x)\n    it = iter(loader)\n    while True:\n"
+    "        b = next(it)\n        a.backward(b)\n"
+)
 NESTED = "def main(a, loader):\n    def back():\n        a.load_state(x)\n    for b in loader:\n        a.backward(b)\n"
 
 
@@ -25,6 +29,7 @@ NESTED = "def main(a, loader):\n    def back():\n        a.load_state(x)\n    fo
         (METHOD + "StatefulDataLoader(a)\n", []),
         (HELPER, [2]),
         (NESTED, [4]),
+        (BY_HAND, [5]),
         (script(), []),
         (fixed(), []),
     ],

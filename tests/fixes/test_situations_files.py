@@ -153,6 +153,8 @@ HOOKS += [
             (10, "        if isinstance(models[0], Net):\n            save(models[0])\n"),
             (11, "        for i in range(2):\n            if isinstance(models[i], Net):\n                save(i)\n"),
             (10, "        save([each for each in models if isinstance(each, Net)])\n"),
+            (10, "        save({type(each).__name__: each for each in models})\n"),
+            (10, "        save(list(filter(lambda each: isinstance(each, Net), models)))\n"),
             (10, "        for model in models:\n            tell(model, folder)\n"),
         )
     ),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import pytest
-from situations import HEAD, OPEN, Given, check, left, looks, mended, refused
+from situations import HEAD, MADE, OPEN, Given, check, left, looks, mended, refused
 
 # What a gate of the main process holds besides the save.
 GATES = [
@@ -128,6 +130,29 @@ def main(args, rank):
     if rank == 0:
         accelerator.save_state("x")
 """,
+    ),
+    *(
+        mended(
+            f"one process's work has names of its own: {work.strip()}",
+            "deepspeed-checkpoint",
+            f"{HEAD}def main(args, step, old):\n{MADE}    if accelerator.is_main_process:\n"
+            f"        if step % 9 == 0:\n{textwrap.indent(work, ' ' * 12)}            accelerator.save_state('x')\n",
+            f"if {OPEN}:\n    if step % 9 == 0:\n        if accelerator.is_main_process:\n"
+            f"{textwrap.indent(work, ' ' * 12)}        accelerator.save_state('x')",
+        )
+        for work in (
+            "for each in old:\n    shutil.rmtree(each)\n",
+            "with open('latest', 'w') as f:\n    f.write('x')\n",
+            "images = draw(args)\nimages[0].save('y')\n",
+        )
+    ),
+    refused(
+        "what one process alone makes is deleted by all",
+        "deepspeed-checkpoint",
+        7,
+        "`draw(…)` gives `images`, which every process needs",
+        f"{HEAD}def main(args, step):\n{MADE}    if accelerator.is_main_process:\n        if step % 9 == 0:\n"
+        "            accelerator.save_state('x')\n            images = draw(args)\n            del images\n",
     ),
     *(
         looks(

@@ -135,21 +135,6 @@ LOOPS = [
         """,
     ),
     left(
-        "a flag ends the epochs",
-        "stop-at-max-steps",
-        """
-        def main(args, loader, step, done):
-            for epoch in range(args.epochs):
-                for batch in loader:
-                    step += 1
-                    if step >= args.max_train_steps:
-                        done = True
-                        break
-                if done:
-                    break
-        """,
-    ),
-    left(
         "a loop that goes on below the limit only",
         "stop-at-max-steps",
         """

@@ -127,6 +127,7 @@ def trials(head: str, step: str, over: str = "fold in range(5)", tail: str = "")
     return f"def main(self, args, state, bs):\n    step = 0\n{tail}{loop}"
 
 
+BEGIN = "def begin(self):\n    self.model.train()\n\n\n"
 HEADED = "        if self.step >= args.max_train_steps:\n            break\n"
 APPLIED += [
     case(
@@ -136,9 +137,8 @@ APPLIED += [
     ),
     case(
         "what is called is there, and harmless",
-        "def begin(self):\n    self.model.train()\n\n\n" + trials("self.begin()", "self.step"),
-        "def begin(self):\n    self.model.train()\n\n\n"
-        + trials("self.begin()", "self.step").replace("(5):\n", f"(5):\n{HEADED}"),
+        BEGIN + trials("self.begin()", "self.step", "epoch in range(5)"),
+        BEGIN + trials("self.begin()", "self.step", "epoch in range(5)").replace("(5):\n", f"(5):\n{HEADED}"),
     ),
 ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from fixing import case, conflict, gone, run, satisfied, tables
+from fixing import case, conflict, gone, run, satisfied, tables, unlike
 
 NAME = "unwrap-save-hook"
 HOOK = "def main(accelerator):\n    def save_model_hook(models, weights, output_dir):\n"
@@ -13,10 +13,10 @@ LOOP = "        for model in models:\n"
 ASK = "            if isinstance({model}, type({unwrap}(transformer))):\n                save({model})\n"
 
 
-def hooks(id: str, loop: str, model: str, unwrap: str, asks: str = ASK) -> Any:
+def hooks(id: str, loop: str, model: str, unwrap: str, asks: str = ASK, row: Any = case) -> Any:
     before = f"{HOOK}        for {loop}:\n"
     asks = asks.format(model=model, unwrap=unwrap)
-    return case(id, before + asks, f"{before}            {model} = {unwrap}({model})\n{asks}")
+    return row(id, before + asks, f"{before}            {model} = {unwrap}({model})\n{asks}")
 
 
 APPLIED = [
@@ -43,6 +43,7 @@ APPLIED = [
         "model",
         "accelerator.unwrap_model",
         "            match {model}:\n                case Unet():\n                    save({model})\n",
+        unlike,
     ),
     hooks(
         "asked for a subclass",
@@ -50,6 +51,7 @@ APPLIED = [
         "model",
         "accelerator.unwrap_model",
         "            if issubclass(type({model}), Unet):\n                save({model})\n",
+        unlike,
     ),
     hooks(
         "asked whether it is there",
@@ -113,7 +115,14 @@ REFUSED = [
             f"{HOOK}{LOOP}            if {asked}:\n                model.save_checkpoint(1)\n"
             "            elif isinstance(model, A):\n                model.save_pretrained(1)\n",
         )
-        for asked in ("model is unet", "unet == model", "model in prepared", "names[model]", "names.get(model)")
+        for asked in (
+            "model is unet",
+            "unet == model",
+            "model in prepared",
+            "names[model]",
+            "names.get(model)",
+            "prepared.remove(model)",
+        )
     ),
     *(
         conflict(
@@ -123,7 +132,11 @@ REFUSED = [
             f"{HOOK}{LOOP}            state = {asked}\n            if isinstance(model, A):\n"
             "                model.save_pretrained(1, state)\n",
         )
-        for asked in ("accelerator.get_state_dict(model)", "hasattr(model, 'save_checkpoint')")
+        for asked in (
+            "accelerator.get_state_dict(model)",
+            "accelerator.save_model(model, 1)",
+            "hasattr(model, 'save_checkpoint')",
+        )
     ),
     conflict(
         "of the engine",

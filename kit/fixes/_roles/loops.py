@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from kit.fixes._ast import conjuncts, every, text
 from kit.fixes._roles._script import FUNCTIONS, Function, Script, dotted, last, own
@@ -16,8 +15,8 @@ _LIMIT = re.compile(
     r"max_((train(ing)?|global|optimi[sz]ation|update)_)?(step|iter|iteration|update)s?"
     r"|((total|num|n)_train(ing)?|train|total)_(step|iter|iteration)s?"
 )
-_EARLIER = (ast.Lt, ast.LtE, ast.NotEq)  # `epoch + 1 < epochs`
-_COUNTED = ("range", "trange", "count")  # what numbers are gone over by
+_OTHER = re.compile(r"(\b|_)(fold|run|round|seed|stage|phase|task|subject|concept)s?(\b|_)")
+COUNTED = ("range", "trange", "count")  # what numbers are gone over by
 
 
 @dataclass(frozen=True)
@@ -48,19 +47,42 @@ def _limits(script: Script) -> list[Limit]:
 def unknown_limits(script: Script) -> list[Loop]:
     """The loops around one over batches that is left at a step limit asked for in a form `limits` does not know, and
     that do not ask for it themselves."""
-    asked = [
+    asked: list[tuple[ast.stmt, list[Loop]]] = [
         (node, loops)
         for node, _ in script.statements
         if isinstance(node, ast.If) and isinstance(node.body[-1], ast.Break) and speaks(script, node.test)
         if (loops := _loops(script, node))
     ]
+    asked += [
+        (node, loops)
+        for node, _ in script.statements
+        if isinstance(node, ast.Match) and speaks(script, node.subject) and (loops := _loops(script, node))
+        if any(isinstance(case.body[-1], ast.Break) for case in node.cases)
+    ]
     itself = {loops[0] for _, loops in asked}
     found = [loops[1] for node, loops in asked if len(loops) > 1 and not _limit(script, node)]
+    found += [loop for _, loops in asked if len(loops) == 1 for loop in _in_a_helper(script, loops[0])]
     return [
         loop
         for loop in dict.fromkeys(found)
         if loop not in itself and not (isinstance(loop, ast.While) and speaks(script, loop.test))
     ]
+
+
+def _in_a_helper(script: Script, batches: Loop) -> list[Loop]:
+    """The loops over epochs without a step limit that call the function that a loop over batches is in."""
+    function = script.function(batches)
+    calls = script.calls.get(function.name, []) if function else []
+    found = [loops[0] for call, line in calls if script.called(call) is function and (loops := _loops(script, line))]
+    return [loop for loop in found if "epoch" in _head(loop) and not any(map(_LIMIT.fullmatch, _words(loop)))]
+
+
+def _head(loop: Loop) -> str:
+    return text(loop.test if isinstance(loop, ast.While) else loop.target).lower()
+
+
+def _words(node: ast.AST) -> list[str]:
+    return [last(part) for part in every(node) if isinstance(part, (ast.Name, ast.Attribute))]
 
 
 def leaving(script: Script, loop: Loop) -> list[tuple[ast.Break | ast.Continue, list[ast.If]]]:
@@ -82,8 +104,8 @@ def speaks(script: Script, test: ast.expr) -> bool:
     return any(map(_LIMIT.fullmatch, words)) and any(isinstance(node, ast.Compare) for node in nodes)
 
 
-def _limit(script: Script, node: ast.If) -> Limit | None:
-    if not isinstance(node.body[-1], ast.Break):
+def _limit(script: Script, node: ast.stmt) -> Limit | None:
+    if not isinstance(node, ast.If) or not isinstance(node.body[-1], ast.Break):
         return None
     compared = next((part for part in conjuncts(node.test) if _compared(part)[0]), None)
     loops = _loops(script, node)
@@ -116,16 +138,18 @@ def _asked(script: Script, node: ast.If, loop: Loop, step: str, limit: str) -> t
     left = (
         each for each in script.inside(loop) if isinstance(each, ast.If) and isinstance(each.body[-1], ast.Continue)
     )
-    return asked, next((f"not ({text(each.test)})" for each in left if limit in _names(each.test)), "")
+    return asked, next((f"not ({text(each.test)})" for each in left if limit in names_of(each.test)), "")
 
 
 def _stays(test: ast.expr, changing: set[str]) -> bool:
     """Whether a test comes out alike through all epochs."""
     called = [last(node.func) for node in every(test) if isinstance(node, ast.Call)]
-    return not _names(test) & changing and "sync_gradients" not in text(test) and set(called) <= {"hasattr", "getattr"}
+    return (
+        not names_of(test) & changing and "sync_gradients" not in text(test) and set(called) <= {"hasattr", "getattr"}
+    )
 
 
-def _names(node: ast.AST) -> set[str]:
+def names_of(node: ast.AST) -> set[str]:
     return {dotted(each) for each in every(node)} - {""}
 
 
@@ -168,87 +192,10 @@ def headed(loop: Loop, limit: Limit) -> bool:
         text(part) == f"{limit.step} < {limit.limit}" for part in conjuncts(loop.test)
     ):
         return True
-    leaving = (line for line in loop.body if isinstance(line, ast.If) and isinstance(line.body[-1], ast.Break))
+    leaves = (ast.Break, ast.Return, ast.Raise)
+    leaving = (line for line in loop.body if isinstance(line, ast.If) and isinstance(line.body[-1], leaves))
     flags = {name for line in limit.statement.body if text(line).endswith(" = True") for name in _assigned(line)}
     return any(text(line.test) in (limit.test, text(limit.statement.test), *flags) for line in leaving)
-
-
-def last_epoch(script: Script, loop: Loop) -> ast.expr | None:
-    """Where a loop over epochs, or what stands below it, asks whether this is the last one: it compares its number with
-    where they end, but for what it does in those before only, itself or in what it calls; or it works out how many are
-    left and asks for that."""
-    if isinstance(loop, ast.While):
-        number = ends = _meant(script, loop.test)
-    else:
-        counted = [node for node in every(loop.iter) if isinstance(node, ast.Call) and last(node.func) in _COUNTED]
-        over = counted[0].args[:2][-1:] if counted else [loop.iter]
-        number, ends = _meant(script, loop.target), _meant(script, *over)
-    ends = ends | {str(int(name) - 1) for name in ends if name.isdigit()}
-    block = script.block(loop)
-    below = block[block.index(loop) + 1 :]
-    lines = [*script.inside(loop), *below, *(inner for line in below for inner in script.inside(line))]
-    asked = {name for line in lines for name in _tested(line)}
-    for line in lines:
-        alone = isinstance(line, ast.If) and not line.orelse
-        asks: Any = getattr(line, "test" if alone else "value", None)
-        earlier = conjuncts(asks) if alone or isinstance(asks, ast.BoolOp) else []
-        given = {dotted(target) for target in getattr(line, "targets", ())}
-        for node in own(line):
-            if isinstance(node, ast.Compare):
-                asks_for = not (node in earlier and isinstance(node.ops[0], _EARLIER))
-            else:
-                left = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub) and isinstance(loop, ast.For)
-                asks_for = left and bool(given & asked)
-            if asks_for and _both(script, node, number, ends):
-                return node  # type: ignore[return-value]
-            if isinstance(node, ast.Call) and _asks_for(script, node, number, ends):
-                return node
-    return None
-
-
-def _both(script: Script, node: ast.AST, number: set[str], ends: set[str]) -> bool:
-    """Whether an expression is of a loop's number and of where that ends."""
-    asked = _meant(script, node)
-    return bool(asked & number) and len(asked & (number | ends)) > 1
-
-
-def _tested(line: ast.stmt) -> set[str]:
-    """The names that a statement asks for."""
-    return _names(line.test) if isinstance(line, (ast.If, ast.While)) else set()
-
-
-def _asks_for(script: Script, call: ast.Call, number: set[str], ends: set[str]) -> bool:
-    """Whether a function of the script, or a lambda, is handed a loop's number and compares it with where that ends."""
-    given = script.assigned.get(dotted(call.func), ())
-    made: list[Any] = [each for each in given if isinstance(each, ast.Lambda)]
-    for function in (*made, *filter(None, [script.called(call)])):
-        names = [each.arg for each in function.args.args if each.arg != "self"]
-        places = [name for name, value in zip(names, call.args, strict=False) if dotted(value) in number]
-        known = {*places, *({each.arg for each in call.keywords if each.arg and dotted(each.value) in number})}
-        words = {name.rpartition(".")[2] for name in ends - number}
-        for node in every(function) if known else ():
-            meant = _meant(script, node) if isinstance(node, ast.Compare) else set()
-            if meant & known and words & {name.rpartition(".")[2] for name in meant}:
-                return True
-    return False
-
-
-def _meant(script: Script, *nodes: ast.AST) -> set[str]:
-    """What some expressions are made of, and what that was given: names, and where they go up to a number, that one."""
-    found: set[str] = set()
-    pending = list(nodes)
-    for node in pending:
-        for each in every(node):
-            found |= {dotted(each)} if dotted(each) else set()
-            found |= {str(each.value)} if isinstance(each, ast.Constant) and type(each.value) is int else set()
-            given = script.assigned.get(each.id, []) if isinstance(each, ast.Name) else []
-            pending += [value for value in given if value not in pending and dotted(_base(value))]
-    return {name for name in found if not any(other.startswith(f"{name}.") for other in found)}
-
-
-def _base(node: ast.expr) -> ast.expr:
-    """What a number is added to or taken from."""
-    return node.left if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub)) else node
 
 
 def over_epochs(script: Script, limit: Limit) -> str:
@@ -260,17 +207,42 @@ def over_epochs(script: Script, limit: Limit) -> str:
     outside = [line for line in script.inside(loop) if line not in inside]
     if any(_assigned(line) & _parts(limit) for line in [loop, *outside]) or _by_method(script, outside, limit):
         return "starts anew"
-    if any(dotted(call.func) == f"{limit.step.rpartition('.')[0]}.reset" for call in _calls(outside)):
+    holder = limit.step.rpartition(".")[0]
+    if any(_resets(call, holder) or _sets_by_name(call, last_of(limit)) for call in _calls(outside)):
+        return "starts anew"
+    counted = [line.value for line in inside if isinstance(line, ast.Assign) and limit.step in map(text, line.targets)]
+    if set().union(*map(names_of, counted)) & {name for line in outside for name in _assigned(line)}:
         return "starts anew"
     names = "" if isinstance(loop, ast.While) else " ".join([text(loop.target), text(loop.iter)])
     if "epoch" in names.lower():
         return ""
+    if _OTHER.search(names):
+        return "something else"
     if _handed(script, outside, limit.step.rpartition(".")[0]):
         return "something else"
     if isinstance(loop, ast.While):
         return ""
-    numbers = any(isinstance(node, ast.Call) and last(node.func) in _COUNTED for node in every(loop.iter))
+    numbers = any(isinstance(node, ast.Call) and last(node.func) in COUNTED for node in every(loop.iter))
     return "" if numbers or re.fullmatch(r"\w", text(loop.target)) else "something else"
+
+
+def last_of(limit: Limit) -> str:
+    """The last part of what limits the steps: `max_train_steps`."""
+    return limit.limit.rpartition(".")[2]
+
+
+def _resets(call: ast.Call, holder: str) -> bool:
+    """Whether a call starts what counts the steps anew: its own method, or a function that is handed it."""
+    owner, _, name = dotted(call.func).rpartition(".")
+    handed = holder in {dotted(each) for each in call.args}
+    return bool(holder) and ((owner == holder and name == "reset") or (handed and "reset" in name))
+
+
+def _sets_by_name(call: ast.Call, name: str) -> bool:
+    """`setattr(args, "max_train_steps", 9)`, `vars(args).update(max_train_steps=9)`."""
+    words = [each.value for each in call.args if isinstance(each, ast.Constant)]
+    sets = last(call.func) in ("setattr", "update", "__setattr__")
+    return sets and (name in words or any(each.arg == name for each in call.keywords))
 
 
 def _parts(limit: Limit) -> set[str]:

@@ -1,0 +1,102 @@
+"""Where a loop over epochs asks whether this is the last one."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Any
+
+from kit.fixes._ast import conjuncts, every, text
+from kit.fixes._roles._script import Script, dotted, last, own
+from kit.fixes._roles.loops import COUNTED, Loop, names_of
+
+_LAST = re.compile(r"(^|_)(last|final)(_|$)")
+_EARLIER = (ast.Lt, ast.LtE, ast.NotEq)  # `epoch + 1 < epochs`
+
+
+def last_epoch(script: Script, loop: Loop) -> ast.expr | None:
+    """Where a loop over epochs, or what stands below it, asks whether this is the last one: it compares its number with
+    where they end, but for what it does in those before only, itself or in what it calls; or it works out how many are
+    left and asks for that."""
+    if isinstance(loop, ast.While):
+        number = ends = _meant(script, loop.test)
+    else:
+        counted = [node for node in every(loop.iter) if isinstance(node, ast.Call) and last(node.func) in COUNTED]
+        over = counted[0].args[:2][-1:] if counted else [loop.iter]
+        number, ends = _meant(script, loop.target), _meant(script, *over)
+        down = bool(counted) and len(counted[0].args) == 3
+        ends = ends | {str(int(name) + 1) for name in ends if down and name.isdigit()}
+        ends = ends | ({"0"} if text(loop.iter).startswith("reversed(") else set())
+        told = [part for part in every(loop.target) if isinstance(part, ast.Name) and _LAST.search(part.id)]
+        if told:
+            return told[0]
+    ends = ends | {str(int(name) - 1) for name in ends if name.isdigit()}
+    block = script.block(loop)
+    below = block[block.index(loop) + 1 :]
+    lines = [*script.inside(loop), *below, *(inner for line in below for inner in script.inside(line))]
+    asked = {name for line in lines for name in _tested(line)}
+    for line in lines:
+        alone = isinstance(line, ast.If) and not line.orelse
+        asks: Any = getattr(line, "test" if alone else "value", None)
+        earlier = conjuncts(asks) if alone or isinstance(asks, ast.BoolOp) else []
+        given = {dotted(target) for target in getattr(line, "targets", ())}
+        for node in own(line):
+            if isinstance(node, ast.Compare):
+                asks_for = not (node in earlier and isinstance(node.ops[0], _EARLIER))
+            else:
+                left = (
+                    isinstance(node, ast.BinOp)
+                    and isinstance(node.op, (ast.Sub, ast.Div))
+                    and isinstance(loop, ast.For)
+                )
+                asks_for = left and bool(given & asked)
+            if asks_for and _both(script, node, number, ends):
+                return node  # type: ignore[return-value]
+            if isinstance(node, ast.Call) and _asks_for(script, node, number, ends):
+                return node
+    return None
+
+
+def _both(script: Script, node: ast.AST, number: set[str], ends: set[str]) -> bool:
+    """Whether an expression is of a loop's number and of where that ends."""
+    asked = _meant(script, node)
+    return bool(asked & number) and len(asked & (number | ends)) > 1
+
+
+def _tested(line: ast.stmt) -> set[str]:
+    """The names that a statement asks for."""
+    return names_of(line.test) if isinstance(line, (ast.If, ast.While)) else set()
+
+
+def _asks_for(script: Script, call: ast.Call, number: set[str], ends: set[str]) -> bool:
+    """Whether a function of the script, or a lambda, is handed a loop's number and compares it with where that ends."""
+    given = script.assigned.get(dotted(call.func), ())
+    made: list[Any] = [each for each in given if isinstance(each, ast.Lambda)]
+    for function in (*made, *filter(None, [script.called(call)])):
+        names = [each.arg for each in function.args.args if each.arg != "self"]
+        places = [name for name, value in zip(names, call.args, strict=False) if dotted(value) in number]
+        known = {*places, *({each.arg for each in call.keywords if each.arg and dotted(each.value) in number})}
+        words = {name.rpartition(".")[2] for name in ends - number}
+        for node in every(function) if known else ():
+            meant = _meant(script, node) if isinstance(node, ast.Compare) else set()
+            if meant & known and words & {name.rpartition(".")[2] for name in meant}:
+                return True
+    return False
+
+
+def _meant(script: Script, *nodes: ast.AST) -> set[str]:
+    """What some expressions are made of, and what that was given: names, and where they go up to a number, that one."""
+    found: set[str] = set()
+    pending = list(nodes)
+    for node in pending:
+        for each in every(node):
+            found |= {dotted(each)} if dotted(each) else set()
+            found |= {str(each.value)} if isinstance(each, ast.Constant) and type(each.value) is int else set()
+            given = script.assigned.get(each.id, []) if isinstance(each, ast.Name) else []
+            pending += [value for value in given if value not in pending and dotted(_base(value))]
+    return {name for name in found if not any(other.startswith(f"{name}.") for other in found)}
+
+
+def _base(node: ast.expr) -> ast.expr:
+    """What a number is added to or taken from."""
+    return node.left if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub)) else node
