@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from patching import TRAIN, guard, refusal, write
+from patching import LONG, LONGER, TRAIN, guard, refusal, write
 
 from kit.patchfile import blob_id, parse
 from kit.patchfit import Misfit, _place, apply
@@ -65,6 +65,15 @@ def test_refuses_another_file(source: bytes | None, message: str) -> None:
     blobs = f"examples/train.py: made for blob {blob_id(TRAIN)[:12]}, found {blob_id(source or b'')[:12]}"
     error = refusal(lambda: apply(guard().files[0], source, "guard.patch"))
     assert error.message == f"guard.patch:{message.format(blobs=blobs)}"
+
+
+def test_what_differs_in_a_long_file() -> None:
+    for before, after in ((LONG, LONGER), (LONGER, LONG)):
+        (file,) = parse(write((before, after)), "long.patch").files
+        said = refusal(lambda file=file, before=before: apply(file, b"0" + before, "long.patch")).message  # type: ignore[misc]
+        assert said.endswith("; the hunks fit, other lines differ")
+        said = refusal(lambda file=file, after=after: apply(file, b"0" + after, "long.patch")).message  # type: ignore[misc]
+        assert said.endswith("; upstream has the change: drop the patch")
 
 
 @pytest.mark.parametrize(

@@ -56,3 +56,18 @@ def test_refuses_what_a_patch_cannot_say() -> None:
     ]
     for call, message in refused:
         assert refusal(call).message == message
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "percent"),
+    [
+        (b"a\nb\nc\n", b"a\nb\ndd\nee\n", 40),
+        (b"a\nb\ndd\nee\n", b"a\nb\nc\n", 40),
+        (b"xx\na\nb\nc\n", b"a\nb\nc\n", 66),
+        (b"a\n", b"b\n", 0),
+    ],
+)
+def test_a_copy_says_how_many_bytes_of_a_hundred_are_kept(before: bytes, after: bytes, percent: int) -> None:
+    path = TreePath("new")
+    text = render("Change", "", {path: (before, after)}, AUTHOR, DATE, copies={path: TreePath("old")})
+    assert f"\nsimilarity index {percent}%\ncopy from old\n".encode() in text

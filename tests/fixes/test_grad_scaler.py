@@ -198,7 +198,7 @@ REFUSED = [
     conflict("no torch", "`torch` is not bound", 5, f"{HEAD[13:]}    else:\n{CUDA}"),
     conflict(
         "the branch takes another",
-        "the branch above for such a device takes no scaler of its own",
+        "takes no scaler of its own: write `self.scaler = getattr(torch, self.device.type).amp.GradScaler(**kwargs)`",
         8,
         f"{HEAD}    elif {DEVICE}:\n        pass\n    else:\n{CUDA}",
     ),

@@ -124,6 +124,7 @@ REFUSED = [
         BEFORE.replace("def main", "def f(made_mask):\n    return made_mask.sum(dim=1)\n\n\ndef main")
         + PADDED_BEFORE.replace(".sum(dim=1)", ".any()"),
     ),
+    where("two names for it", "is read by the step in a way it does not know", "= cache[step]", "= a = cache[step]"),
     where(
         "an index of its own", 'uses "index" itself', PICTURE, f'        example["index"] = self.ids[index]\n{PICTURE}'
     ),
