@@ -102,8 +102,19 @@ def test_refused(path: Path) -> None:
         (b" 100644\n--- a/examples/train.py\n+++ b/examples/train.py", b"", "9: a new file or a change?"),
         (b"+    if weights:\n", b"+    if weights:\n\\ No newline at end of file\n", "13: lines follow one marked"),
         (b"     return step\n", b"     return step\n" * 40, "21: the hunk has more lines than its header counts"),
+        (
+            b"+        weights.pop()\n",
+            b"+        weights.pop()\n\\ No newline at end of file\n",
+            "13: lines follow one marked",
+        ),
+        (b"-    weights.pop()\n", b"-    weights.pop()\n\\ No newline at end of file\n", "13: lines follow one marked"),
+        (
+            b"@@ -12,3 +13,4 @@",
+            b"@@ -12,3 +6,4 @@",
+            "21: the header says that lines moved by -6; the hunks above moved them by +1",
+        ),
     ],
-    ids=["no mode and no sides", "a line after the last", "a long hunk"],
+    ids=["no mode and no sides", "a line after the last", "a long hunk", "after", "before", "moved up"],
 )
 def test_two_things_wrong(taken: bytes, put: bytes, said: str) -> None:
     content = (PATCHES / "guard.patch").read_bytes()
