@@ -122,6 +122,12 @@ def test_two_things_wrong(taken: bytes, put: bytes, said: str) -> None:
     assert error.message.startswith(f"x.patch:{said}")
 
 
+@pytest.mark.parametrize(("before", "after", "line"), [(b"a\nb\n", b"c\n", b"-a\n"), (b"c\n", b"a\nb\n", b"+a\n")])
+def test_the_last_line_alone_has_no_end(before: bytes, after: bytes, line: bytes) -> None:
+    content = write((before, after)).replace(line, line + b"\\ No newline at end of file\n")
+    assert "lines follow one marked" in refusal(lambda: parse(content, "x.patch")).message
+
+
 def test_a_new_file_is_not_a_change_of_one() -> None:
     content = write((None, b"x\n")).replace(b"/dev/null", b"a/f0")
     index = re.search(rb"index .*", content)
