@@ -54,6 +54,7 @@ ENGINE = {
     "kit/patchfit.py": ["tests/test_patchfit.py", "tests/test_patchfile.py", "tests/test_patch_roundtrip.py"],
     "kit/patchwrite.py": ["tests/test_patchwrite.py", "tests/test_patch_roundtrip.py"],
     "kit/series.py": [
+        "tests/test_series.py",
         "tests/test_extending.py",
         "tests/test_derive.py",
         "tests/test_workspace_misfits.py",

@@ -50,6 +50,8 @@ def zzz(batch):
 
 
 """
+DECODER = "from diffusers.models.autoencoders.vae import Decoder\n"
+
 APPLIED = [
     case(
         "beside other classes and functions",
@@ -68,6 +70,11 @@ APPLIED = [
         "one entry a batch, whichever branch",
         BEFORE + ONE.replace(FILL, EITHER.format(FILL)),
         WITH + AFTER.replace(FILLED, EITHER.format(FILLED)),
+    ),
+    case(
+        "below another import from there",
+        BEFORE.replace("from diffusers.optim", f"{DECODER}from diffusers.optim") + ONE,
+        WITH.replace("from diffusers.models", f"{DECODER}from diffusers.models") + AFTER,
     ),
     case("a list by its name", BEFORE + ONE.replace("cache = []", "cache = list()"), WITH + AFTER),
     case(
