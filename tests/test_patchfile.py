@@ -160,6 +160,11 @@ def test_what_is_read() -> None:
     assert file.hunks[1].before == (b"def main():\n", b"    train(parse())\n", b"    save()\n")
 
 
+def test_the_subject_may_come_first() -> None:
+    content = re.sub(rb"\nFrom: .*\nDate: .*\n", b"\n", write((b"a\n", b"b\n")))
+    assert content.split(b"\n")[1].startswith(b"Subject: ") and parse(content, "x.patch").subject == "Change"
+
+
 def test_hunks_may_touch() -> None:
     header, hunk = write((b"a\nb\n", b"A\nB\n")).split(b"@@ -1,2 +1,2 @@\n")
     assert hunk == b"-a\n-b\n+A\n+B\n"

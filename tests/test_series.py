@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from kit.errors import KitError
-from kit.series import hand_written, load_patches
+from kit.fixes import Outcome
+from kit.paths import TreePath
+from kit.series import FileOutcome, hand_written, load_patches
 
 
 def of_three(root: Path) -> Any:
@@ -36,3 +38,8 @@ def test_what_is_written_by_hand_keeps_its_name_and_not_its_number(tmp_path: Pat
     for name in ("01-fix-a.patch", "03-fix-z.patch", "07-fix-m.patch"):
         (folder / name).write_text(name)
     assert hand_written(of_three(tmp_path), "m") == {"02-fix-m.patch": b"07-fix-m.patch"}
+
+
+def test_what_a_patch_did_has_no_line_and_no_places() -> None:
+    done = FileOutcome(TreePath("a"), Outcome.applied, "patch")
+    assert (done.reason, done.line, done.places) == ("", 0, 0)
