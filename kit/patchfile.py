@@ -127,9 +127,10 @@ def parse(text: bytes, name: str) -> Patch:
     files = tuple(_read_file(lines[:end], start, name) for start, end in pairwise([*starts, len(lines)]))
     seen: dict[TreePath, int] = {}
     for file in files:
-        if seen.setdefault(file.path, file.line) != file.line:
+        if file.path in seen:
             what = f"{file.path} is patched twice, first at line {seen[file.path]}"
             raise _error(name, file.line, what, "join the two")
+        seen[file.path] = file.line
     return Patch(name, subject, body, files)
 
 

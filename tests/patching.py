@@ -30,6 +30,10 @@ def main():
     save()
 """
 
+# CPython keeps each number up to 256 once: here are larger ones, of lines and of how many there are.
+LONG = b"".join(b"%d\n" % number for number in range(1, 1001))
+LONGER = LONG.replace(b"\n300\n", b"\nthree hundred\n").replace(b"\n600\n", b"\nsix\n" * 300).replace(b"\n900\n", b"\n")
+
 
 def write(*changes: tuple[bytes | None, bytes], **options: str) -> bytes:
     """A patch of these (before, after) pairs, as files f0, f1, …"""

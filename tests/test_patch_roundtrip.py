@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from patching import AUTHOR, DATE, PATCHES, TRAIN, refusal, write
+from patching import AUTHOR, DATE, LONG, LONGER, PATCHES, TRAIN, refusal, write
 
 from kit.patchfile import blob_id, parse
 from kit.patchfit import apply
@@ -55,6 +55,8 @@ CHANGES = [
     (b"a", b"a\n"),
     (b"a\n", b"a"),
     (b"a\r\n", b"a\n"),
+    (LONG, LONGER),
+    (LONGER, LONG),
     *(change for change in map(any_change, range(800)) if change[0] != change[1]),
 ]
 

@@ -102,13 +102,30 @@ def test_refused(path: Path) -> None:
         (b" 100644\n--- a/examples/train.py\n+++ b/examples/train.py", b"", "9: a new file or a change?"),
         (b"+    if weights:\n", b"+    if weights:\n\\ No newline at end of file\n", "13: lines follow one marked"),
         (b"     return step\n", b"     return step\n" * 40, "21: the hunk has more lines than its header counts"),
+        (
+            b"+        weights.pop()\n",
+            b"+        weights.pop()\n\\ No newline at end of file\n",
+            "13: lines follow one marked",
+        ),
+        (b"-    weights.pop()\n", b"-    weights.pop()\n\\ No newline at end of file\n", "13: lines follow one marked"),
+        (
+            b"@@ -12,3 +13,4 @@",
+            b"@@ -12,3 +6,4 @@",
+            "21: the header says that lines moved by -6; the hunks above moved them by +1",
+        ),
     ],
-    ids=["no mode and no sides", "a line after the last", "a long hunk"],
+    ids=["no mode and no sides", "a line after the last", "a long hunk", "after", "before", "moved up"],
 )
 def test_two_things_wrong(taken: bytes, put: bytes, said: str) -> None:
     content = (PATCHES / "guard.patch").read_bytes()
     error = refusal(lambda: parse(content.replace(taken, put), "x.patch"))
     assert error.message.startswith(f"x.patch:{said}")
+
+
+@pytest.mark.parametrize(("before", "after", "line"), [(b"a\nb\n", b"c\n", b"-a\n"), (b"c\n", b"a\nb\n", b"+a\n")])
+def test_the_last_line_alone_has_no_end(before: bytes, after: bytes, line: bytes) -> None:
+    content = write((before, after)).replace(line, line + b"\\ No newline at end of file\n")
+    assert "lines follow one marked" in refusal(lambda: parse(content, "x.patch")).message
 
 
 def test_a_new_file_is_not_a_change_of_one() -> None:
@@ -141,6 +158,11 @@ def test_what_is_read() -> None:
     assert (file.path, file.source, file.mode, file.line) == ("examples/train.py", "examples/train.py", 0o100644, 9)
     assert [(hunk.line, hunk.start, hunk.target) for hunk in file.hunks] == [(13, 5, 5), (21, 11, 12)]
     assert file.hunks[1].before == (b"def main():\n", b"    train(parse())\n", b"    save()\n")
+
+
+def test_the_subject_may_come_first() -> None:
+    content = re.sub(rb"\nFrom: .*\nDate: .*\n", b"\n", write((b"a\n", b"b\n")))
+    assert content.split(b"\n")[1].startswith(b"Subject: ") and parse(content, "x.patch").subject == "Change"
 
 
 def test_hunks_may_touch() -> None:

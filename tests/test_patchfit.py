@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from patching import TRAIN, guard, refusal, write
+from patching import LONG, LONGER, TRAIN, guard, refusal, write
 
 from kit.patchfile import blob_id, parse
 from kit.patchfit import Misfit, _place, apply
@@ -67,6 +67,15 @@ def test_refuses_another_file(source: bytes | None, message: str) -> None:
     assert error.message == f"guard.patch:{message.format(blobs=blobs)}"
 
 
+def test_what_differs_in_a_long_file() -> None:
+    for before, after in ((LONG, LONGER), (LONGER, LONG)):
+        (file,) = parse(write((before, after)), "long.patch").files
+        said = refusal(lambda file=file, before=before: apply(file, b"0" + before, "long.patch")).message  # type: ignore[misc]
+        assert said.endswith("; the hunks fit, other lines differ")
+        said = refusal(lambda file=file, after=after: apply(file, b"0" + after, "long.patch")).message  # type: ignore[misc]
+        assert said.endswith("; upstream has the change: drop the patch")
+
+
 @pytest.mark.parametrize(
     ("source", "place"),
     [
@@ -103,4 +112,12 @@ def test_refuses_a_patch_edited_by_hand(old: bytes, new: bytes, message: str) ->
     assert old in text
     (file,) = parse(text.replace(old, new), "edited.patch").files
     error = refusal(lambda: apply(file, b"one\nthree\n", "edited.patch"))
-    assert error.message.startswith(f"edited.patch:{message}")
+    assert error.message == f"edited.patch:{message}"
+
+
+@pytest.mark.parametrize("new", [b"1", b"2", b"3", b"4", b"5", b"6"])
+def test_refuses_what_gives_another_file_than_it_promises(new: bytes) -> None:
+    text = write((b"one\nthree\n", b"one\ntwo\nthree\n")).replace(b"+two", b"+" + new)
+    found = blob_id(b"one\n" + new + b"\nthree\n")[:12]
+    error = refusal(lambda: apply(parse(text, "edited.patch").files[0], b"one\nthree\n", "edited.patch"))
+    assert error.message == f"edited.patch:8: f0: the result is blob {found}, the patch promises 4cb29ea38f70"

@@ -56,3 +56,24 @@ def test_refuses_what_a_patch_cannot_say() -> None:
     ]
     for call, message in refused:
         assert refusal(call).message == message
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "percent"),
+    [
+        (b"a\nb\nc\n", b"a\nb\ndd\nee\n", 40),
+        (b"a\nb\ndd\nee\n", b"a\nb\nc\n", 40),
+        (b"xx\na\nb\nc\n", b"a\nb\nc\n", 66),
+        (b"a\n", b"b\n", 0),
+    ],
+)
+def test_a_copy_says_how_many_bytes_of_a_hundred_are_kept(before: bytes, after: bytes, percent: int) -> None:
+    for name in ("new", "ord"):
+        path = TreePath(name)
+        text = render("Change", "", {path: (before, after)}, AUTHOR, DATE, copies={path: TreePath("old")})
+        assert f"\nsimilarity index {percent}%\ncopy from old\n".encode() in text
+
+
+def test_many_lines_that_are_alike_are_context() -> None:
+    text = write((b"a\n" * 300, b"a\n" * 150 + b"new\n" + b"a\n" * 150))
+    assert text.endswith(b"@@ -149,4 +149,5 @@\n a\n a\n+new\n a\n a\n")

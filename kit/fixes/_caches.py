@@ -196,7 +196,8 @@ def _kind(
 ) -> tuple[Any, ...]:
     """What a cache holds, told by what is put there, by how it is read, and by what else the script does with that: a
     `Cache` but for its name."""
-    target, value = (read.targets[0], read.value) if isinstance(read, ast.Assign) else (None, None)
+    single = isinstance(read, ast.Assign) and len(read.targets) == 1
+    target, value = (read.targets[0], read.value) if single else (None, None)  # type: ignore[attr-defined]
     names = [text(each) for each in (target.elts if isinstance(target, ast.Tuple) else [target])] if target else []
     latents = {each.attr if isinstance(each, ast.Attribute) else "" for each in given}
     method = value.func if isinstance(value, ast.Call) and not value.args and not value.keywords else None

@@ -115,5 +115,5 @@ def _code(choice: _Choice) -> str:
 
 
 def _inside(block: Block) -> bool:
-    """Whether this block is all there is to an `else`, or is part of a choice by torch's version."""
-    return (block.in_else() and len(block.nodes) == 1) or _choice(block.above[-1]) is not None
+    """Whether this block is all there is to an `else`."""
+    return block.in_else() and len(block.nodes) == 1

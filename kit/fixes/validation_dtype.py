@@ -170,7 +170,7 @@ def _may_pass(tree: ast.Module, call: ast.expr | None, place: int) -> bool:
         return False
     starred = any(isinstance(each, ast.Starred) for each in call.args)
     doubled = any(keyword.arg in (None, _DTYPE) for keyword in call.keywords)
-    return len(call.args) + len(call.keywords) > 0 and len(call.args) <= place and not (starred or doubled)
+    return bool(call.args or call.keywords) and len(call.args) <= place and not (starred or doubled)
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:

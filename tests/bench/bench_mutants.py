@@ -45,10 +45,16 @@ SECONDS, CPU_SECONDS, MEMORY = 900, 90, 8 * 2**30  # a mutant may loop, and eat:
 PYTEST = ["-n", "0", "-p", "no:cacheprovider", "-W", "error::SyntaxWarning"]
 # Module, and the tests that are to notice: pytest's words.
 ENGINE = {
-    "kit/patchfile.py": ["tests/test_patchfile.py", "tests/test_patchfit.py", "tests/test_patch_roundtrip.py"],
+    "kit/patchfile.py": [
+        "tests/test_patchfile.py",
+        "tests/test_patchfit.py",
+        "tests/test_patch_roundtrip.py",
+        "tests/test_patchwrite.py",
+    ],
     "kit/patchfit.py": ["tests/test_patchfit.py", "tests/test_patchfile.py", "tests/test_patch_roundtrip.py"],
     "kit/patchwrite.py": ["tests/test_patchwrite.py", "tests/test_patch_roundtrip.py"],
     "kit/series.py": [
+        "tests/test_series.py",
         "tests/test_extending.py",
         "tests/test_derive.py",
         "tests/test_workspace_misfits.py",

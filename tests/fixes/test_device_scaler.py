@@ -89,6 +89,12 @@ APPLIED = [
         "one, two = torch.amp.GradScaler(torch.device(device).type), made(torch.device(device).type)\n",
     ),
     case(
+        "a name given the class in a function",
+        f"{DEVICE}def f():\n    cls = torch.cuda.amp.GradScaler\n    return cls()\n",
+        f"{DEVICE}def f():\n    cls = torch.cuda.amp.GradScaler\n"
+        "    return torch.amp.GradScaler(torch.device(device).type)\n",
+    ),
+    case(
         "with its first argument by place",
         f"{DEVICE}scaler = (torch.cuda.amp.GradScaler\n    (1024.0, enabled=fp16))\n",
         f"{DEVICE}scaler = (torch.amp.GradScaler\n    (torch.device(device).type, 1024.0, enabled=fp16))\n",

@@ -210,7 +210,7 @@ REFUSED = [
     ),
     conflict(
         "the branch takes another",
-        "the branch above for such a device takes no scaler of its own",
+        "takes no scaler of its own: write `self.scaler = getattr(torch, self.device.type).amp.GradScaler(**kwargs)`",
         8,
         f"{HEAD}    elif {DEVICE}:\n        pass\n    else:\n{CUDA}",
     ),

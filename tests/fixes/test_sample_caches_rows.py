@@ -50,6 +50,8 @@ def zzz(batch):
 
 
 """
+DECODER = "from diffusers.models.autoencoders.vae import Decoder\n"
+
 APPLIED = [
     case(
         "beside other classes and functions",
@@ -68,6 +70,11 @@ APPLIED = [
         "one entry a batch, whichever branch",
         BEFORE + ONE.replace(FILL, EITHER.format(FILL)),
         WITH + AFTER.replace(FILLED, EITHER.format(FILLED)),
+    ),
+    case(
+        "below another import from there",
+        BEFORE.replace("from diffusers.optim", f"{DECODER}from diffusers.optim") + ONE,
+        WITH.replace("from diffusers.models", f"{DECODER}from diffusers.models") + AFTER,
     ),
     case("a list by its name", BEFORE + ONE.replace("cache = []", "cache = list()"), WITH + AFTER),
     case(
@@ -129,6 +136,7 @@ REFUSED = [
         BEFORE.replace("def main", "def f(made_mask):\n    return made_mask.sum(dim=1)\n\n\ndef main")
         + PADDED_BEFORE.replace(".sum(dim=1)", ".any()"),
     ),
+    where("two names for it", "is read by the step in a way it does not know", "= cache[step]", "= a = cache[step]"),
     where(
         "an index of its own", 'uses "index" itself', PICTURE, f'        example["index"] = self.ids[index]\n{PICTURE}'
     ),
