@@ -6,24 +6,21 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from kit.fixes import _deepspeed
 from kit.fixes._alike import by_chance, of_one, reads, sharing, unlike, uses_the_save
 from kit.fixes._ast import every, text
 from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
-from kit.fixes._roles._script import FUNCTIONS, Function, dotted, last, own, shown
+from kit.fixes._roles._script import dotted, last, own, shown
 from kit.fixes._roles.holders import accelerator
 
 RANKS = re.compile(
     r"\b(rank|local_rank|global_rank|process_index|is_master\w*|master_process|is_main\w*|is_last_process|main_process)\b"
 )
-_ASKS = re.compile(RANKS.pattern + r"|\bget_rank\(|\b(LOCAL_)?RANK\b")
 # What every process must come to, besides what accelerate's own processes do: it gathers the shards of a model.
 _GATHERS = re.compile(r"get_state_dict|save_model|save_checkpoint|save_16bit_model|_?consolidate\w*|GatheredParameters")
 _SWAPS = re.compile(r"store|copy_to|swap\w*|apply_shadow|(un)?(merge|fuse)_\w+|restore")
-_SAVER = re.compile(r"save_(\w+_)?state(_\w+)?")
 
 
 @dataclass(frozen=True)
@@ -254,95 +251,13 @@ def _rotates(script: Script, line: ast.stmt) -> bool:
     return isinstance(line, ast.If) and "total_limit" in text(line.test) and bool(roles.removals(script, line))
 
 
-def unguarded_saves(script: Script) -> Iterator[tuple[int, str]]:
-    """The lines that save state, or call what by its name does, where only one process comes by other ways than an `if`
-    of the main process; and how it comes so."""
-    for line, above in script.statements:
-        calls = [node for node in own(line) if isinstance(node, ast.Call)]
-        if roles.saves(script, line) and not roles.gates(script, line):
-            if asks := _asks_itself(line):
-                yield line.lineno, f"`{asks}`"
-                continue
-            inner: ast.AST = line
-            for node in reversed(above):
-                block = getattr(node, "body", [])
-                left = [each for each in block if each.lineno < line.lineno and _leaves(each)]
-                head: Any = getattr(node, "test", None) or getattr(node, "subject", ast.Constant(""))
-                asked = (isinstance(node, ast.Match) or inner in block) and _ASKS.search(text(head))
-                if left or asked:
-                    word = "match" if isinstance(node, ast.Match) else "if"
-                    yield line.lineno, f"`{word} {text(left[0].test if left else head)}`"
-                    break
-                if isinstance(node, FUNCTIONS):
-                    alone = [text(each) for each in node.decorator_list if "main_process" in text(each)]
-                    if alone:
-                        yield line.lineno, f"`@{alone[0]}`"
-                    elif (
-                        _handed(node, calls)
-                        and not _of_all(node)
-                        and any(not roles.alone(script, each) for each in _removing(script, node))
-                    ):
-                        yield line.lineno, f"`{node.name}` also removes files"
-                    break
-                inner = node
-        elif roles.gates(script, line):
-            named = [call for call in calls if _SAVER.fullmatch(last(call.func)) or _renamed(script, call)]
-            helpers = [call for call in named if not roles.saving(script, call, line)]
-            if helpers and not script.called(helpers[0]):
-                yield line.lineno, f"by {shown(helpers[0])}"
-
-
-def _renamed(script: Script, call: ast.Call) -> bool:
-    """Whether a call is of what was given an Accelerator's `save_state`, with its arguments or in a lambda, or asks for
-    that by its name."""
-    if isinstance(call.func, ast.Call) and last(call.func.func) == "getattr":
-        return any(isinstance(each, ast.Constant) and each.value == roles.SAVE for each in call.func.args)
-    given = script.assigned.get(call.func.id, ()) if isinstance(call.func, ast.Name) else ()
-    made = [part for value in given if not isinstance(value, ast.Name) for part in every(value)]
-    return any(isinstance(part, ast.Attribute) and part.attr == roles.SAVE for part in made)
-
-
-def _leaves(line: ast.stmt) -> bool:
-    """`if rank != 0: return`, in whatever way it asks."""
-    test = _leaving(line)
-    return test is not None and _ASKS.search(text(test)) is not None
-
-
-def _handed(function: ast.AST, calls: list[ast.Call]) -> bool:
-    """Whether a function saves with an Accelerator that it is handed: who comes there, its callers say."""
-    given = {each.arg for each in function.args.args}  # type: ignore[attr-defined]
-    return any(dotted(call.func).partition(".")[0] in given - {"self"} for call in calls)
-
-
-def _asks_itself(line: ast.stmt) -> str:
-    """What a simple statement that saves asks of the process itself: `main and save()`; "" where it asks nothing."""
-    for node in own(line) if not hasattr(line, "body") else ():
-        asked = [node.test] if isinstance(node, ast.IfExp) else getattr(node, "ifs", ())
-        asked = node.values[:1] if isinstance(node, ast.BoolOp) else asked
-        if found := next((each for each in asked if _ASKS.search(text(each))), None):
-            return text(found)
-    return ""
-
-
-def _of_all(function: Function) -> bool:
-    """Whether a function is the program's own, or trains: every process comes there."""
-    calls = [last(node.func) for node in every(function) if isinstance(node, ast.Call)]
-    return function.name == "main" or "backward" in calls
-
-
-def _removing(script: Script, function: ast.AST) -> list[ast.stmt]:
-    """The simple statements of a function that remove files."""
-    lines = [line for line in script.inside(function) if not hasattr(line, "body")]
-    return [line for line in lines if roles.removals(script, line)]
-
-
 def leaves_others(script: Script, line: ast.stmt) -> bool:
     """`if not main: continue`."""
-    test = _leaving(line)
+    test = leaving(line)
     return test is not None and roles.mentions_main(script, test, line)
 
 
-def _leaving(line: ast.stmt) -> ast.expr | None:
+def leaving(line: ast.stmt) -> ast.expr | None:
     """What is asked by an `if` whose body ends in leaving; None for other statements."""
     leaves = isinstance(line, ast.If) and isinstance(line.body[-1], (ast.Continue, ast.Return, ast.Break))
     return line.test if leaves else None  # type: ignore[attr-defined]

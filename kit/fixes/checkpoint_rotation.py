@@ -281,18 +281,21 @@ def _other(name: str) -> str:
 
 
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
-    """What all processes remove, beside a save, where a limit on the checkpoints is looked at in another form."""
+    """What all processes remove, beside a save, where a limit on the checkpoints is looked at in another form, or where
+    a function of the script removes them."""
     script = read(tree)
-    if roles.SAVE not in script.calls:
-        return
-    saving = {script.function(line) for _, line in script.calls[roles.SAVE]}
+    saving = {script.function(line) for _, line in script.calls.get(roles.SAVE, ())}
     known: set[ast.AST] = set(_rotations(script))
-    for line, above in script.statements:
-        if not isinstance(line, (ast.If, ast.While)) or known & {line, *above} or not _limits(script, line.test):
+    for line, above in script.statements if saving else ():
+        if known & {line, *above} or script.function(line) not in saving:
             continue
-        removes = [each for each in script.inside(line) if not hasattr(each, "body") and _REMOVES.search(text(each))]
-        apart = all(roles.alone(script, each) for each in removes)
-        if removes and not apart and script.function(line) in saving:
+        asks = isinstance(line, (ast.If, ast.While)) and _limits(script, line.test)
+        made = [script.called(node) for node in own(line) if isinstance(node, ast.Call)]
+        within = [line] if asks else [each for each in made if each and "checkpoint" in text(each)]
+        simple = [each for one in within for each in script.inside(one) if not hasattr(each, "body")]
+        removes = [each for each in simple if _REMOVES.search(text(each))]
+        apart = roles.alone(script, line) or all(roles.alone(script, each) for each in removes)
+        if removes and not apart:
             known.add(line)
             yield Sign(line.lineno, "old checkpoints removed by every process")
 

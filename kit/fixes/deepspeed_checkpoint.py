@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice, _deepspeed
-from kit.fixes._gate import gates, unguarded_saves
+from kit.fixes._gate import gates
 from kit.fixes._hook_writes import hook_writes
 from kit.fixes._roles import read
+from kit.fixes._unguarded import unguarded_saves
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
 from fixing import case, conflict, tables
-from situations import Given, check, looks
 from test_deepspeed_checkpoint import BOTH, FROM, HOOKED, NAME, OPEN, imports, refused
 
 UNLIKE = "may differ from process to process"
@@ -308,36 +306,3 @@ REFUSED = [
 
 
 test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        looks(how, NAME, line, how, f"{FROM}accelerator = Accelerator()\n{text}")
-        for how, line, text in [
-            (
-                "`@accelerator.on_main_process`",
-                5,
-                "@accelerator.on_main_process\ndef f():\n    accelerator.save_state(1)\n",
-            ),
-            (
-                "`if accelerator.process_index != 0`",
-                6,
-                "def f():\n    if accelerator.process_index != 0:\n        return\n    accelerator.save_state(1)\n",
-            ),
-            ("`if dist.get_rank() == 0`", 4, "if dist.get_rank() == 0:\n    accelerator.save_state(1)\n"),
-            ("`if os.environ['RANK'] == '0'`", 4, "if os.environ['RANK'] == '0':\n    accelerator.save_state(1)\n"),
-            *(
-                (f"by `{call}(…)`", 5, f"{given}\nif accelerator.is_main_process:\n    {call}(1)\n")
-                for call, given in (
-                    ("save", "save = accelerator.save_state"),
-                    ("save", "save = partial(accelerator.save_state, 1)"),
-                    ("save", "save = lambda at: accelerator.save_state(at)"),
-                    ("getattr(accelerator, 'save_state')", "save = 1"),
-                )
-            ),
-        ]
-    ],
-)
-def test_other_ways_to_save_alone_are_said(given: Given) -> None:
-    check(given)

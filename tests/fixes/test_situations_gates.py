@@ -8,6 +8,10 @@ import pytest
 from situations import HEAD, MADE, OPEN, Given, check, left, looks, mended, refused
 
 # What a gate of the main process holds besides the save.
+PRUNES = (
+    f"{HEAD}def prune(out):\n    shutil.rmtree(f'{{{{out}}}}/checkpoint-1')\n\n\n"
+    "def main(args, accelerator):\n    {}prune(1)\n    accelerator.save_state(args.out)\n"
+)
 GATES = [
     mended(
         "the rest is done by one process still",
@@ -229,6 +233,10 @@ def main(args, folders):
             ("args.checkpoints_total_limit is not None", 'subprocess.run(["rm", "-rf", each])'),
             ("args.checkpoints_total_limit is not None", "pool.submit(shutil.rmtree, each)"),
         )
+    ),
+    looks("by a function", "checkpoint-rotation", 10, "old checkpoints removed by every", PRUNES.format("")),
+    left(
+        "by a function, in the main process", "checkpoint-rotation", PRUNES.format("if accelerator.is_main_process: ")
     ),
     left(
         "in another form, by the main process",
