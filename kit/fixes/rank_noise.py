@@ -235,7 +235,9 @@ def _code(place: Place) -> str:
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     """Where all processes are seeded alike, by other means or in another function than the one that trains."""
     script = read(tree)
-    found = list(_seeding(script)) if "prepare" in script.calls and not sites(tree, options) else []
+    functions = [node for node, _ in script.statements if isinstance(node, ast.FunctionDef)]
+    known = _imports(tree) and any(_seeds(each) and _trained(each) for each in functions)
+    found = list(_seeding(script)) if "prepare" in script.calls and not known else []
     if found and _noisy(script) and not any(_RANKS.search(text(call)) for call in found):
         yield Sign(found[0].lineno, "the same noise on all processes")
 
