@@ -155,7 +155,8 @@ def _drawn_elsewhere(function: ast.FunctionDef) -> str:
     noise = [call for call in draws if last(call.func) in ("randn", "randn_like", "randn_tensor")]
     for some in (draws, noise):
         given = [text(each) for call in some for each in handed(call, "generator", at=None)]
-        if some and len(given) == len(some) and "None" not in given:
+        alone = some and len(given) == len(some) and "None" not in given
+        if alone and (some is draws or not _seeded_apart(function, given[0])):
             return given[0]
     return ""
 
