@@ -6,6 +6,7 @@ import ast
 import re
 
 from kit.fixes._ast import every, handed, statements, stored, text
+from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import dotted, last, own
 
 MADE = ("random_split", "add_adapter", "get_peft_model", "inject_adapter_in_model", "Linear", "Embedding", "Conv2d")
@@ -33,12 +34,15 @@ def called(node: ast.AST) -> str:
 def by_chance(tree: ast.Module, function: ast.FunctionDef) -> str:
     """Why random numbers of its own would part a process from the others: by them it joins in what all must do, which
     a step of a prepared model is, too."""
-    helpers = [node for node in every(tree) if isinstance(node, ast.FunctionDef) and node is not function]
+    script = read(tree)
+    helpers = [node for node, _ in script.statements if isinstance(node, ast.FunctionDef) and node is not function]
     draws = {*_ALL, *(each.name for each in helpers if any(called(part) in DRAWS for part in every(each)))}
     joint = {*_JOINT, *(name for names, value in _given(function) if _prepares(value) for name in names)}
     found = _by_chance(function, draws, joint, (ast.Continue, ast.Break))
+    must = {"backward", "wait_for_everyone", "save_state"}
+    come = {script.function(line) for name in must for _, line in script.calls.get(name, ())}
     for each in helpers:  # a sampler or a data set may leave a sample out
-        found = found or _by_chance(each, draws, {"backward", "wait_for_everyone", "save_state"}, ())
+        found = found or (_by_chance(each, draws, must, ()) if each in come else "")
     return f"{found}, and all processes must: draw otherwise" if found else ""
 
 
@@ -78,10 +82,9 @@ def _drawn(function: ast.AST, draws: set[str]) -> tuple[set[str], set[str]]:
     """The names that are drawn, or worked out of those alone; and those of them that are one number or word."""
     drawn: set[str] = set()
     single: set[str] = set()
-    given = _given(function)
+    given = [(names, _values(value)) for names, value in _given(function)]
     for _ in range(4):
-        for names, value in given:
-            parts = _values(value)
+        for names, parts in given:
             calls = [part for part in parts if isinstance(part, ast.Call)]
             known = [part for part in parts if isinstance(part, ast.Name) and part.id in drawn]
             ours = [call for call in calls if called(call) in draws]
@@ -114,11 +117,15 @@ def _single(node: ast.AST, draws: set[str], drawn: set[str]) -> bool:
 
 def own_order(tree: ast.Module) -> str:
     """Why each process would have other batches: a sampler of the script draws their order; "" where none does."""
-    for owner in (node for node in every(tree) if isinstance(node, ast.ClassDef)):
+    script = read(tree)
+    for owner in (node for node, _ in script.statements if isinstance(node, ast.ClassDef)):
         methods = [node for node in owner.body if isinstance(node, ast.FunctionDef)]
+        if not any(each.name == "__iter__" for each in methods):
+            continue
         bases = [last(getattr(base, "value", base)) or last(base) for base in owner.bases]
-        sampler = any(base.endswith("Sampler") for base in bases) or owner.name in _samplers(tree)
-        for method in methods if sampler and any(each.name == "__iter__" for each in methods) else ():
+        if not any(base.endswith("Sampler") for base in bases) and owner.name not in _samplers(script):
+            continue
+        for method in methods:
             calls = [node for node in every(method) if called(node) in _ALL and method.name != "__init__"]
             if any(_torchs(call) for call in calls):
                 return f"`{owner.name}` draws the order of the batches, alike on all processes: give it a generator"
@@ -131,11 +138,11 @@ def _torchs(call: ast.AST) -> bool:
     return plain and dotted(call.func).partition(".")[0] not in ("random", "np", "numpy", "self", "rng")  # type: ignore
 
 
-def _samplers(tree: ast.Module) -> set[str]:
+def _samplers(script: Script) -> set[str]:
     """What makes the samplers of the loaders."""
-    given = [node.value for node in every(tree) if isinstance(node, ast.keyword) and "sampler" in (node.arg or "")]
-    names = {value.id for value in given if isinstance(value, ast.Name)}
-    made = [value for targets, value in _given(tree) if targets & names]
+    calls = [call for call, _ in script.calls.get("DataLoader", ())]
+    given = [value for call in calls for value in handed(call, "sampler", "batch_sampler", at=None)]
+    made = [each for value in given if isinstance(value, ast.Name) for each in script.assigned.get(value.id, ())]
     return {called(value) for value in (*given, *made)} - {""}
 
 

@@ -88,9 +88,9 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
         if hook.function in known or "deepspeed" in text(hook.function).lower() or _leaves_without(hook):
             continue
         for line in script.inside(hook.function):
-            asked = [getattr(node, "test", None) or getattr(node, "iter", None) for node in script.above[line]]
-            inside = any(node is not None and _reads(node, {hook.models}) for node in asked)
-            if not inside and any(_needs_one(script, node, hook.models) for node in own(line)):
+            around = script.above[line][script.above[line].index(hook.function) :]
+            asked = any(isinstance(node, (ast.If, ast.For, ast.While)) for node in around)
+            if not asked and any(_needs_one(script, node, hook.models) for node in own(line)):
                 yield Sign(line.lineno, "a load hook that needs a model, of which DeepSpeed hands it none")
                 break
 

@@ -155,7 +155,8 @@ def _drawn_elsewhere(function: ast.FunctionDef) -> str:
     noise = [call for call in draws if last(call.func) in ("randn", "randn_like", "randn_tensor")]
     for some in (draws, noise):
         given = [text(each) for call in some for each in handed(call, "generator", at=None)]
-        if some and len(given) == len(some) and "None" not in given:
+        alone = some and len(given) == len(some) and "None" not in given
+        if alone and (some is draws or not _seeded_apart(function, given[0])):
             return given[0]
     return ""
 
@@ -235,7 +236,9 @@ def _code(place: Place) -> str:
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     """Where all processes are seeded alike, by other means or in another function than the one that trains."""
     script = read(tree)
-    found = list(_seeding(script)) if "prepare" in script.calls and not sites(tree, options) else []
+    functions = [node for node, _ in script.statements if isinstance(node, ast.FunctionDef)]
+    known = _imports(tree) and any(_seeds(each) and _trained(each) for each in functions)
+    found = list(_seeding(script)) if "prepare" in script.calls and not known else []
     if found and _noisy(script) and not any(_RANKS.search(text(call)) for call in found):
         yield Sign(found[0].lineno, "the same noise on all processes")
 

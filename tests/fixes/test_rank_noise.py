@@ -263,7 +263,17 @@ REFUSED += [
     satisfied("apart at once, by place", script().replace(SEED, "set_seed(args.seed, True)")),
     satisfied("by a name", script().replace(SEED, "seed = args.seed + accelerator.process_index; set_seed(seed)")),
 ]
+OWN = "    g = torch.Generator().manual_seed(args.seed + accelerator.process_index)\n"
 APPLIED += [
+    case(
+        "the noise alone from a generator of the process",
+        *(
+            t.replace("    unet = load()\n", OWN).replace(
+                "(unet, batch)", "(torch.randn(4, generator=g), torch.rand(4))"
+            )
+            for t in (script(), script(new=NEW))
+        ),
+    ),
     unlike(
         "an order drawn alike", *(SAMPLER.format(given=", generator=g") + text for text in (script(), script(new=NEW)))
     ),

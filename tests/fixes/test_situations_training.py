@@ -102,6 +102,11 @@ HOOKS = [
         f"{HOOKED}        for _ in range(len(models)):\n            models.pop().load_attn_procs(folder)\n",
     ),
     left(
+        "by what it found of them",
+        "deepspeed-resume",
+        f"{HOOKED}        some = models[:1]\n        for _ in some:\n            models.pop().load(folder)\n",
+    ),
+    left(
         "it asks for DeepSpeed",
         "deepspeed-resume",
         f"{HOOKED}        if is_deepspeed:\n            return\n        models.pop().load_attn_procs(folder)\n",
