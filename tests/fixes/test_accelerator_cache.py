@@ -152,9 +152,9 @@ APPLIED = [
     ),
     case(
         "on one line",
-        "import torch\nif torch.cuda.is_available(): torch.cuda.empty_cache()\n",
-        "import torch\nif torch.cuda.is_available(): torch.cuda.empty_cache()\n"
-        "elif torch.accelerator.is_available():\n    torch.get_device_module().empty_cache()\n",
+        "import torch\ndef free():\n    if torch.cuda.is_available(): torch.cuda.empty_cache()\n",
+        "import torch\ndef free():\n    if torch.cuda.is_available(): torch.cuda.empty_cache()\n"
+        "    elif torch.accelerator.is_available():\n        torch.get_device_module().empty_cache()\n",
     ),
     case(
         "in an else, too",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from fixing import case, conflict, gone, run, satisfied, tables
+from fixing import case, conflict, gone, run, satisfied, tables, unlike
 
 NAME = "deepspeed-resume"
 ONE = "from accelerate import Accelerator\n"
@@ -72,7 +72,7 @@ APPLIED = [
         f'{BOTH}{MAIN}        """Load it."""; model(P.lora_state_dict(input_dir))\n',
         f'{BOTH}{MAIN}{LEAVE}        """Load it."""; model(P.lora_state_dict(input_dir))\n',
     ),
-    case("only the name is lacking", f"{ONE}{MAIN}{LEAVE}{LOAD}", f"{BOTH}{MAIN}{LEAVE}{LOAD}"),
+    unlike("only the name is lacking", f"{ONE}{MAIN}{LEAVE}{LOAD}", f"{BOTH}{MAIN}{LEAVE}{LOAD}"),
     case(
         "a second model before it leaves",
         f"{BOTH}{MAIN}{LOADS_FIRST}{LOAD}",
