@@ -83,10 +83,17 @@ def children(node: ast.AST) -> list[ast.AST]:
 
 def every(tree: ast.AST) -> list[ast.AST]:
     """A node and all below it, in the order of `ast.walk`."""
+    return [*_whole(tree)] if isinstance(tree, (ast.Module, ast.FunctionDef)) else _below(tree)
+
+
+def _below(tree: ast.AST) -> list[ast.AST]:
     found = [tree]
     for node in found:
         found += children(node)
     return found
+
+
+_whole = lru_cache(maxsize=64)(_below)  # of a script and its functions each fix asks again and again
 
 
 def stored(*nodes: ast.AST) -> set[str]:
