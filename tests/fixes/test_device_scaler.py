@@ -88,7 +88,7 @@ APPLIED = [
         f"{DEVICE}cls = torch.cuda.amp.GradScaler\nmade = torch.amp.GradScaler\n"
         "one, two = torch.amp.GradScaler(torch.device(device).type), made(torch.device(device).type)\n",
     ),
-    case(
+    unlike(
         "a name given the class in a function",
         f"{DEVICE}def f():\n    cls = torch.cuda.amp.GradScaler\n    return cls()\n",
         f"{DEVICE}def f():\n    cls = torch.cuda.amp.GradScaler\n"
