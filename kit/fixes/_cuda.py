@@ -19,21 +19,29 @@ def choices(script: Script, statement: ast.stmt) -> list[ast.expr]:
     """The choices in a statement between CUDA and the CPU, or a Mac's GPU, and no other device; not those that are
     only compared or written."""
     nodes = own(statement)
-    found = [node for node in nodes if isinstance(node, ast.IfExp)]
+    found = [node for node in nodes if isinstance(node, ast.expr) and _chooses(node)]
     if not found:
         return []
-    inner = {part for node in found for part in (node.body, node.orelse)}
-    inner |= {part for node in nodes if isinstance(node, (ast.Compare, ast.FormattedValue)) for part in every(node)}  # type: ignore[misc]
+    inner: set[ast.AST] = {part for node in found if isinstance(node, ast.IfExp) for part in (node.body, node.orelse)}
+    inner |= {part for node in nodes if isinstance(node, (ast.Compare, ast.FormattedValue)) for part in every(node)}
     return [node for node in found if node not in inner and _between(script, node)]
 
 
-def _between(script: Script, node: ast.IfExp) -> bool:
+def _chooses(node: ast.AST) -> bool:
+    """`"cuda" if asked else "cpu"`, and `asked and "cuda" or "cpu"`."""
+    return isinstance(node, ast.IfExp) or (isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or))
+
+
+def _between(script: Script, node: ast.expr) -> bool:
     kinds = {kind(script, leaf) for leaf in _leaves(node)}
     return "cuda" in kinds and kinds <= _LESS
 
 
 def _leaves(node: ast.expr) -> list[ast.expr]:
     """What a choice may come to."""
+    if isinstance(node, ast.BoolOp):
+        ways = node.values if isinstance(node.op, ast.Or) else node.values[-1:]
+        return [leaf for way in ways for leaf in _leaves(way)]
     return [*_leaves(node.body), *_leaves(node.orelse)] if isinstance(node, ast.IfExp) else [node]
 
 
@@ -45,6 +53,17 @@ def kind(script: Script, node: ast.expr) -> str:
     first = node.values[0] if isinstance(node, ast.JoinedStr) and node.values else node
     named = isinstance(first, ast.Constant) and isinstance(first.value, str)
     return first.value.partition(":")[0] if named else ""  # type: ignore[attr-defined]
+
+
+def may_be(script: Script, node: ast.expr) -> bool:
+    """Whether an expression names CUDA in whatever form: `asked or "cuda"`, `"cuda:%d" % n`, `"cuda:{}".format(n)`."""
+    if isinstance(node, ast.BoolOp):
+        return any(may_be(script, value) for value in node.values)
+    if isinstance(node, ast.BinOp):
+        return may_be(script, node.left)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "format":
+        return may_be(script, node.func.value)
+    return not isinstance(node, ast.Call) and kind(script, node) == "cuda"
 
 
 def told(script: Script, node: ast.AST) -> str:
@@ -83,11 +102,9 @@ def if_available(script: Script, statement: ast.stmt) -> set[ast.AST]:
 def keeps(script: Script, statement: ast.stmt) -> bool:
     """Whether a statement gives CUDA's name to what is a device, by how it is called or where it goes, and is given no
     other kind elsewhere. A field of a class of options is for its users to set."""
-    if not isinstance(statement, (ast.Assign, ast.AnnAssign)) or not isinstance(
-        statement.value, (ast.Constant, ast.JoinedStr)
-    ):
+    if not isinstance(statement, (ast.Assign, ast.AnnAssign)) or not statement.value:
         return False
-    if kind(script, statement.value) != "cuda" or isinstance(script.above[statement][-1], ast.ClassDef):
+    if not may_be(script, statement.value) or isinstance(script.above[statement][-1], ast.ClassDef):
         return False
     names = [dotted(target) for target in _targets(statement)]
     return any(

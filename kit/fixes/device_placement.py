@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import every, handed, same, text
-from kit.fixes._cuda import PLACES, choices, if_available, keeps, kind, named, told, where_available
+from kit.fixes._cuda import PLACES, choices, if_available, keeps, may_be, named, told, where_available
 from kit.fixes._positions import Change, changed, end, parsed, start
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import FUNCTIONS, dotted, last, own
@@ -131,8 +131,10 @@ def _placing(script: Script, call: ast.Call) -> bool:
     """Whether a call names CUDA, in whatever form, as where something is to be."""
     if script.full(call.func) == _OLD or (last(call.func) == "cuda" and isinstance(call.func, ast.Attribute)):
         return True
+    if last(call.func) == "partial" and call.args:
+        return _placing(script, ast.Call(call.args[0], call.args[1:], call.keywords))
     given = named(call, last(call.func)) + (handed(call, at=1) if script.full(call.func) == "torch.load" else [])
-    return any(kind(script, value) == "cuda" for value in given if not isinstance(value, ast.Call))
+    return any(may_be(script, value) for value in given)
 
 
 def _given(script: Script, call: ast.Call) -> list[ast.expr]:
