@@ -270,7 +270,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     if not block.todo or not isinstance(function, ast.FunctionDef) or not _seeds(function):
         return
     place = _place(function)
-    if place and len(function.body) == len(block.statements) and function.body[place.at].lineno in block.todo:
+    if place and block.nodes == function.body and function.body[place.at].lineno in block.todo:
         new = block.parse(f"pass\n{_code(place)}")[1]  # a comment at the top would be the module's
         blank = block.leading(block.statements[place.at + 1])[0][:1]
         lines = [*blank, *new.leading_lines]  # type: ignore[attr-defined]

@@ -187,6 +187,7 @@ PINNED = [
     _pinned("made so", "x = torch.empty(3, pin_memory=True)"),
     _pinned("for CUDA", 'x = y.pin_memory("cuda")'),
     _pinned("a method handed on", "x = list(map(torch.Tensor.pin_memory, y))"),
+    left("for a device that is given", "pin-memory-guard", "import torch\nx = y.pin_memory(device)\n"),
     left("a loader's", "pin-memory-guard", "import torch\nx = torch.utils.data.DataLoader(y, pin_memory=True)\n"),
     left("asked", "pin-memory-guard", "import torch\nx = torch.empty(3, pin_memory=torch.cuda.is_available())\n"),
 ]

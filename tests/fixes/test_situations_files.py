@@ -99,6 +99,7 @@ HOOKS += [
         "weights popped from a list that may be empty (`w`)",
         f"{HOOKED}    hook = lambda m, w, d: w.pop()\n{REGISTERED}(hook)\n",
     ),
+    left("a lambda that pops nothing", "weights-pop", f"{HOOKED}{REGISTERED}(lambda m, w, d: w.clear())\n"),
     left(
         "asked for in a lambda",
         "weights-pop",
