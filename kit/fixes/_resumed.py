@@ -64,46 +64,63 @@ def without_length(tree: ast.Module) -> str:
 def check_resumed(script: Script, function: Function, loop: ast.For, number: set[str]) -> None:
     """Whether a run that goes on in the middle of an epoch has what the loop takes. ``number``: the name of the
     batch's number. Raises Unknown."""
+    lines = list(script.inside(loop))
+    filled = {text(call.func.value) for line in lines for call in _calls(line, "append")}  # type: ignore[attr-defined]
+    above = [line for line in script.inside(function) if line.lineno < loop.lineno and isinstance(line, ast.Assign)]
+    begun = stored(*above) - number
+    reasons = [_rolled_back(script, function), _cut(script, loop, lines)]
+    for line in lines:
+        reasons.append(_at_one_batch(line, number, lines))
+        for node in own(line):
+            reasons += [_counts_twice(node, number, begun), _of_an_earlier(node, filled, number), _beside(script, node)]
+    reasons += [ITS_OWN_WAY] * _counts_down(lines)
+    if reason := next(filter(None, reasons), ""):
+        raise Unknown(reason)
+
+
+def _calls(line: ast.stmt, method: str) -> list[ast.Call]:
+    """The calls of a method that a statement makes itself."""
+    calls = [node for node in own(line) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    return [call for call in calls if last(call.func) == method]
+
+
+def _rolled_back(script: Script, function: Function) -> str:
+    """Why what a function loads is not where a run goes on: it loads in a loop."""
     for call, line in script.calls["load_state"]:
         around = script.above[line]
         if function in around and any(isinstance(node, (ast.For, ast.While)) for node in around):
-            raise Unknown(
-                f"a checkpoint is loaded in a loop (line {call.lineno}): its epoch is not the one that follows"
-            )
-    lines = list(script.inside(loop))
-    filled = {
-        text(call.func.value)
-        for line in lines
-        for call in own(line)
-        if isinstance(call, ast.Call) and last(call.func) == "append" and isinstance(call.func, ast.Attribute)
-    }
-    above = [line for line in script.inside(function) if line.lineno < loop.lineno]
-    begun = stored(*(line for line in above if isinstance(line, ast.Assign))) - number
+            return f"a checkpoint is loaded in a loop (line {call.lineno}): its epoch is not the one that follows"
+    return ""
+
+
+def _cut(script: Script, loop: ast.For, lines: list[ast.stmt]) -> str:
+    """Why an epoch may end early: what is raised in it is caught inside the loop over epochs."""
     outer = next((node for node in script.above[loop] if isinstance(node, (ast.For, ast.While))), None)
     tried = any(isinstance(node, ast.Try) and outer in script.above[node] for node in script.above[loop])
-    for line in lines:
-        if tried and isinstance(line, ast.Raise):
-            raise Unknown(f"a `raise` (line {line.lineno}) ends an epoch early: what is done of the next is not known")
-        name = _by_number(line, number, lines) if isinstance(line, ast.If) else ""
-        if name:
-            where = f"where `{text(line.test)}` (line {line.lineno})"  # type: ignore[attr-defined]
-            raise Unknown(f"`{name}` is made, or read, {where}, and a resumed run may begin behind that: make it above")
-        for node in own(line):
-            if isinstance(node, ast.BinOp) and (start := _counts_twice(node, number, begun)):
-                raise Unknown(f"`{text(node)}` (line {line.lineno}) counts on from `{start}`, and from the batch, too")
-            kept = isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in filled
-            if kept and any(isinstance(each, ast.Name) and each.id in number for each in every(node)):
-                raise Unknown(
-                    f"`{text(node)}` (line {line.lineno}) is of an epoch's earlier batch: a resumed run has none"
-                )
-        for call in (node for node in own(line) if isinstance(node, ast.Call)):
-            if beside := _beside(script, call):
-                raise Unknown(f"`{beside}` (line {call.lineno}) is read beside it, and would start over: zip the two")
+    raised = next((line.lineno for line in lines if tried and isinstance(line, ast.Raise)), 0)
+    return f"a `raise` (line {raised}) ends an epoch early: what is done of the next is not known" if raised else ""
+
+
+def _at_one_batch(line: ast.stmt, number: set[str], lines: list[ast.stmt]) -> str:
+    """Why a name may be missing: an `if` gives it something at certain batches alone."""
+    name = _by_number(line, number, lines) if isinstance(line, ast.If) else ""
+    where = f"where `{text(line.test)}` (line {line.lineno})" if name else ""  # type: ignore[attr-defined]
+    return f"`{name}` is made, or read, {where}, and a resumed run may begin behind that: make it above" if name else ""
+
+
+def _of_an_earlier(node: ast.AST, filled: set[str], number: set[str]) -> str:
+    """Why something may be missing: it is taken, by the batch's number, out of a list that the loop fills."""
+    kept = isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in filled
+    if not (kept and any(isinstance(each, ast.Name) and each.id in number for each in every(node))):
+        return ""
+    return f"`{text(node)}` (line {node.lineno}) is of an epoch's earlier batch: a resumed run has none"  # type: ignore
+
+
+def _counts_down(lines: list[ast.stmt]) -> bool:
+    """Whether a loop trains by a count of its own: `if left: left -= 1`, else it trains."""
     counted = {text(line.target) for line in lines if isinstance(line, ast.AugAssign)}
-    for line in lines:
-        asked = {part.id for part in every(line.test) if isinstance(part, ast.Name)} if isinstance(line, ast.If) else ()
-        if isinstance(line, ast.If) and counted & set(asked) and _trains(line.body) != _trains(line.orelse):
-            raise Unknown(ITS_OWN_WAY)
+    asking = [line for line in lines if isinstance(line, ast.If) and _trains(line.body) != _trains(line.orelse)]
+    return any(isinstance(part, ast.Name) and part.id in counted for line in asking for part in every(line.test))
 
 
 def _by_number(line: ast.If, number: set[str], lines: list[ast.stmt]) -> str:
@@ -124,20 +141,25 @@ def _by_number(line: ast.If, number: set[str], lines: list[ast.stmt]) -> str:
     return min((node.id for node in others if node.id in names), default="")
 
 
-def _counts_twice(node: ast.BinOp, number: set[str], begun: set[str]) -> str:
-    """What a sum of a batch's number is counted on from; "" for other expressions."""
-    terms: list[ast.expr] = [node]
+def _counts_twice(node: ast.AST, number: set[str], begun: set[str]) -> str:
+    """Why steps may be counted twice: a sum of a batch's number goes on from what was begun with."""
+    terms = [node] if isinstance(node, ast.BinOp) else []
     for term in terms:
-        terms += [term.left, term.right] if isinstance(term, ast.BinOp) and isinstance(term.op, ast.Add) else []
+        terms += [term.left, term.right] if isinstance(term, ast.BinOp) and isinstance(term.op, ast.Add) else []  # type: ignore
     names = {term.id for term in terms if isinstance(term, ast.Name)}
-    return min(names & begun, default="") if names & number else ""
+    start = min(names & begun, default="") if names & number else ""
+    where = f"`{text(node)}` (line {node.lineno})" if start else ""  # type: ignore[attr-defined]
+    return f"{where} counts on from `{start}`, and from the batch, too" if start else ""
 
 
-def _beside(script: Script, call: ast.Call) -> str:
-    """What a call takes the next of, which `iter` made of something; "" for other calls."""
-    given = call.args[0] if last(call.func) == "next" and call.args else None
+def _beside(script: Script, node: ast.AST) -> str:
+    """Why two loaders would part: the next of another is taken, which `iter` made."""
+    call = node if isinstance(node, ast.Call) and last(node.func) == "next" and node.args else None
+    given = call.args[0] if call else None
     made = script.assigned.get(given.id, []) if isinstance(given, ast.Name) else []
-    return text(call) if any(isinstance(each, ast.Call) and last(each.func) == "iter" for each in made) else ""
+    if call and any(isinstance(each, ast.Call) and last(each.func) == "iter" for each in made):
+        return f"`{text(call)}` (line {call.lineno}) is read beside it, and would start over: zip the two"
+    return ""
 
 
 def _trains(lines: list[ast.stmt]) -> bool:
