@@ -18,43 +18,52 @@ def last_epoch(script: Script, loop: Loop) -> ast.expr | None:
     """Where a loop over epochs, or what stands below it, asks whether this is the last one: it compares its number with
     where they end, but for what it does in those before only, itself or in what it calls; or it works out how many are
     left and asks for that."""
-    if isinstance(loop, ast.While):
-        number = ends = _meant(script, loop.test)
-    else:
-        counted = [node for node in every(loop.iter) if isinstance(node, ast.Call) and last(node.func) in COUNTED]
-        over = counted[0].args[:2][-1:] if counted else [loop.iter]
-        number, ends = _meant(script, loop.target), _meant(script, *over)
-        down = bool(counted) and len(counted[0].args) == 3
-        ends = ends | {str(int(name) + 1) for name in ends if down and name.isdigit()}
-        ends = ends | ({"0"} if text(loop.iter).startswith("reversed(") else set())
-        told = [part for part in every(loop.target) if isinstance(part, ast.Name) and _LAST.search(part.id)]
-        if told:
-            return told[0]
-    ends = ends | {str(int(name) - 1) for name in ends if name.isdigit()}
+    target = every(loop.target) if isinstance(loop, ast.For) else []
+    if told := [part for part in target if isinstance(part, ast.Name) and _LAST.search(part.id)]:
+        return told[0]
+    number, ends = _number(script, loop), _ends(script, loop)
     block = script.block(loop)
     below = block[block.index(loop) + 1 :]
     lines = [*script.inside(loop), *below, *(inner for line in below for inner in script.inside(line))]
     asked = {name for line in lines for name in _tested(line)}
     for line in lines:
-        alone = isinstance(line, ast.If) and not line.orelse
-        asks: Any = getattr(line, "test" if alone else "value", None)
-        earlier = conjuncts(asks) if alone or isinstance(asks, ast.BoolOp) else []
-        given = {dotted(target) for target in getattr(line, "targets", ())}
+        left = isinstance(loop, ast.For) and bool(asked & {dotted(target) for target in getattr(line, "targets", ())})
+        earlier = _earlier(line)
         for node in own(line):
-            if isinstance(node, ast.Compare):
-                asks_for = not (node in earlier and isinstance(node.ops[0], _EARLIER))
-            else:
-                left = (
-                    isinstance(node, ast.BinOp)
-                    and isinstance(node.op, (ast.Sub, ast.Div))
-                    and isinstance(loop, ast.For)
-                )
-                asks_for = left and bool(given & asked)
-            if asks_for and _both(script, node, number, ends):
+            compares = isinstance(node, ast.Compare) and node not in earlier
+            works_out = left and isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Sub, ast.Div))
+            if (compares or works_out) and _both(script, node, number, ends):
                 return node  # type: ignore[return-value]
             if isinstance(node, ast.Call) and _asks_for(script, node, number, ends):
                 return node
     return None
+
+
+def _number(script: Script, loop: Loop) -> set[str]:
+    """What a loop's number goes by."""
+    return _meant(script, loop.test if isinstance(loop, ast.While) else loop.target)
+
+
+def _ends(script: Script, loop: Loop) -> set[str]:
+    """What the last number of a loop goes by."""
+    if isinstance(loop, ast.While):
+        ends = _meant(script, loop.test)
+    else:
+        counted = [node for node in every(loop.iter) if isinstance(node, ast.Call) and last(node.func) in COUNTED]
+        ends = _meant(script, *(counted[0].args[:2][-1:] if counted else [loop.iter]))
+        if counted and len(counted[0].args) == 3:  # it may count down
+            ends |= {str(int(name) + 1) for name in ends if name.isdigit()}
+        if text(loop.iter).startswith("reversed("):
+            ends |= {"0"}
+    return ends | {str(int(name) - 1) for name in ends if name.isdigit()}
+
+
+def _earlier(line: ast.stmt) -> list[ast.expr]:
+    """What a statement asks to do something in the epochs before the last alone: `epoch + 1 < epochs`."""
+    alone = isinstance(line, ast.If) and not line.orelse
+    asks: Any = getattr(line, "test" if alone else "value", None)
+    parts = conjuncts(asks) if alone or isinstance(asks, ast.BoolOp) else []
+    return [part for part in parts if isinstance(part, ast.Compare) and isinstance(part.ops[0], _EARLIER)]
 
 
 def _both(script: Script, node: ast.AST, number: set[str], ends: set[str]) -> bool:
