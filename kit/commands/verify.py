@@ -8,7 +8,7 @@ import itertools
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +86,50 @@ def run(
     return 0 if all(each["verified"] for each in reports) else 1
 
 
+@dataclasses.dataclass
+class _Told:
+    """What was checked and what ran, printed as it comes unless ``quiet``."""
+
+    quiet: bool
+    checks: list[Check] = dataclasses.field(default_factory=list)
+    ran: dict[str, list[Any]] = dataclasses.field(default_factory=lambda: {"runs": [], "parity": [], "reds": []})
+
+    def line(self, text: str) -> None:
+        if not self.quiet:
+            output.line(text)
+
+    def table(self, rows: Sequence[tuple[str, ...]], indent: str) -> None:
+        if not self.quiet:
+            output.table(rows, indent=indent)
+
+    def level(self, level: str) -> None:
+        if not self.checks or self.checks[-1].level != level:
+            self.line(f"  {level} ({LEVELS[level]})")
+
+    def add(self, some: Iterator[Check]) -> None:
+        for check in some:
+            self.level(check.level)
+            self.line(f"    {MARKS[check.ok]}  {check.name}{f': {check.detail}' if check.detail else ''}")
+            self.checks.append(check)
+
+    def compare(self, rows: Iterator[Row]) -> None:
+        """Each comparison of a case as a table, when it is done."""
+        for (case, comparison), group in itertools.groupby(rows, lambda row: (row.case, row.comparison)):
+            table = list(group)
+            self.ran["parity"] += table
+            self.level("parity")
+            self.line(f"    {case}: {COMPARISONS[comparison]}")
+            self.table([(MARKS[row.ok], row.what, row.seen) for row in table], indent="      ")
+            self.checks.extend(Check("parity", f"{row.case}: {row.what}", row.ok, row.seen) for row in table)
+
+    def count(self, ok: bool | None) -> int:
+        return sum(check.ok is ok for check in self.checks)
+
+    @property
+    def levels(self) -> list[str]:
+        return list(dict.fromkeys(check.level for check in self.checks))
+
+
 def _verify(place: Path, proof: Proof, quiet: bool) -> dict[str, Any]:
     """Prove one workspace, printing as it goes unless ``quiet``. Returns the report that --json prints."""
     locked = lock.read(place)
@@ -96,49 +140,33 @@ def _verify(place: Path, proof: Proof, quiet: bool) -> dict[str, Any]:
     for name in proof.fixes:
         if name not in known:
             raise KitError(f"{place}: no fix {name!r} here{nearest(name, known)}", f"its fixes: {', '.join(known)}")
-    checks: list[Check] = []
-    ran: dict[str, list[Any]] = {"runs": [], "parity": [], "reds": []}
-    if not quiet:
-        output.line(f"{output.place(place)}: {found.title} for {device.title}")
-
-    def add(some: Iterator[Check]) -> None:
-        for check in some:
-            if not quiet:
-                if not checks or checks[-1].level != check.level:
-                    output.line(f"  {check.level} ({LEVELS[check.level]})")
-                output.line(f"    {MARKS[check.ok]}  {check.name}{f': {check.detail}' if check.detail else ''}")
-            checks.append(check)
-
-    def compare(rows: Iterator[Row]) -> None:
-        """Each comparison of a case as a table, when it is done."""
-        for (case, comparison), group in itertools.groupby(rows, lambda row: (row.case, row.comparison)):
-            table = list(group)
-            ran["parity"] += table
-            if not quiet:
-                if not checks or checks[-1].level != "parity":
-                    output.line(f"  parity ({LEVELS['parity']})")
-                output.line(f"    {case}: {COMPARISONS[comparison]}")
-                output.table([(MARKS[row.ok], row.what, row.seen) for row in table], indent="      ")
-            checks.extend(Check("parity", f"{row.case}: {row.what}", row.ok, row.seen) for row in table)
-
-    add(verify.tree(place, locked, found))
-    add(verify.static(place, locked, found))
-    through = _run(place, locked, found, proof, add, compare, ran) if proof.smoke else ""
+    told = _Told(quiet)
+    told.line(f"{output.place(place)}: {found.title} for {device.title}")
+    told.add(verify.tree(place, locked, found))
+    told.add(verify.static(place, locked, found))
+    through = _run(place, locked, found, proof, told) if proof.smoke else ""
     chip = f"{device.title}{', a stand-in' if through else ''}"
-    measured = [{**figure, "chip": chip, "task": each.name} for each in ran["runs"] for figure in each.measured]
-    if measured and not quiet:
-        output.line(f"  measured here, on a tiny model (published figures: kit show {found.called})")
+    measured = [{**figure, "chip": chip, "task": each.name} for each in told.ran["runs"] for figure in each.measured]
+    if measured:
+        told.line(f"  measured here, on a tiny model (published figures: kit show {found.called})")
         shown = [(f"{each['value']:g} {each['metric']}", each["task"], each["setting"]) for each in measured]
-        output.table(shown, indent="    ")
-    counts = {state: sum(check.ok is state for check in checks) for state in (True, False, None)}
-    levels = list(dict.fromkeys(check.level for check in checks))
-    if not quiet:
-        verdict = "NOT verified" if counts[False] else "verified"
-        where = (f" {through}" if through else "") + proof.only
-        output.line(
-            f"  {verdict}{where} ({', '.join(levels)}): "
-            f"{counts[True]} ok, {counts[False]} failed, {counts[None]} skipped"
-        )
+        told.table(shown, indent="    ")
+    verdict = "NOT verified" if told.count(False) else "verified"
+    where = (f" {through}" if through else "") + proof.only
+    counts = f"{told.count(True)} ok, {told.count(False)} failed, {told.count(None)} skipped"
+    told.line(f"  {verdict}{where} ({', '.join(told.levels)}): {counts}")
+    return _report(place, locked, found, proof, told) | {
+        "through": through,
+        "figures": {
+            "published": [{**dataclasses.asdict(each), "setting": each.setting} for each in found.figure],
+            "measured": measured,
+        },
+    }
+
+
+def _report(place: Path, locked: Lock, found: Recipe, proof: Proof, told: _Told) -> dict[str, Any]:
+    """What --json prints, but for what was measured."""
+    device = found.device(locked.device)
     diffs = _diffs(place, locked)
     return {
         "kit": __version__,
@@ -147,31 +175,24 @@ def _verify(place: Path, proof: Proof, quiet: bool) -> dict[str, Any]:
         "title": found.title,
         "device": device.name,
         "device_title": device.title,
-        "through": through,
-        "verified": not counts[False],
-        "levels": levels,
+        "verified": not told.count(False),
+        "levels": told.levels,
         "only_steps": list(proof.steps),  # of the smoke run; empty: all
         "only_cases": list(proof.cases),  # of parity; empty: all
         "only_fixes": list(proof.fixes),  # of red; empty: all
         "upstreams": {
             name: {"url": each.url, "pin": each.pin, "commit": each.commit} for name, each in locked.upstreams.items()
         },
-        "checks": [dataclasses.asdict(check) for check in checks],
-        "runs": [{**dataclasses.asdict(each), "ok": each.ok} for each in ran["runs"]],
-        "parity": [dataclasses.asdict(row) for row in ran["parity"]],
-        "figures": {
-            "published": [{**dataclasses.asdict(each), "setting": each.setting} for each in found.figure],
-            "measured": measured,
-        },
-        "reds": [dataclasses.asdict(each) for each in ran["reds"]],
+        "checks": [dataclasses.asdict(check) for check in told.checks],
+        "runs": [{**dataclasses.asdict(each), "ok": each.ok} for each in told.ran["runs"]],
+        "parity": [dataclasses.asdict(row) for row in told.ran["parity"]],
+        "reds": [dataclasses.asdict(each) for each in told.ran["reds"]],
         "fixes": [_fix(diffs, locked, step) for step in found.fix if found.chosen(step, device.name)],
     }
 
 
-def _run(
-    place: Path, locked: Lock, found: Recipe, proof: Proof, add: Any, compare: Any, ran: dict[str, list[Any]]
-) -> str:
-    """Levels smoke, parity and red. The working folder is kept where something failed."""
+def _run(place: Path, locked: Lock, found: Recipe, proof: Proof, told: _Told) -> str:
+    """Levels smoke, parity and red; what they ran through. The working folder is kept where something failed."""
     from kit.smoke import parity, red
     from kit.smoke import run as smoke
 
@@ -179,30 +200,27 @@ def _run(
     base = cache_dir() / "smoke"
     base.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f"{found.name}-{device.name}-", dir=base))
-    keep = True
+    keep, before = True, len(told.checks)
     try:
         with smoke.begin(found, device, place, work) as running:
 
             def checks() -> Iterator[Check]:
                 for report in smoke.smoke(running, proof.steps):
-                    ran["runs"].append(report)
+                    told.ran["runs"].append(report)
                     yield _step_check(report)
 
             def red_checks() -> Iterator[Check]:
                 for report in red.red(running, locked, _at_pin(found, device.name), proof.fixes):
-                    ran["reds"].append(report)
+                    told.ran["reds"].append(report)
                     name = f"without {report.fix} the failure it is for appears"
                     yield Check("red", name, report.shown, report.seen)
 
-            add(checks())
+            told.add(checks())
             if proof.parity:
-                compare(parity.parity(running, _at_pin(found, device.name), proof.cases))
+                told.compare(parity.parity(running, _at_pin(found, device.name), proof.cases))
             if proof.red:
-                add(red_checks())
-        keep = not all(report.ok for report in ran["runs"])
-        keep = (
-            keep or any(each.ok is False for each in ran["parity"]) or any(each.shown is False for each in ran["reds"])
-        )
+                told.add(red_checks())
+        keep = any(check.ok is False for check in told.checks[before:])
     finally:
         if not keep or not any(work.iterdir()):
             shutil.rmtree(work, ignore_errors=True)
