@@ -16,7 +16,6 @@ import support
 
 from kit import devices, recipes
 from kit.environment import Environment
-from kit.errors import KitError
 from kit.paths import TreePath
 from kit.proof import Red, Smoke, SmokeStep
 from kit.recipe import FixStep
@@ -179,11 +178,6 @@ def test_an_allowed_request(tmp_path: Path) -> None:
     assert [finding.seen for finding in report.findings if not finding.ok] == [
         "asked for GET /x/resolve/main/README.md"
     ]
-
-
-def test_a_step_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(KitError, match="has no smoke step 'trian'"):
-        steps(tmp_path, step("pass"), names=("trian",))
 
 
 def test_a_compilation_that_was_killed_does_not_hold_up_the_next_run(

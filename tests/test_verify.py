@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import support
-from support import Done, Kit, Root, git, write
+from support import Done, Kit, Root, git, prepare, write
 
 from kit import recipes, verify
 
@@ -197,6 +197,35 @@ def test_broken(demo: Path, kit: Kit, how: str) -> None:
         assert said.format(line=line) in found[name], name
     text = kit("verify", "made")
     assert text.status == 1 and text.out.count("FAIL") == len(expected) and "  NOT verified (tree, static)" in text.out
+
+
+SMOKE = {
+    "tiny": "hidream",
+    "folder": "up",
+    "step": [{"name": "train", "run": ["true"]}],
+    "parity": [{"name": "captions", "run": ["true"], "trained": "{out}/lora.safetensors"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--smoke --step trian", "no smoke step 'trian' here; did you mean 'train'?\n  its smoke steps: train"),
+        (
+            "--parity --case caption",
+            "no parity case 'caption' here; did you mean 'captions'?\n  its parity cases: captions",
+        ),
+        (
+            "--red --fix weights",
+            "no fix 'weights' here; did you mean 'weights-pop'?\n  its fixes: weights-pop, progress-print",
+        ),
+    ],
+)
+def test_what_is_not_there_is_said_before_anything_is_built(root: Root, kit: Kit, words: str, said: str) -> None:
+    root.recipe(smoke=SMOKE)
+    assert prepare(root, kit).status == 0
+    done = kit("verify", "made", *words.split())
+    assert (done.status, done.out) == (1, "") and said in done.err
 
 
 def test_files_beside_are_only_listed(demo: Path, kit: Kit) -> None:

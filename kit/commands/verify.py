@@ -136,10 +136,7 @@ def _verify(place: Path, proof: Proof, quiet: bool) -> dict[str, Any]:
     found = recipes.load(locked.recipe).having(locked.extras).at(locked.device, locked.options)
     found = found if proof.smoke else found.looked_at
     device = found.device(locked.device)
-    known = [step.id for step in found.fix if found.chosen(step, device.name)]
-    for name in proof.fixes:
-        if name not in known:
-            raise KitError(f"{place}: no fix {name!r} here{nearest(name, known)}", f"its fixes: {', '.join(known)}")
+    _check_named(place, found, device.name, proof)
     told = _Told(quiet)
     told.line(f"{output.place(place)}: {found.title} for {device.title}")
     told.add(verify.tree(place, locked, found))
@@ -162,6 +159,25 @@ def _verify(place: Path, proof: Proof, quiet: bool) -> dict[str, Any]:
             "measured": measured,
         },
     }
+
+
+def _check_named(place: Path, found: Recipe, device: str, proof: Proof) -> None:
+    """Whether what is to be run alone is there, before anything is built for it. Raises KitError."""
+    smoke = found.smoke
+    there = {
+        "fix": (proof.fixes, [step.id for step in found.fix if found.chosen(step, device)]),
+        "smoke step": (proof.steps, [step.name for step in smoke.steps(device, found.extras)] if smoke else []),
+        "parity case": (
+            proof.cases,
+            [case.name for case in smoke.parity if case.on(device, found.extras)] if smoke else [],
+        ),
+    }
+    for kind, (asked, known) in there.items():
+        for name in asked:
+            if name not in known:
+                its = f"its {kind}{'es' if kind == 'fix' else 's'}: {', '.join(known)}"
+                hint = its if known else f"recipe {found.name} has none on {device}"
+                raise KitError(f"{place}: no {kind} {name!r} here{nearest(name, known)}", hint)
 
 
 def _report(place: Path, locked: Lock, found: Recipe, proof: Proof, told: _Told) -> dict[str, Any]:
