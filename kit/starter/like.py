@@ -44,17 +44,7 @@ def write(
     (folder,) = folders
     first, content = next(iter(scripts.items()))
     found = pipeline.find(content, first, files, reached)
-    tables = {path: arguments.settings(arguments.read(text, path), f"{name}-output") for path, text in scripts.items()}
-    for path, rows in tables.items():
-        known = {row["name"] for row in rows}
-        for role in arguments.NEEDED:
-            if arguments.ROLES[role] not in known:
-                flags = [flag for flag, row in arguments.KNOWN.items() if row.get("name") == arguments.ROLES[role]]
-                what = f"{path} has no --{(flags or [arguments.ROLES[role]])[0]}, which a launch script needs"
-                raise KitError(f"--like {like.name}: {what}", "leave out --like, and write the overlay by hand")
-        for row in rows:
-            if row["kind"] == "model" and found:
-                row["pipelines"] = [found.name]
+    tables = {path: _settings(text, path, name, like, found) for path, text in scripts.items()}
     rows = tables[first]
     names = {path: {row["name"] for row in table} for path, table in tables.items()}
     launches = {path: f"finetune_{_stem(path, name, len(scripts))}.sh" for path in scripts}
@@ -90,22 +80,8 @@ def write(
         "called": f"{beside.RECIPES}/{name}.toml",
     }
     left = _left(found, unknown, rows, fixes, reds, like, not all(run["lora"] for run in runs))
-    made: dict[str, str] = {}
-    overlay, shared = f"overlays/{name}", f"overlays/{name}-launch"
-    programs = []
-    for path, script in launches.items():
-        stem = script.removesuffix(".sh")
-        table = {
-            **facts,
-            "script": path.rpartition("/")[2],
-            "rows": tables[path],
-            "roles": arguments.roles(tables[path]),
-        }
-        made[f"{shared}/{stem}.j2"] = _render("launch.j2", table)
-        named = f'{{% set form, launch = "script.sh.j2", "{script}" %}}\n{{% include "{name}-launch/{stem}.j2" %}}\n'
-        made[f"{overlay}/{script}.j2"] = named
-        programs.append(f'"{script}": {{% include "{name}-launch/{stem}.j2" %}}')
-    made[f"{overlay}/launcher/programs.json.j2"] = '{% set form = "table.json.j2" %}\n{' + ",\n".join(programs) + "}\n"
+    made = _launched(launches, tables, facts)
+    overlay = f"overlays/{name}"
     made[f"{overlay}/{CONFIG}.j2"] = _render(f"{CONFIG}.j2", facts)
     required = f'{{% set file = "{facts["requirements"]}" %}}\n{{% extends "shared/requirements.txt.j2" %}}\n'
     made[f"{overlay}/{facts['requirements']}.j2"] = required
@@ -121,6 +97,41 @@ def write(
         f"cd {place} && bash {launches[first]} --help",
     ]
     return _render("recipe.toml", facts), {path: text.encode() for path, text in made.items()}, left, after
+
+
+def _settings(
+    content: bytes, path: TreePath, name: str, like: Recipe, found: pipeline.Pipeline | None
+) -> list[dict[str, Any]]:
+    """The settings of a script's launch script. Raises KitError for a script without an option that one needs."""
+    rows = arguments.settings(arguments.read(content, path), f"{name}-output")
+    known = {row["name"] for row in rows}
+    for role in arguments.NEEDED:
+        if arguments.ROLES[role] not in known:
+            flags = [flag for flag, row in arguments.KNOWN.items() if row.get("name") == arguments.ROLES[role]]
+            what = f"{path} has no --{(flags or [arguments.ROLES[role]])[0]}, which a launch script needs"
+            raise KitError(f"--like {like.name}: {what}", "leave out --like, and write the overlay by hand")
+    for row in rows:
+        if row["kind"] == "model" and found:
+            row["pipelines"] = [found.name]
+    return rows
+
+
+def _launched(
+    launches: Mapping[TreePath, str], tables: Mapping[TreePath, list[dict[str, Any]]], facts: Mapping[str, Any]
+) -> dict[str, str]:
+    """The launch script of each script, and the table that the launcher reads, by their paths."""
+    made: dict[str, str] = {}
+    programs = []
+    name = facts["name"]
+    for path, script in launches.items():
+        stem, rows = script.removesuffix(".sh"), tables[path]
+        table = {**facts, "script": path.rpartition("/")[2], "rows": rows, "roles": arguments.roles(rows)}
+        made[f"overlays/{name}-launch/{stem}.j2"] = _render("launch.j2", table)
+        named = f'{{% set form, launch = "script.sh.j2", "{script}" %}}\n{{% include "{name}-launch/{stem}.j2" %}}\n'
+        made[f"overlays/{name}/{script}.j2"] = named
+        programs.append(f'"{script}": {{% include "{name}-launch/{stem}.j2" %}}')
+    listed = '{% set form = "table.json.j2" %}\n{' + ",\n".join(programs) + "}\n"
+    return {**made, f"overlays/{name}/launcher/programs.json.j2": listed}
 
 
 def _stem(path: TreePath, name: str, scripts: int) -> str:
