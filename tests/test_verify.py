@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import support
 from support import Done, Kit, Root, git, prepare, write
 
 from kit import recipes, verify
+from kit.commands.verify import LEVELS
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +229,20 @@ def test_what_is_not_there_is_said_before_anything_is_built(root: Root, kit: Kit
     assert prepare(root, kit).status == 0
     done = kit("verify", "made", *words.split())
     assert (done.status, done.out) == (1, "") and said in done.err
+
+
+def test_a_level_of_which_there_is_nothing_is_not_said_to_have_passed(
+    root: Root, kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root.recipe(smoke={**SMOKE, "parity": []})
+    assert prepare(root, kit).status == 0
+    run = SimpleNamespace(through="", recipe=SimpleNamespace(smoke=None))
+    monkeypatch.setattr("kit.smoke.run.begin", lambda *given: contextlib.nullcontext(run))
+    monkeypatch.setattr("kit.smoke.run.smoke", lambda *given: iter(()))
+    out = kit("verify", "made", "--parity").out
+    for level, thing in (("smoke", "step"), ("parity", "case")):
+        assert f"skip  {LEVELS[level]}: unproven: recipe tiny has no {level} {thing} on cpu\n" in out
+    assert "  verified (tree, static, smoke, parity): " in out
 
 
 def test_files_beside_are_only_listed(demo: Path, kit: Kit) -> None:
