@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._alike import sharing
-from kit.fixes._ast import block_of, every, same, statements, text
+from kit.fixes._ast import block_of, every, handed, same, statements, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import last, own
 
@@ -79,12 +79,12 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     for node, above in script.statements:
         for model in _models(script, node):
             function = script.scopes(node)[0]
-            below = block_of(node, above)[block_of(node, above).index(node) + 1 :]
+            block = block_of(node, above)
+            below = block[block.index(node) + 1 :]
             known = _model(node) == model and _below(model, below)
             for line in script.inside(function):
-                works = any(_uses(each, model) for each in own(line)) and not any(
-                    isinstance(each, ast.Lambda) for each in own(line)
-                )
+                parts = own(line)
+                works = any(_uses(each, model) for each in parts) and not any(isinstance(n, ast.Lambda) for n in parts)
                 later = works and line.lineno > (node.end_lineno or 0)
                 if later and not known and _away(script, function, model, node, line):
                     yield Sign(line.lineno, f"`{model}` at work below the block that has it on the device")
@@ -93,18 +93,14 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
 def _models(script: Script, node: ast.AST) -> list[str]:
     """What a `with` has on the device by `offload_models`, whatever that is called and beside what it stands."""
     calls = [item.context_expr for item in node.items] if isinstance(node, ast.With) else []
-    given = [call for call in calls if isinstance(call, ast.Call) and last(call.func) == "offload_models"]
-    given += [
+    given = [
         call
         for call in calls
-        if isinstance(call, ast.Call) and call not in given and script.full(call.func).endswith(".offload_models")
+        if isinstance(call, ast.Call)
+        and "offload_models" in (last(call.func), script.full(call.func).rpartition(".")[2])
+        and "False" not in map(text, handed(call, "offload", at=None))
     ]
-    kept = [
-        call
-        for call in given
-        if not any(each.arg == "offload" and text(each.value) == "False" for each in call.keywords)
-    ]
-    return [text(model) for call in kept for model in call.args]
+    return [text(model) for call in given for model in call.args]
 
 
 def _uses(node: ast.AST, model: str) -> bool:

@@ -174,7 +174,7 @@ def _switched(value: ast.expr) -> list[ast.expr]:
         first, second = autocasts(value.body), autocasts(value.orelse)
         here = [] if first == second else [_not(value.test) if first else value.test]
         return [*here, *_switched(value.body), *_switched(value.orelse)]
-    enabled = [each.value for each in value.keywords if each.arg == "enabled"] if isinstance(value, ast.Call) else []
+    enabled = handed(value, "enabled", at=None) if isinstance(value, ast.Call) else []
     return [_not(each) for each in enabled if text(each) != "True" and autocasts(value)]
 
 

@@ -128,17 +128,15 @@ def looks_like(tree: ast.Module, options: Options) -> list[Sign]:
     return [
         Sign(node.lineno, f"a seed of 0 counts as none: ask `{text(node.test)} is not None`")
         for node in every(tree)
-        if isinstance(node, ast.If) and isinstance(node.test, (ast.Name, ast.Attribute)) and _sets(node)
-    ] + [
-        Sign(node.lineno, f"a seed of 0 counts as none: ask `{text(node.test)} is not None`")
-        for node in every(tree)
-        if isinstance(node, ast.IfExp) and not _seed(node) and _seeds(node) and not _is_unsaid(text(node.test), unsaid)
+        if isinstance(node, (ast.If, ast.IfExp))
+        and isinstance(node.test, (ast.Name, ast.Attribute))
+        and (_sets(node) if isinstance(node, ast.If) else _seeds(node) and not _is_unsaid(text(node.test), unsaid))
     ]
 
 
 def _seeds(node: ast.IfExp) -> bool:
     """Whether a choice makes something of the seed that it asks for, or gives None: several generators, numpy's."""
-    if not isinstance(node.test, (ast.Name, ast.Attribute)) or text(node.orelse) != "None":
+    if _seed(node) or text(node.orelse) != "None":
         return False
     made = [each for each in every(node.body) if isinstance(each, ast.Call)]
     takes = [call for call in made if text(call.func).rpartition(".")[2] in _GENERATORS]
