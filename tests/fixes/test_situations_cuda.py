@@ -96,13 +96,29 @@ def _trainer(id: str, reason: str, made: str, more: str = "") -> object:
     return refused(id, "device-placement", 7, reason, TRAINER.format(made=made, more=more))
 
 
+EARLY = "line 4 calls that, or hands it on, before `self.accelerator` is bound: hand it in"
 HELD = [
-    _trainer("called before the Accelerator is made", "is not bound", "self.load(net)\n        self.connect()", "=1"),
+    *(
+        _trainer(f"{how} before the Accelerator is made", EARLY, f"{made}\n        self.connect()", "=1")
+        for how, made in (
+            ("called", "self.load(net)"),
+            ("handed on", "load = self.load"),
+            ("handed to a thread", "threading.Thread(target=self.load, args=(net,)).start()"),
+            ("called in a lambda", "start = lambda: self.load(net)"),
+        )
+    ),
+    refused(
+        "called before, in a function inside",
+        "device-placement",
+        8,
+        EARLY.replace("4", "5"),
+        TRAINER.format(more="", made="def start(): self.load(net)\n        start()\n        self.connect()"),
+    ),
     refused(
         "called before, by way of another",
         "device-placement",
         7,
-        "is not bound",
+        EARLY,
         TRAINER.format(more="", made="self.both(net)\n        self.accelerator = Accelerator()")
         + "    def both(self, net):\n        self.load(net)\n",
     ),
