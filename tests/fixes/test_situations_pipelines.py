@@ -133,15 +133,31 @@ WEIGHTS = [
 ]
 
 
-def _seed(id: str, made: str) -> Any:
-    text = f"def main(args):\n    return {made} if args.seed else None\n"
-    return looks(id, "validation-seed", 2, "a seed of 0 counts as none", text)
+def _seed(id: str, line: str) -> Any:
+    text = f"def main(args):\n    {line}\n"
+    return looks(id, "validation-seed", 2, "a seed of 0 counts as none: ask `args.seed is not None`", text)
 
 
+def _not_a_seed(id: str, line: str) -> Any:
+    return left(id, "validation-seed", f"def main(args):\n    {line}\n")
+
+
+ONE = "torch.Generator().manual_seed(args.seed)"
 SEEDS = [
-    _seed("several generators", "[torch.Generator().manual_seed(args.seed + i) for i in range(3)]"),
-    _seed("numpy's", "np.random.RandomState(args.seed)"),
-    left("nothing of the seed's", "validation-seed", "def main(args):\n    return make(1) if args.seed else None\n"),
+    _seed("several generators", "g = [torch.Generator().manual_seed(args.seed + i) for i in n] if args.seed else None"),
+    _seed("numpy's", "g = np.random.RandomState(args.seed) if args.seed else None"),
+    _seed("a number made of it", "g = torch.Generator().manual_seed(int(args.seed)) if args.seed else None"),
+    _seed("the other way round", f"g = None if not args.seed else {ONE}"),
+    _seed("with another question", f"g = {ONE} if args.seed and args.fixed else None"),
+    _seed("said to be asked", f"g = {ONE} if bool(args.seed) else None"),
+    _seed("or another generator", f"g = {ONE} if args.seed else torch.Generator()"),
+    _seed("or another seed", "set_seed(args.seed or 42)"),
+    _seed("set everywhere", "if args.seed: seed_everything(args.seed, workers=True)"),
+    _seed("set by name", "if args.seed: set_seed(seed=args.seed)"),
+    _not_a_seed("nothing of the seed's", "return make(1) if args.seed else None"),
+    _not_a_seed("or 0", "set_seed(args.seed or 0)"),
+    _not_a_seed("asked for", f"g = {ONE} if args.seed is not None and args.fixed else None"),
+    _not_a_seed("asked for another thing", f"g = {ONE} if args.fixed else None"),
 ]
 
 
