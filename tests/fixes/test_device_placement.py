@@ -41,6 +41,11 @@ APPLIED = [
         "with torch.cuda.amp.autocast(dtype=half):\n    pipeline()",
         "with torch.autocast(accelerator.device.type, dtype=half):\n    pipeline()",
     ),
+    line(
+        "CUDA's autocast, by place",
+        "with torch.cuda.amp.autocast(True, half, cache_enabled=False):\n    pipeline()",
+        "with torch.autocast(accelerator.device.type, enabled=True, dtype=half, cache_enabled=False):\n    pipeline()",
+    ),
     line("a module", 'unet = unet.to( "cuda" )  # now', "unet = unet.to( accelerator.device )  # now"),
     line(
         "its first card, and a dtype",
