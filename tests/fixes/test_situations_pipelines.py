@@ -78,7 +78,14 @@ def _lora(id: str, line: str, at: int) -> Any:
     return looks(id, "offline-lora", at, "this run's folder, or another", text)
 
 
+def _renamed(id: str, saves: str, after: str = "") -> Any:
+    text = f"def main(args):\n    {saves}\n    pipe.load_lora_weights(args.out)\n{after}"
+    return looks(id, "offline-lora", 3, "a LoRA saved under another name, loaded by none", text)
+
+
 LORAS = [
+    _renamed("saved under a name of its own", "Pipe.save_lora_weights(args.out, t, weight_name='my.safetensors')"),
+    _renamed("saved in another form at times", "Pipe.save_lora_weights(args.out, t, safe_serialization=args.safe)"),
     _lora("chosen in the call", "pipe.load_lora_weights(args.lora if args.lora else args.out)", 3),
     _lora(
         "chosen above",
