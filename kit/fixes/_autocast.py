@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,9 +12,16 @@ from kit.fixes._roles import Script
 from kit.fixes._roles._script import FUNCTIONS, Function, dotted, last, shown
 
 PIPELINES = ("pipeline", "pipe")
-# What is handed a pipeline and makes no images with it.
-_ASKS = ("isinstance", "type", "id", "print", "hasattr", "getattr", "setattr", "delattr", "info", "debug", "append")
-_PARTS = ("vae.decode", "vae.encode", "__call__")
+# What is handed a pipeline and makes no images with it, by its name.
+_SETS_UP = re.compile(
+    r"isinstance|type|id|print|hasattr|getattr|setattr|delattr|info|debug|append"
+    r"|(enable|disable|set|apply|patch|load|register|optimi[sz]e|compile|add|fuse|replace|free|flush)(_\w+)?"
+)
+_PARTS = ("vae.decode", "vae.encode", "decode", "encode", "decode_latents", "__call__")
+_THREADS = ("map", "submit", "Thread")  # what these call is not under autocast
+
+
+_CALLED = "the pipeline is also called"
 
 
 @dataclass(frozen=True)
@@ -42,15 +50,16 @@ def _works(script: Script, function: Function, names: frozenset[str], seen: tupl
         if any(each in kept for each in _up(above, node)):
             continue  # it makes images where that is called
         what, call = _use(above, node)
-        made = script.called(call) if call and what and call.func is not node else None
+        made = script.called(call) if call and call.func is not node else None
+        here = (whole or node in under) and "threads" not in what
         if made and made not in seen and made is not function:
             taken = frozenset(_taken(made, call, node))  # type: ignore[arg-type]
             inner = [*_works(script, made, taken, (*seen, function))]
             if all(work.under for work in inner):
                 continue
-            what = ""
-        if what or made:
-            yield Work(node.lineno, whole or node in under, what if not made else "the pipeline is also called")
+            what = _CALLED
+        if what:
+            yield Work(node.lineno, here, what)
 
 
 def _use(above: dict[ast.AST, ast.AST], node: ast.Name) -> tuple[str, ast.Call | None]:
@@ -60,14 +69,17 @@ def _use(above: dict[ast.AST, ast.AST], node: ast.Name) -> tuple[str, ast.Call |
     while isinstance(owner, ast.Attribute):
         part, node, owner = f"{part}.{owner.attr}".lstrip("."), owner, above.get(owner)  # type: ignore[assignment]
     called = isinstance(owner, ast.Call) and owner.func is node
-    if part:
-        return ("the pipeline is also called" if called and part in _PARTS else ""), None
+    if (part and part != "vae") or isinstance(getattr(node, "ctx", None), ast.Store):
+        return _CALLED * (called and part in _PARTS), None
     if called:
-        return "the pipeline is also called", owner  # type: ignore[return-value]
+        return _CALLED, owner  # type: ignore[return-value]
     if isinstance(owner, ast.keyword):
         owner = above.get(owner)
     if isinstance(owner, ast.Call):
-        return ("" if last(owner.func) in _ASKS else f"{shown(owner)} is handed the pipeline"), owner
+        name = last(owner.func)
+        if name in _THREADS and (name == "Thread" or isinstance(owner.func, ast.Attribute)):
+            return f"{shown(owner)} has threads call the pipeline", owner
+        return ("" if _SETS_UP.fullmatch(name) else f"{shown(owner)} is handed the pipeline"), owner
     if isinstance(owner, (ast.Compare, ast.BoolOp, ast.UnaryOp, ast.If, ast.IfExp, ast.While, ast.Assert)):
         return "", None
     if isinstance(owner, ast.Assign) and all(isinstance(each, ast.Name) for each in owner.targets):
@@ -94,15 +106,16 @@ def _names(function: Function, names: frozenset[str]) -> tuple[frozenset[str], s
 
 
 def _calls_later(value: ast.expr, names: frozenset[str]) -> bool:
-    """Whether an expression is a pipeline, or what calls one once it is called: a `partial`, a `lambda`."""
+    """Whether an expression is a pipeline, or its VAE, or what calls one later on: a `partial`, a `lambda`."""
     if isinstance(value, ast.Call):
         return last(value.func) == "partial" and any(dotted(each) in names for each in value.args)
-    return dotted(value) in names or (isinstance(value, ast.Lambda) and _reads(value, names))
+    later = isinstance(value, (ast.Lambda, ast.GeneratorExp)) and _reads(value, names)
+    return later or dotted(value).removesuffix(".vae") in names
 
 
 def _reads(node: ast.AST, names: frozenset[str]) -> bool:
     """Whether a function calls one of some names, unless it is handed that itself."""
-    own = {each.arg for each, _ in defaults(node.args)}  # type: ignore[attr-defined]
+    own = {each.arg for each, _ in defaults(node.args)} if hasattr(node, "args") else set()
     parts = [part.func for part in every(node) if isinstance(part, ast.Call)]
     return any(
         name in names - own and (part == name or part.removeprefix(f"{name}.") in _PARTS)

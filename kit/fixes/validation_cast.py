@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import (
+    DTYPE,
     Ancestors,
     autocasts,
     block_of,
@@ -24,6 +25,7 @@ from kit.fixes._ast import (
 )
 from kit.fixes._autocast import PIPELINES, off, works
 from kit.fixes._roles import Script, read
+from kit.fixes._roles._script import dotted, last, own
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -190,19 +192,37 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
 
 
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
-    """Where a pipeline is cast under autocast in a loop that trains, or in a validation of another name."""
+    """Where a pipeline, or what trains in it, is cast under autocast in a loop that trains, or in a validation: of
+    another name, or in a form that is not known."""
     for line, above in statements(tree):
-        move = pipeline_move(line)
         function = next((node for node in reversed(above) if isinstance(node, ast.FunctionDef)), None)
-        if not function or not (
-            pipeline_cast(line) or (move and casts(move) and not _dtype(move).endswith(" else None"))
-        ):
+        if not function or not any(_in_place(call, line) for call in own(line) if isinstance(call, ast.Call)):
             continue
+        move = pipeline_move(line)
+        done = move is not None and _dtype(move).endswith(" else None")
+        known = function.name.startswith("log_validation") and (move or pipeline_cast(line))
         loop = next((node for node in above if isinstance(node, ast.For) and ".backward(" in text(node)), None)
-        named = _VALIDATES.search(function.name) and not function.name.startswith("log_validation")
-        around = loop or (function if named else None)
-        if around and autocasts(around) and not _loads(around):
+        around = loop or (function if _VALIDATES.search(function.name) else None)
+        if around and autocasts(around) and not _loads(around) and not done and (loop or not known):
             yield Sign(line.lineno, "a pipeline of what trains, cast in place")
 
 
 _VALIDATES = re.compile(r"valid|sample|eval|generate|preview", re.IGNORECASE)
+_HALVES = ("half", "bfloat16")
+
+
+def _in_place(call: ast.Call, line: ast.stmt) -> bool:
+    """Whether a call gives a pipeline, or the model in it that trains, another dtype than float32."""
+    name, given = last(call.func), [*call.args, *(each.value for each in call.keywords)]
+    dtypes = casts(call) or any(DTYPE.search(text(each)) for each in given)
+    single = any(text(each) in ("torch.float32", "torch.float") for each in given)
+    if not (name == "to" and dtypes and not single) and not (name in _HALVES and not given):
+        return False
+    owner = call.func.value if isinstance(call.func, ast.Attribute) else call
+    while isinstance(owner, ast.Call) and isinstance(owner.func, ast.Attribute) and last(owner.func) in ("to", "cuda"):
+        owner = owner.func.value
+    made = isinstance(owner, ast.Call) and isinstance(line, ast.Assign) and not _of_files(owner)
+    return bool(_OF_PIPE.search(text(line.targets[0]) if made else dotted(owner)))  # type: ignore[attr-defined]
+
+
+_OF_PIPE = re.compile(r"(^|[._])pipe(line)?(\.(unet|transformer|controlnet|prior))?$", re.IGNORECASE)

@@ -180,6 +180,29 @@ def _cast(id: str, at: int, text: str) -> Any:
 CASTS = [
     _cast("in the midst of training", 4, TRAINING),
     _cast("in a validation of another name", 2, f"def sample_images(pipe):\n{CAST}"),
+    *(
+        _cast(
+            f"in a form that is not known: {how}",
+            2,
+            f"def {name}(pipe, unet):\n    {line}\n    with autocast('npu'): pipe()\n",
+        )
+        for how, name, line in (
+            ("an object's", "log_validation", "self.pipeline.to(device, dtype=self.dtype)"),
+            ("one after the other", "log_validation", "pipe = pipe.to(device).to(weight_dtype)"),
+            ("the model alone", "log_validation", "pipe.unet.to(dtype=torch.float16)"),
+            ("the model alone, halved", "validate", "pipe.transformer.half()"),
+            ("where it is made", "log_validation", "pipe = P.from_pretrained(a.b, unet=unet).to(device, dtype)"),
+        )
+    ),
+    *(
+        left(how, "validation-cast", f"def log_validation(pipe):\n    {line}\n    with autocast('npu'): pipe()\n")
+        for how, line in (
+            ("its VAE alone", "pipe.vae.to(torch.float16)"),
+            ("made whole", "pipe.unet.to(torch.float32)"),
+            ("made of files", "pipe = P.from_pretrained(args.model, torch_dtype=dtype).to(device, dtype)"),
+            ("placed", "self.pipeline.to(device)"),
+        )
+    ),
     left("after training", "validation-cast", f"def main(pipe, args):\n    accelerator.backward(loss)\n{CAST}"),
     left("loaded there", "validation-cast", f"def sample(args):\n    pipe = Pipe.from_pretrained(args.model)\n{CAST}"),
 ]

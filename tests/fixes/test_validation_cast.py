@@ -186,6 +186,8 @@ APPLIED = [
                 "def make(pipe, n): pipe(n)\n",
                 f"    with {ON}:\n        make(pipeline, 1)\n",
             ),
+            ("below what is not known, and sets it up", "", f"    enable_tiling(pipeline)\n{AUTOCAST}"),
+            ("its VAE is asked for its dtype", "", f"    d = pipeline.vae.dtype\n    pipeline.vae = vae\n{AUTOCAST}"),
             (
                 "below one that only sets it up",
                 "def tune(pipe, n): pipe.enable_xformers()\n",
@@ -219,6 +221,25 @@ REFUSED = [
             ("by another name", "also called", 4, f"    make = pipeline\n    make(1)\n{AUTOCAST}"),
             ("by `__call__`", "also called", 3, f"    pipeline.__call__(1)\n{AUTOCAST}"),
             ("in what is not known", "`draw(…)` is handed the pipeline", 3, f"    draw(pipeline)\n{AUTOCAST}"),
+            (
+                "by its VAE",
+                "also called",
+                6,
+                f"    v = pipeline.vae\n    with {ON}:\n        x = pipeline()\n    v.decode(x)\n",
+            ),
+            ("with its VAE", "`draw(…)` is handed the pipeline", 3, f"    draw(pipeline.vae)\n{AUTOCAST}"),
+            (
+                "in threads",
+                "`pool.map(…)` has threads call the pipeline",
+                4,
+                f"    with {ON}:\n        return list(pool.map(pipeline, prompts))\n",
+            ),
+            (
+                "as they are asked for",
+                "`list(…)` is handed the pipeline",
+                5,
+                f"    with {ON}:\n        made = (pipeline(p) for p in prompts)\n    return list(made)\n",
+            ),
             ("anywhere", "the pipeline is handed on", 3, f"    self.pipe = pipeline\n{AUTOCAST}"),
             (
                 "in a function of the script",
