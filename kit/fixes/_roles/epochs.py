@@ -8,7 +8,7 @@ from typing import Any
 
 from kit.fixes._ast import conjuncts, every, text
 from kit.fixes._roles._script import Script, dotted, last, own
-from kit.fixes._roles.loops import COUNTED, Loop, names_of
+from kit.fixes._roles.loops import COUNTED, Loop, names_of, option
 
 _LAST = re.compile(r"(^|_)(last|final)(_|$)")
 _EARLIER = (ast.Lt, ast.LtE, ast.NotEq)  # `epoch + 1 < epochs`
@@ -27,6 +27,8 @@ def last_epoch(script: Script, loop: Loop) -> ast.expr | None:
     lines = [*script.inside(loop), *below, *(inner for line in below for inner in script.inside(line))]
     asked = {name for line in lines for name in _tested(line)}
     for line in lines:
+        if isinstance(line, ast.Match) and _matches(script, line, number, ends):
+            return line.subject
         left = isinstance(loop, ast.For) and bool(asked & {dotted(target) for target in getattr(line, "targets", ())})
         earlier = _earlier(line)
         for node in own(line):
@@ -37,6 +39,14 @@ def last_epoch(script: Script, loop: Loop) -> ast.expr | None:
             if isinstance(node, ast.Call) and _asks_for(script, node, number, ends):
                 return node
     return None
+
+
+def _matches(script: Script, line: ast.Match, number: set[str], ends: set[str]) -> bool:
+    """Whether a `match` is of a loop's number and of where that ends: in its subject, a pattern or a guard."""
+    cases = [[case.pattern, *([case.guard] if case.guard else [])] for case in line.cases]
+    asked = [_meant(script, line.subject, *parts) for parts in cases]
+    told = any(_LAST.search(name.rpartition(".")[2]) for names in asked for name in names if names & number)
+    return told or any(names & number and len(names & (number | ends)) > 1 for names in asked)
 
 
 def _number(script: Script, loop: Loop) -> set[str]:
@@ -99,7 +109,7 @@ def _meant(script: Script, *nodes: ast.AST) -> set[str]:
     pending = list(nodes)
     for node in pending:
         for each in every(node):
-            found |= {dotted(each)} if dotted(each) else set()
+            found |= {option(each)} - {""}
             found |= {str(each.value)} if isinstance(each, ast.Constant) and type(each.value) is int else set()
             given = script.assigned.get(each.id, []) if isinstance(each, ast.Name) else []
             pending += [value for value in given if value not in pending and dotted(_base(value))]
