@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 import pytest
-from fixing import case, conflict, gone, run, satisfied, tables
+from fixing import case, conflict, gone, run, satisfied, tables, unlike
 
 from kit import fixes
 from kit.codemod import Outcome
@@ -150,6 +150,21 @@ APPLIED = [
                 weights.pop()
         """,
     ),
+]
+
+GUARD = "if weights:\n            "
+CALLED = "class Save:\n    def __call__(self, models, weights, folder):\n        {}weights.pop()\n"
+APPLIED += [
+    unlike(
+        f"an object that is called: {given}",
+        f"{CALLED.format('')}{given}\n",
+        f"{CALLED.format(GUARD)}{given}\n",
+    )
+    for given in (
+        "accelerator.register_save_state_pre_hook(Save())",
+        "save = Save()\naccelerator.register_save_state_pre_hook(save)",
+        "self.save = Save()\nself.accelerator.register_save_state_pre_hook(self.save)",
+    )
 ]
 
 REFUSED = [
