@@ -8,16 +8,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kit.fixes import _deepspeed
-from kit.fixes._alike import by_chance, of_one, reads, sharing, unlike, uses_the_save
+from kit.fixes._alike import by_chance, leaving, reads, sharing, unlike, uses_the_save
 from kit.fixes._ast import every, text
+from kit.fixes._one import of_one
 from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import dotted, last, own, shown
 from kit.fixes._roles.holders import accelerator
 
-RANKS = re.compile(
-    r"\b(rank|local_rank|global_rank|process_index|is_master\w*|master_process|is_main\w*|is_last_process|main_process)\b"
-)
 # What every process must come to, besides what accelerate's own processes do: it gathers the shards of a model.
 _GATHERS = re.compile(r"get_state_dict|save_model|save_checkpoint|save_16bit_model|_?consolidate\w*|GatheredParameters")
 _SWAPS = re.compile(r"store|copy_to|swap\w*|apply_shadow|(un)?(merge|fuse)_\w+|restore")
@@ -125,7 +123,7 @@ def _work(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Iterator[ast.s
         _check_left(script, line, saves)
         yield line
     _check_swaps(script, lines, ways, saves)
-    _check_all_come(script, gate, common, saves)
+    _check_all_come(script, gate, common, ways, saves)
     below = script.block(gate)[script.block(gate).index(gate) + 1 :]
     waits = next((at for at, line in enumerate(below) if roles.collective(line)), len(below))
     alone = [line for line in (*lines, *below[:waits]) if line not in ways and not _rotates(script, line)]
@@ -141,7 +139,9 @@ def _work(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Iterator[ast.s
         )
 
 
-def _check_all_come(script: Script, gate: ast.If, common: list[ast.stmt], saves: list[ast.stmt]) -> None:
+def _check_all_come(
+    script: Script, gate: ast.If, common: list[ast.stmt], ways: set[ast.stmt], saves: list[ast.stmt]
+) -> None:
     """Whether every process comes to a save, with what it takes there. Raises _Refused."""
     for where in (by_chance(script, line) for line in saves):
         if where:
@@ -149,7 +149,7 @@ def _check_all_come(script: Script, gate: ast.If, common: list[ast.stmt], saves:
                 f"it stands in {where}, to which one process may come alone, and would wait for the others: "
                 "save elsewhere, or skip the fix"
             )
-    name, line = of_one(script, gate, common)
+    name, line = of_one(script, gate, common, ways)
     if name:
         raise _Refused(
             f"line {line} gives `{name}` to the main process alone, and every process needs it: move it above"
@@ -255,9 +255,3 @@ def leaves_others(script: Script, line: ast.stmt) -> bool:
     """`if not main: continue`."""
     test = leaving(line)
     return test is not None and roles.mentions_main(script, test, line)
-
-
-def leaving(line: ast.stmt) -> ast.expr | None:
-    """What is asked by an `if` whose body ends in leaving; None for other statements."""
-    leaves = isinstance(line, ast.If) and isinstance(line.body[-1], (ast.Continue, ast.Return, ast.Break))
-    return line.test if leaves else None  # type: ignore[attr-defined]

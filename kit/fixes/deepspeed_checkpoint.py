@@ -52,7 +52,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     for line, how in unguarded_saves(read(tree)):
-        yield Sign(line, f"a checkpoint saved by one process alone ({how})")
+        yield Sign(line, f"a checkpoint {how}")
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
