@@ -11,20 +11,20 @@ from itertools import pairwise
 from kit.fixes._ast import every, handed, stored, text
 from kit.fixes._roles import Script, paths
 from kit.fixes._roles import processes as roles
-from kit.fixes._roles._script import FUNCTIONS, Function, last, own
+from kit.fixes._roles._script import FUNCTIONS, Function, dotted, last, own
 
 # What gives the same on every process for the same arguments.
 _PLAIN = re.compile(
     r"join|len|str|int|float|bool|any|all|min|max|abs|round|sum|range|enumerate|zip|sorted|tuple|list|isinstance|hasattr"
     r"|getattr|Path|format|zfill|lower|upper|strip|startswith|endswith"
 )
-# What may give something else on each process, of whatever it is asked.
-_OWN = re.compile(
-    r"time|perf_counter|monotonic|now|utcnow|today|item|random|randint|uniform|choice|input|uuid[14]|exists|isfile|isdir"
-    r"|is_file|is_dir|listdir|getpid|mkdtemp"
+# What may give something else on each process, of whatever it is asked, even by way of several names.
+_CLOCK = re.compile(
+    r"time|perf_counter|monotonic|now|utcnow|today|strftime|(local|gm|c)time|item|random|randint|uniform|choices?|uuid[14]"
+    r"|token_hex|getpid|gethostname|mkdtemp"
 )
-# What does so even by way of several names.
-_CLOCK = re.compile(r"time|perf_counter|monotonic|now|utcnow|today|item|random|randint|uniform|choice|uuid[14]")
+# What does so by way of one.
+_OWN = re.compile(rf"{_CLOCK.pattern}|input|exists|isfile|isdir|is_file|is_dir|listdir")
 RANKS = re.compile(
     r"(?<!args\.)(?<!cfg\.)(?<!config\.)"  # of a LoRA
     r"\b(rank|local_rank|global_rank|process_index|is_master\w*|master_process|is_main\w*|is_last_process|main_process)\b"
@@ -44,7 +44,8 @@ def unlike(script: Script, gate: ast.If, ways: Sequence[ast.stmt]) -> ast.expr |
     """What may differ from one process to another of what leads inside ``gate`` to a save, or names its folder; None
     where all is alike. ``ways``: the saves, and the statements around them inside the gate."""
     given = _given(gate)
-    asked = [node for node in roles.operands(gate.test) if not roles.is_main(script, node, gate)]
+    asked: list[ast.expr] = []
+    tests = [node for node in roles.operands(gate.test) if not roles.is_main(script, node, gate)]
     for way in ways:
         for call in roles.saves(script, way):
             asked += [*call.args, *(each.value for each in call.keywords)]
@@ -53,8 +54,8 @@ def unlike(script: Script, gate: ast.If, ways: Sequence[ast.stmt]) -> ast.expr |
                 found = _helper(script, line, _given(made)) if roles.saves(script, line) else None  # type: ignore[arg-type]
                 if found:
                     return found
-        asked += _tests(way)
-    found = next((node for node in asked if _differs(script, node, given)), None)
+        tests += _tests(way)
+    found = next((node for node in [*asked, *tests] if _differs(script, node, given)), None)
     return (
         found
         or by_batch(script, gate)
@@ -180,7 +181,12 @@ def _of_its_own(script: Script, node: ast.expr) -> bool:
         if any(map(_SHARED.fullmatch, called)):
             continue
         names = {text(part) for part in every(value) if isinstance(part, (ast.Name, ast.Attribute))}
-        if any(map((_OWN if depth < 2 else _CLOCK).fullmatch, called)) or any(map(_TRACKED.search, names)):
+        names -= script.once(_told_all)
+        if (
+            any(map((_OWN if depth < 2 else _CLOCK).fullmatch, called))
+            or any(map(_TRACKED.search, names))
+            or names & script.once(_signalled)
+        ):
             return True
         for name in names - seen:
             seen.add(name)
@@ -188,6 +194,22 @@ def _of_its_own(script: Script, node: ast.expr) -> bool:
             given += script.attributes.get(name, ())
             pending += [(each, depth + 1) for each in given]
     return False
+
+
+def _told_all(script: Script) -> set[str]:
+    """The names that are broadcast."""
+    calls = [call for name, calls in script.calls.items() if _SHARED.fullmatch(name) for call, _ in calls]
+    return {text(part) for call in calls for given in call.args for part in every(given) if dotted(part)}
+
+
+def _signalled(script: Script) -> set[str]:
+    """What a signal sets, which comes to each process at a step of its own."""
+    called = [last(each) for call, _ in script.calls.get("signal", ()) for each in call.args[1:]]
+    lines = [line for name in called for made in script.functions.get(name, ()) for line in script.inside(made)]
+    shared = {name for line in lines if isinstance(line, (ast.Global, ast.Nonlocal)) for name in line.names}
+    parts = [part for line in lines for part in own(line) if type(getattr(part, "ctx", None)) is ast.Store]
+    kept = [part.value if isinstance(part, ast.Subscript) else part for part in parts]
+    return {text(part) for part in kept if not isinstance(part, ast.Name) or part.id in shared or part not in parts}
 
 
 def _added(script: Script) -> dict[str, list[ast.expr]]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from kit.fixes import _deepspeed
 from kit.fixes._alike import by_chance, leaving, reads, sharing, unlike, uses_the_save
-from kit.fixes._ast import every, text
+from kit.fixes._ast import conjuncts, every, text
+from kit.fixes._listed import rotations
 from kit.fixes._one import of_one
 from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
@@ -18,6 +19,21 @@ from kit.fixes._roles.holders import accelerator
 
 # What every process must come to, besides what accelerate's own processes do: it gathers the shards of a model.
 _GATHERS = re.compile(r"get_state_dict|save_model|save_checkpoint|save_16bit_model|_?consolidate\w*|GatheredParameters")
+_LISTS = ("listdir", "scandir", "iterdir", "glob", "iglob", "rglob", "walk")
+_PLAIN = (
+    "rmtree",
+    "remove",
+    "unlink",
+    "rmdir",
+    "run",
+    "system",
+    "submit",
+    "Thread",
+    "call",
+    "check_call",
+    "Popen",
+    "map",
+)
 _SWAPS = re.compile(r"store|copy_to|swap\w*|apply_shadow|(un)?(merge|fuse)_\w+|restore")
 
 
@@ -51,7 +67,7 @@ def _gates(script: Script) -> list[Gate]:
 def _gate(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Gate:
     mains = roles.main_test(script, gate.test, gate)
     name, why = accelerator(script, gate)
-    opened = any(_opens(script, node, gate) for node in every(gate.test))
+    opened = any(_opens(script, node, gate) for node in every(gate.test)) or _of_the_others(script, gate)
     main = text(mains[0]) if mains else f"{name}.is_main_process"
     if opened:
         return Gate(gate, main, name, True, frozenset(), "")
@@ -69,6 +85,19 @@ def _opens(script: Script, node: ast.AST, gate: ast.If) -> bool:
     """Whether a part of a test is `main or DeepSpeed`."""
     either = node.values if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or) else []
     return any(map(_deepspeed.asks, either)) and any(roles.is_main(script, part, gate) for part in either)
+
+
+def _of_the_others(script: Script, gate: ast.If) -> bool:
+    """Whether a gate is what the others come to where an `if` above has let DeepSpeed's processes save."""
+    inner: ast.AST = gate
+    for node in reversed(script.above[gate]):
+        if not isinstance(node, ast.If) or inner not in node.orelse:
+            return False
+        asked = any(map(_deepspeed.asks, conjuncts(node.test))) and not roles.mentions_main(script, node.test, node)
+        if asked and any(roles.saves(script, line) for line in script.inside(ast.Module(node.body, []))):
+            return True
+        inner = node
+    return False
 
 
 def _shape(script: Script, gate: ast.If, mains: list[ast.expr], saves: list[ast.stmt]) -> str:
@@ -121,6 +150,12 @@ def _work(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Iterator[ast.s
                 f"{shown(call)} is one process's work, beside what all must come to: move it out of the `if`"
             )
         _check_left(script, line, saves)
+        removes = roles.removals(script, line)
+        if removes and any(line.lineno < save.lineno for save in saves) and _counts(script, lines, removes[0]):
+            raise _Refused(
+                f"{shown(removes[0])} is above the save, where other processes may have made the new checkpoint: "
+                "move it below that"
+            )
         yield line
     _check_swaps(script, lines, ways, saves)
     _check_all_come(script, gate, common, ways, saves)
@@ -137,6 +172,14 @@ def _work(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Iterator[ast.s
             f"`{text(node)}` may differ from process to process, and those that save would wait for the others: work "
             "it out on the main process, broadcast it, and use that"
         )
+
+
+def _counts(script: Script, lines: list[ast.stmt], removes: ast.Call) -> bool:
+    """Whether what is removed above a save was listed there, or may be, by a function that is not in the script."""
+    calls = [call for line in lines if line.lineno <= removes.lineno for call in roles.calls_in(line)]
+    made = [inner for call in calls if (one := script.called(call)) for inner in roles.calls_in(one)]
+    known = script.called(removes) or last(removes.func) in _PLAIN
+    return not known or any(last(call.func) in _LISTS for call in [*calls, *made])
 
 
 def _check_all_come(
@@ -248,7 +291,7 @@ def _blocks(node: ast.AST) -> list[ast.stmt]:
 
 def _rotates(script: Script, line: ast.stmt) -> bool:
     """Whether a statement is the removal of old checkpoints, which has a fix of its own."""
-    return isinstance(line, ast.If) and "total_limit" in text(line.test) and bool(roles.removals(script, line))
+    return line in rotations(script)
 
 
 def leaves_others(script: Script, line: ast.stmt) -> bool:

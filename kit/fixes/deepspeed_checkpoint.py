@@ -45,7 +45,11 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     named = _deepspeed.named(script, options)
     hook = hook_writes(script)[1]
     return [
-        Site(gate.statement.lineno, gate.open and named, refuses=gate.refuses or hook * (not gate.open))
+        Site(
+            gate.statement.lineno,
+            gate.open and (named or not _deepspeed.names(gate.statement)),
+            refuses=gate.refuses or hook * (not gate.open),
+        )
         for gate in gates(script)
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 import pytest
-from fixing import tables
+from fixing import satisfied, tables
 from situations import Given, check, looks, tried
 from test_deepspeed_checkpoint import BOTH, FROM, NAME, refused
 
@@ -193,6 +193,8 @@ REFUSED = [
 MAIN = "accelerator.is_main_process"
 SAVES = f"    if {MAIN}:\n        accelerator.save_state(out)\n"
 FOLDER = f"def folder():\n    out = None\n    if {MAIN}:\n        out = 1\n    return out\n"
+ALONE, SAVED = SAVES[: SAVES.index("        ")], SAVES[SAVES.index("        ") :]
+IN_ARGS = SAVES.replace("(out)", "(args.out)")
 LOADED = "    for step, batch in enumerate(loader):\n"
 MATCH = "    match accelerator.process_index:\n        case 0:\n            out = 1\n"
 REFUSED += [
@@ -231,6 +233,37 @@ REFUSED += [
             + "            continue\n" * leaves
             + textwrap.indent(SAVES, "    " * (2 - leaves)),
         )
+    ),
+]
+
+FLAG = """\
+    def stop(number, frame):
+        nonlocal due
+        due = True
+    signal.signal(signal.SIGUSR1, stop)
+"""
+REFUSED += [
+    refused("what a signal sets", "`due` may differ", 7, f"{FLAG}{SAVES.replace(MAIN, f'{MAIN} and due')}"),
+    *(
+        refused(f"a folder by the clock: {clock}", "`args.out` may differ", 4, f"    args.out = {clock}\n{IN_ARGS}")
+        for clock in ("datetime.now()", "time.strftime('%H')", "os.path.join(args.out, socket.gethostname())")
+    ),
+    *(
+        refused(f"counted above the save: {removes}", f"`{named}(…)` is above the save", 3, f"{ALONE}{removes}{SAVED}")
+        for named, removes in (
+            ("rotate", "        rotate(out, args.limit)\n"),
+            ("shutil.rmtree", "        for old in sorted(os.listdir(out))[:-3]:\n            shutil.rmtree(old)\n"),
+        )
+    ),
+    satisfied(
+        "DeepSpeed by its plugin",
+        f"{FROM}accelerator = Accelerator()\n"
+        + SAVES.replace(MAIN, f"{MAIN} or accelerator.state.deepspeed_plugin is not None").replace("    ", "", 1),
+    ),
+    satisfied(
+        "the others below",
+        f"{BOTH}def main(accelerator):\n    if accelerator.distributed_type == DistributedType.DEEPSPEED and due:\n"
+        f"        accelerator.save_state(1)\n    el{SAVES.lstrip()}",
     ),
 ]
 

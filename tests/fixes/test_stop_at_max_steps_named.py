@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from fixing import conflict, gone, satisfied, tables
+import ast
+
+import pytest
+from fixing import case, conflict, gone, satisfied, tables
 from test_stop_at_max_steps import ASKED, NAME, SAVES, guarded, stopped, trials
+
+from kit import fixes
 
 NAMED = "vars(args)['max_train_steps']"
 APPLIED = [
@@ -12,6 +17,16 @@ APPLIED = [
 ]
 
 REFUSED = [
+    satisfied(
+        "left by the else of the batches",
+        guarded(ASKED, below="        else:\n            continue\n        break\n"),
+    ),
+    conflict(
+        "the last epochs",
+        "where `args.num_epochs - epoch <= 3` (line 8)",
+        3,
+        guarded(ASKED, below=f"        if args.num_epochs - epoch <= 3:\n{SAVES}"),
+    ),
     gone("the limit is another each time", trials("vars(args)['max_train_steps'] += 9", "step", "epoch in range(5)")),
     satisfied(
         "left below, by the option's name", guarded(ASKED, below=f"        if step >= {NAMED}:\n            break\n")
@@ -29,5 +44,26 @@ REFUSED = [
         for head in (f"        match {asked}:\n          case {case}:\n",)
     ),
 ]
+WHILE = "    epoch = 0\n    while epoch < args.num_epochs:\n"
+EACH = f"        if epoch % args.each == 0:\n{SAVES}"
+HEADED = "        if step >= args.max_train_steps:\n            break\n"
+APPLIED += [
+    case(
+        "a while that does something each so many epochs",
+        guarded(ASKED, epochs=WHILE, below=EACH),
+        guarded(ASKED, epochs=WHILE + HEADED, below=EACH),
+    )
+]
+
+
+@pytest.mark.parametrize("limit", ["args.num_steps", "cfg.train.iterations", "args.n_updates"])
+def test_steps_that_are_counted_look_like_a_limit(limit: str) -> None:
+    def signs(counted: str, asked: str) -> list[int]:
+        text = f"for epoch in es:\n    for b in bs:\n        if {counted} >= {asked}:\n            break\n"
+        return [sign.line for sign in fixes.load(NAME).looks_like(ast.parse(text), {})]
+
+    assert signs("global_step", limit) == [1]
+    assert signs("i", limit) == signs("global_step", "args.eval_steps") == []
+
 
 test_applied, test_refused = tables(NAME, APPLIED, REFUSED)

@@ -201,6 +201,15 @@ REFUSED = [
         "            continue\n        save(model)\n        weights.pop()\n",
     ),
     satisfied("asked twice", "def hook(weights):\n    if len(weights) > 0 == done:\n        weights.pop()\n"),
+    *(
+        satisfied(f"caught: {head}", f"def hook(weights):\n    {head}\n        weights.pop()\n{tail}")
+        for head, tail in (
+            ("try:", "    except Exception:\n        pass\n"),
+            ("try:", "    except:\n        pass\n"),
+            ("with suppress(IndexError):", ""),
+            ("if accelerator.distributed_type != 'DEEPSPEED':", ""),
+        )
+    ),
     satisfied("caught", "def hook(weights):\n    try:\n        weights.pop()\n    except IndexError:\n        pass\n"),
     gone("other lists", "def hook(models, weights):\n    models.pop()\n    self.weights.pop()\n"),
     gone("a method of that name", "def hook(weights):\n    return weights.popitem()\n"),

@@ -110,11 +110,11 @@ class Script:
 
     @cached_property
     def attributes(self) -> dict[str, list[ast.expr]]:
-        """What each attribute of `self` is given, in whatever class: `self.a`."""
+        """What each attribute is given, by how it is written: `self.a`, `args.a`."""
         found: dict[str, list[ast.expr]] = defaultdict(list)
         for line, _ in self.statements:
             for target in line.targets if isinstance(line, ast.Assign) else ():
-                if dotted(target).startswith("self."):
+                if isinstance(target, ast.Attribute) and dotted(target):
                     found[dotted(target)].append(line.value)  # type: ignore[attr-defined]
         return found
 

@@ -30,7 +30,7 @@ def last_epoch(script: Script, loop: Loop) -> ast.expr | None:
         if isinstance(line, ast.Match) and _matches(script, line, number, ends):
             return line.subject
         left = isinstance(loop, ast.For) and bool(asked & {dotted(target) for target in getattr(line, "targets", ())})
-        earlier = _earlier(line)
+        earlier = [part for part in _earlier(line) if not _meant(script, part.left) & (ends - number)]
         for node in own(line):
             compares = isinstance(node, ast.Compare) and node not in earlier
             works_out = left and isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Sub, ast.Div))
@@ -46,18 +46,26 @@ def _matches(script: Script, line: ast.Match, number: set[str], ends: set[str]) 
     cases = [[case.pattern, *([case.guard] if case.guard else [])] for case in line.cases]
     asked = [_meant(script, line.subject, *parts) for parts in cases]
     told = any(_LAST.search(name.rpartition(".")[2]) for names in asked for name in names if names & number)
-    return told or any(names & number and len(names & (number | ends)) > 1 for names in asked)
+    return told or any(_of_both(names, number, ends) for names in asked)
 
 
 def _number(script: Script, loop: Loop) -> set[str]:
     """What a loop's number goes by."""
-    return _meant(script, loop.test if isinstance(loop, ast.While) else loop.target)
+    test = _compared(loop)
+    of = test.left if test else loop.test if isinstance(loop, ast.While) else loop.target
+    return {name for name in _meant(script, of) if not name.isdigit()}
+
+
+def _compared(loop: Loop) -> ast.Compare | None:
+    """What a `while` compares its number with: `epoch < epochs`."""
+    return loop.test if isinstance(loop, ast.While) and isinstance(loop.test, ast.Compare) else None
 
 
 def _ends(script: Script, loop: Loop) -> set[str]:
     """What the last number of a loop goes by."""
     if isinstance(loop, ast.While):
-        ends = _meant(script, loop.test)
+        test = _compared(loop)
+        ends = _meant(script, *(test.comparators if test else [loop.test]))
     else:
         counted = [node for node in every(loop.iter) if isinstance(node, ast.Call) and last(node.func) in COUNTED]
         ends = _meant(script, *(counted[0].args[:2][-1:] if counted else [loop.iter]))
@@ -68,7 +76,7 @@ def _ends(script: Script, loop: Loop) -> set[str]:
     return ends | {str(int(name) - 1) for name in ends if name.isdigit()}
 
 
-def _earlier(line: ast.stmt) -> list[ast.expr]:
+def _earlier(line: ast.stmt) -> list[ast.Compare]:
     """What a statement asks to do something in the epochs before the last alone: `epoch + 1 < epochs`."""
     alone = isinstance(line, ast.If) and not line.orelse
     asks: Any = getattr(line, "test" if alone else "value", None)
@@ -78,8 +86,12 @@ def _earlier(line: ast.stmt) -> list[ast.expr]:
 
 def _both(script: Script, node: ast.AST, number: set[str], ends: set[str]) -> bool:
     """Whether an expression is of a loop's number and of where that ends."""
-    asked = _meant(script, node)
-    return bool(asked & number) and len(asked & (number | ends)) > 1
+    return _of_both(_meant(script, node), number, ends)
+
+
+def _of_both(asked: set[str], number: set[str], ends: set[str]) -> bool:
+    others = ends - number
+    return bool(asked & number) and (bool(asked & others) if others else len(asked & number) > 1)
 
 
 def _tested(line: ast.stmt) -> set[str]:

@@ -15,6 +15,9 @@ _LIMIT = re.compile(
     r"max_((train(ing)?|global|optimi[sz]ation|update)_)?(step|iter|iteration|update)s?"
     r"|((total|num|n)_train(ing)?|train|total)_(step|iter|iteration)s?"
 )
+# What counts the steps of a run, and whatever they may be compared with.
+_COUNT = re.compile(r"(global|total|train(ing)?|opt\w*|update|completed|current)_(step|iter|iteration|update)s?")
+_STEPS = re.compile(r"(?!\w*(val|eval|test|warm|accum|log|save|check|sampl))\w*(steps|iters|iterations|updates)")
 _OTHER = re.compile(r"(\b|_)(fold|run|round|seed|stage|phase|task|subject|concept)s?(\b|_)")
 COUNTED = ("range", "trange", "count")  # what numbers are gone over by
 
@@ -104,6 +107,8 @@ def speaks(script: Script, test: ast.expr) -> bool:
     given = [value for node in compared if isinstance(node, ast.Name) for value in script.assigned.get(node.id, ())]
     words = [str(node.value) if isinstance(node, ast.Constant) else last(node) for node in nodes]
     words += [option(value).rpartition(".")[2] for value in given]
+    if any(_COUNT.fullmatch(last(each.left)) for each in nodes if isinstance(each, ast.Compare)):
+        return any(_STEPS.fullmatch(word) or _LIMIT.fullmatch(word) for word in words)
     return any(map(_LIMIT.fullmatch, words)) and any(isinstance(node, ast.Compare) for node in nodes)
 
 
@@ -210,6 +215,9 @@ def headed(loop: Loop, limit: Limit) -> bool:
     asked = (limit.step, limit.limit)
     if isinstance(loop, ast.While) and any(_below(part) == asked for part in conjuncts(loop.test)):
         return True
+    over, left = limit.batches.orelse, any(isinstance(line, ast.Break) for line in loop.body)
+    if left and limit.batches in loop.body and over and isinstance(over[-1], ast.Continue):
+        return True  # `else: continue`, and a `break` below
     leaves = (ast.Break, ast.Return, ast.Raise)
     leaving = [line.test for line in loop.body if isinstance(line, ast.If) and isinstance(line.body[-1], leaves)]
     flags = {name for line in limit.statement.body if text(line).endswith(" = True") for name in _assigned(line)}
