@@ -8,24 +8,33 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from kit.fixes._ast import every, handed, same, text
+from kit.fixes._ast import every, handed, stored, text
 from kit.fixes._roles import Script, paths
 from kit.fixes._roles import processes as roles
-from kit.fixes._roles._script import FUNCTIONS, Function, last, own
+from kit.fixes._roles._script import FUNCTIONS, Function, dotted, last, own
 
 # What gives the same on every process for the same arguments.
 _PLAIN = re.compile(
     r"join|len|str|int|float|bool|any|all|min|max|abs|round|sum|range|enumerate|zip|sorted|tuple|list|isinstance|hasattr"
     r"|getattr|Path|format|zfill|lower|upper|strip|startswith|endswith"
 )
-# What may give something else on each process, of whatever it is asked.
-_OWN = re.compile(
-    r"time|perf_counter|monotonic|now|utcnow|today|item|random|randint|uniform|choice|input|uuid[14]|exists|isfile|isdir"
-    r"|is_file|is_dir|listdir|getpid|mkdtemp"
+# What may give something else on each process, of whatever it is asked, even by way of several names.
+_CLOCK = re.compile(
+    r"time|perf_counter|monotonic|now|utcnow|today|strftime|(local|gm|c)time|item|random|randint|uniform|choices?|uuid[14]"
+    r"|token_hex|getpid|gethostname|mkdtemp"
 )
-# What does so even by way of several names.
-_CLOCK = re.compile(r"time|perf_counter|monotonic|now|utcnow|today|item|random|randint|uniform|choice|uuid[14]")
-_FILLS = ("append", "extend", "update", "add", "insert", "setdefault")
+# What does so by way of one.
+_OWN = re.compile(rf"{_CLOCK.pattern}|input|exists|isfile|isdir|is_file|is_dir|listdir")
+RANKS = re.compile(
+    r"(?<!args\.)(?<!cfg\.)(?<!config\.)"  # of a LoRA
+    r"\b(rank|local_rank|global_rank|process_index|is_master\w*|master_process|is_main\w*|is_last_process|main_process)\b"
+)
+# What the main process alone has, or each of its own: what its trackers write to.
+_TRACKED = re.compile(
+    r"\b(get_tracker|trackers|wandb\.(run|init)|active_run|(swan|neptune)\w*\.(run|init\w*)|writer\w*\.log_dir|HydraConfig)$"
+)
+_NUMBERS = ("isnan", "isinf", "isfinite")  # which a loss is asked for
+FILLS = ("append", "extend", "update", "add", "insert", "setdefault")
 _CALLED_BACK = ("signal", "register", "Thread", "Timer", "add_done_callback")  # by a signal, at the end, beside the run
 _ADDS = re.compile(r"save\w*|dump|write\w*|open|makedirs|mkdir|log\w*|print")  # which others' files do not matter to
 _SHARED = re.compile(r"gather\w*|reduce|all_reduce|broadcast\w*")
@@ -35,7 +44,8 @@ def unlike(script: Script, gate: ast.If, ways: Sequence[ast.stmt]) -> ast.expr |
     """What may differ from one process to another of what leads inside ``gate`` to a save, or names its folder; None
     where all is alike. ``ways``: the saves, and the statements around them inside the gate."""
     given = _given(gate)
-    asked = [node for node in roles.operands(gate.test) if not roles.is_main(script, node, gate)]
+    asked: list[ast.expr] = []
+    tests = [node for node in roles.operands(gate.test) if not roles.is_main(script, node, gate)]
     for way in ways:
         for call in roles.saves(script, way):
             asked += [*call.args, *(each.value for each in call.keywords)]
@@ -44,9 +54,59 @@ def unlike(script: Script, gate: ast.If, ways: Sequence[ast.stmt]) -> ast.expr |
                 found = _helper(script, line, _given(made)) if roles.saves(script, line) else None  # type: ignore[arg-type]
                 if found:
                     return found
-        asked += _tests(way)
-    found = next((node for node in asked if _differs(script, node, given)), None)
-    return found or next((test for test in _around(script, gate) if _of_its_own(script, test)), None)
+        tests += _tests(way)
+    found = next((node for node in [*asked, *tests] if _differs(script, node, given)), None)
+    return (
+        found
+        or by_batch(script, gate)
+        or next((test for test in _around(script, gate) if _of_its_own(script, test)), None)
+    )
+
+
+def by_batch(script: Script, statement: ast.stmt) -> ast.expr | None:
+    """What is asked of a batch of a process's own, or of its loss, on the way to a statement in a loop over a loader,
+    or by an `if` that leaves that above; None where nothing is."""
+    loops = [
+        node for node in script.above[statement] if isinstance(node, ast.For) and "loader" in text(node.iter).lower()
+    ]
+    numbered = [loop for loop in loops if "enumerate(" in text(loop.iter) and isinstance(loop.target, ast.Tuple)]
+    names = set().union(*(stored(loop.target) for loop in loops)) - {text(loop.target.elts[0]) for loop in numbered}  # type: ignore
+    return next((test for test in _on_the_way(script, statement) if names and _of_batch(script, test, names)), None)
+
+
+def _of_batch(script: Script, test: ast.expr, names: set[str]) -> bool:
+    """Whether a test asks for what is in a batch, or for a number that may be none."""
+    calls = [part for part in every(test) if isinstance(part, ast.Call)]
+    asks = [part for part in calls if last(part.func) in _NUMBERS]
+    shared = any(_is_shared(script, part) for part in every(test))
+    return not shared and bool(asks or names & {part.id for part in every(test) if isinstance(part, ast.Name)})
+
+
+def _is_shared(script: Script, node: ast.AST) -> bool:
+    """Whether an expression, or what a name was given, is gathered from all processes."""
+    values = [node, *(script.assigned.get(node.id, ()) if isinstance(node, ast.Name) else ())]
+    calls = [part for value in values for part in every(value) if isinstance(part, ast.Call)]
+    return any(_SHARED.fullmatch(last(call.func)) for call in calls)
+
+
+def _on_the_way(script: Script, statement: ast.stmt) -> Iterator[ast.expr]:
+    """The tests around a statement in its function, and those of the `if`s that leave a block above it."""
+    inner: ast.AST = statement
+    for node in reversed(script.above[statement]):
+        block = script.block(inner) if isinstance(inner, ast.stmt) else []
+        above = block[: block.index(inner)] if inner in block else []
+        yield from (test for line in above if (test := leaving(line)) is not None)
+        if isinstance(node, FUNCTIONS):
+            return
+        if isinstance(node, ast.If):
+            yield node.test
+        inner = node
+
+
+def leaving(line: ast.stmt) -> ast.expr | None:
+    """What is asked by an `if` whose body ends in leaving; None for other statements."""
+    leaves = isinstance(line, ast.If) and isinstance(line.body[-1], (ast.Continue, ast.Return, ast.Break))
+    return line.test if leaves else None  # type: ignore[attr-defined]
 
 
 def _helper(script: Script, line: ast.stmt, given: dict[str, list[ast.expr]]) -> ast.expr | None:
@@ -112,27 +172,50 @@ def _differs(script: Script, node: ast.expr, given: dict[str, list[ast.expr]], s
 
 
 def _of_its_own(script: Script, node: ast.expr) -> bool:
-    """Whether an expression asks the clock, the disk, chance, one's own loss: by itself, or by a name given that; the
-    disk not by a name given such a name, as the number of the checkpoint that a run goes on from is."""
+    """Whether an expression asks the clock, the disk, chance, a tracker, one's own loss: by itself, or by a name given
+    that; the disk not by a name given such a name, as the number of the checkpoint that a run goes on from is."""
     pending: list[tuple[ast.expr, int]] = [(node, 0)]
     seen: set[str] = set()
     for value, depth in pending:
         called = {last(part.func) for part in every(value) if isinstance(part, ast.Call)}
         if any(map(_SHARED.fullmatch, called)):
             continue
-        if any(map((_OWN if depth < 2 else _CLOCK).fullmatch, called)):
+        names = {text(part) for part in every(value) if isinstance(part, (ast.Name, ast.Attribute))}
+        names -= script.once(_told_all)
+        if (
+            any(map((_OWN if depth < 2 else _CLOCK).fullmatch, called))
+            or any(map(_TRACKED.search, names))
+            or names & script.once(_signalled)
+        ):
             return True
-        for name in {part.id for part in every(value) if isinstance(part, ast.Name)} - seen:
+        for name in names - seen:
             seen.add(name)
             given = [*script.assigned.get(name, ()), *script.once(_added).get(name, ())]
+            given += script.attributes.get(name, ())
             pending += [(each, depth + 1) for each in given]
     return False
+
+
+def _told_all(script: Script) -> set[str]:
+    """The names that are broadcast."""
+    calls = [call for name, calls in script.calls.items() if _SHARED.fullmatch(name) for call, _ in calls]
+    return {text(part) for call in calls for given in call.args for part in every(given) if dotted(part)}
+
+
+def _signalled(script: Script) -> set[str]:
+    """What a signal sets, which comes to each process at a step of its own."""
+    called = [last(each) for call, _ in script.calls.get("signal", ()) for each in call.args[1:]]
+    lines = [line for name in called for made in script.functions.get(name, ()) for line in script.inside(made)]
+    shared = {name for line in lines if isinstance(line, (ast.Global, ast.Nonlocal)) for name in line.names}
+    parts = [part for line in lines for part in own(line) if type(getattr(part, "ctx", None)) is ast.Store]
+    kept = [part.value if isinstance(part, ast.Subscript) else part for part in parts]
+    return {text(part) for part in kept if not isinstance(part, ast.Name) or part.id in shared or part not in parts}
 
 
 def _added(script: Script) -> dict[str, list[ast.expr]]:
     """What is put in what a name is of: `losses.append(loss.item())`."""
     found: dict[str, list[ast.expr]] = {}
-    for call, _ in (each for name in _FILLS for each in script.calls.get(name, ())):
+    for call, _ in (each for name in FILLS for each in script.calls.get(name, ())):
         owner = call.func.value if isinstance(call.func, ast.Attribute) else None
         if isinstance(owner, ast.Name):
             found.setdefault(owner.id, []).extend(call.args)
@@ -183,88 +266,6 @@ def _called_by_chance(script: Script, function: Function, within: tuple[Function
                 return f"what `{text(call.func)}` calls"
     calls = [line for call, line in script.calls.get(function.name, ()) if script.called(call) is function]
     return next(filter(None, (by_chance(script, line, within) for line in calls)), "")
-
-
-def of_one(script: Script, gate: ast.If, common: Sequence[ast.stmt]) -> tuple[str, int]:
-    """A name, or an attribute, that every process reads in ``gate`` and the main one alone was given, and the line
-    where it was; ("", 0) where there is none. ``common``: what every process comes to there."""
-    inside = [gate, *script.inside(gate)]
-    parts = [*every(gate.test), *(part for line in common for part in own(line))]
-    read = {text(part) for part in parts if isinstance(part, (ast.Name, ast.Attribute)) and type(part.ctx) is ast.Load}
-    read |= {text(line.target) for line in common if isinstance(line, ast.AugAssign)}
-    read -= {name for line in common if not isinstance(line, ast.AugAssign) for name in _bound(line)}
-    read |= {text(part) for part in every(gate.test) if isinstance(part, (ast.Name, ast.Attribute))}
-    owner, scopes = script.class_of(gate), script.scopes(gate)
-    for line, _ in script.statements:
-        names = _of_main(script, line) & read if line not in inside else set()
-        for name in sorted(names):
-            mine = script.class_of(line) is owner if name.startswith("self.") else script.scopes(line)[0] in scopes
-            if mine and not (
-                paths.later(script, line, gate)
-                or _bound_for_others(script, line, name)
-                or (name not in _filled(script, line) and _given_anew(script, name, line, gate))
-            ):
-                return name, line.lineno
-    return "", 0
-
-
-def _bound(line: ast.stmt) -> set[str]:
-    """The names and attributes that a statement itself gives something."""
-    if isinstance(line, (ast.Import, ast.ImportFrom)):
-        return {(alias.asname or alias.name).partition(".")[0] for alias in line.names}
-    parts = (part for part in own(line) if isinstance(part, (ast.Name, ast.Attribute)))
-    return {text(part) for part in parts if type(part.ctx) is ast.Store}
-
-
-def _given_anew(script: Script, name: str, line: ast.stmt, gate: ast.If) -> bool:
-    """Whether a name is given something else than by a statement, on whatever way to a gate."""
-    value = paths.given(script, name, gate)
-    return value is not None and value is not getattr(line, "value", None)
-
-
-def _of_main(script: Script, line: ast.stmt) -> set[str]:
-    """The names, attributes and containers that a statement gives something on the main process alone."""
-    function = script.function(line)
-    calls = script.calls.get(function.name, []) if function else []
-    if roles.alone(script, line) or (calls and all(roles.alone(script, each) for _, each in calls)):
-        return _bound(line) | _filled(script, line)
-    value = getattr(line, "value", None) if isinstance(line, (ast.Assign, ast.AnnAssign)) else None
-    choices = [part.test for part in every(value) if isinstance(part, ast.IfExp)] if value else []
-    made = script.called(value) if isinstance(value, ast.Call) else None
-    for each in script.inside(made) if made else ():
-        if isinstance(each, ast.If) and any(isinstance(part, ast.Return) for part in every(each)):
-            choices.append(each.test)
-    if isinstance(value, ast.Constant) and value.value is None:  # taken from the others
-        around = script.above[line][-1]
-        if isinstance(around, ast.If) and isinstance(around.test, ast.UnaryOp) and line in around.body:
-            choices.append(around.test)
-    return _bound(line) if any(roles.mentions_main(script, test, line) for test in choices) else set()
-
-
-def _filled(script: Script, line: ast.stmt) -> set[str]:
-    """The containers that a statement puts something in."""
-    owners = [node.value for node in own(line) if isinstance(node, ast.Subscript) and type(node.ctx) is ast.Store]
-    for call in (node for node in own(line) if isinstance(node, ast.Call)):
-        if isinstance(call.func, ast.Attribute) and call.func.attr in (*_FILLS, "pop", "clear", "remove"):
-            owners.append(call.func.value)
-    made = {text(each): script.assigned.get(text(each), ()) for each in owners}
-    return {name for name, values in made.items() if values and all(map(_is_container, values))}
-
-
-def _is_container(value: ast.expr) -> bool:
-    call = isinstance(value, ast.Call) and last(value.func) in ("list", "dict", "set", "deque", "defaultdict")
-    return call or isinstance(value, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp))
-
-
-def _bound_for_others(script: Script, line: ast.stmt, name: str) -> bool:
-    """Whether an `else` gives a name something, and not None, to the processes that do not come to a statement."""
-    choices = [node for node in script.above[line] if isinstance(node, ast.If)]
-    others = [other for node in choices for each in node.orelse for other in _all(script, each)]
-    return any(name in _bound(other) and not same(getattr(other, "value", None), "None") for other in others)
-
-
-def _all(script: Script, line: ast.stmt) -> list[ast.stmt]:
-    return [line, *script.inside(line)]
 
 
 def uses_the_save(script: Script, lines: Sequence[ast.stmt], saves: Sequence[ast.stmt]) -> ast.Call | None:

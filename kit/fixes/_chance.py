@@ -12,6 +12,13 @@ from kit.fixes._roles._script import dotted, last, own
 MADE = ("random_split", "add_adapter", "get_peft_model", "inject_adapter_in_model", "Linear", "Embedding", "Conv2d")
 DRAWS = ("rand", "randn", "randint", "bernoulli", "randperm")
 NOISE = ("randn_like", "rand_like", "randint_like", "randn_tensor", "normal", "normal_", "multinomial")
+_GATHERS = ("gather", "gather_for_metrics", "reduce", "all_gather", "all_reduce")
+# What makes a tensor of the size that it is given, and what makes one number, or one a sample, of a tensor.
+_SIZED = re.compile(
+    r"randn?|zeros|ones|empty|full|arange|linspace|randn_tensor|view|reshape|expand|repeat\w*|tile|narrow|split|chunk"
+    r"|interpolate|resize|randperm|topk"
+)
+_ONE = re.compile(r"mean|sum|norm|item|mse_loss|l1_loss|cross_entropy|max|min|amax|amin|len|size|numel")
 _ALL = (*DRAWS, *NOISE, "uniform_", "bernoulli_", "random_", "exponential_")
 _JOINT = ("gather", "gather_for_metrics", "reduce", "broadcast", "wait_for_everyone", "save_state", "backward")
 _ORDERS = ("randperm", "random_split")
@@ -31,12 +38,18 @@ def called(node: ast.AST) -> str:
     return last(node.func) if isinstance(node, ast.Call) else ""
 
 
+def _draws(node: ast.AST, draws: set[str]) -> bool:
+    """Whether a call draws: not from Python's or numpy's random numbers, which stay alike, unless `random` is meant."""
+    base = dotted(node.func).partition(".")[0] if isinstance(node, ast.Call) else ""
+    return called(node) in draws and (base not in ("random", "np", "numpy") or "random" in draws)
+
+
 def by_chance(tree: ast.Module, function: ast.FunctionDef) -> str:
     """Why random numbers of its own would part a process from the others: by them it joins in what all must do, which
     a step of a prepared model is, too."""
     script = read(tree)
     helpers = [node for node, _ in script.statements if isinstance(node, ast.FunctionDef) and node is not function]
-    draws = {*_ALL, *(each.name for each in helpers if any(called(part) in DRAWS for part in every(each)))}
+    draws = {*_ALL, *(each.name for each in helpers if any(_draws(part, {*DRAWS}) for part in every(each)))}
     joint = {*_JOINT, *(name for names, value in _given(function) if _prepares(value) for name in names)}
     found = _by_chance(function, draws, joint, (ast.Continue, ast.Break))
     must = {"backward", "wait_for_everyone", "save_state"}
@@ -53,7 +66,7 @@ def _by_chance(function: ast.FunctionDef, draws: set[str], joint: set[str], jump
         asked = getattr(node, "iter", None) or getattr(node, "test", None) or node
         names = single if isinstance(node, ast.For) else drawn
         if isinstance(node, (ast.If, ast.While, ast.For)) and any(
-            called(part) in draws or (isinstance(part, ast.Name) and part.id in names) for part in _values(asked)
+            _draws(part, draws) or (isinstance(part, ast.Name) and part.id in names) for part in _values(asked)
         ):
             parts = [each for part in [*node.body, *node.orelse] for each in every(part)]
             found = next((word for each in parts if (word := called(each)) in joint), "")
@@ -61,6 +74,77 @@ def _by_chance(function: ast.FunctionDef, draws: set[str], joint: set[str], jump
             if found:
                 return f"`{found}` is called by chance (line {node.lineno})"
     return ""
+
+
+def sized(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> str:
+    """Why processes that draw other numbers would wait for ever: what they gather has a size that is drawn; "" where it
+    has not."""
+    helpers = [node for node, _ in read(tree).statements if isinstance(node, ast.FunctionDef) and node is not function]
+    draws = {*_ALL, *(each.name for each in helpers if any(_draws(part, {*DRAWS}) for part in every(each)))}
+    single, masks = _singles(function, draws)
+    tainted: dict[str, str] = {}
+    for loop in loops if (drawn := next(filter(None, map(_batch_size, helpers)), "")) else ():
+        tainted |= dict.fromkeys(stored(loop.target), drawn)
+    for _ in range(4):
+        for names, value in _given(function):
+            if found := _size(value, single, masks) or _carried(value, tainted):
+                tainted |= dict.fromkeys(names - tainted.keys(), found)
+    for call in (node for loop in loops for node in every(loop) if called(node) in _GATHERS):
+        for value in [*call.args, *(each.value for each in call.keywords)]:  # type: ignore[attr-defined]
+            if found := _size(value, single, masks) or _carried(value, tainted):
+                where = f"`{text(call.func)}(…)` (line {call.lineno})"  # type: ignore[attr-defined]
+                return f"{where} takes what has a size drawn by chance (`{found}`): draw that alike on all processes"
+    return ""
+
+
+def _singles(function: ast.FunctionDef, draws: set[str]) -> tuple[set[str], set[str]]:
+    """The names of numbers that are drawn; and those of comparisons of them, which choose rows."""
+    single = _drawn(function, draws)[1]
+    return single, {
+        name for names, value in _given(function) if isinstance(value, ast.Compare) for name in names & single
+    }
+
+
+def _batch_size(helper: ast.FunctionDef) -> str:
+    """The number by which what makes the batches draws their size, in a loader's worker by Python's numbers, too, which
+    torch's seed there; "" where it does not."""
+    if not re.match(r"_*(collate|getitem|iter|call)", helper.name):
+        return ""
+    drawn = _drawn(helper, {*_ALL, "random", "choice", "choices", "randrange"})[0]
+    return next(filter(None, (_size(value, drawn, set()) for _, value in _given(helper))), "")
+
+
+def _size(value: ast.expr, single: set[str], masks: set[str]) -> str:
+    """The number by which an expression makes a tensor of a size drawn by chance; "" where it does not."""
+    for node in _whole(value):
+        inside: list[ast.AST] = []
+        if isinstance(node, ast.Subscript):
+            if isinstance(node.slice, ast.Name) and node.slice.id in masks:
+                return node.slice.id
+            bounds = [part for part in every(node.slice) if isinstance(part, ast.Slice)]
+            inside = [
+                each for part in bounds if not (part.lower and part.upper) for each in (part.lower, part.upper) if each
+            ]
+        elif isinstance(node, ast.Call) and _SIZED.fullmatch(called(node)):
+            inside = [*node.args[: 1 if called(node) == "full" else None], *(each.value for each in node.keywords)]
+        names = (part.id for each in inside for part in every(each) if isinstance(part, ast.Name))
+        if found := next((name for name in names if name in single), ""):
+            return found
+    return ""
+
+
+def _carried(value: ast.expr, tainted: dict[str, str]) -> str:
+    """The number that an expression owes its size to, by a name in it; "" where none is known."""
+    names = (node.id for node in _whole(value) if isinstance(node, ast.Name))
+    return next((tainted[name] for name in names if name in tainted), "")
+
+
+def _whole(node: ast.AST) -> list[ast.AST]:
+    """An expression's parts, but for what is made one number."""
+    reduces = _ONE.fullmatch(called(node)) and "'none'" not in text(node)
+    if reduces or (isinstance(node, ast.Attribute) and node.attr in ("shape", "ndim", "device", "dtype")):
+        return []
+    return [node, *(part for child in ast.iter_child_nodes(node) for part in _whole(child))]
 
 
 def _given(function: ast.AST) -> list[tuple[set[str], ast.expr]]:
@@ -87,7 +171,7 @@ def _drawn(function: ast.AST, draws: set[str]) -> tuple[set[str], set[str]]:
         for names, parts in given:
             calls = [part for part in parts if isinstance(part, ast.Call)]
             known = [part for part in parts if isinstance(part, ast.Name) and part.id in drawn]
-            ours = [call for call in calls if called(call) in draws]
+            ours = [call for call in calls if _draws(call, draws)]
             if not (ours or known):
                 continue
             if any(_single(part, draws, drawn) for part in parts) or any(part.id in single for part in known):
@@ -111,7 +195,7 @@ def _values(node: ast.AST) -> list[ast.AST]:
 def _single(node: ast.AST, draws: set[str], drawn: set[str]) -> bool:
     """Whether what is drawn is made one number: what a process does may depend on it."""
     if isinstance(node, ast.Compare) or called(node) in ("item", "int", "bool", "float"):
-        return any(called(part) in draws or (isinstance(part, ast.Name) and part.id in drawn) for part in _values(node))
+        return any(_draws(part, draws) or (isinstance(part, ast.Name) and part.id in drawn) for part in _values(node))
     return False
 
 

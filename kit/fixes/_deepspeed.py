@@ -27,6 +27,11 @@ def asks(node: ast.AST) -> bool:
     return isinstance(node, ast.expr) and "deepspeed" in text(node).lower() and not _denies(node)
 
 
+def names(gate: ast.If) -> bool:
+    """Whether an `if` asks for DeepSpeed by the name that the test takes."""
+    return any(isinstance(node, ast.Name) and node.id == _NAME for node in every(gate.test))
+
+
 def _denies(node: ast.expr) -> bool:
     return isinstance(node, ast.Compare) and isinstance(node.ops[0], (ast.NotEq, ast.Is))
 

@@ -8,18 +8,32 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kit.fixes import _deepspeed
-from kit.fixes._alike import by_chance, of_one, reads, sharing, unlike, uses_the_save
-from kit.fixes._ast import every, text
+from kit.fixes._alike import by_chance, leaving, reads, sharing, unlike, uses_the_save
+from kit.fixes._ast import conjuncts, every, text
+from kit.fixes._listed import rotations
+from kit.fixes._one import of_one
 from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import dotted, last, own, shown
 from kit.fixes._roles.holders import accelerator
 
-RANKS = re.compile(
-    r"\b(rank|local_rank|global_rank|process_index|is_master\w*|master_process|is_main\w*|is_last_process|main_process)\b"
-)
 # What every process must come to, besides what accelerate's own processes do: it gathers the shards of a model.
 _GATHERS = re.compile(r"get_state_dict|save_model|save_checkpoint|save_16bit_model|_?consolidate\w*|GatheredParameters")
+_LISTS = ("listdir", "scandir", "iterdir", "glob", "iglob", "rglob", "walk")
+_PLAIN = (
+    "rmtree",
+    "remove",
+    "unlink",
+    "rmdir",
+    "run",
+    "system",
+    "submit",
+    "Thread",
+    "call",
+    "check_call",
+    "Popen",
+    "map",
+)
 _SWAPS = re.compile(r"store|copy_to|swap\w*|apply_shadow|(un)?(merge|fuse)_\w+|restore")
 
 
@@ -53,7 +67,7 @@ def _gates(script: Script) -> list[Gate]:
 def _gate(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Gate:
     mains = roles.main_test(script, gate.test, gate)
     name, why = accelerator(script, gate)
-    opened = any(_opens(script, node, gate) for node in every(gate.test))
+    opened = any(_opens(script, node, gate) for node in every(gate.test)) or _of_the_others(script, gate)
     main = text(mains[0]) if mains else f"{name}.is_main_process"
     if opened:
         return Gate(gate, main, name, True, frozenset(), "")
@@ -71,6 +85,19 @@ def _opens(script: Script, node: ast.AST, gate: ast.If) -> bool:
     """Whether a part of a test is `main or DeepSpeed`."""
     either = node.values if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or) else []
     return any(map(_deepspeed.asks, either)) and any(roles.is_main(script, part, gate) for part in either)
+
+
+def _of_the_others(script: Script, gate: ast.If) -> bool:
+    """Whether a gate is what the others come to where an `if` above has let DeepSpeed's processes save."""
+    inner: ast.AST = gate
+    for node in reversed(script.above[gate]):
+        if not isinstance(node, ast.If) or inner not in node.orelse:
+            return False
+        asked = any(map(_deepspeed.asks, conjuncts(node.test))) and not roles.mentions_main(script, node.test, node)
+        if asked and any(roles.saves(script, line) for line in script.inside(ast.Module(node.body, []))):
+            return True
+        inner = node
+    return False
 
 
 def _shape(script: Script, gate: ast.If, mains: list[ast.expr], saves: list[ast.stmt]) -> str:
@@ -123,9 +150,15 @@ def _work(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Iterator[ast.s
                 f"{shown(call)} is one process's work, beside what all must come to: move it out of the `if`"
             )
         _check_left(script, line, saves)
+        removes = roles.removals(script, line)
+        if removes and any(line.lineno < save.lineno for save in saves) and _counts(script, lines, removes[0]):
+            raise _Refused(
+                f"{shown(removes[0])} is above the save, where other processes may have made the new checkpoint: "
+                "move it below that"
+            )
         yield line
     _check_swaps(script, lines, ways, saves)
-    _check_all_come(script, gate, common, saves)
+    _check_all_come(script, gate, common, ways, saves)
     below = script.block(gate)[script.block(gate).index(gate) + 1 :]
     waits = next((at for at, line in enumerate(below) if roles.collective(line)), len(below))
     alone = [line for line in (*lines, *below[:waits]) if line not in ways and not _rotates(script, line)]
@@ -141,7 +174,17 @@ def _work(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Iterator[ast.s
         )
 
 
-def _check_all_come(script: Script, gate: ast.If, common: list[ast.stmt], saves: list[ast.stmt]) -> None:
+def _counts(script: Script, lines: list[ast.stmt], removes: ast.Call) -> bool:
+    """Whether what is removed above a save was listed there, or may be, by a function that is not in the script."""
+    calls = [call for line in lines if line.lineno <= removes.lineno for call in roles.calls_in(line)]
+    made = [inner for call in calls if (one := script.called(call)) for inner in roles.calls_in(one)]
+    known = script.called(removes) or last(removes.func) in _PLAIN
+    return not known or any(last(call.func) in _LISTS for call in [*calls, *made])
+
+
+def _check_all_come(
+    script: Script, gate: ast.If, common: list[ast.stmt], ways: set[ast.stmt], saves: list[ast.stmt]
+) -> None:
     """Whether every process comes to a save, with what it takes there. Raises _Refused."""
     for where in (by_chance(script, line) for line in saves):
         if where:
@@ -149,7 +192,7 @@ def _check_all_come(script: Script, gate: ast.If, common: list[ast.stmt], saves:
                 f"it stands in {where}, to which one process may come alone, and would wait for the others: "
                 "save elsewhere, or skip the fix"
             )
-    name, line = of_one(script, gate, common)
+    name, line = of_one(script, gate, common, ways)
     if name:
         raise _Refused(
             f"line {line} gives `{name}` to the main process alone, and every process needs it: move it above"
@@ -248,16 +291,10 @@ def _blocks(node: ast.AST) -> list[ast.stmt]:
 
 def _rotates(script: Script, line: ast.stmt) -> bool:
     """Whether a statement is the removal of old checkpoints, which has a fix of its own."""
-    return isinstance(line, ast.If) and "total_limit" in text(line.test) and bool(roles.removals(script, line))
+    return line in rotations(script)
 
 
 def leaves_others(script: Script, line: ast.stmt) -> bool:
     """`if not main: continue`."""
     test = leaving(line)
     return test is not None and roles.mentions_main(script, test, line)
-
-
-def leaving(line: ast.stmt) -> ast.expr | None:
-    """What is asked by an `if` whose body ends in leaving; None for other statements."""
-    leaves = isinstance(line, ast.If) and isinstance(line.body[-1], (ast.Continue, ast.Return, ast.Break))
-    return line.test if leaves else None  # type: ignore[attr-defined]

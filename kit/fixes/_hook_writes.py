@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import re
 
-from kit.fixes._alike import sharing
+from kit.fixes._alike import RANKS, sharing
 from kit.fixes._ast import every, text
-from kit.fixes._gate import RANKS, gathers, leaves_others
+from kit.fixes._gate import gathers, leaves_others
 from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import last, mode, own, shown

@@ -6,8 +6,8 @@ import ast
 import re
 from collections.abc import Iterator
 
+from kit.fixes._alike import RANKS, by_batch, leaving
 from kit.fixes._ast import every, text
-from kit.fixes._gate import RANKS, leaving
 from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import FUNCTIONS, Function, dotted, last, own, shown
@@ -26,7 +26,9 @@ def unguarded_saves(script: Script) -> Iterator[tuple[int, str]]:
         else:
             how = _by_another_way(script, line) if roles.saves(script, line) else ""
         if how:
-            yield line.lineno, how
+            yield line.lineno, f"saved by one process alone ({how})"
+        elif roles.saves(script, line) and not roles.gates(script, line) and (asked := by_batch(script, line)):
+            yield line.lineno, f"that one process may pass by, and the others would wait (`if {text(asked)}`)"
 
 
 def _elsewhere(script: Script, line: ast.stmt) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import conjuncts, every, expression, same, stored, text
+from kit.fixes._ast import every, expression, handed, stored, text
+from kit.fixes._listed import IN_IT, keeps_newest, listed, lists, made_above, rotations, spelt
 from kit.fixes._roles import Script, read
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import last, own, shown
@@ -52,8 +53,6 @@ def main(args, accelerator, step):
     accelerator.save_state(save_path)
 """
 
-_LIMIT = "checkpoints_total_limit"
-_LISTS, _IN_IT = "os.listdir", "<it>"
 _REMOVES = re.compile(r"\brmtree\b|\brm\b|\bunlink\b|shutil\.move")
 _MOVES = ("rename", "renames", "replace", "move")
 _COMMENTS = {  # what upstream says of it, and what is true after the fix
@@ -69,25 +68,7 @@ _COMMENTS = {  # what upstream says of it, and what is true after the fix
 def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The `if`s that look at the limit and remove something; in order where they stand below the save, for the main
     process, and leave the checkpoint just saved out of what they list."""
-    return [_site(read(tree), statement) for statement in _rotations(read(tree))]
-
-
-def _rotations(script: Script) -> list[ast.If]:
-    return script.once(_found)
-
-
-def _found(script: Script) -> list[ast.If]:
-    asked = [
-        node for node, _ in script.statements if isinstance(node, ast.If) and any(map(_limit, conjuncts(node.test)))
-    ]
-    return [node for node in asked if roles.removals(script, node)]
-
-
-def _limit(part: ast.expr) -> bool:
-    """Whether a test is whether there is a limit: the option itself, or that it is not None."""
-    if isinstance(part, ast.Compare) and isinstance(part.ops[0], (ast.IsNot, ast.Gt)):
-        part = part.left
-    return isinstance(part, (ast.Name, ast.Attribute)) and last(part) == _LIMIT
+    return [_site(read(tree), statement) for statement in rotations(read(tree))]
 
 
 def _site(script: Script, statement: ast.If) -> Site:
@@ -105,9 +86,11 @@ def _site(script: Script, statement: ast.If) -> Site:
             f"it holds {shown(held)}, which every process must come to: "
             f"put `if {name}.is_main_process:` around what removes"
         )
+    elif not saved and not to_save and (within := _saved_within(script, block)):
+        refuses = f"the save (line {within.lineno}) stands in another statement beside it: move it below that by hand"
     elif not saved and not to_save:
         refuses = f"no `{name}.save_state(…)` of a name stands beside it: give the folder a name, and save to that"
-    elif not to_save and _other(saved) not in text(statement):
+    elif not to_save and _other(saved) not in text(statement) and not keeps_newest(statement):
         refuses = (
             "it removes checkpoints after the save, and may count the one just saved: leave that out of what it lists"
         )
@@ -139,15 +122,20 @@ def _saved(script: Script, block: Sequence[ast.stmt]) -> str:
         call = line.value if isinstance(line, ast.Expr) else None
         saves = isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == roles.SAVE
         if saves and is_accelerator(script, call.func.value, line):  # type: ignore[union-attr]
-            names = [each.id for each in call.args[:1] if isinstance(each, ast.Name)]  # type: ignore[union-attr]
-            return names[0] if names else ""
+            given = [_path(each) for each in handed(call, "output_dir")]  # type: ignore[arg-type]
+            return given[0].id if given and isinstance(given[0], ast.Name) else ""
     return ""
 
 
-def _lists(statement: ast.If) -> list[ast.ListComp]:
-    """How the checkpoints are listed: `[d for d in … if d.startswith("checkpoint")]`."""
-    found = [node for node in every(statement) if isinstance(node, ast.ListComp)]
-    return [each for each in found if ".startswith('checkpoint" in text(each.generators[-1])]
+def _path(given: ast.expr) -> ast.expr:
+    """A path of which a text may be made."""
+    made = isinstance(given, ast.Call) and last(given.func) in ("str", "fspath") and len(given.args) == 1
+    return given.args[0] if made else given  # type: ignore[attr-defined]
+
+
+def _saved_within(script: Script, block: Sequence[ast.stmt]) -> ast.stmt | None:
+    """The first statement that saves inside one of these; None where none does."""
+    return next((line for each in block for line in script.inside(each) if roles.saves(script, line)), None)
 
 
 def _not_movable(script: Script, statement: ast.If, name: str) -> str:
@@ -156,13 +144,13 @@ def _not_movable(script: Script, statement: ast.If, name: str) -> str:
     moved, passed = _names([statement]), _names(below[: _right_below(script, below)])
     calls = [node for line in below for node in every(line) if isinstance(node, ast.Call)]
     save = next(line for line in below if _saved(script, [line]))
-    if len(_lists(statement)) != 1:
+    if len(lists(statement)) != 1:
         return "it does not list the checkpoints as the fix knows it"
-    if not (folder := _listed(statement)):
+    if not (folder := listed(statement)):
         return f"what it lists are not names as os.listdir gives them, which `{name}` can be told from"
-    if not re.fullmatch(rf"{_IN_IT}/checkpoint[^/?]*", _spelt(script, ast.Name(name), save, folder)):
+    if not re.fullmatch(rf"{IN_IT}/checkpoint[^/?]*", spelt(script, ast.Name(name), save, folder)):
         return f"it may not tell `{name}` from the others: that is not `{text(folder)}` and one name, `checkpoint…`"
-    if made := _made_above(script, statement, given(script, name, save)):
+    if made := made_above(script, statement, given(script, name, save)):
         return f"{shown(made)} makes `{name}` above, and it counts that one, too"
     if any(last(call.func) in _MOVES and name in _names([call])[1] for call in calls):
         return f"`{name}` gets another name after the save"
@@ -202,70 +190,6 @@ def _names(nodes: Sequence[ast.AST]) -> tuple[set[str], set[str]]:
     return stored(*nodes), {node.id for node in found if type(node.ctx) is not ast.Store}
 
 
-def _listed(statement: ast.If) -> ast.expr | None:
-    """The folder whose names, as os.listdir gives them, it lists; None where they are paths, or others."""
-    source = _lists(statement)[0].generators[-1]
-    assigned = [
-        node.value
-        for node in every(statement)
-        if isinstance(node, ast.Assign) and same(node.targets[0], text(source.iter))
-    ]
-    named = next(iter(assigned), None) if isinstance(source.iter, ast.Name) else source.iter
-    if isinstance(named, ast.Call) and last(named.func) in ("sorted", "list") and named.args:
-        named = named.args[0]
-    asked = any(text(part).startswith(f"{text(source.target)}.startswith('checkpoint") for part in source.ifs)
-    plain = isinstance(named, ast.Call) and text(named.func) == _LISTS and len(named.args) == 1
-    return named.args[0] if asked and plain else None  # type: ignore[union-attr]
-
-
-def _spelt(script: Script, node: ast.expr, at: ast.stmt, folder: ast.expr) -> str:
-    """A path as it is put together where a statement is: `<it>` for the ``folder``, `{}` for what is written into a
-    text, `?` for what is not known."""
-
-    def parts(*nodes: ast.expr) -> list[str]:
-        return [_spelt(script, each, at, folder) for each in nodes]
-
-    if text(node) == text(folder):
-        return _IN_IT
-    if isinstance(node, ast.Name) and (value := given(script, node.id, at)) is not None:
-        above = next(line for line, _ in script.statements if getattr(line, "value", None) is value)
-        return _spelt(script, value, above, folder)
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
-    if isinstance(node, ast.JoinedStr):
-        return "".join(parts(*node.values))
-    if isinstance(node, ast.FormattedValue):
-        return parts(node.value)[0].replace("?", "{}")
-    if isinstance(node, ast.BinOp):
-        left, right = parts(node.left, node.right)
-        known = {ast.Add: left + right, ast.Div: f"{left}/{right}", ast.Mod: left}
-        return known.get(type(node.op), "?")
-    called = last(node.func) if isinstance(node, ast.Call) and not node.keywords else ""
-    if called == "format":
-        return parts(node.func.value)[0]  # type: ignore[attr-defined]
-    if called == "join" and text(node.func).endswith("path.join"):  # type: ignore[attr-defined]
-        return "/".join(parts(*node.args))  # type: ignore[attr-defined]
-    if called in ("Path", "fspath") and len(node.args) == 1:  # type: ignore[attr-defined]
-        return parts(*node.args)[0]  # type: ignore[attr-defined]
-    return "{}" if called == "str" else "?"
-
-
-def _made_above(script: Script, statement: ast.stmt, value: ast.expr | None) -> ast.Call | None:
-    """The first call above a statement, in its function, that may make the folder that is given ``value``."""
-    known = {text(value)} if value is not None else set()
-    for line in script.inside(script.scopes(statement)[0]):
-        if line is statement:
-            break
-        for call in (node for node in own(line) if isinstance(node, ast.Call)):
-            makes = last(call.func) in ("makedirs", "mkdir") or not roles.is_harmless(script, call)
-            if makes and any(isinstance(part, ast.expr) and text(part) in known for part in every(call)):
-                return call
-        if isinstance(line, ast.Assign):
-            known -= stored(line)
-            known |= {text(target) for target in line.targets if text(line.value) in known}
-    return None
-
-
 def _right_below(script: Script, below: Sequence[ast.stmt]) -> int:
     """The position right below the save in what stands below, and below the calls that say what was saved where."""
     at = next(n for n in range(len(below)) if _saved(script, below[n : n + 1]))
@@ -285,7 +209,7 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     a function of the script removes them."""
     script = read(tree)
     saving = {script.function(line) for _, line in script.calls.get(roles.SAVE, ())}
-    known: set[ast.AST] = set(_rotations(script))
+    known: set[ast.AST] = set(rotations(script))
     for line, above in script.statements if saving else ():
         if known & {line, *above} or script.function(line) not in saving:
             continue

@@ -45,14 +45,18 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     named = _deepspeed.named(script, options)
     hook = hook_writes(script)[1]
     return [
-        Site(gate.statement.lineno, gate.open and named, refuses=gate.refuses or hook * (not gate.open))
+        Site(
+            gate.statement.lineno,
+            gate.open and (named or not _deepspeed.names(gate.statement)),
+            refuses=gate.refuses or hook * (not gate.open),
+        )
         for gate in gates(script)
     ]
 
 
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     for line, how in unguarded_saves(read(tree)):
-        yield Sign(line, f"a checkpoint saved by one process alone ({how})")
+        yield Sign(line, f"a checkpoint {how}")
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:

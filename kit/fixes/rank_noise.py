@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import every, handed, same, statements, text
-from kit.fixes._chance import DRAWS, MADE, NOISE, anew, by_chance, called, own_order
+from kit.fixes._chance import DRAWS, MADE, NOISE, anew, by_chance, called, own_order, sized
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import FUNCTIONS, dotted, last
 
@@ -84,7 +84,13 @@ def _site(tree: ast.Module, function: ast.FunctionDef, place: Place) -> Site:
     drawn = _drawn_elsewhere(function)
     done = own or text(below[0]) == text(ast.parse(_code(place)).body[0]) or _seeded_apart(function, drawn)
     refuses = _alike(function, place) or by_chance(tree, function) or _split(tree) or _loaded(function, place)
-    refuses = refuses or own_order(tree) or anew(tree, function, _training(function)) or _unplain(function)
+    refuses = (
+        refuses
+        or sized(tree, function, _training(function))
+        or own_order(tree)
+        or anew(tree, function, _training(function))
+        or _unplain(function)
+    )
     if drawn := drawn or _numpys(function):
         refuses = refuses or f"`{drawn}` draws the noise that it trains with: seed that by the process instead"
     base = {place.seed.partition(".")[0].partition("[")[0]} if not place.seed.isdigit() else set()

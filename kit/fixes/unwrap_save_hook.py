@@ -48,7 +48,11 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     for loop, model in script.once(_loops).items():
         why = _unwrap(script, loop)[1]
         why = f"{why}: bind it above, or skip the fix" if why else _known_by_itself(loop, model)
-        done = _unwrapped(loop, model) or not any(_asks(node, model) for node in every(loop))
+        done = (
+            _unwrapped(loop, model)
+            or _all_unwrapped(script, loop)
+            or not any(_asks(node, model) for node in every(loop))
+        )
         found.append(Site(loop.lineno, done, refuses=why if not done else ""))
     return found
 
@@ -162,7 +166,8 @@ def _asks(node: ast.AST, name: str) -> bool:
 
 
 def _classed(node: ast.AST) -> list[ast.expr]:
-    """What a node asks the class of: `isinstance(x, …)`, `type(x) is …`, `x.__class__ == …`, a `match`."""
+    """What a node asks the class of: `isinstance(x, …)`, `type(x) is …`, `x.__class__ == …`, a `match`, what is
+    looked up by it."""
     if isinstance(node, ast.Call) and text(node.func) == "isinstance":
         return node.args[:1]
     if isinstance(node, ast.Match) and any(isinstance(part, ast.MatchClass) for part in every(node)):
@@ -170,6 +175,10 @@ def _classed(node: ast.AST) -> list[ast.expr]:
     if isinstance(node, ast.Call) and text(node.func) == "issubclass" and isinstance(node.args[0], ast.Call):
         return node.args[0].args[:1]
     parts = every(node.left) if isinstance(node, ast.Compare) else []
+    if isinstance(node, ast.Subscript):  # `names[type(x)]`
+        parts = every(node.slice)
+    elif isinstance(node, ast.Call) and last(node.func) in ("get", "join"):  # a name, or a folder, of each class
+        parts = [part for each in node.args for part in every(each)]
     called = [part.args[0] for part in parts if isinstance(part, ast.Call) and text(part.func) == "type" and part.args]
     return [*called, *(part.value for part in parts if isinstance(part, ast.Attribute) and part.attr == "__class__")]
 
@@ -201,6 +210,15 @@ def _known_by_itself(loop: ast.For, model: str) -> str:
 def _unwrapped(loop: ast.For, model: str) -> bool:
     lines = [line for line in loop.body if isinstance(line, ast.Assign) and model in map(text, line.targets)]
     return any(word in text(line.value) for line in lines for word in ("unwrap", "extract_model", f"{model}.module"))
+
+
+def _all_unwrapped(script: Script, loop: ast.For) -> bool:
+    """Whether a hook unwraps the models before a loop over them: `models = [unwrap_model(m) for m in models]`."""
+    hooks = [hook for hook in save_hooks(script) if loop in script.inside(hook.function)]
+    lines = [line for hook in hooks for line in script.inside(hook.function) if isinstance(line, ast.Assign)]
+    names = {hook.models for hook in hooks}
+    above = [line for line in lines if line.lineno < loop.lineno and names & set(map(text, line.targets))]
+    return any("unwrap" in text(line.value) for line in above)
 
 
 def _unwrap(script: Script, loop: ast.For) -> tuple[str, str]:

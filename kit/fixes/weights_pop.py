@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Sign, Site, Splice
+from kit.fixes import Options, Sign, Site, Splice, _deepspeed
 from kit.fixes._ast import every, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import own
@@ -114,7 +115,11 @@ def _asked(script: Script, statement: ast.stmt, name: str) -> bool:
             return any(_leaves_without(line, name) for line in node.body if line.lineno < statement.lineno)
         if isinstance(node, (ast.If, ast.While)) and inner in node.body and _asks(node.test, name):
             return True
-        if isinstance(node, ast.Try) and inner in node.body and "IndexError" in "".join(map(text, node.handlers)):
+        if isinstance(node, ast.Try) and inner in node.body and any(map(_catches, (h.type for h in node.handlers))):
+            return True
+        if isinstance(node, ast.With) and any(
+            "suppress" in text(item) and _catches(item.context_expr) for item in node.items
+        ):
             return True
         if any(_leaves_without(line, name) for line in getattr(node, "body", ()) if line.lineno < statement.lineno):
             return True
@@ -122,11 +127,18 @@ def _asked(script: Script, statement: ast.stmt, name: str) -> bool:
     return False
 
 
+def _catches(caught: ast.expr | None) -> bool:
+    """Whether an `except`, or a `suppress`, catches that a list is empty; a bare one does."""
+    return caught is None or bool(re.search(r"\b(IndexError|LookupError|(Base)?Exception)\b", text(caught)))
+
+
 def _asks(test: ast.expr, name: str) -> bool:
     """Whether a test can only hold where a list is not empty."""
     if isinstance(test, ast.BoolOp):
         told = [_asks(part, name) for part in test.values]
         return any(told) if isinstance(test.op, ast.And) else all(told)
+    if _deepspeed.shuts_out(test):
+        return True  # the others have weights
     counts = isinstance(test, ast.Compare) and isinstance(test.ops[0], (ast.Gt, ast.GtE, ast.NotEq))
     asked = text(test.left) if counts else text(test)  # type: ignore[attr-defined]
     return asked in (name, f"len({name})")

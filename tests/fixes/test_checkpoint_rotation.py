@@ -123,6 +123,12 @@ def listed(how: str) -> str:
 PATH = 'save_path = os.path.join(args.output_dir, f"checkpoint-{step}")'
 
 
+SAVES = "save_state(save_path)"
+OTHERS = 'accelerator.save_state(os.path.join(args.output_dir, f"checkpoint-{step}"))'
+TRIED = "        accelerator.save_state(save_path)\n"
+TRIES = f"        try:\n    {TRIED}        except OSError:\n            pass\n"
+
+
 def saved(value: str) -> str:
     return before().replace(PATH, f"save_path = {value}")
 
@@ -136,8 +142,32 @@ APPLIED += [
     also("the folder as text", 'f"{args.output_dir}/checkpoint-{step}"'),
     also("the folder added up", 'args.output_dir + "/" + "checkpoint-" + str(step)'),
     also("the folder by percent", 'os.path.join(args.output_dir, "checkpoint-%06d" % step)'),
+    *(
+        case(
+            f"saved to {given}",
+            before().replace(SAVES, f"save_state({given})"),
+            after().replace(SAVES, f"save_state({given})"),
+        )
+        for given in ("output_dir=save_path", "str(save_path)")
+    ),
+    case(
+        "saved by DeepSpeed's processes elsewhere",
+        before(outer=f"if deepspeed:\n        {OTHERS}\n    elif {MAIN}:"),
+        after(LIMIT, f"if deepspeed:\n        {OTHERS}\n    elif {MAIN}:"),
+    ),
     also("its name has a name", 'f"checkpoint-{step}"\n        save_path = os.path.join(args.output_dir, save_path)'),
 ]
+
+
+OLD = """\
+def save(args, accelerator, save_path):
+    if accelerator.is_main_process:
+        accelerator.save_state(save_path)
+        if args.checkpoints_total_limit is not None:
+            saved = sorted(os.listdir(args.output_dir){key})
+            for old in saved[: {less}-args.checkpoints_total_limit]:
+                shutil.rmtree(os.path.join(args.output_dir, old))
+"""
 
 
 def refused(id: str, reason: str, text: str) -> object:
@@ -147,6 +177,12 @@ def refused(id: str, reason: str, text: str) -> object:
 
 REFUSED = [
     satisfied("below the save", after()),
+    satisfied("the oldest, below the save", IMPORTS + OLD.format(key=", key=lambda x: int(x.split('-')[1])", less="")),
+    *(
+        refused(f"{id}, below the save", "may count the one just saved", IMPORTS + OLD.format(key=key, less=less))
+        for id, key, less in (("by their names", "", ""), ("one more", ", key=os.path.getmtime", "1 "))
+    ),
+    refused("the save in a try", "the save (line 18) stands in another statement", before().replace(TRIED, TRIES)),
     satisfied("below the save, the main process alone", after(LIMIT, ALONE)),
     gone("handed to accelerate", "config = Configuration(total_limit=args.checkpoints_total_limit)\n"),
     gone("the inner comparison", "if len(checkpoints) >= args.checkpoints_total_limit:\n    pass\n"),

@@ -230,8 +230,21 @@ def main(args, folders):
         for test, removes in (
             ("limit", "shutil.rmtree(each)"),
             ("args.total_limit", "shutil.rmtree(each.path)"),
-            ("args.checkpoints_total_limit is not None", 'subprocess.run(["rm", "-rf", each])'),
-            ("args.checkpoints_total_limit is not None", "pool.submit(shutil.rmtree, each)"),
+        )
+    ),
+    *(
+        refused(
+            f"by {removes}",
+            "checkpoint-rotation",
+            6,
+            "no `accelerator.save_state(…)` of a name stands beside it",
+            f"{HEAD}def main(args, accelerator, old):\n    if args.checkpoints_total_limit is not None:\n"
+            f"        for each in old:\n            {removes}\n    accelerator.save_state(args.out)\n",
+        )
+        for removes in (
+            'subprocess.run(["rm", "-rf", each])',
+            "pool.submit(shutil.rmtree, each)",
+            'os.system(f"rm {each}")',
         )
     ),
     looks("by a function", "checkpoint-rotation", 10, "old checkpoints removed by every", PRUNES.format("")),

@@ -78,7 +78,24 @@ APPLIED = [
     ),
 ]
 
+APPLIED += [
+    hooks(
+        f"looked up by its class: {key}",
+        "model in models",
+        "model",
+        "accelerator.unwrap_model",
+        f"            save({{model}}, {key})\n",
+        unlike,
+    )
+    for key in ("names[type(model)]", "names.get(model.__class__)", "os.path.join(output_dir, type(model).__name__)")
+]
+
 REFUSED = [
+    satisfied(
+        "unwrapped together",
+        f"{HOOK}        models = [unwrap_model(each) for each in models]\n{LOOP}            isinstance(model, A)\n",
+    ),
+    gone("its class is only said", f"{HOOK}{LOOP}            raise ValueError(f'{{model.__class__}}')\n"),
     gone(
         "of two other lists",
         f"{HOOK}        for name, model in zip(names, others):\n            isinstance(model, A)\n",

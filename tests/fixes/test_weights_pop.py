@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 import pytest
-from fixing import case, conflict, gone, run, satisfied, tables
+from fixing import case, conflict, gone, run, satisfied, tables, unlike
 
 from kit import fixes
 from kit.codemod import Outcome
@@ -152,6 +152,21 @@ APPLIED = [
     ),
 ]
 
+GUARD = "if weights:\n            "
+CALLED = "class Save:\n    def __call__(self, models, weights, folder):\n        {}weights.pop()\n"
+APPLIED += [
+    unlike(
+        f"an object that is called: {given}",
+        f"{CALLED.format('')}{given}\n",
+        f"{CALLED.format(GUARD)}{given}\n",
+    )
+    for given in (
+        "accelerator.register_save_state_pre_hook(Save())",
+        "save = Save()\naccelerator.register_save_state_pre_hook(save)",
+        "self.save = Save()\nself.accelerator.register_save_state_pre_hook(self.save)",
+    )
+]
+
 REFUSED = [
     *(
         conflict(
@@ -186,6 +201,15 @@ REFUSED = [
         "            continue\n        save(model)\n        weights.pop()\n",
     ),
     satisfied("asked twice", "def hook(weights):\n    if len(weights) > 0 == done:\n        weights.pop()\n"),
+    *(
+        satisfied(f"caught: {head}", f"def hook(weights):\n    {head}\n        weights.pop()\n{tail}")
+        for head, tail in (
+            ("try:", "    except Exception:\n        pass\n"),
+            ("try:", "    except:\n        pass\n"),
+            ("with suppress(IndexError):", ""),
+            ("if accelerator.distributed_type != 'DEEPSPEED':", ""),
+        )
+    ),
     satisfied("caught", "def hook(weights):\n    try:\n        weights.pop()\n    except IndexError:\n        pass\n"),
     gone("other lists", "def hook(models, weights):\n    models.pop()\n    self.weights.pop()\n"),
     gone("a method of that name", "def hook(weights):\n    return weights.popitem()\n"),

@@ -114,6 +114,16 @@ class Script:
         return found
 
     @cached_property
+    def attributes(self) -> dict[str, list[ast.expr]]:
+        """What each attribute is given, by how it is written: `self.a`, `args.a`."""
+        found: dict[str, list[ast.expr]] = defaultdict(list)
+        for line, _ in self.statements:
+            for target in line.targets if isinstance(line, ast.Assign) else ():
+                if isinstance(target, ast.Attribute) and dotted(target):
+                    found[dotted(target)].append(line.value)  # type: ignore[attr-defined]
+        return found
+
+    @cached_property
     def functions(self) -> dict[str, list[Function]]:
         """Every function by its name."""
         found: dict[str, list[Function]] = defaultdict(list)

@@ -8,7 +8,7 @@ from typing import Any
 
 from kit.fixes._ast import conjuncts, every, text
 from kit.fixes._roles._script import Script, dotted, last, own
-from kit.fixes._roles.loops import COUNTED, Loop, names_of
+from kit.fixes._roles.loops import COUNTED, Loop, names_of, option
 
 _LAST = re.compile(r"(^|_)(last|final)(_|$)")
 _EARLIER = (ast.Lt, ast.LtE, ast.NotEq)  # `epoch + 1 < epochs`
@@ -27,8 +27,10 @@ def last_epoch(script: Script, loop: Loop) -> ast.expr | None:
     lines = [*script.inside(loop), *below, *(inner for line in below for inner in script.inside(line))]
     asked = {name for line in lines for name in _tested(line)}
     for line in lines:
+        if isinstance(line, ast.Match) and _matches(script, line, number, ends):
+            return line.subject
         left = isinstance(loop, ast.For) and bool(asked & {dotted(target) for target in getattr(line, "targets", ())})
-        earlier = _earlier(line)
+        earlier = [part for part in _earlier(line) if not _meant(script, part.left) & (ends - number)]
         for node in own(line):
             compares = isinstance(node, ast.Compare) and node not in earlier
             works_out = left and isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Sub, ast.Div))
@@ -39,15 +41,31 @@ def last_epoch(script: Script, loop: Loop) -> ast.expr | None:
     return None
 
 
+def _matches(script: Script, line: ast.Match, number: set[str], ends: set[str]) -> bool:
+    """Whether a `match` is of a loop's number and of where that ends: in its subject, a pattern or a guard."""
+    cases = [[case.pattern, *([case.guard] if case.guard else [])] for case in line.cases]
+    asked = [_meant(script, line.subject, *parts) for parts in cases]
+    told = any(_LAST.search(name.rpartition(".")[2]) for names in asked for name in names if names & number)
+    return told or any(_of_both(names, number, ends) for names in asked)
+
+
 def _number(script: Script, loop: Loop) -> set[str]:
     """What a loop's number goes by."""
-    return _meant(script, loop.test if isinstance(loop, ast.While) else loop.target)
+    test = _compared(loop)
+    of = test.left if test else loop.test if isinstance(loop, ast.While) else loop.target
+    return {name for name in _meant(script, of) if not name.isdigit()}
+
+
+def _compared(loop: Loop) -> ast.Compare | None:
+    """What a `while` compares its number with: `epoch < epochs`."""
+    return loop.test if isinstance(loop, ast.While) and isinstance(loop.test, ast.Compare) else None
 
 
 def _ends(script: Script, loop: Loop) -> set[str]:
     """What the last number of a loop goes by."""
     if isinstance(loop, ast.While):
-        ends = _meant(script, loop.test)
+        test = _compared(loop)
+        ends = _meant(script, *(test.comparators if test else [loop.test]))
     else:
         counted = [node for node in every(loop.iter) if isinstance(node, ast.Call) and last(node.func) in COUNTED]
         ends = _meant(script, *(counted[0].args[:2][-1:] if counted else [loop.iter]))
@@ -58,7 +76,7 @@ def _ends(script: Script, loop: Loop) -> set[str]:
     return ends | {str(int(name) - 1) for name in ends if name.isdigit()}
 
 
-def _earlier(line: ast.stmt) -> list[ast.expr]:
+def _earlier(line: ast.stmt) -> list[ast.Compare]:
     """What a statement asks to do something in the epochs before the last alone: `epoch + 1 < epochs`."""
     alone = isinstance(line, ast.If) and not line.orelse
     asks: Any = getattr(line, "test" if alone else "value", None)
@@ -68,8 +86,12 @@ def _earlier(line: ast.stmt) -> list[ast.expr]:
 
 def _both(script: Script, node: ast.AST, number: set[str], ends: set[str]) -> bool:
     """Whether an expression is of a loop's number and of where that ends."""
-    asked = _meant(script, node)
-    return bool(asked & number) and len(asked & (number | ends)) > 1
+    return _of_both(_meant(script, node), number, ends)
+
+
+def _of_both(asked: set[str], number: set[str], ends: set[str]) -> bool:
+    others = ends - number
+    return bool(asked & number) and (bool(asked & others) if others else len(asked & number) > 1)
 
 
 def _tested(line: ast.stmt) -> set[str]:
@@ -99,7 +121,7 @@ def _meant(script: Script, *nodes: ast.AST) -> set[str]:
     pending = list(nodes)
     for node in pending:
         for each in every(node):
-            found |= {dotted(each)} if dotted(each) else set()
+            found |= {option(each)} - {""}
             found |= {str(each.value)} if isinstance(each, ast.Constant) and type(each.value) is int else set()
             given = script.assigned.get(each.id, []) if isinstance(each, ast.Name) else []
             pending += [value for value in given if value not in pending and dotted(_base(value))]

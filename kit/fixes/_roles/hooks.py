@@ -40,7 +40,9 @@ def unknown_save_hook(script: Script) -> ast.expr | None:
         inner = {each for maker in makers for each in script.inside(maker)}
         names = [last(given), last(_function(given))] if given else []
         base = dotted(_function(given)).partition(".")[0] if given else ""
-        if given and not (known & inner or set(names) & set(script.functions) or base in script.imports):
+        if given and not (
+            known & {*inner, *_of_object(script, given)} or set(names) & set(script.functions) or base in script.imports
+        ):
             return given
     return None
 
@@ -62,14 +64,25 @@ def _hooks(script: Script, registers: str, name: str, parameters: int) -> list[H
     registered = [call.args[0] for call, _ in script.calls[registers] if call.args]
     names = {name, *(last(_function(each)) for each in registered)}
     names |= {each.name for every in script.functions.values() for each in every if _decorated(each, registers)}
+    objects = [function for each in registered for function in _of_object(script, each)]
     bound = {last(_function(each)): len(each.args) - 1 for each in registered if isinstance(each, ast.Call)}
-    for function in (each for one in sorted(names) for each in script.functions.get(one, [])):
+    for function in (*(each for one in sorted(names) for each in script.functions.get(one, [])), *objects):
         given = [each.arg for each in (*function.args.posonlyargs, *function.args.args)]
         given = given[given[:1] in (["self"], ["cls"]) :][max(bound.get(function.name, 0), 0) :]
         if len(given) >= parameters:
             models, *weights, folder = given[:parameters]
             found[function] = Hook(function, models, weights[0] if weights else "", folder)
     return list(found.values())
+
+
+def _of_object(script: Script, given: ast.expr) -> list[Function]:
+    """The `__call__` of the class of the script that an expression makes one of, itself or by a name."""
+    name = dotted(given)
+    values = (given, *script.assigned.get(name, ()), *script.attributes.get(name, ()))
+    calls = [each for each in values if isinstance(each, ast.Call)]
+    classes = {last(each.func) for each in calls}
+    found = ((each, script.class_of(each)) for each in script.functions.get("__call__", ()))
+    return [each for each, owner in found if owner and owner.name in classes]
 
 
 def _decorated(function: Function, registers: str) -> bool:

@@ -15,6 +15,9 @@ _LIMIT = re.compile(
     r"max_((train(ing)?|global|optimi[sz]ation|update)_)?(step|iter|iteration|update)s?"
     r"|((total|num|n)_train(ing)?|train|total)_(step|iter|iteration)s?"
 )
+# What counts the steps of a run, and whatever they may be compared with.
+_COUNT = re.compile(r"(global|total|train(ing)?|opt\w*|update|completed|current)_(step|iter|iteration|update)s?")
+_STEPS = re.compile(r"(?!\w*(val|eval|test|warm|accum|log|save|check|sampl))\w*(steps|iters|iterations|updates)")
 _OTHER = re.compile(r"(\b|_)(fold|run|round|seed|stage|phase|task|subject|concept)s?(\b|_)")
 COUNTED = ("range", "trange", "count")  # what numbers are gone over by
 
@@ -100,7 +103,12 @@ def speaks(script: Script, test: ast.expr) -> bool:
             each for each in script.assigned.get(last(call.func), ()) if isinstance(each, ast.Lambda)
         ]
         nodes += [node for each in [*made, *filter(None, [script.called(call)])] for node in every(each)]
+    compared = [node for each in nodes if isinstance(each, ast.Compare) for node in every(each)]
+    given = [value for node in compared if isinstance(node, ast.Name) for value in script.assigned.get(node.id, ())]
     words = [str(node.value) if isinstance(node, ast.Constant) else last(node) for node in nodes]
+    words += [option(value).rpartition(".")[2] for value in given]
+    if any(_COUNT.fullmatch(last(each.left)) for each in nodes if isinstance(each, ast.Compare)):
+        return any(_STEPS.fullmatch(word) or _LIMIT.fullmatch(word) for word in words)
     return any(map(_LIMIT.fullmatch, words)) and any(isinstance(node, ast.Compare) for node in nodes)
 
 
@@ -132,7 +140,7 @@ def _asked(script: Script, node: ast.If, loop: Loop, step: str, limit: str) -> t
             return asked, f"not ({text(way.test)})"
         for part in conjuncts(way.test) if inner in way.body else ():
             if _compared(part) == (step, limit) or _stays(part, changing):
-                asked.append(part)
+                asked.append(part.value if isinstance(part, ast.NamedExpr) else part)
             elif not counts and not any(isinstance(each, ast.Mod) for each in every(part)):
                 return asked, text(part)
     left = (
@@ -149,20 +157,36 @@ def _stays(test: ast.expr, changing: set[str]) -> bool:
     )
 
 
+def option(node: ast.AST) -> str:
+    """A dotted name, or an option that is read by its name: `vars(args)["steps"]` is `args.steps`; "" for others."""
+    if isinstance(node, ast.Call) and text(node.func) == "getattr" and len(node.args) == 2:
+        holder, word = node.args
+    elif isinstance(node, ast.Subscript) and text(node.value).startswith("vars("):
+        holder, word = (node.value.args or [node.value])[0], node.slice  # type: ignore[attr-defined]
+    elif isinstance(node, ast.Subscript) and last(node.value) == "__dict__":
+        holder, word = node.value.value, node.slice  # type: ignore[attr-defined]
+    else:
+        return dotted(node)
+    known = dotted(holder) and isinstance(word, ast.Constant)
+    return f"{dotted(holder)}.{word.value}" if known else ""  # type: ignore[attr-defined]
+
+
 def names_of(node: ast.AST) -> set[str]:
-    return {dotted(each) for each in every(node)} - {""}
+    return {option(each) for each in every(node)} - {""}
 
 
 def _compared(node: ast.expr) -> tuple[str, str]:
     """What counts steps and what limits them, in `step >= limit` or the other way round; two "" for others."""
+    node = node.value if isinstance(node, ast.NamedExpr) else node
     if isinstance(node, ast.Compare) and len(node.ops) == 1:
         left, right = node.left, node.comparators[0]
         if isinstance(node.ops[0], (ast.LtE, ast.Lt)):
             left, right = right, left
         elif not isinstance(node.ops[0], (ast.GtE, ast.Gt)):
             return "", ""
-        if dotted(left) and dotted(right) and (_LIMIT.fullmatch(last(right)) or _full_bar(left, right)):
-            return dotted(left), dotted(right)
+        known = _LIMIT.fullmatch(option(right).rpartition(".")[2]) or _full_bar(left, right)
+        if option(left) and option(right) and known:
+            return option(left), option(right)
     return "", ""
 
 
@@ -188,14 +212,31 @@ def _loops(script: Script, statement: ast.AST) -> list[Loop]:
 def headed(loop: Loop, limit: Limit) -> bool:
     """Whether a loop goes on below the limit only, or leaves by the same test itself, or by what that sets, before or
     after the loop over batches."""
-    if isinstance(loop, ast.While) and any(
-        text(part) == f"{limit.step} < {limit.limit}" for part in conjuncts(loop.test)
-    ):
+    asked = (limit.step, limit.limit)
+    if isinstance(loop, ast.While) and any(_below(part) == asked for part in conjuncts(loop.test)):
         return True
+    over, left = limit.batches.orelse, any(isinstance(line, ast.Break) for line in loop.body)
+    if left and limit.batches in loop.body and over and isinstance(over[-1], ast.Continue):
+        return True  # `else: continue`, and a `break` below
     leaves = (ast.Break, ast.Return, ast.Raise)
-    leaving = (line for line in loop.body if isinstance(line, ast.If) and isinstance(line.body[-1], leaves))
+    leaving = [line.test for line in loop.body if isinstance(line, ast.If) and isinstance(line.body[-1], leaves)]
     flags = {name for line in limit.statement.body if text(line).endswith(" = True") for name in _assigned(line)}
-    return any(text(line.test) in (limit.test, text(limit.statement.test), *flags) for line in leaving)
+    flags |= {text(part.target) for part in conjuncts(limit.statement.test) if isinstance(part, ast.NamedExpr)}
+    known = (limit.test, text(limit.statement.test), *flags)
+    plain = limit.test == text(next(part for part in every(limit.statement.test) if _compared(part) == asked))  # type: ignore
+    return any(text(test) in known or (plain and _compared(test) == asked and not _beyond(test)) for test in leaving)
+
+
+def _beyond(test: ast.expr) -> bool:
+    """Whether a test only holds a step further on: `step > limit`."""
+    test = test.value if isinstance(test, ast.NamedExpr) else test
+    return isinstance(test.ops[0], (ast.Gt, ast.Lt))  # type: ignore[attr-defined]
+
+
+def _below(test: ast.expr) -> tuple[str, str]:
+    """What counts steps and what limits them, in `step < limit`; two "" for others."""
+    below = isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Lt)
+    return (option(test.left), option(test.comparators[0])) if below else ("", "")  # type: ignore[attr-defined]
 
 
 def over_epochs(script: Script, limit: Limit) -> str:
@@ -258,9 +299,8 @@ def _parts(limit: Limit) -> set[str]:
 def _assigned(line: ast.stmt) -> set[str]:
     nodes = [line.target] if isinstance(line, (ast.For, ast.AsyncFor)) else own(line)
     found = (inner for node in nodes for inner in every(node))
-    return {
-        dotted(node) for node in found if isinstance(node, (ast.Name, ast.Attribute)) and type(node.ctx) is ast.Store
-    }
+    parts = (node for node in found if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)))
+    return {option(node) for node in parts if type(node.ctx) is ast.Store} - {""}
 
 
 def _by_method(script: Script, lines: list[ast.stmt], limit: Limit) -> bool:

@@ -30,6 +30,7 @@ _COLLECTIVE = (
     "main_process_first",
 )
 _REMOVES = re.compile(r"^(rmtree|rmdir|unlink|remove|delete|prune|rotate|clean)|_(remove|delete)_?")
+_SHELL = re.compile(r"^f?'rm |\['rm'")  # and what is handed to a shell
 _REMOVING = ("shutil", "os", "fs", "Path", "pathlib")
 # What any number of processes may do at once: it changes nothing, or says something.
 _HARMLESS = frozenset(
@@ -156,7 +157,12 @@ def removals(script: Script, statement: ast.AST, within: tuple[Function, ...] = 
     found = []
     for call in calls_in(statement):
         made = script.called(call)
-        if made:
+        given = [*call.args, *(each.value for each in call.keywords)]
+        if any(
+            _REMOVES.search(last(part)) or _SHELL.search(text(part)) for part in given if not isinstance(part, ast.Call)
+        ):
+            found.append(call)
+        elif made:
             found += [call] * (made not in within and bool(removals(script, made, (*within, made))))
         elif isinstance(call.func, ast.Name):
             found += [call] * bool(_REMOVES.search(call.func.id))
