@@ -73,6 +73,17 @@ CARDS = [
 ]
 
 
+CARDS += [
+    looks(
+        "handed on",
+        "offline-model-card",
+        4,
+        "a model card asked for from the hub",
+        f"def save_model_card(name):\n    {ASKED}\ndef main(args):\n    atexit.register(save_model_card, args.name)\n",
+    )
+]
+
+
 def _lora(id: str, line: str, at: int) -> Any:
     text = f"def main(args, pipe):\n    pipe.save_lora_weights(args.out, x)\n    {line}\n"
     return looks(id, "offline-lora", at, "this run's folder, or another", text)

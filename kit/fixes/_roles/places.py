@@ -58,7 +58,7 @@ def _meant(script: Script, test: ast.expr) -> ast.expr:
 
 def left_on(script: Script, statement: ast.AST) -> list[ast.expr]:
     """On what the block of a statement is left above it: `if not main: return`."""
-    block = script.block(statement)
+    block = script.block(statement) if statement in script.above else []
     above = block[: block.index(statement)] if block else []  # type: ignore[arg-type]
     return [node.test for node in above if isinstance(node, ast.If) and isinstance(node.body[-1], _LEAVES)]
 
