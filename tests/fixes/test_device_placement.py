@@ -123,6 +123,13 @@ APPLIED = [
         "with one, torch.autocast(acc.device.type):\n    net.to(acc.device)\n",
         2,
     ),
+    unlike(
+        "a parameter of another name, by what calls it",
+        "import torch\nfrom accelerate import Accelerator\ndef encode(x, acc):\n    return x.cuda()\n"
+        "def main(x):\n    acc = Accelerator()\n    encode(x, acc=acc)\n    encode(x, acc)\n",
+        "import torch\nfrom accelerate import Accelerator\ndef encode(x, acc):\n    return x.to(acc.device)\n"
+        "def main(x):\n    acc = Accelerator()\n    encode(x, acc=acc)\n    encode(x, acc)\n",
+    ),
     line("by method, beside another", "x = x.cpu() + x.cuda()", "x = x.cpu() + x.to(accelerator.device)"),
     unlike(
         "below what is for CUDA alone",
@@ -153,6 +160,13 @@ REFUSED = [
             ("handed to a thread before the Accelerator", "is", "Thread(target=encode).start()", "return"),
             ("called in one called before the Accelerator", "is", "def load(): encode()\n    load()", "return"),
         )
+    ),
+    conflict(
+        "a parameter that is called with something else, too",
+        "`accelerator` is not bound there",
+        3,
+        "from accelerate import Accelerator\ndef encode(x, acc):\n    return x.cuda()\n"
+        "def main(x):\n    acc = Accelerator()\n    encode(x, acc)\n    encode(x, 3)\n",
     ),
     conflict(
         "where an object is made before the Accelerator",
