@@ -130,6 +130,13 @@ APPLIED = [
         "import torch\nfrom accelerate import Accelerator\ndef encode(x, acc):\n    return x.to(acc.device)\n"
         "def main(x):\n    acc = Accelerator()\n    encode(x, acc=acc)\n    encode(x, acc)\n",
     ),
+    unlike(
+        "a field of a data class",
+        "from accelerate import Accelerator\n@dataclass\nclass Context:\n    accelerator: Accelerator\n"
+        "    def encode(self, x):\n        return x.cuda()\n",
+        "from accelerate import Accelerator\n@dataclass\nclass Context:\n    accelerator: Accelerator\n"
+        "    def encode(self, x):\n        return x.to(self.accelerator.device)\n",
+    ),
     line("by method, beside another", "x = x.cpu() + x.cuda()", "x = x.cpu() + x.to(accelerator.device)"),
     unlike(
         "below what is for CUDA alone",
@@ -156,8 +163,8 @@ REFUSED = [
         for how, why, before, after in (
             ("called before the Accelerator", "is", "encode()", "return"),
             ("called before and after the Accelerator", "may", "encode()", "encode()"),
-            ("handed on before the Accelerator", "is", "hook = encode\n    hook()", "return"),
-            ("handed to a thread before the Accelerator", "is", "Thread(target=encode).start()", "return"),
+            ("handed on before the Accelerator", "may", "hook = encode\n    hook()", "return"),
+            ("handed to a thread before the Accelerator", "may", "Thread(target=encode).start()", "return"),
             ("called in one called before the Accelerator", "is", "def load(): encode()\n    load()", "return"),
         )
     ),

@@ -319,6 +319,20 @@ def main(model):
 ]
 
 
+DEVICES += [
+    left(
+        "a cache emptied on either device, by a choice",
+        "accelerator-cache",
+        "import torch\ntorch.npu.empty_cache() if torch_npu else torch.cuda.empty_cache()\n",
+    )
+]
+DEVICES += [
+    left(
+        "an object of the script's, pinned in its place",
+        "pin-memory-guard",
+        "import torch\nclass A:\n    def pin_memory(self):\n        return self\nb = A()\nb = b.pin_memory()\n",
+    )
+]
 LAYERS = "from diffusers import AttnProcsLayers\ndef main(accelerator, unet, text):\n    {}\n"
 GUARD = "import torch\nclass Accelerator:\n    def prepare(self):\n        {}\n"
 RAISES = "raise ValueError('fp16 needs a GPU')"

@@ -11,6 +11,7 @@ from kit.fixes._roles.paths import missing
 
 ACCELERATOR = "accelerator"  # what it is called where it comes from elsewhere
 _CLASS = "Accelerator"
+_SAID = (_CLASS, f"accelerate.{_CLASS}")
 _PLAIN = ("str", "int", "bool", "float", "torch.device", "device")  # what else is called so
 _CONFIGURED = ("args", "cfg", "config", "opt", "opts", "options", "hparams", "settings", "parser")
 Given = list[ast.expr | None]  # what a name is given; None for what comes from elsewhere: a parameter, an import
@@ -106,7 +107,11 @@ def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tu
 
 def _attributes(script: Script, owner: ast.ClassDef) -> dict[str, Given]:
     """The attributes of `self` in a class, and what its methods give them; of those given elsewhere, those used."""
-    found: dict[str, Given] = {}
+    found: dict[str, Given] = {
+        f"self.{text(line.target)}": [ast.Call(ast.Name(_CLASS), [], [])]  # a field of a data class
+        for line in owner.body
+        if isinstance(line, ast.AnnAssign) and not line.value and text(line.annotation).strip("'\"") in _SAID
+    }
     for statement in script.of_class(owner):
         if isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value is not None:
             for target in statement.targets if isinstance(statement, ast.Assign) else [statement.target]:
