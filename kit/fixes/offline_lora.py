@@ -136,21 +136,20 @@ def _folder(call: ast.Call) -> list[ast.expr]:
 
 
 def _named(script: Script) -> bool:
-    """Whether a LoRA is saved under another name."""
+    """Whether a LoRA is saved under another name, or in another form, which has one."""
     given = [keyword for call in _saves(script) for keyword in call.keywords]
-    return any(each.arg == "weight_name" and not same(each.value, repr(_NAME)) for each in given)
+    usual = {"weight_name": repr(_NAME), "safe_serialization": "True"}
+    return any(not same(each.value, usual.get(each.arg or "", text(each.value))) for each in given)
 
 
 def _otherwise(script: Script) -> bool:
     """Whether a LoRA is not saved as this fix knows it."""
     saves = _saves(script)
-    given = [keyword for call in saves for keyword in call.keywords]
-    unsafe = any(each.arg == "safe_serialization" and not same(each.value, "True") for each in given)
     other = any(word.endswith((".bin", ".pt", ".ckpt")) and "lora" in word for word in script.words)
     other |= any(len(call.args) > _PLACES for call in saves)
     other |= any(word.endswith("adapter_model.safetensors") for word in script.words)
     other |= any(_NAME in text(call) for name in _MOVES for call, _ in script.calls[name])
-    return not saves or _named(script) or unsafe or other or bool(script.calls["save_attn_procs"])
+    return not saves or _named(script) or other or bool(script.calls["save_attn_procs"])
 
 
 def _older(script: Script) -> bool:
