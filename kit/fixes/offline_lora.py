@@ -135,17 +135,21 @@ def _folder(call: ast.Call) -> list[ast.expr]:
     return handed(call, "save_directory")
 
 
+def _named(script: Script) -> bool:
+    """Whether a LoRA is saved under another name, or in another form, which has one."""
+    given = [keyword for call in _saves(script) for keyword in call.keywords]
+    usual = {"weight_name": repr(_NAME), "safe_serialization": "True"}
+    return any(not same(each.value, usual.get(each.arg or "", text(each.value))) for each in given)
+
+
 def _otherwise(script: Script) -> bool:
     """Whether a LoRA is not saved as this fix knows it."""
     saves = _saves(script)
-    given = [keyword for call in saves for keyword in call.keywords]
-    named = any(each.arg == "weight_name" and not same(each.value, repr(_NAME)) for each in given)
-    unsafe = any(each.arg == "safe_serialization" and not same(each.value, "True") for each in given)
     other = any(word.endswith((".bin", ".pt", ".ckpt")) and "lora" in word for word in script.words)
     other |= any(len(call.args) > _PLACES for call in saves)
     other |= any(word.endswith("adapter_model.safetensors") for word in script.words)
     other |= any(_NAME in text(call) for name in _MOVES for call, _ in script.calls[name])
-    return not saves or named or unsafe or other or bool(script.calls["save_attn_procs"])
+    return not saves or _named(script) or other or bool(script.calls["save_attn_procs"])
 
 
 def _older(script: Script) -> bool:
@@ -165,9 +169,9 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
             folders = _loaded(script, call, statement)
             if _site(call, statement).done or not any(_holds(script, each) for each in folders):
                 continue
-            if other:
+            if _named(script):
                 yield Sign(statement.lineno, "a LoRA saved under another name, loaded by none")
-            elif len(folders) > 1:
+            elif len(folders) > 1 and not other:
                 yield Sign(statement.lineno, "a LoRA loaded from this run's folder, or another, by no file name")
 
 
