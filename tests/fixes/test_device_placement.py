@@ -130,6 +130,21 @@ APPLIED = [
         "import torch\nfrom accelerate import Accelerator\ndef encode(x, acc):\n    return x.to(acc.device)\n"
         "def main(x):\n    acc = Accelerator()\n    encode(x, acc=acc)\n    encode(x, acc)\n",
     ),
+    *(
+        unlike(
+            f"a class's, {how}",
+            f"from accelerate import Accelerator\nclass A:\n{lines}    def encode(self, x):\n        return x.cuda()\n",
+            f"from accelerate import Accelerator\nclass A:\n{lines}    def encode(self, x):\n"
+            "        return x.to(self.accelerator.device)\n",
+        )
+        for how, lines in (
+            ("made with it", "    accelerator = Accelerator()\n"),
+            (
+                "made when it is asked for",
+                "    @cached_property\n    def accelerator(self):\n        return Accelerator()\n",
+            ),
+        )
+    ),
     unlike(
         "a field of a data class",
         "from accelerate import Accelerator\n@dataclass\nclass Context:\n    accelerator: Accelerator\n"

@@ -45,6 +45,7 @@ CHOICES = [
     _says("where nothing is asked for", 'device = args.device or "cuda"', 3, NAMED),
     _says("where nothing is asked for, placed", 'x.to(args.device or "cuda:0")', 3, NAMED),
     _says("a card by its number", 'x.to("cuda:%d" % rank)', 3, NAMED),
+    _says("a card by its number, added", 'device = "cuda:" + str(accelerator.local_process_index)', 3, NAMED),
     _says("a card by its number, filled in", 'device = "cuda:{}".format(rank)', 3, NAMED),
     _says("handed on in part", 'mixed = functools.partial(torch.autocast, "cuda")', 3, NAMED),
     _says("the card of the process", "x.to(torch.cuda.current_device())", 3, NAMED),

@@ -107,11 +107,18 @@ def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tu
 
 def _attributes(script: Script, owner: ast.ClassDef) -> dict[str, Given]:
     """The attributes of `self` in a class, and what its methods give them; of those given elsewhere, those used."""
-    found: dict[str, Given] = {
-        f"self.{text(line.target)}": [ast.Call(ast.Name(_CLASS), [], [])]  # a field of a data class
-        for line in owner.body
-        if isinstance(line, ast.AnnAssign) and not line.value and text(line.annotation).strip("'\"") in _SAID
-    }
+    found: dict[str, Given] = {}
+    for line in owner.body:
+        if isinstance(line, ast.AnnAssign) and not line.value and text(line.annotation).strip("'\"") in _SAID:
+            found[f"self.{text(line.target)}"] = [ast.Call(ast.Name(_CLASS), [], [])]  # a field of a data class
+        elif isinstance(line, ast.Assign):
+            found |= {f"self.{text(target)}": [line.value] for target in line.targets}
+        elif (
+            isinstance(line, FUNCTIONS)
+            and line.name == ACCELERATOR
+            and "property" in "".join(map(text, line.decorator_list))
+        ):
+            found[f"self.{line.name}"] = []
     for statement in script.of_class(owner):
         if isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value is not None:
             for target in statement.targets if isinstance(statement, ast.Assign) else [statement.target]:

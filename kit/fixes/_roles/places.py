@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 
 from kit.fixes._ast import every, text
 from kit.fixes._roles._script import FUNCTIONS, Script, last, own
 
 _READS = ("ArgumentParser", "HfArgumentParser", "parse_args", "Fire", "run_exit", "cli", "Typer")
 _LEAVES = (ast.Return, ast.Raise, ast.Continue, ast.Break)
-_KINDS = ("npu", "mlu", "musa", "hpu", "tpu", "xla", "accelerator")
+_KINDS = ("npu", "mlu", "musa", "hpu", "tpu", "xla")
+_ANY = re.compile(r"current_accelerator|\.accelerator\.is_available|['\"]accelerator['\"]")  # what torch knows of any
 
 
 def is_script(script: Script) -> bool:
@@ -96,4 +98,4 @@ def asks_cuda(test: ast.expr, asked: str = "torch.cuda.is_available()") -> bool:
 def kinds_asked(test: ast.expr) -> set[str]:
     """The kinds of device other than CUDA that a test names."""
     words = text(test).lower()
-    return {kind for kind in _KINDS if kind in words}
+    return {kind for kind in _KINDS if kind in words} | {"any" for _ in _ANY.findall(words)}
