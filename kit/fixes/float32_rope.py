@@ -95,11 +95,27 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
         moved = [arg for node in nodes if isinstance(node, ast.Call) and last(node.func) == "to" for arg in node.args]
         assigned = [statement.value] if isinstance(statement, ast.Assign) else []
         chosen = any(isinstance(node, ast.IfExp) and _for_macs(script, node, statement) for node in nodes)
-        plain = any(_is64(script, value) for value in (*given, *moved, *assigned))
+        plain = any(_is64(script, value) for value in (*given, *moved, *assigned, *_constants(script, given)))
+        plain |= any(isinstance(node, ast.Call) and _doubles(node) for node in nodes)
         known = any(isinstance(node, ast.Call) and _alone(statement, node) and _made(script, node) for node in nodes)
         angles = plain and _angles(script, statement) and not known and "cpu" not in text(statement)
         if (angles and not _npu_asked(script, statement)) or chosen:
             yield Sign(statement.lineno, "a rotary embedding worked out in float64")
+
+
+def _doubles(call: ast.Call) -> bool:
+    """Whether a call is `x.double()`."""
+    return isinstance(call.func, ast.Attribute) and call.func.attr == "double" and not (call.args or call.keywords)
+
+
+def _constants(script: Script, given: list[ast.expr]) -> list[ast.expr]:
+    """What the module gives the names that are handed on, by one assignment at its top."""
+    tops = [line for line in script.tree.body if isinstance(line, ast.Assign)]
+    return [
+        line.value
+        for line in tops
+        if text(line.targets[0]) in {each.id for each in given if isinstance(each, ast.Name)}
+    ]
 
 
 def _for_macs(script: Script, node: ast.IfExp, statement: ast.stmt) -> bool:

@@ -81,14 +81,12 @@ def _of_others(script: Script, node: ast.expr, statement: ast.stmt) -> bool:
 def _of_own_class(script: Script, node: ast.expr) -> bool:
     """Whether a name was given an object of a class of the script's that has such a method."""
     owners = {owner.name for each in script.functions.get(_NAME, []) if (owner := script.class_of(each))}
-    made = {
-        text(target): last(line.value.func)
+    made = [
+        last(line.value.func)
         for line, _ in script.statements
-        if isinstance(line, ast.Assign)
-        if isinstance(line.value, ast.Call)
-        for target in line.targets
-    }
-    return made.get(text(node), "") in owners
+        if isinstance(line, ast.Assign) and isinstance(line.value, ast.Call) and text(node) in map(text, line.targets)
+    ]
+    return any(each in owners for each in made)
 
 
 def _says_so(node: ast.expr) -> bool:

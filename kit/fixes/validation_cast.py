@@ -70,7 +70,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     functions = [node for node in every(tree) if isinstance(node, ast.FunctionDef) and _validates(node)]
     script = read(tree)
     moved = [
-        _site(script, move, function, not casts(move) or _dtype(move).endswith(" else None"))
+        _site(script, move, function, not casts(move) or _dtype(move).endswith((" else None", "torch.float32")))
         for move, function in validation_moves(tree)
         if function in functions
     ]

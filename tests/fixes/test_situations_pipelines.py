@@ -73,6 +73,17 @@ CARDS = [
 ]
 
 
+CARDS += [
+    looks(
+        "handed on",
+        "offline-model-card",
+        4,
+        "a model card asked for from the hub",
+        f"def save_model_card(name):\n    {ASKED}\ndef main(args):\n    atexit.register(save_model_card, args.name)\n",
+    )
+]
+
+
 def _lora(id: str, line: str, at: int) -> Any:
     text = f"def main(args, pipe):\n    pipe.save_lora_weights(args.out, x)\n    {line}\n"
     return looks(id, "offline-lora", at, "this run's folder, or another", text)
@@ -118,6 +129,10 @@ OFFLOADED = [
     _away("beside other contexts", 5, ENCODE, OFFLOAD.replace("with ", "with torch.no_grad(), ")),
     _away("beside other models", 5, ENCODE, OFFLOAD.replace("(vae", "(vae, encoder")),
     _away("of a module", 5, ENCODE, OFFLOAD.replace("offload_models", "training_utils.offload_models")),
+    _away("handed to a function that encodes", 5, "    c = encode_images(vae, p)\n"),
+    _away("by its method", 5, "    encode = vae.encode\n"),
+    _away("called itself", 5, "    c = vae(p).sample\n"),
+    _there("asked for its settings", "    c = p * vae.config.scaling_factor\n    save(vae)\n"),
     _there("moved again", f"    vae.to(d)\n{ENCODE}"),
     _there("another one", f"    vae = load()\n{ENCODE}"),
     _there("in another such block", f"    x = 1\n{OFFLOAD}    {ENCODE}"),
