@@ -262,10 +262,12 @@ def _seeding(script: Script) -> Iterator[ast.Call]:
 
 
 def _noisy(script: Script) -> bool:
-    """Whether a loop of an Accelerator's `backward` draws."""
+    """Whether a loop of an Accelerator's `backward` draws, itself or in a function that it calls."""
     for call, line in script.calls.get("backward", ()):
         loops = [node for node in script.above[line] if isinstance(node, ast.For)] if call.args else []
-        calls = [node.func for loop in loops[-1:] for node in every(loop) if isinstance(node, ast.Call)]
+        made = [node for loop in loops[-1:] for node in every(loop) if isinstance(node, ast.Call)]
+        made += [node for call in made if (one := script.called(call)) for node in every(one)]  # type: ignore[misc]
+        calls = [node.func for node in made if isinstance(node, ast.Call)]
         if any(last(each) in (*DRAWS, *NOISE) and not dotted(each).startswith(("np.", "numpy.")) for each in calls):
             return True
     return False
