@@ -52,7 +52,12 @@ APPLIED += [
         "a while that does something each so many epochs",
         guarded(ASKED, epochs=WHILE, below=EACH),
         guarded(ASKED, epochs=WHILE + HEADED, below=EACH),
-    )
+    ),
+    stopped(
+        "the steps by the epoch and the batch",
+        "step >= args.max_train_steps",
+        guarded("step = epoch * 9 + b\n" + ASKED).replace("            step += 1\n", ""),
+    ),
 ]
 
 

@@ -252,7 +252,8 @@ def over_epochs(script: Script, limit: Limit) -> str:
     if any(_resets(call, holder) or _sets_by_name(call, last_of(limit)) for call in _calls(outside)):
         return "starts anew"
     counted = [line.value for line in inside if isinstance(line, ast.Assign) and limit.step in map(text, line.targets)]
-    if set().union(*map(names_of, counted)) & {name for line in outside for name in _assigned(line)}:
+    of = set().union(*map(names_of, counted))  # by the epoch and the batch together it goes on
+    if of & {name for line in outside for name in _assigned(line)} and not of & _assigned(loop):
         return "starts anew"
     names = "" if isinstance(loop, ast.While) else " ".join([text(loop.target), text(loop.iter)])
     if "epoch" in names.lower():
