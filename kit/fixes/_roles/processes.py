@@ -183,9 +183,7 @@ def is_main(script: Script, node: ast.AST, statement: ast.stmt) -> bool:
         return True
     if isinstance(node, ast.Compare) and len(node.ops) == 1 and isinstance(node.ops[0], ast.Eq):
         return last(node.left) == "process_index" and text(node.comparators[0]) == "0"
-    if not isinstance(node, (ast.Name, ast.Attribute)):
-        return False
-    given = (script.assigned if isinstance(node, ast.Name) else script.attributes).get(dotted(node), [])
+    given = script.given(node)
     plain = len(given) == 1 and isinstance(given[0], (ast.Attribute, ast.Compare))
     return plain and is_main(script, given[0], statement)
 
