@@ -7,13 +7,13 @@ Where there is no repository (a released source package, a folder that comes wit
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import shutil
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from shlex import quote
 
@@ -36,7 +36,7 @@ class Entry:
     pin: str
     fetched: int = 0
 
-    @cached_property
+    @property
     def tree(self) -> dict[str, tuple[str, str]]:
         """Every path of the pin with its mode and object id."""
         try:
@@ -71,7 +71,7 @@ class Entry:
 
     def date(self) -> str:
         """The pin's commit date as git writes it in UTC, `<seconds> +0000`."""
-        return f"{git.text('log', '-1', '--format=%ct', self.pin, at=self.repository)} +0000"
+        return f"{_seconds(self.repository, self.pin)} +0000"
 
 
 def entry_path(upstream: Upstream) -> Path:
@@ -183,6 +183,7 @@ def damaged(entry: Path, error: git.GitError) -> git.GitError:
     return error
 
 
+@functools.cache  # what a commit holds stays so; one command asks for it up to five times
 def _listing(repository: Path, commit: str) -> dict[str, tuple[str, str]]:
     entries = git.run("ls-tree", "-r", "-z", "--full-tree", commit, at=repository).split(b"\0")
     listing = {}
@@ -191,6 +192,11 @@ def _listing(repository: Path, commit: str) -> dict[str, tuple[str, str]]:
         mode, _, id = meta.decode().split()
         listing[path.decode("utf-8", "surrogateescape")] = (mode, id)
     return listing
+
+
+@functools.cache
+def _seconds(repository: Path, commit: str) -> str:
+    return git.text("log", "-1", "--format=%ct", commit, at=repository)
 
 
 def _import_archive(upstream: Upstream, url: str, staging: Path) -> None:

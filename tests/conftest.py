@@ -75,7 +75,8 @@ def _check(event: str, path: Any, folder: int | None) -> None:
     if not full.is_absolute():
         full = (Path(f"/proc/self/fd/{folder}").readlink() if folder is not None and folder >= 0 else Path.cwd()) / full
     full = Path(os.path.normpath(full))
-    if "__pycache__" in full.parts or (full.is_relative_to("/dev") and not str(full).startswith(f"{MEMORY}/{OURS}")):
+    kernel = full.is_relative_to("/dev") or full.is_relative_to("/proc")
+    if "__pycache__" in full.parts or (kernel and not str(full).startswith(f"{MEMORY}/{OURS}")):
         return
     if not any(full.is_relative_to(root) for root in _allowed):
         allowed = list(_allowed)

@@ -223,7 +223,7 @@ def pipeline_move(statement: ast.stmt) -> ast.Call | None:
     return None
 
 
-_DTYPE = re.compile(r"dtype$|^torch\.(b?float|half)")
+DTYPE = re.compile(r"dtype$|^torch\.(b?float|half)")
 
 
 def pipeline_cast(statement: ast.stmt) -> bool:
@@ -232,7 +232,7 @@ def pipeline_cast(statement: ast.stmt) -> bool:
     plain = isinstance(call, ast.Call) and (same(call.func, "pipeline.to") or same(call.func, "pipe.to"))
     given = [*call.args, *(each.value for each in call.keywords)] if plain else []  # type: ignore[union-attr]
     named = plain and [each.arg for each in call.keywords] == ["dtype"]  # type: ignore[union-attr]
-    return len(given) == 1 and (named or bool(_DTYPE.search(text(given[0]))))
+    return len(given) == 1 and (named or bool(DTYPE.search(text(given[0]))))
 
 
 def validation_moves(tree: ast.Module) -> Iterator[tuple[ast.Call, ast.FunctionDef]]:

@@ -61,6 +61,8 @@ def may_be(script: Script, node: ast.expr) -> bool:
         return any(may_be(script, value) for value in node.values)
     if isinstance(node, ast.BinOp):
         return may_be(script, node.left)
+    if isinstance(node, ast.Call) and script.full(node.func) == "torch.cuda.current_device":
+        return True
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "format":
         return may_be(script, node.func.value)
     return not isinstance(node, ast.Call) and kind(script, node) == "cuda"

@@ -53,6 +53,9 @@ def shadowed(script: Script, statement: ast.stmt, name: str = _NAME) -> str:
     brings = [line for full, line in script.imports.values() if full.partition(".")[0] == _LIBRARY]
     if name == _NAME and not _imported(script) and brings and all(script.function(line) for line in brings):
         return f"{_LIBRARY} is imported in a function alone (line {brings[0].lineno}): import it at the top first"
+    for meant, line in script.imported.get(name, ()) if name != _NAME else ():
+        if meant != name:
+            return f"`{name}` is `{meant}` there (line {line.lineno}): import that under another name"
     for scope in script.scopes(statement):
         given = (
             {part.arg for part in every(scope.args) if isinstance(part, ast.arg)} if hasattr(scope, "args") else set()

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import conjuncts, text
+from kit.fixes._ast import conjuncts, defaults, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import FUNCTIONS, own
-from kit.fixes._roles.places import for_cuda, kinds_asked
+from kit.fixes._roles.places import for_cuda, kinds_asked, left_on
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -57,8 +57,11 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             )
             found[branch] = Site(branch.lineno, done, (_torch(script),), "" if done else other)
         elif script.full(call.func) == _CUDA and not _guarded(script, statement):
-            asks = _beside(script, statement)
+            asks, leaves = _beside(script, statement), _left(script, statement)
             reason = f"`{asks}` is for CUDA alone: ask for the rest in an `if` of its own around it" if asks else ""
+            reason = (
+                f"`{leaves}` leaves where there is no CUDA: ask for any accelerator there first" if leaves else reason
+            )
             found[statement] = Site(statement.lineno, False, (_torch(script),), reason)
         elif text(call.func).endswith("get_device_module().empty_cache") and not (branch and branch in found):
             found.setdefault(statement, Site(statement.lineno, True))
@@ -83,10 +86,42 @@ def _beside(script: Script, statement: ast.stmt) -> str:
         if isinstance(node, FUNCTIONS):
             break
         parts = conjuncts(node.test) if isinstance(node, ast.If) and inner in node.body else []
-        if any(isinstance(part, ast.Call) and script.full(part.func) == _IS_CUDA for part in parts):
+        if any(_is_cuda(script, part, statement) for part in parts):
             return text(node.test)  # type: ignore[attr-defined]
         inner = node
     return ""
+
+
+def _left(script: Script, statement: ast.stmt) -> str:
+    """On what a statement is not come to without CUDA, above it; "" where it is."""
+    inner: ast.AST = statement
+    for node in reversed(script.above[statement]):
+        for test in left_on(script, inner):
+            if (
+                isinstance(test, ast.UnaryOp)
+                and isinstance(test.op, ast.Not)
+                and _is_cuda(script, test.operand, statement)
+            ):
+                return text(test)
+        if isinstance(node, FUNCTIONS):
+            break
+        inner = node
+    return ""
+
+
+def _is_cuda(script: Script, test: ast.expr, statement: ast.stmt) -> bool:
+    """Whether a test is whether there is CUDA: it asks that, or a name that was given it."""
+    if isinstance(test, ast.Call):
+        return script.full(test.func) == _IS_CUDA
+    given = script.assigned.get(test.id, []) if isinstance(test, ast.Name) else []
+    parameters = [
+        each.arg
+        for scope in script.scopes(statement)
+        if isinstance(scope, FUNCTIONS)
+        for each, _ in defaults(scope.args)
+    ]
+    plain = bool(given) and text(test) not in parameters
+    return plain and all(isinstance(each, ast.Call) and script.full(each.func) == _IS_CUDA for each in given)
 
 
 def _torch(script: Script) -> str:
@@ -96,7 +131,7 @@ def _torch(script: Script) -> str:
 def _branch(script: Script, statement: ast.stmt) -> ast.If | None:
     """The `if` or `elif` that empties the cache where there is CUDA."""
     above = script.above[statement][-1]
-    asked = isinstance(above, ast.If) and isinstance(above.test, ast.Call) and script.full(above.test.func) == _IS_CUDA
+    asked = isinstance(above, ast.If) and _is_cuda(script, above.test, statement)
     return above if asked and statement in above.body else None  # type: ignore[attr-defined, return-value]
 
 
@@ -107,7 +142,7 @@ def _guarded(script: Script, statement: ast.stmt) -> bool:
         if isinstance(node, FUNCTIONS):
             break
         if isinstance(node, ast.If):
-            asked = inner in node.body and isinstance(node.test, ast.Call) and script.full(node.test.func) == _IS_CUDA
+            asked = inner in node.body and _is_cuda(script, node.test, statement)
             if asked or (inner in node.orelse and kinds_asked(node.test)):
                 return True
         inner = node

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import every, handed, same, text
+from kit.fixes._ast import defaults, every, handed, same, text
 from kit.fixes._cuda import PLACES, choices, if_available, keeps, may_be, named, told, where_available
 from kit.fixes._positions import Change, changed, end, parsed, start
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import FUNCTIONS, dotted, last, own
 from kit.fixes._roles.holders import ACCELERATOR, accelerator, has_accelerator, is_accelerator
 from kit.fixes._roles.places import for_cuda
+from kit.fixes._roles.uses import uses
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -52,6 +53,7 @@ _DEVICES = ("torch.",)  # whose functions want a device, or its name
 _METHODS = ("to", "to_empty", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor", "arange")
 _ANYBODYS = ("torch.hub.", "torch.ops.")  # whose functions are anybody's, and may want a name
 _OLD = "torch.cuda.amp.autocast"
+_CHOOSES = "torch.cuda.set_device"
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
@@ -123,8 +125,9 @@ def _sign(script: Script, statement: ast.stmt) -> str:
     calls = [node for node in own(statement) if isinstance(node, ast.Call) and node not in known]
     kinds = [script.full(node) for node in own(statement) if isinstance(node, ast.Attribute)]
     made = any(re.fullmatch(r"torch\.cuda\.\w+Tensor", full) for full in kinds)
-    placed = made or any(_placing(script, call) for call in calls) or keeps(script, statement)
-    return "something placed on CUDA by name" * placed
+    chosen = any(script.full(call.func) == _CHOOSES for call in calls) and not where_available(script, statement)
+    placed = made or chosen or any(_placing(script, call) for call in calls) or keeps(script, statement)
+    return "something placed on CUDA by name" * (placed or _left_to_default(script, statement))
 
 
 def _placing(script: Script, call: ast.Call) -> bool:
@@ -135,6 +138,22 @@ def _placing(script: Script, call: ast.Call) -> bool:
         return _placing(script, ast.Call(call.args[0], call.args[1:], call.keywords))
     given = named(call, last(call.func)) + (handed(call, at=1) if script.full(call.func) == "torch.load" else [])
     return any(may_be(script, value) for value in given)
+
+
+def _left_to_default(script: Script, statement: ast.stmt) -> bool:
+    """Whether a function works on CUDA unless it is told where, and the script calls it without saying so."""
+    if not isinstance(statement, FUNCTIONS):
+        return False
+    given = defaults(statement.args)
+    names = [each.arg for each, _ in given]
+    bound = len(names[:1]) if names[:1] in (["self"], ["cls"]) else 0
+    of_cuda = [each.arg for each, value in given if value and "device" in each.arg and may_be(script, value)]
+    calls = [call for line in uses(script, statement) for call in own(line) if isinstance(call, ast.Call)]
+    owner = script.class_of(statement) if statement.name == "__init__" else None
+    mine = [call for call in calls if last(call.func) == (owner.name if owner else statement.name)]
+    told = [{*names[bound : bound + len(call.args)], *(each.arg for each in call.keywords)} for call in mine]
+    starred = any(isinstance(each, ast.Starred) for call in mine for each in call.args)
+    return any(name not in each and None not in each for name in of_cuda for each in told) and not starred
 
 
 def _given(script: Script, call: ast.Call) -> list[ast.expr]:
@@ -189,10 +208,11 @@ def _replaced_in(script: Script, call: ast.Call, name: str) -> list[Change]:
         return [(start(named), end(named), device)]
     if full == _OLD:
         torch = script.spelt("torch") or "torch"
-        more = (", " if arguments else "") + ("enabled=" if call.args else "")
+        words = zip(("enabled", "dtype", "cache_enabled"), call.args, strict=False)
         return [
             (start(call.func), end(call.func), f"{torch}.autocast"),
-            (first, first, f"{name}.device.type{more}"),
+            (first, first, f"{name}.device.type{', ' * bool(arguments)}"),
+            *((start(each), start(each), f"{word}=") for word, each in words),
         ]
     moves = isinstance(call.func, ast.Attribute) and call.func.attr == "cuda" and full != "torch.cuda"
     plain = all(isinstance(each, ast.Constant) and each.value == 0 for each in call.args)

@@ -58,10 +58,21 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             continue
         done = (told and not _named_cuda(call)) or for_cuda(script, statement) or _older(script, statement)
         _, why = _kind(script, statement)
+        why = _either(script, call) or why
         torch = "" if script.spelt("torch") else "`torch` is not bound there: import it, or skip the fix"
         if statement not in found or not done:
             found[statement] = Site(statement.lineno, done, refuses="" if done else why or torch)
     return list(found.values())
+
+
+def _either(script: Script, call: ast.Call) -> str:
+    """Why a name of a scaler may not be told the device: where torch is older, another import gives it CUDA's."""
+    name = dotted(call.func)
+    given = {full for full, _ in script.imported.get(name, ())}
+    both = given & {*_OLD} and given & {*_NEW}
+    return (
+        f"`{name}` is CUDA's own by one import of it, which is told no device: keep the other one alone" if both else ""
+    )
 
 
 def _older(script: Script, statement: ast.stmt) -> bool:

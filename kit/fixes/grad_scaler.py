@@ -6,10 +6,11 @@ import ast
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import guarded, imports, same, statements
+from kit.fixes import Options, Sign, Site, Splice
+from kit.fixes._ast import guarded, handed, imports, same, statements
 from kit.fixes._roles import Script, read
 from kit.fixes._roles.holders import device_missing
+from kit.fixes._roles.places import for_cuda
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -66,6 +67,20 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             why = "" if done or other else device_missing(read(tree), statement)
             found.append(Site(statement.lineno, done, refuses=refuses * other or why))
     return found
+
+
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    """Where accelerate's own class takes CUDA's scaler in another way."""
+    script = read(tree)
+    for call, statement in script.calls["GradScaler"]:
+        around = script.above[statement]
+        own = any(getattr(node, "name", "") == "Accelerator" for node in around)
+        cuda = script.full(call.func).startswith("torch.cuda.") or any(
+            same(each, "'cuda'") for each in handed(call, "device")
+        )
+        known = _choice(statement) or any(guarded(statement, around, test) for test in _OTHERS)
+        if own and cuda and not known and not for_cuda(script, statement):
+            yield Sign(statement.lineno, "a gradient scaler of CUDA alone")
 
 
 def _choice(statement: ast.AST) -> _Choice | None:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import handed, same, text
+from kit.fixes._ast import defaults, handed, same, text
 from kit.fixes._positions import changed, end, parsed
 from kit.fixes._roles import Script, read
-from kit.fixes._roles._script import last
+from kit.fixes._roles._script import Function, last
 from kit.fixes._roles.hooks import load_hooks, save_hooks
 
 if TYPE_CHECKING:
@@ -66,22 +66,37 @@ def _site(call: ast.Call, statement: ast.stmt) -> Site:
 
 def _written_here(script: Script, call: ast.Call, statement: ast.stmt) -> bool:
     """Whether a call loads from the folder that a load hook is handed, or one where the script saves its result."""
-    if not call.args or not isinstance(call.func, ast.Attribute):
-        return False
-    folders = _meant(script, call.args[0], statement)
+    folders = _loaded(script, call, statement)
     return len(folders) == 1 and _holds(script, folders[0])
+
+
+def _loaded(script: Script, call: ast.Call, statement: ast.stmt) -> list[str]:
+    """The folders that a call may load a LoRA from."""
+    given = handed(call, "pretrained_model_name_or_path_or_dict") if isinstance(call.func, ast.Attribute) else []
+    return [each for folder in given for each in _meant(script, folder, statement)]
 
 
 def _meant(script: Script, folder: ast.expr, statement: ast.stmt) -> list[str]:
     """The folders that an expression may be: what its name is given where it is, once or by a choice."""
     if isinstance(folder, ast.IfExp):
         return [each for part in (folder.body, folder.orelse) for each in _meant(script, part, statement)]
+    name = _path(folder)
     here = [line for line in script.inside(script.scopes(statement)[0]) if isinstance(line, ast.Assign)]
-    given = [line.value for line in here if text(folder) in map(text, line.targets)]
+    given = [line.value for line in here if name in map(text, line.targets)]
     plain = all(isinstance(each, (ast.Name, ast.Attribute)) for each in given)
-    if not given or (len(given) == 1 and (_holds(script, text(folder)) or not plain)):
-        return [text(folder)]
+    if not given or (len(given) == 1 and (_holds(script, name) or not plain)):
+        return [name]
     return list(map(text, given))
+
+
+def _path(folder: ast.expr) -> str:
+    """A folder as it is written, whether or not it is made a text or a path there."""
+    match folder:
+        case ast.Call(func=func, args=[inner], keywords=[]) if last(func) in ("str", "Path", "fspath"):
+            return _path(inner)
+        case ast.JoinedStr(values=[ast.FormattedValue(value=inner)]):
+            return _path(inner)
+    return text(folder)
 
 
 def _holds(script: Script, folder: str) -> bool:
@@ -90,7 +105,26 @@ def _holds(script: Script, folder: str) -> bool:
     handed = {hook.folder for hook in load_hooks(script)} | {"input_dir"}
     hooks = save_hooks(script)
     kept = not hooks or any("save_lora_weights(" in text(hook.function) for hook in hooks)
-    return (folder in handed and kept) or folder in {text(node) for each in _saves(script) for node in _folder(each)}
+    return (folder in handed and kept) or folder in script.once(_saved)
+
+
+def _saved(script: Script) -> set[str]:
+    """The folders that the script saves a LoRA to, by itself or in a function that is handed them."""
+    found = set()
+    for call, line in script.calls["save_lora_weights"]:
+        for folder in map(_path, _folder(call)):
+            function = script.function(line)
+            found |= {folder, *(_path(each) for each in _handed(script, function, folder))}
+    return found
+
+
+def _handed(script: Script, function: Function | None, name: str) -> Iterator[ast.expr]:
+    """What a function of the script is called with as one of its parameters."""
+    names = [each.arg for each, _ in defaults(function.args)] if function else []
+    if function and name in names:
+        at = names.index(name) - (names[0] == "self")
+        for call, _ in script.calls[function.name]:
+            yield from handed(call, name, at=at) if script.called(call) is function else ()
 
 
 def _saves(script: Script) -> list[ast.Call]:
@@ -101,17 +135,21 @@ def _folder(call: ast.Call) -> list[ast.expr]:
     return handed(call, "save_directory")
 
 
+def _named(script: Script) -> bool:
+    """Whether a LoRA is saved under another name, or in another form, which has one."""
+    given = [keyword for call in _saves(script) for keyword in call.keywords]
+    usual = {"weight_name": repr(_NAME), "safe_serialization": "True"}
+    return any(not same(each.value, usual.get(each.arg or "", text(each.value))) for each in given)
+
+
 def _otherwise(script: Script) -> bool:
     """Whether a LoRA is not saved as this fix knows it."""
     saves = _saves(script)
-    given = [keyword for call in saves for keyword in call.keywords]
-    named = any(each.arg == "weight_name" and not same(each.value, repr(_NAME)) for each in given)
-    unsafe = any(each.arg == "safe_serialization" and not same(each.value, "True") for each in given)
     other = any(word.endswith((".bin", ".pt", ".ckpt")) and "lora" in word for word in script.words)
     other |= any(len(call.args) > _PLACES for call in saves)
     other |= any(word.endswith("adapter_model.safetensors") for word in script.words)
     other |= any(_NAME in text(call) for name in _MOVES for call, _ in script.calls[name])
-    return not saves or named or unsafe or other or bool(script.calls["save_attn_procs"])
+    return not saves or _named(script) or other or bool(script.calls["save_attn_procs"])
 
 
 def _older(script: Script) -> bool:
@@ -122,14 +160,18 @@ def _older(script: Script) -> bool:
 
 
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
-    """Where a LoRA is loaded from one of several folders, one of which the script wrote."""
+    """Where a LoRA is loaded from one of several folders, one of which the script wrote, or by no name from one where
+    it has another."""
     script = read(tree)
-    for name in _LOADS if not _otherwise(script) and not _older(script) else ():
+    other = _otherwise(script)
+    for name in _LOADS if _saves(script) and not _older(script) else ():
         for call, statement in script.calls[name]:
-            several = (
-                _meant(script, call.args[0], statement) if call.args and isinstance(call.func, ast.Attribute) else []
-            )
-            if len(several) > 1 and any(_holds(script, each) for each in several) and not _site(call, statement).done:
+            folders = _loaded(script, call, statement)
+            if _site(call, statement).done or not any(_holds(script, each) for each in folders):
+                continue
+            if _named(script):
+                yield Sign(statement.lineno, "a LoRA saved under another name, loaded by none")
+            elif len(folders) > 1 and not other:
                 yield Sign(statement.lineno, "a LoRA loaded from this run's folder, or another, by no file name")
 
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import every, guarded, text
+from kit.fixes._ast import conjuncts, every, guarded, text
 from kit.fixes._roles import Script, read
-from kit.fixes._roles._script import last, mode, shown
+from kit.fixes._roles._script import dotted, last, mode, own, shown
 from kit.fixes._roles.holders import option_missing
-from kit.fixes._roles.holders import options as attributes
+from kit.fixes._roles.paths import missing
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -53,10 +53,11 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
         if not isinstance(call.func, ast.Name):
             continue
         push = _push(script, statement)
-        done = any(guarded(statement, script.above[statement], each) for each in _pushes(script, push))
-        why = "" if done else option_missing(script, push, statement)
+        done = _asks(script, statement)
+        why = "" if done else _missing(script, push, statement)
         used = "" if isinstance(statement, ast.Expr) and statement.value is call else "what it gives back is used"
-        refuses = f"{why}: leave the card to the script, or skip the fix" if why else used or _lost(script, call)
+        unsaid = f"it is not known there whether the result is pushed ({why}): ask for that there, or skip the fix"
+        refuses = unsaid if why else used or _lost(script, call)
         found[statement] = Site(statement.lineno, done, refuses="" if done else refuses)
     return list(found.values())
 
@@ -111,10 +112,10 @@ _PLAIN = (
 def _reads(script: Script) -> bool:
     """Whether the card is read again outside the function that writes it."""
     around = (script.functions.get(_CARD, []), script.calls["open"])
-    own = {node for function in around[0] for node in every(function)}
-    found = [mode(script, call) for call, _ in around[1] if "README.md" in text(call) and call not in own]
+    inside = {node for function in around[0] for node in every(function)}
+    found = [mode(script, call) for call, _ in around[1] if "README.md" in text(call) and call not in inside]
     copied = [
-        call for name in _COPIES for call, _ in script.calls[name] if "README.md" in text(call) and call not in own
+        call for name in _COPIES for call, _ in script.calls[name] if "README.md" in text(call) and call not in inside
     ]
     return bool(copied) or any("+" in each or not set("wax") & set(each) for each in found)
 
@@ -123,15 +124,43 @@ _COPIES = ("copy", "copy2", "copyfile", "move", "rename", "read_text", "upload_f
 
 
 def _push(script: Script, statement: ast.stmt) -> str:
-    """How the script asks whether to push: as it does elsewhere, or of its `args`."""
-    here = script.scopes(statement)[0]
-    read = [(line, name) for line, name in script.once(attributes) if name.endswith(f".{_PUSH}")]
-    asked = [name for line, name in read if script.scopes(line)[0] is here]
-    return asked[0] if asked else f"args.{_PUSH}"
+    """How the script asks whether to push: as it does there, or elsewhere of what is bound there, or of its `args`."""
+    here, owner = script.scopes(statement)[0], script.class_of(statement)
+    near = [name for line, name in script.once(_asked) if script.scopes(line)[0] is here]
+    reach = [name for line, name in script.once(_asked) if script.class_of(line) is owner or name[:5] != "self."]
+    found = (name for name in reach if not _missing(script, name, statement))
+    return near[0] if near else next(found, f"args.{_PUSH}")
 
 
-def _pushes(script: Script, push: str) -> tuple[str, ...]:
-    return (push, f"args.{_PUSH}")
+def _asked(script: Script) -> list[tuple[ast.stmt, str]]:
+    """Where the script reads whether to push, and how: of an object, of a dictionary, or by a name."""
+    found = []
+    for line, _ in script.statements:
+        called = {node.func for node in own(line) if isinstance(node, ast.Call)}  # `model.push_to_hub()`
+        found += [(line, text(node)) for node in own(line) if _says(node) and node not in called]
+    return found
+
+
+def _says(node: ast.AST) -> bool:
+    """Whether an expression is whether to push."""
+    of_dict = isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and node.slice.value == _PUSH
+    plain = isinstance(node, ast.Name) or (isinstance(node, ast.Attribute) and bool(dotted(node)))
+    return (of_dict or (plain and last(node) == _PUSH)) and type(node.ctx) is ast.Load  # type: ignore[attr-defined]
+
+
+def _missing(script: Script, push: str, statement: ast.stmt) -> str:
+    """Why that cannot be asked at a statement; "" where it can."""
+    name = push.partition("[")[0]
+    plain = name != push or name == _PUSH
+    return missing(script, name, statement) if plain else option_missing(script, push, statement)
+
+
+def _asks(script: Script, statement: ast.stmt) -> bool:
+    """Whether a statement is only come to where the result is pushed."""
+    above = script.above[statement]
+    parts = [part for node in above if isinstance(node, ast.If) for part in conjuncts(node.test)]
+    asked = [each for each in parts if _says(each) or (isinstance(each, ast.Call) and _PUSH in text(each))]
+    return any(guarded(statement, above, text(each)) for each in asked)
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:

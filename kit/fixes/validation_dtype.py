@@ -76,8 +76,14 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             or ("" if script.at(move.lineno) in function.body else _SOMETIMES),
         )
         for move, function in validation_moves(tree)
-        if not autocasts(function)
+        if not autocasts(function) and not _under(script, function)
     ]
+
+
+def _under(script: Script, function: ast.FunctionDef) -> bool:
+    """Whether a function is called under autocast."""
+    around = [node for _, line in script.calls[function.name] for node in (line, *script.above[line])]
+    return any("autocast" in text(item) for node in around if isinstance(node, ast.With) for item in node.items)
 
 
 def _code(script: Script, options: Options) -> str:

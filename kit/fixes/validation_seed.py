@@ -123,31 +123,64 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
 
 
 def looks_like(tree: ast.Module, options: Options) -> list[Sign]:
-    """Where a seed is set under an `if` that a seed of 0 does not pass, or makes what is not known."""
+    """Where something is seeded, or not, by whether a seed is true, in a form that is not known; and where another
+    takes the place of a seed that is not."""
     unsaid = _unsaid(tree)
-    return [
-        Sign(node.lineno, f"a seed of 0 counts as none: ask `{text(node.test)} is not None`")
-        for node in every(tree)
-        if isinstance(node, (ast.If, ast.IfExp))
-        and isinstance(node.test, (ast.Name, ast.Attribute))
-        and (_sets(node) if isinstance(node, ast.If) else _seeds(node) and not _is_unsaid(text(node.test), unsaid))
-    ]
+    found = {}
+    for node in every(tree):
+        for seed in _asked(node):
+            if isinstance(node, ast.If) or not _is_unsaid(text(seed), unsaid):
+                found[node.lineno] = f"a seed of 0 counts as none: ask `{text(seed)} is not None`"  # type: ignore[attr-defined]
+    return [Sign(line, what) for line, what in sorted(found.items())]
 
 
-def _seeds(node: ast.IfExp) -> bool:
-    """Whether a choice makes something of the seed that it asks for, or gives None: several generators, numpy's."""
-    if _seed(node) or text(node.orelse) != "None":
-        return False
-    made = [each for each in every(node.body) if isinstance(each, ast.Call)]
-    takes = [call for call in made if text(call.func).rpartition(".")[2] in _GENERATORS]
-    return any(text(node.test) == text(part) for call in takes for each in call.args for part in every(each))
+def _asked(node: ast.AST) -> list[ast.expr]:
+    """The seeds that an `if`, or a choice, asks for as if they were true or false."""
+    if isinstance(node, (ast.If, ast.IfExp)) and not _seed(node):
+        branches = [*node.body, *node.orelse] if isinstance(node, ast.If) else [node.body, node.orelse]
+        given = {text(part) for each in branches for call in _seeding(each) for part in _parts(call)}
+        return [each for each in _truths(node.test) if text(each) in given]
+    if isinstance(node, ast.Call) and _seeds(node):
+        chosen = [each for part in node.args for each in every(part) if isinstance(each, ast.BoolOp)]
+        return [each.values[0] for each in chosen if isinstance(each.op, ast.Or) and text(each.values[-1]) != "0"]
+    return []
 
 
-_GENERATORS = ("manual_seed", "set_seed", "RandomState", "default_rng", "Random", "PRNGKey")
+def _truths(test: ast.expr) -> list[ast.expr]:
+    """What a test takes for true or false: names, attributes, items, what `get` gives."""
+    if isinstance(test, ast.BoolOp):
+        return [each for value in test.values for each in _truths(value)]
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        return _truths(test.operand)
+    if isinstance(test, ast.Call) and text(test.func) == "bool" and test.args:
+        return _truths(test.args[0])
+    plain = isinstance(test, ast.Call) and text(test.func).endswith(".get")
+    return [test] if plain or isinstance(test, (ast.Name, ast.Attribute, ast.Subscript)) else []
 
 
-def _sets(node: ast.If) -> bool:
-    given = text(node.test)
-    calls = [each for line in node.body for each in every(line) if isinstance(each, ast.Call)]
-    seeded = [call for call in calls if text(call.func).rpartition(".")[2] in ("manual_seed", "set_seed")]
-    return any(call.args and text(call.args[0]) == given for call in seeded)
+def _seeding(node: ast.AST) -> list[ast.Call]:
+    return [each for each in every(node) if isinstance(each, ast.Call) and _seeds(each)]
+
+
+def _parts(call: ast.Call) -> list[ast.AST]:
+    """What a call is given, with all that is in it."""
+    return [part for each in (*call.args, *(given.value for given in call.keywords)) for part in every(each)]
+
+
+def _seeds(call: ast.Call) -> bool:
+    """Whether a call sets a seed, or makes something of one."""
+    name = text(call.func)
+    return name in ("random.seed", "np.random.seed", "numpy.random.seed") or name.rpartition(".")[2] in _SEEDING
+
+
+_SEEDING = (
+    "manual_seed",
+    "manual_seed_all",
+    "set_seed",
+    "seed_everything",
+    "seed_all",
+    "RandomState",
+    "default_rng",
+    "Random",
+    "PRNGKey",
+)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from fixing import case, conflict, gone, satisfied, tables
+from fixing import case, conflict, gone, satisfied, tables, unlike
 
 NAME = "accelerator-cache"
 USED = ("a = torch.cuda.empty_cache()", "b(torch.cuda.empty_cache())")
 
 APPLIED = [
+    unlike(
+        "a branch for CUDA, asked for above",
+        "import torch\nuse_cuda = torch.cuda.is_available()\nif use_cuda:\n    torch.cuda.empty_cache()\n",
+        "import torch\nuse_cuda = torch.cuda.is_available()\nif use_cuda:\n    torch.cuda.empty_cache()\n"
+        "elif torch.accelerator.is_available():\n    torch.get_device_module().empty_cache()\n",
+    ),
     case(
         "a call of its own",
         """
@@ -218,6 +224,20 @@ APPLIED = [
 ]
 
 REFUSED = [
+    conflict(
+        "left above without CUDA",
+        "`not torch.cuda.is_available()` leaves where there is no CUDA: ask for any accelerator there first",
+        6,
+        "import torch\ndef free(x):\n    if not torch.cuda.is_available():\n        return\n    if x:\n"
+        "        torch.cuda.empty_cache()\n",
+    ),
+    gone(
+        "left above on other devices",
+        'import torch\ndef free(d):\n    if d.type != "cuda":\n        return\n    torch.cuda.empty_cache()\n',
+    ),
+    gone(
+        "CUDA alone, by a parameter", "import torch\ndef free(use_cuda):\n    if use_cuda: torch.cuda.empty_cache()\n"
+    ),
     satisfied(
         "any", "import torch\nif torch.accelerator.is_available():\n    torch.get_device_module().empty_cache()\n"
     ),

@@ -41,6 +41,11 @@ APPLIED = [
         "with torch.cuda.amp.autocast(dtype=half):\n    pipeline()",
         "with torch.autocast(accelerator.device.type, dtype=half):\n    pipeline()",
     ),
+    line(
+        "CUDA's autocast, by place",
+        "with torch.cuda.amp.autocast(True, half, cache_enabled=False):\n    pipeline()",
+        "with torch.autocast(accelerator.device.type, enabled=True, dtype=half, cache_enabled=False):\n    pipeline()",
+    ),
     line("a module", 'unet = unet.to( "cuda" )  # now', "unet = unet.to( accelerator.device )  # now"),
     line(
         "its first card, and a dtype",
@@ -135,13 +140,26 @@ APPLIED = [
 REFUSED = [
     *(
         conflict(
-            f"in a function called {where} the Accelerator",
+            f"in a function {how}",
             f"`accelerator` {why} not be bound there" if why == "may" else "`accelerator` is not bound there",
             4,
             "import torch\nfrom accelerate import Accelerator\ndef main(x):\n"
-            f"    def encode(): return x.to('cuda')\n    encode()\n    accelerator = Accelerator()\n{after}",
+            f"    def encode(): return x.to('cuda')\n    {before}\n    accelerator = Accelerator()\n    {after}\n",
         )
-        for where, why, after in (("before", "is", ""), ("before and after", "may", "    encode()\n"))
+        for how, why, before, after in (
+            ("called before the Accelerator", "is", "encode()", "return"),
+            ("called before and after the Accelerator", "may", "encode()", "encode()"),
+            ("handed on before the Accelerator", "is", "hook = encode\n    hook()", "return"),
+            ("handed to a thread before the Accelerator", "is", "Thread(target=encode).start()", "return"),
+            ("called in one called before the Accelerator", "is", "def load(): encode()\n    load()", "return"),
+        )
+    ),
+    conflict(
+        "where an object is made before the Accelerator",
+        "`accelerator` is not bound there",
+        4,
+        "from accelerate import Accelerator\nclass Encoder:\n    def __init__(self, net):\n"
+        "        self.net = net.cuda()\nencoder = Encoder(net)\naccelerator = Accelerator()\n",
     ),
     satisfied("there", f"{HEAD}with torch.autocast(accelerator.device.type):\n    unet.to(accelerator.device)\n"),
     gone("asked for", f'{HEAD}half = accelerator.device.type == "cuda"\nseed(torch.cuda)\n'),

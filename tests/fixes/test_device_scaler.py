@@ -106,6 +106,13 @@ APPLIED = [
     ),
 ]
 REFUSED = [
+    conflict(
+        "CUDA's own with an older torch",
+        "`GradScaler` is CUDA's own by one import of it",
+        6,
+        "import torch\ntry:\n    from torch.amp import GradScaler\nexcept ImportError:\n"
+        "    from torch.cuda.amp import GradScaler\ndef main(device): scaler = GradScaler()\n",
+    ),
     satisfied("told of no card", "import torch\nscaler = torch.amp.GradScaler('cpu')\n"),
     satisfied("told of another", "import torch\nscaler = torch.amp.GradScaler('npu')\n"),
     satisfied("told", f"{DEVICE}scaler = torch.amp.GradScaler(device.type)\n"),

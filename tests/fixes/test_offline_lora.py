@@ -9,6 +9,25 @@ SAVED = "P.save_lora_weights(args.output_dir, layers)\n"
 NAMED = 'weight_name="pytorch_lora_weights.safetensors"'
 
 APPLIED = [
+    *(
+        unlike(f"a folder {how}", f"{above}{before})\n", f"{above}{before}, {NAMED})\n")
+        for how, above, before in (
+            ("by its name", SAVED, "pipe.load_lora_weights(pretrained_model_name_or_path_or_dict=args.output_dir"),
+            ("made a path", SAVED, "pipe.load_lora_weights(Path(args.output_dir)"),
+            ("made a text", SAVED, 'pipe.load_lora_weights(f"{args.output_dir}"'),
+            (
+                "that a function is handed",
+                "def save(model, path):\n    P.save_lora_weights(path, model)\nsave(unet, args.output_dir)\n",
+                "pipe.load_lora_weights(args.output_dir",
+            ),
+            (
+                "that a method is handed",
+                "class A:\n    def save(self, path):\n        P.save_lora_weights(path, model)\n"
+                "    def run(self):\n        self.save(str(self.out))\n    def test(self):\n",
+                "        self.pipe.load_lora_weights(self.out",
+            ),
+        )
+    ),
     case(
         "saved under the usual name",
         "P.save_lora_weights(args.output_dir, safe_serialization=True)\npipeline.load_lora_weights(args.output_dir)\n",

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
-from fixing import case, conflict, gone, satisfied, tables
+from fixing import case, conflict, gone, satisfied, tables, unlike
 
 NAME = "offline-model-card"
+HUB = "def save_model_card(repo_id): load_or_create_model_card(repo_id)\n"
 CARD = "def save_model_card(repo_id): load_or_create_model_card(repo_id)\nparser.add_argument('--push_to_hub')\n"
 
 APPLIED = [
+    *(
+        unlike(
+            f"asked {how}",
+            f"{HUB}{above}    save_model_card(1)\n    if {push}:\n        upload()\n",
+            f"{HUB}{above}    if {push}:\n        save_model_card(1)\n        upload()\n",
+        )
+        for how, above, push in (
+            ("by a name", "def main(push_to_hub=False):\n", "push_to_hub"),
+            ("of a dictionary", "def main(config):\n", 'config["push_to_hub"]'),
+            ("of a group of options", "def main(cfg):\n", "cfg.hub.push_to_hub"),
+        )
+    ),
+    *(
+        unlike(
+            f"asked elsewhere of {push}",
+            f"{HUB}class A:\n    def a(self, cfg):\n        return {push}.push_to_hub\n    def b(self, cfg):\n"
+            "        save_model_card(1)\n",
+            f"{HUB}class A:\n    def a(self, cfg):\n        return {push}.push_to_hub\n    def b(self, cfg):\n"
+            f"        if {push}.push_to_hub:\n            save_model_card(1)\n",
+        )
+        for push in ("self.args", "cfg")
+    ),
     case(
         "moved into the block that follows",
         """
@@ -189,6 +212,24 @@ REFUSED = [
         )
         for given in ("log_validation(pipeline)", "(images := make)")
     ),
+    *(
+        satisfied(
+            f"there, asked of {how}",
+            f"{HUB}def main(config, push_to_hub):\n    if {test}:\n        save_model_card(1)\n",
+        )
+        for how, test in (
+            ("a name", "push_to_hub"),
+            ("a dictionary", "config['push_to_hub'] and done"),
+            ("a dictionary, with a default", "config.get('push_to_hub', False)"),
+        )
+    ),
+    conflict(
+        "asked of another object's own",
+        "whether the result is pushed",
+        7,
+        f"{HUB}class A:\n    def a(self):\n        return self.args.push_to_hub\nclass B:\n    def b(self):\n"
+        "        save_model_card(1)\n        self.model.push_to_hub(1)\n",
+    ),
     satisfied("there", CARD + "if args.push_to_hub:\n    save_model_card(1)\n"),
     satisfied(
         "there, with more asked", CARD + "if done and args.push_to_hub:\n    with a:\n        save_model_card(1)\n"
@@ -200,13 +241,16 @@ REFUSED = [
     ),
     conflict(
         "no such option",
-        "there is no option `push_to_hub`",
+        "whether the result is pushed (there is no option `push_to_hub`): ask for that there",
         2,
         "def main(args):\n    save_model_card(args.name)\nfrom card import save_model_card\n",
     ),
     gone("a method of that name", "hub.save_model_card(1)\n"),
     conflict(
-        "an `or` lets others in", "`args` is not bound", 4, CARD + "if a or args.push_to_hub:\n    save_model_card(1)\n"
+        "an `or` lets others in",
+        "whether the result is pushed (`args` is not bound there): ask for that there",
+        4,
+        CARD + "if a or args.push_to_hub:\n    save_model_card(1)\n",
     ),
     conflict(
         "its result is used", "what it gives back is used", 4, CARD + "def main(args):\n    card = save_model_card(1)\n"
@@ -229,7 +273,12 @@ REFUSED = [
         4,
         CARD + "def main(args):\n    save_model_card(1)\n    save_model_card(2)\n",
     ),
-    conflict("no args", "`args` is not bound", 4, CARD + "def main(options):\n    save_model_card(1)\n"),
+    conflict(
+        "no args",
+        "whether the result is pushed (`args` is not bound there): ask for that there",
+        4,
+        CARD + "def main(options):\n    save_model_card(1)\n",
+    ),
     conflict(
         "not bound",
         "`save_model_card` is not bound",
@@ -238,7 +287,7 @@ REFUSED = [
     ),
     conflict(
         "the guard is outside the function",
-        "`args` is not bound",
+        "whether the result is pushed (`args` is not bound there): ask for that there",
         5,
         CARD + "if args.push_to_hub:\n    def main():\n        save_model_card(1)\n",
     ),

@@ -47,6 +47,28 @@ CHOICES = [
     _says("a card by its number", 'x.to("cuda:%d" % rank)', 3, NAMED),
     _says("a card by its number, filled in", 'device = "cuda:{}".format(rank)', 3, NAMED),
     _says("handed on in part", 'mixed = functools.partial(torch.autocast, "cuda")', 3, NAMED),
+    _says("the card of the process", "x.to(torch.cuda.current_device())", 3, NAMED),
+    _says(
+        "the card of the process, for all parts", 'load(path, device_map={"": torch.cuda.current_device()})', 3, NAMED
+    ),
+    _says("which card", "torch.cuda.set_device(local_rank)", 3, NAMED),
+    _says("a default that is relied on", 'def f(x, device="cuda:0"):\n    return x.to(device)\nf(1)', 3, NAMED),
+    _says("a class's default", 'class A:\n    def __init__(self, device="cuda"):\n        pass\nA()', 4, NAMED),
+    _says("a method's default", 'class A:\n    def f(self, x, device="cuda"):\n        pass\na.f(1)', 4, NAMED),
+    _left(
+        "a default that is not relied on", 'def f(x, device="cuda"):\n    return x.to(device)\nf(1, d)\nf(1, device=d)'
+    ),
+    _left("a default that may be relied on", 'def f(x, device="cuda"):\n    return x.to(device)\nf(*x)\nf(1, **d)'),
+    _left("which card, where there is one", "if torch.cuda.is_available():\n    torch.cuda.set_device(local_rank)"),
+    _says(
+        "where there is CUDA, asked above",
+        "use_cuda = torch.cuda.is_available()\nif use_cuda:\n    x.cuda()",
+        5,
+        NAMED,
+    ),
+    _left("left on other devices", 'def f(x, device):\n    if device.type != "cuda": return x\n    return x.cuda()'),
+    _left("left on others, or early", 'for x in y:\n    if x.done or "cuda" != d: continue\n    x.cuda()'),
+    _left("CUDA, asked above", 'on = device.type == "cuda"\nif on:\n    x.cuda()'),
     _left("in words, with others", 'd = torch.cuda.is_available() and "cuda" or has_npu() and "npu" or "cpu"'),
     _left("words of no device", 'print(names and "cuda" or args.name or "gpu")'),
     _says("a type of tensor", "x = torch.cuda.FloatTensor([1.0])", 3, NAMED),
@@ -96,13 +118,29 @@ def _trainer(id: str, reason: str, made: str, more: str = "") -> object:
     return refused(id, "device-placement", 7, reason, TRAINER.format(made=made, more=more))
 
 
+EARLY = "line 4 calls that, or hands it on, before `self.accelerator` is bound: hand it in"
 HELD = [
-    _trainer("called before the Accelerator is made", "is not bound", "self.load(net)\n        self.connect()", "=1"),
+    *(
+        _trainer(f"{how} before the Accelerator is made", EARLY, f"{made}\n        self.connect()", "=1")
+        for how, made in (
+            ("called", "self.load(net)"),
+            ("handed on", "load = self.load"),
+            ("handed to a thread", "threading.Thread(target=self.load, args=(net,)).start()"),
+            ("called in a lambda", "start = lambda: self.load(net)"),
+        )
+    ),
+    refused(
+        "called before, in a function inside",
+        "device-placement",
+        8,
+        EARLY.replace("4", "5"),
+        TRAINER.format(more="", made="def start(): self.load(net)\n        start()\n        self.connect()"),
+    ),
     refused(
         "called before, by way of another",
         "device-placement",
         7,
-        "is not bound",
+        EARLY,
         TRAINER.format(more="", made="self.both(net)\n        self.accelerator = Accelerator()")
         + "    def both(self, net):\n        self.load(net)\n",
     ),

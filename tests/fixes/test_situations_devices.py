@@ -319,6 +319,25 @@ def main(model):
 ]
 
 
+OWN = "import torch\nclass Accelerator:\n    def prepare(self, kwargs):\n        {}\n"
+DEVICES += [
+    *(
+        looks(f"accelerate's own, {how}", "grad-scaler", 4, "a gradient scaler of CUDA alone", OWN.format(made))
+        for how, made in (
+            ("kept twice", "self.scaler = scaler = torch.cuda.amp.GradScaler(**kwargs)"),
+            ("kept first", 'scaler = torch.amp.GradScaler("cuda", **kwargs)\n        self.scaler = scaler'),
+            ("with more", "self.scaler = torch.cuda.amp.GradScaler(init_scale=2.0, **kwargs)"),
+        )
+    ),
+    left("accelerate's own, of any device", "grad-scaler", OWN.format("self.scaler = torch.amp.GradScaler(self.kind)")),
+    left(
+        "accelerate's own, for CUDA",
+        "grad-scaler",
+        OWN.format('if self.device.type == "cuda":\n            a = b = torch.cuda.amp.GradScaler(**kwargs)'),
+    ),
+]
+
+
 @pytest.mark.parametrize("given", DEVICES)
 def test_a_situation(given: Given) -> None:
     check(given)

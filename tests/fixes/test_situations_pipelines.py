@@ -78,7 +78,14 @@ def _lora(id: str, line: str, at: int) -> Any:
     return looks(id, "offline-lora", at, "this run's folder, or another", text)
 
 
+def _renamed(id: str, saves: str, after: str = "") -> Any:
+    text = f"def main(args):\n    {saves}\n    pipe.load_lora_weights(args.out)\n{after}"
+    return looks(id, "offline-lora", 3, "a LoRA saved under another name, loaded by none", text)
+
+
 LORAS = [
+    _renamed("saved under a name of its own", "Pipe.save_lora_weights(args.out, t, weight_name='my.safetensors')"),
+    _renamed("saved in another form at times", "Pipe.save_lora_weights(args.out, t, safe_serialization=args.safe)"),
     _lora("chosen in the call", "pipe.load_lora_weights(args.lora if args.lora else args.out)", 3),
     _lora(
         "chosen above",
@@ -133,15 +140,31 @@ WEIGHTS = [
 ]
 
 
-def _seed(id: str, made: str) -> Any:
-    text = f"def main(args):\n    return {made} if args.seed else None\n"
-    return looks(id, "validation-seed", 2, "a seed of 0 counts as none", text)
+def _seed(id: str, line: str) -> Any:
+    text = f"def main(args):\n    {line}\n"
+    return looks(id, "validation-seed", 2, "a seed of 0 counts as none: ask `args.seed is not None`", text)
 
 
+def _not_a_seed(id: str, line: str) -> Any:
+    return left(id, "validation-seed", f"def main(args):\n    {line}\n")
+
+
+ONE = "torch.Generator().manual_seed(args.seed)"
 SEEDS = [
-    _seed("several generators", "[torch.Generator().manual_seed(args.seed + i) for i in range(3)]"),
-    _seed("numpy's", "np.random.RandomState(args.seed)"),
-    left("nothing of the seed's", "validation-seed", "def main(args):\n    return make(1) if args.seed else None\n"),
+    _seed("several generators", "g = [torch.Generator().manual_seed(args.seed + i) for i in n] if args.seed else None"),
+    _seed("numpy's", "g = np.random.RandomState(args.seed) if args.seed else None"),
+    _seed("a number made of it", "g = torch.Generator().manual_seed(int(args.seed)) if args.seed else None"),
+    _seed("the other way round", f"g = None if not args.seed else {ONE}"),
+    _seed("with another question", f"g = {ONE} if args.seed and args.fixed else None"),
+    _seed("said to be asked", f"g = {ONE} if bool(args.seed) else None"),
+    _seed("or another generator", f"g = {ONE} if args.seed else torch.Generator()"),
+    _seed("or another seed", "set_seed(args.seed or 42)"),
+    _seed("set everywhere", "if args.seed: seed_everything(args.seed, workers=True)"),
+    _seed("set by name", "if args.seed: set_seed(seed=args.seed)"),
+    _not_a_seed("nothing of the seed's", "return make(1) if args.seed else None"),
+    _not_a_seed("or 0", "set_seed(args.seed or 0)"),
+    _not_a_seed("asked for", f"g = {ONE} if args.seed is not None and args.fixed else None"),
+    _not_a_seed("asked for another thing", f"g = {ONE} if args.fixed else None"),
 ]
 
 
@@ -157,6 +180,29 @@ def _cast(id: str, at: int, text: str) -> Any:
 CASTS = [
     _cast("in the midst of training", 4, TRAINING),
     _cast("in a validation of another name", 2, f"def sample_images(pipe):\n{CAST}"),
+    *(
+        _cast(
+            f"in a form that is not known: {how}",
+            2,
+            f"def {name}(pipe, unet):\n    {line}\n    with autocast('npu'): pipe()\n",
+        )
+        for how, name, line in (
+            ("an object's", "log_validation", "self.pipeline.to(device, dtype=self.dtype)"),
+            ("one after the other", "log_validation", "pipe = pipe.to(device).to(weight_dtype)"),
+            ("the model alone", "log_validation", "pipe.unet.to(dtype=torch.float16)"),
+            ("the model alone, halved", "validate", "pipe.transformer.half()"),
+            ("where it is made", "log_validation", "pipe = P.from_pretrained(a.b, unet=unet).to(device, dtype)"),
+        )
+    ),
+    *(
+        left(how, "validation-cast", f"def log_validation(pipe):\n    {line}\n    with autocast('npu'): pipe()\n")
+        for how, line in (
+            ("its VAE alone", "pipe.vae.to(torch.float16)"),
+            ("made whole", "pipe.unet.to(torch.float32)"),
+            ("made of files", "pipe = P.from_pretrained(args.model, torch_dtype=dtype).to(device, dtype)"),
+            ("placed", "self.pipeline.to(device)"),
+        )
+    ),
     left("after training", "validation-cast", f"def main(pipe, args):\n    accelerator.backward(loss)\n{CAST}"),
     left("loaded there", "validation-cast", f"def sample(args):\n    pipe = Pipe.from_pretrained(args.model)\n{CAST}"),
 ]

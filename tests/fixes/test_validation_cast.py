@@ -153,9 +153,109 @@ APPLIED = [
         f"{DEFINITION}    if low:\n    {OFFLOAD}    else:\n    {MOVE}{AUTOCAST}",
         2,
     ),
+    unlike(
+        "cast twice, then moved",
+        f"{DEFINITION}    a = 1\n\n    pipeline.to(torch.float16)\n{ALONE}    # move\n{MOVE}{AUTOCAST}",
+        f"{DEFINITION}    a = 1\n\n    # move\n{MOVE}{AUTOCAST}",
+        2,
+    ),
+    unlike(
+        "cast alone, the final validation without autocast",
+        f"{FLAGGED}    # cast\n{ALONE}{OFFLOAD}    ctx = nullcontext() if last else {ON}\n{UNDER}",
+        f"{FLAGGED}    # cast\n    if last:\n    {ALONE}{OFFLOAD}    ctx = nullcontext() if last else {ON}\n{UNDER}",
+    ),
+    unlike(
+        "cast alone, the final pipeline loaded so",
+        f"{FLAGGED}{ALONE}{OFFLOAD}    ctx = nullcontext() if last else {ON}\n{UNDER}"
+        "pipeline = Pipe.from_pretrained(args.model, torch_dtype=weight_dtype)\n",
+        f"{FLAGGED}{OFFLOAD}    ctx = nullcontext() if last else {ON}\n{UNDER}"
+        "pipeline = Pipe.from_pretrained(args.model, torch_dtype=weight_dtype)\n",
+    ),
+    *(
+        unlike(f"under autocast {how}", f"{above}{DEFINITION}{CAST}{lines}", f"{above}{DEFINITION}{MOVE}{lines}")
+        for how, above, lines in (
+            ("all of it", f"@{ON}\n", "    return pipeline()\n"),
+            (
+                "in a function inside",
+                "",
+                f"    def make(p):\n        return pipeline(p)\n    with {ON}:\n        make(1)\n",
+            ),
+            ("by a partial", "", f"    make = partial(pipeline, 3)\n    with {ON}:\n        make(1)\n"),
+            (
+                "in a function of the script",
+                "def make(pipe, n): pipe(n)\n",
+                f"    with {ON}:\n        make(pipeline, 1)\n",
+            ),
+            ("below what is not known, and sets it up", "", f"    enable_tiling(pipeline)\n{AUTOCAST}"),
+            ("its VAE is asked for its dtype", "", f"    d = pipeline.vae.dtype\n    pipeline.vae = vae\n{AUTOCAST}"),
+            (
+                "below one that only sets it up",
+                "def tune(pipe, n): pipe.enable_xformers()\n",
+                f"    tune(pipeline, n=1)\n{AUTOCAST}",
+            ),
+            (
+                "in a function of the script that switches it on",
+                "def make(n, pipe):\n    with autocast('npu'):\n        pipe(n)\n",
+                f"    make(1, pipe=pipeline)\n{AUTOCAST}",
+            ),
+        )
+    ),
 ]
 
 REFUSED = [
+    *(
+        conflict(f"without autocast: {how}", f"{what} without autocast (line {at})", 2, f"{DEFINITION}{CAST}{lines}")
+        for how, what, at, lines in (
+            (
+                "by a partial",
+                "also called",
+                5,
+                f"    with {ON}:\n        make = partial(pipeline, 3)\n    return make()\n",
+            ),
+            (
+                "by a lambda",
+                "also called",
+                5,
+                f"    with {ON}:\n        make = lambda: pipeline(3)\n    return make()\n",
+            ),
+            ("by another name", "also called", 4, f"    make = pipeline\n    make(1)\n{AUTOCAST}"),
+            ("by `__call__`", "also called", 3, f"    pipeline.__call__(1)\n{AUTOCAST}"),
+            ("in what is not known", "`draw(…)` is handed the pipeline", 3, f"    draw(pipeline)\n{AUTOCAST}"),
+            (
+                "by its VAE",
+                "also called",
+                6,
+                f"    v = pipeline.vae\n    with {ON}:\n        x = pipeline()\n    v.decode(x)\n",
+            ),
+            ("with its VAE", "`draw(…)` is handed the pipeline", 3, f"    draw(pipeline.vae)\n{AUTOCAST}"),
+            (
+                "in threads",
+                "`pool.map(…)` has threads call the pipeline",
+                4,
+                f"    with {ON}:\n        return list(pool.map(pipeline, prompts))\n",
+            ),
+            (
+                "as they are asked for",
+                "`list(…)` is handed the pipeline",
+                5,
+                f"    with {ON}:\n        made = (pipeline(p) for p in prompts)\n    return list(made)\n",
+            ),
+            ("anywhere", "the pipeline is handed on", 3, f"    self.pipe = pipeline\n{AUTOCAST}"),
+            (
+                "in a function of the script",
+                "also called",
+                3,
+                f"    draw(pipeline)\n{AUTOCAST}def draw(pipe): return pipe(3)\n",
+            ),
+        )
+    ),
+    conflict(
+        "all in a block are casts",
+        "nothing else is in its block",
+        3,
+        f"{DEFINITION}    if fp16:\n    {ALONE}    {ALONE}{OFFLOAD}{AUTOCAST}",
+        2,
+    ),
     *(
         conflict(f"autocast is off at times, {how}", f"autocast is off where `{off}`", 2, f"{DEFINITION}{CAST}{lines}")
         for how, off, lines in (

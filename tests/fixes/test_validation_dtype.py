@@ -112,6 +112,16 @@ def refused(id: str, reason: str, line: int, text: str) -> Any:
 
 REFUSED = [
     conflict(
+        "`copy` is a function",
+        "`copy` is `copy.copy` there (line 3): import that under another name",
+        6,
+        f"{ONE}from copy import copy\n{DEFINITION}    ema = copy(vae)\n{MOVE}{IMAGES}",
+    ),
+    gone(
+        "under its caller's autocast",
+        f"{ONE}{DEFINITION}{MOVE}{IMAGES}with accelerator.autocast():\n    log_validation(pipeline, accelerator)\n",
+    ),
+    conflict(
         "no VAE",
         "its pipeline (`DDPMPipeline`) is not known to have a VAE",
         4,

@@ -23,6 +23,14 @@ cat "$RECORD/output" >&2
 exit "${FAKE_STATUS:-0}"
 """
 
+# Without what is installed beside the tests. Of a launcher that runs in a fork (launching.py) it records the start.
+PYTHON = f"""#!/bin/sh
+case "$KIT_FORK:$1" in
+  1:*/launcher) printf '%s\\0' "$@" >"$RECORD/launcher" && exec env -0 >"$RECORD/inherited" ;;
+esac
+exec "{sys.executable}" -S "$@"
+"""
+
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
@@ -32,7 +40,7 @@ def machine(tmp_path: Path) -> Machine:
     accelerate = root / "bin/accelerate"
     accelerate.write_text(ACCELERATE)
     python = root / "bin/python3"
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    python.write_text(PYTHON)
     for program in (accelerate, python):
         program.chmod(0o755)
     (root / "modules/torch_npu/__init__.py").touch()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import py_compile
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from py_compile import PycInvalidationMode
 from typing import Any
+
+import forking
 
 from kit import overlay, planning, recipe, recipes
 
@@ -89,23 +92,32 @@ class Machine:
     good: tuple[str, ...] = GOOD
 
     def launch(self, script: Path, *arguments: str, cwd: Path | None = None, good: bool = True, **env: str) -> Run:
-        record = self.root / "record"
-        for name in ("argv", "env", "cwd", "config"):
+        """Call the launch script. Its launcher is a fork of this process, unless the environment is to change Python's
+        own ways."""
+        record, cwd = self.root / "record", cwd or self.root / "work"
+        for name in ("launcher", "inherited", "argv", "env", "cwd", "config"):
             (record / name).unlink(missing_ok=True)
+        fork = {} if any(name.startswith(("LC_", "PYTHON")) for name in env) else {"KIT_FORK": "1"}
         done = subprocess.run(
             ["bash", str(script), *(self.good if good else ()), *arguments],
-            cwd=cwd or self.root / "work",
-            env=self.env | env,
+            cwd=cwd,
+            env=self.env | env | fork,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=forking.LIMIT,
         )
+        if (record / "inherited").exists():
+            done = forking.run(self._words("launcher"), cwd, self._variables("inherited"))
         called = (record / "argv").exists()
-        words = (record / "argv").read_text().split("\0")[:-1] if called else []
-        pairs = (record / "env").read_text().split("\0")[:-1] if called else []
+        words, variables = (self._words("argv"), self._variables("env")) if called else ([], {})
         seen = [(record / name).read_text() if called else "" for name in ("cwd", "config")]
-        pairs_of_env = dict(pair.split("=", 1) for pair in pairs)
-        return Run(done.returncode, done.stdout, done.stderr, words, pairs_of_env, seen[0].strip(), seen[1])
+        return Run(done.returncode, done.stdout, done.stderr, words, variables, seen[0].strip(), seen[1])
+
+    def _words(self, name: str) -> list[str]:
+        return os.fsdecode((self.root / "record" / name).read_bytes()).split("\0")[:-1]
+
+    def _variables(self, name: str) -> dict[str, str]:
+        return dict(pair.split("=", 1) for pair in self._words(name) if not pair.startswith("KIT_FORK="))
 
     def prints(self, text: str) -> None:
         """What the training will print."""

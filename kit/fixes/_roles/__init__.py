@@ -3,6 +3,7 @@
 `read(tree)` gives the script; each module here answers one kind of question about it:
 
 - `_script`: its statements, calls and imports, and what a name there means;
+- `uses`: where its functions are called, or handed on;
 - `paths`: on which paths a name is bound, and not None;
 - `holders`: which names, attributes and parameters hold an Accelerator; which options exist;
 - `loops`: which loops go over epochs and which over batches, and where the step limit ends them;

@@ -67,19 +67,24 @@ class Script:
     @cached_property
     def imports(self) -> dict[str, tuple[str, ast.stmt]]:
         """What each imported name stands for, in full, and the statement that imports it, wherever that is but under
-        TYPE_CHECKING, which binds nothing in a run."""
-        found: dict[str, tuple[str, ast.stmt]] = {}
+        TYPE_CHECKING, which binds nothing in a run; by the first of several."""
+        return {name: given[0] for name, given in self.imported.items()}
+
+    @cached_property
+    def imported(self) -> dict[str, list[tuple[str, ast.stmt]]]:
+        """The same by each import of a name."""
+        found: dict[str, list[tuple[str, ast.stmt]]] = defaultdict(list)
         for statement, above in self.statements:
             if above and for_types(above[-1]) and statement in above[-1].body:  # type: ignore[attr-defined]
                 continue
             if isinstance(statement, ast.Import):
                 for alias in statement.names:
                     name = alias.asname or alias.name.partition(".")[0]
-                    found.setdefault(name, (alias.name if alias.asname else name, statement))
+                    found[name].append((alias.name if alias.asname else name, statement))
             elif isinstance(statement, ast.ImportFrom):
                 module = "." * statement.level + (statement.module or "")
                 for alias in statement.names:
-                    found.setdefault(alias.asname or alias.name, (f"{module}.{alias.name}", statement))
+                    found[alias.asname or alias.name].append((f"{module}.{alias.name}", statement))
         return found
 
     def full(self, node: ast.AST) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from kit.fixes._ast import children, defaults, every, stored, text
 from kit.fixes._roles._script import FUNCTIONS, Scope, Script, dotted, own
+from kit.fixes._roles.uses import own_uses, uses
 
 UNBOUND, NONE, BOUND = "unbound", "None", "bound"
 State = frozenset[str]  # what a name may be; empty where no path leads
@@ -22,9 +23,11 @@ def missing(script: Script, name: str, statement: ast.stmt, may_be_none: bool = 
         return f"`{base}` is not bound there"
     if (state - {NONE} if may_be_none else state) <= {BOUND} and base == name:
         return ""
-    late = base == "self" and (_later(script, name, statement) or _called_early(script, name, statement, ()))
-    if late and not _used(script, name, statement):
-        return f"`{name}` is not bound there"
+    if base == "self" and not _used(script, name, statement):
+        if _later(script, name, statement):
+            return f"`{name}` is not bound there"
+        if early := _early(script, name, statement, ()):
+            return f"line {early.lineno} calls that, or hands it on, before `{name}` is bound"
     if base != name and state <= {BOUND} and NONE not in script.once(_attribute, name, script.class_of(statement)):
         return ""
     read = UNBOUND in state and any(
@@ -59,10 +62,21 @@ def _state(script: Script, name: str, statement: ast.stmt) -> State:
         if walked.binds and number == 0:
             return walked.at.get(statement, walked.ever)
         if walked.binds:  # what it is where the function that the statement is in is called, if that is seen
-            inner = getattr(script.scopes(statement)[number - 1], "name", "")
-            calls = [line for call, line in script.calls.get(inner, ()) if isinstance(call.func, ast.Name)]
-            return _NOWHERE.union(*(walked.at[line] for line in calls if line in walked.at)) or walked.ever
+            return _come_to(script, walked, script.scopes(statement)[number - 1], ()) or walked.ever
     return frozenset([UNBOUND])
+
+
+def _come_to(script: Script, walked: _Walk, function: Scope, seen: tuple[Scope, ...]) -> State:
+    """What a name may be where a function is called, or handed on to be called, by itself or in another one; nothing
+    where that is not seen."""
+    state = _NOWHERE
+    for line in uses(script, function):
+        inner = script.scopes(line)[0]
+        if line in walked.at:
+            state |= walked.at[line]
+        elif inner is not function and inner not in seen:
+            state |= _come_to(script, walked, inner, (*seen, function))
+    return state
 
 
 def _walk(script: Script, name: str, scope: Scope) -> _Walk:
@@ -106,33 +120,21 @@ def _later(script: Script, name: str, statement: ast.stmt) -> bool:
     return bool(lines) and all(later(script, line, statement) for line in lines)
 
 
-def _called_early(script: Script, name: str, statement: ast.stmt, seen: tuple[Scope, ...]) -> bool:
-    """Whether the method of a statement is called by another one above the line there that gives an attribute of `self`
-    something, or that calls the method that does."""
+def _early(script: Script, name: str, statement: ast.stmt, seen: tuple[Scope, ...]) -> ast.stmt | None:
+    """The line that calls the method of a statement, or hands it on, above the one there that gives an attribute of
+    `self` something, or that calls the method that does; None where there is none."""
     method, owner = script.scopes(statement)[0], script.class_of(statement)
     given = [line for line, _ in script.once(_given, name, owner)]
     if isinstance(method, ast.Module) or owner is None or not given or method in seen:
-        return False
-    calls = script.once(_own_calls, owner)
-    makers = {getattr(script.scopes(line)[0], "name", "") for line in given}
-    gives = [*given, *(line for maker in makers for line in calls.get(maker, ()))]
-    for line in calls.get(method.name, ()):
+        return None
+    gives = [*given, *(each for line in given for each in own_uses(script, script.scopes(line)[0], owner))]
+    for line in own_uses(script, method, owner):
         here = [each for each in gives if script.scopes(each)[0] is script.scopes(line)[0]]
         if here and all(later(script, each, line) for each in here):
-            return True
-        if not here and _called_early(script, name, line, (*seen, method)):
-            return True
-    return False
-
-
-def _own_calls(script: Script, owner: ast.ClassDef) -> dict[str, list[ast.stmt]]:
-    """The statements of a class that call a method of `self`, by the method."""
-    found: dict[str, list[ast.stmt]] = {}
-    for line in script.of_class(owner):
-        for node in own(line):
-            if isinstance(node, ast.Call) and dotted(node.func).startswith("self."):
-                found.setdefault(dotted(node.func).removeprefix("self."), []).append(line)
-    return found
+            return line
+        if not here and (early := _early(script, name, line, (*seen, method))):
+            return early
+    return None
 
 
 def later(script: Script, line: ast.stmt, statement: ast.stmt) -> bool:

@@ -8,6 +8,7 @@ from kit.fixes._ast import every, text
 from kit.fixes._roles._script import FUNCTIONS, Script, last, own
 
 _READS = ("ArgumentParser", "HfArgumentParser", "parse_args", "Fire", "run_exit", "cli", "Typer")
+_LEAVES = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 _KINDS = ("npu", "mlu", "musa", "hpu", "tpu", "xla", "accelerator")
 
 
@@ -39,11 +40,39 @@ def for_cuda(script: Script, statement: ast.stmt, asked: str = "torch.cuda.is_av
     A plain `torch.cuda.is_available()` is not meant: that says what there is, not what the work is on."""
     inner: ast.AST = statement
     for node in reversed(script.above[statement]):
+        if any(denies_cuda(test) for test in left_on(script, inner)):
+            return True
         if isinstance(node, FUNCTIONS):
             return False
-        if isinstance(node, ast.If) and inner in node.body and asks_cuda(node.test, asked):
+        if isinstance(node, ast.If) and inner in node.body and asks_cuda(_meant(script, node.test), asked):
             return True
         inner = node
+    return False
+
+
+def _meant(script: Script, test: ast.expr) -> ast.expr:
+    """What a name that is asked was given, where that is one thing."""
+    given = script.assigned.get(test.id, []) if isinstance(test, ast.Name) else []
+    return given[0] if len(given) == 1 else test
+
+
+def left_on(script: Script, statement: ast.AST) -> list[ast.expr]:
+    """On what the block of a statement is left above it: `if not main: return`."""
+    block = script.block(statement)
+    above = block[: block.index(statement)] if block else []  # type: ignore[arg-type]
+    return [node.test for node in above if isinstance(node, ast.If) and isinstance(node.body[-1], _LEAVES)]
+
+
+def denies_cuda(test: ast.expr) -> bool:
+    """Whether a test that does not hold says that the device is CUDA: `device.type != "cuda"`."""
+    if isinstance(test, ast.BoolOp):
+        told = [denies_cuda(value) for value in test.values]
+        return any(told) if isinstance(test.op, ast.Or) else all(told)
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        return asks_cuda(test.operand)
+    if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], (ast.NotEq, ast.NotIn)):
+        same = ast.Eq() if isinstance(test.ops[0], ast.NotEq) else ast.In()
+        return asks_cuda(ast.Compare(test.left, [same], test.comparators))
     return False
 
 

@@ -1,0 +1,197 @@
+"""Where a function runs under torch's autocast, on what it does not, and what makes images there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kit.fixes._ast import Ancestors, autocasts, children, defaults, every, handed, statements, text
+from kit.fixes._roles import Script
+from kit.fixes._roles._script import FUNCTIONS, Function, dotted, last, shown
+
+PIPELINES = ("pipeline", "pipe")
+# What is handed a pipeline and makes no images with it, by its name.
+_SETS_UP = re.compile(
+    r"isinstance|type|id|print|hasattr|getattr|setattr|delattr|info|debug|append"
+    r"|(enable|disable|set|apply|patch|load|register|optimi[sz]e|compile|add|fuse|replace|free|flush)(_\w+)?"
+)
+_PARTS = ("vae.decode", "vae.encode", "decode", "encode", "decode_latents", "__call__")
+_THREADS = ("map", "submit", "Thread")  # what these call is not under autocast
+
+
+_CALLED = "the pipeline is also called"
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where a pipeline makes images, or may: the line of that, whether it is under autocast, and what it is."""
+
+    line: int
+    under: bool
+    what: str
+
+
+def works(script: Script, function: Function) -> list[Work]:
+    """Where what a function calls its pipeline makes images, there or in functions of the script that are handed it,
+    by whatever name; and where it is handed on to what may do so anywhere."""
+    return [*_works(script, function, frozenset(PIPELINES), ())]
+
+
+def _works(script: Script, function: Function, names: frozenset[str], seen: tuple[Function, ...]) -> Iterator[Work]:
+    whole = any("autocast" in text(each) for each in function.decorator_list)
+    under = {node for each in contexts(function) for node in every(each)}
+    above = {child: node for node in every(function) for child in children(node)}
+    names, kept = _names(function, names)
+    for node in every(function):
+        if not isinstance(node, ast.Name) or node.id not in names or type(node.ctx) is not ast.Load:
+            continue
+        if any(each in kept for each in _up(above, node)):
+            continue  # it makes images where that is called
+        what, call = _use(above, node)
+        made = script.called(call) if call and call.func is not node else None
+        here = (whole or node in under) and "threads" not in what
+        if made and made not in seen and made is not function:
+            taken = frozenset(_taken(made, call, node))  # type: ignore[arg-type]
+            inner = [*_works(script, made, taken, (*seen, function))]
+            if all(work.under for work in inner):
+                continue
+            what = _CALLED
+        if what:
+            yield Work(node.lineno, here, what)
+
+
+def _use(above: dict[ast.AST, ast.AST], node: ast.Name) -> tuple[str, ast.Call | None]:
+    """What a name of a pipeline is used for, if that may make images, and the call that it is for."""
+    owner = above.get(node)
+    part = ""
+    while isinstance(owner, ast.Attribute):
+        part, node, owner = f"{part}.{owner.attr}".lstrip("."), owner, above.get(owner)  # type: ignore[assignment]
+    called = isinstance(owner, ast.Call) and owner.func is node
+    if (part and part != "vae") or isinstance(getattr(node, "ctx", None), ast.Store):
+        return _CALLED * (called and part in _PARTS), None
+    if called:
+        return _CALLED, owner  # type: ignore[return-value]
+    if isinstance(owner, ast.keyword):
+        owner = above.get(owner)
+    if isinstance(owner, ast.Call):
+        name = last(owner.func)
+        if name in _THREADS and (name == "Thread" or isinstance(owner.func, ast.Attribute)):
+            return f"{shown(owner)} has threads call the pipeline", owner
+        return ("" if _SETS_UP.fullmatch(name) else f"{shown(owner)} is handed the pipeline"), owner
+    if isinstance(owner, (ast.Compare, ast.BoolOp, ast.UnaryOp, ast.If, ast.IfExp, ast.While, ast.Assert)):
+        return "", None
+    if isinstance(owner, ast.Assign) and all(isinstance(each, ast.Name) for each in owner.targets):
+        return "", None
+    return "the pipeline is handed on", None
+
+
+def _names(function: Function, names: frozenset[str]) -> tuple[frozenset[str], set[ast.AST]]:
+    """What else a pipeline, or what calls it, goes by in a function; and what such a name is given."""
+    kept: set[ast.AST] = set()
+    while True:
+        more = {*names}
+        for line, _ in statements(function):
+            if isinstance(line, FUNCTIONS) and _reads(line, names):
+                more.add(line.name)
+                kept.add(line)
+            elif isinstance(line, ast.Assign) and _calls_later(line.value, names):
+                plain = [each.id for each in line.targets if isinstance(each, ast.Name)]
+                more |= {*plain}
+                kept |= {line.value} if plain and not isinstance(line.value, ast.Name) else set()
+        if more == names:
+            return names, kept
+        names = frozenset(more)
+
+
+def _calls_later(value: ast.expr, names: frozenset[str]) -> bool:
+    """Whether an expression is a pipeline, or its VAE, or what calls one later on: a `partial`, a `lambda`."""
+    if isinstance(value, ast.Call):
+        return last(value.func) == "partial" and any(dotted(each) in names for each in value.args)
+    later = isinstance(value, (ast.Lambda, ast.GeneratorExp)) and _reads(value, names)
+    return later or dotted(value).removesuffix(".vae") in names
+
+
+def _reads(node: ast.AST, names: frozenset[str]) -> bool:
+    """Whether a function calls one of some names, unless it is handed that itself."""
+    own = {each.arg for each, _ in defaults(node.args)} if hasattr(node, "args") else set()
+    parts = [part.func for part in every(node) if isinstance(part, ast.Call)]
+    return any(
+        name in names - own and (part == name or part.removeprefix(f"{name}.") in _PARTS)
+        for part in map(dotted, parts)
+        for name in [part.partition(".")[0]]
+    )
+
+
+def _taken(function: Function, call: ast.Call, node: ast.AST) -> Iterator[str]:
+    """What a function calls something that a call hands it."""
+    given = [each.arg for each, _ in defaults(function.args)]
+    given = given[given[:1] == ["self"] :]
+    yield from (name for name, each in zip(given, call.args, strict=False) if each is node)
+    yield from (each.arg for each in call.keywords if each.value is node and each.arg)
+
+
+def _up(above: dict[ast.AST, ast.AST], node: ast.AST) -> Iterator[ast.AST]:
+    while node in above:
+        node = above[node]
+        yield node
+
+
+def contexts(function: Function) -> list[ast.With]:
+    """The statements that may put what is in them under autocast."""
+    named = {name for name, _, _ in _named(function)}
+    found = [node for node in every(function) if isinstance(node, ast.With)]
+    return [
+        node
+        for node in found
+        if any("autocast" in text(item) or text(item.context_expr) in named for item in node.items)
+    ]
+
+
+def _named(function: Function) -> list[tuple[str, ast.expr, Ancestors]]:
+    """The names given an autocast, with all that they are given, and what is around that."""
+    given = [
+        (text(line.targets[0]), line.value, (*above, line))
+        for line, above in statements(function)
+        if isinstance(line, ast.Assign)
+    ]
+    named = {name for name, value, _ in given if "autocast" in text(value)}
+    return [each for each in given if each[0] in named]
+
+
+def off(function: Function) -> list[str]:
+    """The conditions on which autocast is off where a pipeline is called, as they are written."""
+    asked = {text(item.context_expr): item.context_expr for node in contexts(function) for item in node.items}
+    found: list[ast.expr] = []
+    for name, value, above in _named(function):
+        if name in asked or not asked:
+            on = [_around(each) for other, made, each in _named(function) if other == name and autocasts(made)]
+            otherwise = _around(above) or [_not(test) for tests in on for test in tests]
+            found += _switched(value) if autocasts(value) else otherwise
+    for value in asked.values():
+        found += _switched(value)
+    return list(dict.fromkeys(text(each) for each in found))
+
+
+def _switched(value: ast.expr) -> list[ast.expr]:
+    """On what a context that may be autocast is not."""
+    if isinstance(value, ast.IfExp):
+        first, second = autocasts(value.body), autocasts(value.orelse)
+        here = [] if first == second else [_not(value.test) if first else value.test]
+        return [*here, *_switched(value.body), *_switched(value.orelse)]
+    enabled = handed(value, "enabled", at=None) if isinstance(value, ast.Call) else []
+    return [_not(each) for each in enabled if text(each) != "True" and autocasts(value)]
+
+
+def _around(above: Ancestors) -> list[ast.expr]:
+    """On what a statement is come to, by the innermost `if` around it."""
+    for node, inner in zip(reversed(above[:-1]), reversed(above[1:]), strict=True):
+        if isinstance(node, ast.If):
+            return [node.test if inner in node.body else _not(node.test)]
+    return []
+
+
+def _not(test: ast.expr) -> ast.expr:
+    negated = isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not)
+    return test.operand if negated else ast.UnaryOp(ast.Not(), test)  # type: ignore[attr-defined]
