@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import every, handed, same, statements, text
+from kit.fixes._ast import every, handed, same, statements, stored, text
 from kit.fixes._chance import DRAWS, MADE, NOISE, anew, by_chance, called, own_order, sized
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import FUNCTIONS, dotted, last
@@ -223,7 +223,8 @@ def _place(function: ast.FunctionDef) -> Place | None:
         for node in every(function.body[at]):
             if isinstance(node, ast.Call) and _method(node) == "prepare" and seeds[0].lineno < node.lineno:
                 owner = node.func.value  # type: ignore[attr-defined]
-                if isinstance(owner, ast.Name) and any(_trains(text(each), loaders) for each in node.args):
+                given = {*map(text, node.args), *stored(function.body[at])}
+                if isinstance(owner, ast.Name) and any(_trains(each, loaders) for each in given):
                     return Place(at, text(handed(seeds[0], "seed")[0]), owner.id)
     return None
 

@@ -86,6 +86,11 @@ REFUSED += [
         + SAVES.replace(MAIN, f"{MAIN} or accelerator.state.deepspeed_plugin is not None").replace("    ", "", 1),
     ),
     satisfied(
+        "DeepSpeed by a name",
+        f"{BOTH}def main(accelerator):\n    sharded = accelerator.distributed_type in (FSDP, DEEPSPEED)\n"
+        + SAVES.replace(MAIN, f"sharded or {MAIN}"),
+    ),
+    satisfied(
         "the others below",
         f"{BOTH}def main(accelerator):\n    if accelerator.distributed_type == DistributedType.DEEPSPEED and due:\n"
         f"        accelerator.save_state(1)\n    el{SAVES.lstrip()}",
@@ -93,14 +98,23 @@ REFUSED += [
 ]
 
 GATHERED = "    mean = accelerator.gather(loss).mean()\n    total = 0.0\n    total += mean.item()\n"
+PATHS = "        out = os.path.join(root, '1')\n        accelerator.save_state(out)\n"
+REMOVES = "        if os.path.isdir(old){also}:\n            shutil.rmtree(old)\n"
 APPLIED = [
     case(
-        f"a loss that all were told: {told}",
-        f"{BOTH}def main(accelerator):\n{GATHERED}{text}",
-        f"{BOTH}def main(accelerator):\n{GATHERED}{text.replace(MAIN, f'({OPEN})')}",
-    )
-    for told in ("mean.item()", "total")
-    for text in (SAVES.replace(MAIN, f"{MAIN} and {told} < 9"),)
+        "a function of a module sets nothing that the save reads",
+        f"import os\n{BOTH}def main(accelerator):\n    if {MAIN}:\n{PATHS}{REMOVES.format(also='')}",
+        f"import os\n{BOTH}def main(accelerator):\n    if {OPEN}:\n{PATHS}{REMOVES.format(also=f' and {MAIN}')}",
+    ),
+    *(
+        case(
+            f"a loss that all were told: {told}",
+            f"{BOTH}def main(accelerator):\n{GATHERED}{text}",
+            f"{BOTH}def main(accelerator):\n{GATHERED}{text.replace(MAIN, f'({OPEN})')}",
+        )
+        for told in ("mean.item()", "total")
+        for text in (SAVES.replace(MAIN, f"{MAIN} and {told} < 9"),)
+    ),
 ]
 
 test_applied, test_refused = tables(NAME, APPLIED, REFUSED)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 
 import pytest
-from fixing import conflict, tables, unlike
-from test_rank_noise import NAME, NEW, anew
+from fixing import case, conflict, tables, unlike
+from test_rank_noise import NAME, NEW, anew, script
 
 from kit import fixes
 
@@ -48,6 +48,9 @@ APPLIED = [
         "loss = f(torch.randn_like(batch).float())\n            if torch.isnan(loss): continue",
     )
 ]
+
+STARRED = "unet, loader = accelerator.prepare(*made)"
+APPLIED += [case("prepared with others at once", script(STARRED), script(STARRED, NEW))]
 
 test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
 
