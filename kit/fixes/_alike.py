@@ -162,7 +162,7 @@ def _differs(script: Script, node: ast.expr, given: dict[str, list[ast.expr]], s
         return True
     for part in every(node):
         if isinstance(part, (ast.Call, ast.Await)) and not (
-            isinstance(part, ast.Call) and _PLAIN.fullmatch(last(part.func))
+            isinstance(part, ast.Call) and (_PLAIN.fullmatch(last(part.func)) or _told(script, part))
         ):
             return True
         named = isinstance(part, (ast.Name, ast.Attribute, ast.Subscript)) and text(part) not in seen
@@ -177,7 +177,7 @@ def _of_its_own(script: Script, node: ast.expr) -> bool:
     pending: list[tuple[ast.expr, int]] = [(node, 0)]
     seen: set[str] = set()
     for value, depth in pending:
-        called = {last(part.func) for part in every(value) if isinstance(part, ast.Call)}
+        called = {last(part.func) for part in every(value) if isinstance(part, ast.Call) and not _told(script, part)}
         if any(map(_SHARED.fullmatch, called)):
             continue
         names = {text(part) for part in every(value) if isinstance(part, (ast.Name, ast.Attribute))}
@@ -194,6 +194,11 @@ def _of_its_own(script: Script, node: ast.expr) -> bool:
             given += script.attributes.get(name, ())
             pending += [(each, depth + 1) for each in given]
     return False
+
+
+def _told(script: Script, call: ast.Call) -> bool:
+    """Whether a call takes the number out of what all processes were told: `mean.item()`."""
+    return last(call.func) == "item" and isinstance(call.func, ast.Attribute) and _is_shared(script, call.func.value)
 
 
 def _told_all(script: Script) -> set[str]:
@@ -213,12 +218,15 @@ def _signalled(script: Script) -> set[str]:
 
 
 def _added(script: Script) -> dict[str, list[ast.expr]]:
-    """What is put in what a name is of: `losses.append(loss.item())`."""
+    """What is put in what a name is of, or added to it: `losses.append(loss.item())`."""
     found: dict[str, list[ast.expr]] = {}
     for call, _ in (each for name in FILLS for each in script.calls.get(name, ())):
         owner = call.func.value if isinstance(call.func, ast.Attribute) else None
         if isinstance(owner, ast.Name):
             found.setdefault(owner.id, []).extend(call.args)
+    for line, _ in script.statements:
+        if isinstance(line, ast.AugAssign):
+            found.setdefault(text(line.target), []).append(line.value)
     return found
 
 

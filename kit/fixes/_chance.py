@@ -85,10 +85,11 @@ def sized(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> 
     tainted: dict[str, str] = {}
     for loop in loops if (drawn := next(filter(None, map(_batch_size, helpers)), "")) else ():
         tainted |= dict.fromkeys(stored(loop.target), drawn)
+    evened = {name for names, value in _given(function) if called(value) == "pad_across_processes" for name in names}
     for _ in range(4):
         for names, value in _given(function):
             if found := _size(value, single, masks) or _carried(value, tainted):
-                tainted |= dict.fromkeys(names - tainted.keys(), found)
+                tainted |= dict.fromkeys(names - tainted.keys() - evened, found)
     for call in (node for loop in loops for node in every(loop) if called(node) in _GATHERS):
         for value in [*call.args, *(each.value for each in call.keywords)]:  # type: ignore[attr-defined]
             if found := _size(value, single, masks) or _carried(value, tainted):
@@ -119,8 +120,9 @@ def _size(value: ast.expr, single: set[str], masks: set[str]) -> str:
     for node in _whole(value):
         inside: list[ast.AST] = []
         if isinstance(node, ast.Subscript):
-            if isinstance(node.slice, ast.Name) and node.slice.id in masks:
-                return node.slice.id
+            at = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+            if chosen := next((each.id for each in at if isinstance(each, ast.Name) and each.id in masks), ""):
+                return chosen
             bounds = [part for part in every(node.slice) if isinstance(part, ast.Slice)]
             inside = [
                 each for part in bounds if not (part.lower and part.upper) for each in (part.lower, part.upper) if each
@@ -194,7 +196,8 @@ def _values(node: ast.AST) -> list[ast.AST]:
 
 def _single(node: ast.AST, draws: set[str], drawn: set[str]) -> bool:
     """Whether what is drawn is made one number: what a process does may depend on it."""
-    if isinstance(node, ast.Compare) or called(node) in ("item", "int", "bool", "float"):
+    made = isinstance(node, ast.Call) and text(node.func) in ("int", "bool", "float")  # not `noise.float()`
+    if isinstance(node, ast.Compare) or made or called(node) == "item":
         return any(_draws(part, draws) or (isinstance(part, ast.Name) and part.id in drawn) for part in _values(node))
     return False
 

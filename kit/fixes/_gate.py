@@ -84,7 +84,8 @@ def _gate(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Gate:
 def _opens(script: Script, node: ast.AST, gate: ast.If) -> bool:
     """Whether a part of a test is `main or DeepSpeed`."""
     either = node.values if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or) else []
-    return any(map(_deepspeed.asks, either)) and any(roles.is_main(script, part, gate) for part in either)
+    asked = [each for part in either for each in (part, *script.given(part))]
+    return any(map(_deepspeed.asks, asked)) and any(roles.is_main(script, part, gate) for part in either)
 
 
 def _of_the_others(script: Script, gate: ast.If) -> bool:
@@ -243,6 +244,7 @@ def _check_left(script: Script, line: ast.stmt, saves: list[ast.stmt]) -> None:
     read = {name for name in reads(script, saves) if not name.endswith(".accelerator")}
     for call in roles.calls_in(line):
         owner = dotted(call.func).rpartition(".")[0]
+        owner = "" if owner.partition(".")[0] in script.imports else owner
         touched = [name for name in sorted(read) if owner and name.rpartition(".")[0] == owner]
         made = script.called(call)
         if made and not any(name in _names(made, ast.Store) for name in touched) and not _calls_self(made):

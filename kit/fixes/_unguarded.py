@@ -11,9 +11,12 @@ from kit.fixes._ast import every, text
 from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import FUNCTIONS, Function, dotted, last, own, shown
+from kit.fixes._roles.holders import is_accelerator
 
 _ASKS = re.compile(RANKS.pattern + r"|\bget_rank\(|\b(LOCAL_)?RANK\b")
+_MAIN = re.compile(r"\b(on|is|only)_?main|main_?(process|only)|master|rank_?(zero|0)")
 _SAVER = re.compile(r"save_(\w+_)?state(_\w+)?")
+_KEEPS = re.compile(r"save_(\w+_)?(checkpoint|ckpt)(_\w+)?")
 _NAMES = 2  # that an answer goes through
 
 
@@ -34,7 +37,7 @@ def unguarded_saves(script: Script) -> Iterator[tuple[int, str]]:
 def _elsewhere(script: Script, line: ast.stmt) -> str:
     """What a statement below an `if` of the main process calls, or hands on, to save the state; "" for nothing."""
     calls = [node for node in own(line) if isinstance(node, ast.Call)]
-    named = [call for call in calls if _SAVER.fullmatch(last(call.func)) or _renamed(script, call)]
+    named = [call for call in calls if _names_it(script, call, line) or _renamed(script, call)]
     helpers = [call for call in named if not roles.saving(script, call, line)]
     if helpers:
         return "" if script.called(helpers[0]) else f"by {shown(helpers[0])}"
@@ -42,6 +45,13 @@ def _elsewhere(script: Script, line: ast.stmt) -> str:
     return next(
         (f"`{text(part)}`" for part in given if isinstance(part, ast.Attribute) and part.attr == roles.SAVE), ""
     )
+
+
+def _names_it(script: Script, call: ast.Call, line: ast.stmt) -> bool:
+    """Whether a call saves the state by its name, or a checkpoint with an Accelerator that it is handed."""
+    given = [*call.args, *(each.value for each in call.keywords)]
+    handed = any(is_accelerator(script, each, line) for each in given)
+    return bool(_SAVER.fullmatch(last(call.func)) or (handed and _KEEPS.fullmatch(last(call.func))))
 
 
 def _by_another_way(script: Script, line: ast.stmt) -> str:
@@ -69,7 +79,7 @@ def _by_function(script: Script, line: ast.stmt, function: Function) -> str:
     for decorator in map(text, function.decorator_list):
         made = script.functions.get(decorator, [])
         asks = any(isinstance(each, ast.If) and _asks(script, each.test) for one in made for each in every(one))
-        if asks or "main_process" in decorator:
+        if asks or _MAIN.search(decorator):
             return f"`@{decorator}`"
     removes = any(not roles.alone(script, each) for each in _removing(script, function))
     handed = _handed(function, [node for node in own(line) if isinstance(node, ast.Call)])

@@ -42,7 +42,10 @@ class Buckets(BatchSampler):
 
 _NAME, _MODULE = "broadcast_object_list", "accelerate.utils"
 _SHARED = re.compile(r"rank|world|num_replicas|num_processes|process_index")
-_DRAWS = re.compile(r"(random|numpy\.random)\.(shuffle|sample|choices?|permutation|random|randint|randrange|rand)")
+_MAKES = ("Random", "default_rng", "RandomState")  # a generator of its own, of a seed
+_DRAWS = re.compile(
+    r"torch\.(randperm|multinomial)|(random|numpy\.random)\.(shuffle|sample|choices?|permutation|random|randint|randrange|rand)"
+)
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
@@ -53,7 +56,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     for sampler, method, index in _loops(tree):
         loop = method.body[index]
         batches = _hands_out(loop)
-        if _shuffled(method, index, batches):
+        if _shuffled(method, index, batches) and not _seeded(sampler, method):
             above = method.body[index - 1] if index else loop
             done = text(above) == f"{_NAME}({batches})" and imports(tree, _NAME)
             reason = "" if beside else f"it imports nothing from {_MODULE}: import {_NAME} from there"
@@ -68,8 +71,8 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     script = read(tree)
     loops = {sampler: (method, index) for sampler, method, index in _loops(tree)}
-    for method, index in loops.values():
-        if not _shuffled(method, index, _hands_out(method.body[index])):
+    for sampler, (method, index) in loops.items():
+        if not _shuffled(method, index, _hands_out(method.body[index])) and not _seeded(sampler, method):
             yield Sign(method.body[index].lineno, "batches that each process shuffles for itself")
     accelerates = any(meant.startswith("accelerate") for meant, _ in script.imports.values())
     for line, _ in script.statements if accelerates else ():
@@ -94,8 +97,9 @@ def _draws(script: Script, owner: ast.ClassDef) -> ast.Call | None:
     pending = [methods["__iter__"]]
     for method in pending:
         for node in every(method):
-            if isinstance(node, ast.Call) and _DRAWS.fullmatch(script.full(node.func)):
-                return node
+            drawn = isinstance(node, ast.Call) and _DRAWS.fullmatch(script.full(node.func))
+            if drawn and not handed(node, "generator", at=None):  # type: ignore[arg-type]
+                return node  # type: ignore[return-value]
             name = text(node.func).removeprefix("self.") if isinstance(node, ast.Call) else ""
             pending += [methods[name]] if name in methods and methods[name] not in pending else []
     return None
@@ -142,6 +146,17 @@ def _shuffled(method: ast.FunctionDef, index: int, batches: str) -> bool:
     nodes = [node for line in above[at:] for node in every(line)] if at is not None else []
     again = any(type(getattr(node, "ctx", None)) is ast.Store and text(node) == batches for node in nodes)
     return at is not None and not again and re.fullmatch(r"(self\.)?\w+", batches) is not None
+
+
+def _seeded(sampler: ast.ClassDef, method: ast.FunctionDef) -> bool:
+    """Whether a method seeds what it shuffles with, or that was made of a seed: alike on all processes."""
+    calls = [node for node in every(method) if isinstance(node, ast.Call)]
+    if any(text(call.func).endswith("random.seed") and call.args for call in calls):
+        return True
+    owners = {text(call.func).rpartition(".")[0] for call in calls if last(call.func) == "shuffle"}
+    given = [node for node in every(sampler) if isinstance(node, ast.Assign) and owners & set(map(text, node.targets))]
+    made = [node.value for node in given if isinstance(node.value, ast.Call)]
+    return bool(made) and all(last(call.func) in _MAKES and (call.args or call.keywords) for call in made)
 
 
 def _alone(script: Script, sampler: str) -> bool:

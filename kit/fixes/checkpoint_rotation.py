@@ -218,7 +218,7 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
         within = [line] if asks else [each for each in made if each and "checkpoint" in text(each)]
         simple = [each for one in within for each in script.inside(one) if not hasattr(each, "body")]
         removes = [each for each in simple if _REMOVES.search(text(each))]
-        apart = roles.alone(script, line) or all(roles.alone(script, each) for each in removes)
+        apart = roles.only_main(script, line) or all(roles.only_main(script, each) for each in removes)
         if removes and not apart:
             known.add(line)
             yield Sign(line.lineno, "old checkpoints removed by every process")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice, _deepspeed
-from kit.fixes._ast import children, every, same, text
+from kit.fixes._ast import children, conjuncts, every, same, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import Function, last, own
 from kit.fixes._roles.holders import accelerator
@@ -62,7 +62,8 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     script = read(tree)
     named = _deepspeed.named(script, options)
     return [
-        _site(script, hook, _apart(hook.function, named) or _leaves_without(hook)) for hook in _hooks(script).values()
+        _site(script, hook, _apart(hook.function, named) or _leaves_without(hook) or _asks_for_one(script, hook))
+        for hook in _hooks(script).values()
     ]
 
 
@@ -75,9 +76,22 @@ def _leaves_without(hook: Hook) -> bool:
             return text(line.test) in empty | {f"{name} is None" for name in made} | {f"not {name}" for name in made}
         if any(isinstance(node, ast.Attribute) and node.attr == _LORA for node in every(line)):
             return False
-        if isinstance(line, ast.Assign) and _reads(line.value, {hook.models}):
-            made |= {text(target) for target in line.targets}
+        given = [each for each in every(line) if isinstance(each, ast.Assign)]
+        made |= {text(target) for each in given if _reads(each.value, {hook.models}) for target in each.targets}
     return False
+
+
+def _asks_for_one(script: Script, hook: Hook) -> bool:
+    """Whether a hook gives a LoRA to a model only where it was handed one: `if model is not None: …`."""
+    found = []
+    for line in script.inside(hook.function):
+        for call in (node for node in own(line) if isinstance(node, ast.Call)):
+            if last(call.func).startswith(("set_peft", "load_lora_into", "_set_state")):
+                given = {text(each) for each in (*call.args, *(word.value for word in call.keywords))}
+                ways = [node for node in script.above[line] if isinstance(node, ast.If)]
+                asked = {part for node in ways for part in map(text, conjuncts(node.test))}
+                found.append(bool(asked & {*given, *(f"{name} is not None" for name in given)}))
+    return bool(found) and all(found)
 
 
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import every, stored, text
+from kit.fixes._ast import every, expression, stored, text
 from kit.fixes._roles import Script, read
+from kit.fixes._roles._script import last
 from kit.fixes._roles.loops import LOOPS
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def main(args, loader, prompts):
         accelerator.backward(loss(prompt_embeds))
 """
 
+_SAME = ("to", "detach", "clone", "contiguous", "cuda", "float", "half", "cpu")  # what leaves the rows as they are
 _OWN = "static_"  # upstream's prefix
 _COMMENT = "# Repeated for each batch, which must not find what the last one made of them."
 
@@ -75,7 +77,12 @@ def _repeats(script: Script, loop: ast.stmt) -> list[Repeat]:
         for statement in choice.orelse if isinstance(choice, ast.If) else ():
             if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
                 name, source = statement.targets[0].id, _source(statement.value)
-                if source and name in names and not (source == name and _of_batch(script, statement, name)):
+                if (
+                    source
+                    and source not in script.imports
+                    and name in names
+                    and not (source == name and _of_batch(script, statement, name))
+                ):
                     refuses = _changes(choice.test, loop)  # type: ignore[attr-defined]
                     refuses = refuses or _not_kept(script, loop, choice, name)  # type: ignore[arg-type]
                     found.append(Repeat(statement.lineno, name, source, text(choice.test), refuses))  # type: ignore
@@ -174,31 +181,41 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
         trains = any(isinstance(node, ast.For) and ".backward(" in text(node) for node in above)
         for name, value in _pairs(line) if trains else ():
             parts = [name, *(name[: found.start()] for found in re.finditer(r"[.\[]", name))]
-            if _grows(name, value) and not any(_of_batch(script, line, each) for each in parts):
+            if _grows(script, name, value) and not any(_of_batch(script, line, each) for each in parts):
                 yield Sign(line.lineno, f"`{name}` repeated from its own repetition, batch by batch")
 
 
 def _pairs(line: ast.stmt) -> list[tuple[str, ast.expr]]:
     """What a statement gives names and attributes, one by one."""
+    if isinstance(line, ast.AugAssign):
+        return [(text(line.target), ast.BinOp(line.target, line.op, line.value))]
     if not isinstance(line, ast.Assign) or len(line.targets) != 1:
         return []
     target, value = line.targets[0], line.value
+    if isinstance(target, ast.Tuple) and isinstance(value, (ast.GeneratorExp, ast.ListComp)):
+        over, names = value.generators[0], list(map(text, target.elts))
+        alike = text(over.iter).strip("()[]") == ", ".join(names)
+        each = rf"\b{text(over.target)}\b"
+        return [(name, expression(re.sub(each, name, text(value.elt)))) for name in names if alike]
     if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
         return [(text(each), given) for each, given in zip(target.elts, value.elts, strict=True)]
     return [(text(target), value)]
 
 
-def _grows(name: str, value: ast.expr) -> bool:
+def _grows(script: Script, name: str, value: ast.expr) -> bool:
     """Whether an expression is a repetition of ``name``: by a method, by a function, of a list."""
     if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Mult):
-        return text(value.left) == name and text(value.right).startswith("len(")
+        times = [value.right, *script.assigned.get(text(value.right), ())]
+        return text(value.left) == name and any(text(each).startswith("len(") for each in times)
     if not isinstance(value, ast.Call):
         return False
-    called = text(value.func)
+    called = last(value.func)
     first = text(value.args[0]) if value.args else ""
-    joined = called.endswith((".cat", ".concat")) and first.startswith(f"[{name}] * ")
-    return (
-        called in (f"{name}.repeat", f"{name}.repeat_interleave")
-        or joined
-        or (called.endswith(".repeat_interleave") and first == name)
-    )
+    if called in ("cat", "concat", "concatenate"):
+        return first.startswith(f"[{name}] * ")
+    if called not in ("repeat", "repeat_interleave", "tile"):
+        return False
+    of = value.func.value if isinstance(value.func, ast.Attribute) else value.func
+    while isinstance(of, ast.Call) and isinstance(of.func, ast.Attribute) and of.func.attr in _SAME:
+        of = of.func.value
+    return name in (text(of), first)

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import every, handed, same, statements, text
+from kit.fixes._ast import every, handed, same, statements, stored, text
 from kit.fixes._chance import DRAWS, MADE, NOISE, anew, by_chance, called, own_order, sized
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import FUNCTIONS, dotted, last
@@ -223,7 +223,8 @@ def _place(function: ast.FunctionDef) -> Place | None:
         for node in every(function.body[at]):
             if isinstance(node, ast.Call) and _method(node) == "prepare" and seeds[0].lineno < node.lineno:
                 owner = node.func.value  # type: ignore[attr-defined]
-                if isinstance(owner, ast.Name) and any(_trains(text(each), loaders) for each in node.args):
+                given = {*map(text, node.args), *stored(function.body[at])}
+                if isinstance(owner, ast.Name) and any(_trains(each, loaders) for each in given):
                     return Place(at, text(handed(seeds[0], "seed")[0]), owner.id)
     return None
 
@@ -262,10 +263,12 @@ def _seeding(script: Script) -> Iterator[ast.Call]:
 
 
 def _noisy(script: Script) -> bool:
-    """Whether a loop of an Accelerator's `backward` draws."""
+    """Whether a loop of an Accelerator's `backward` draws, itself or in a function that it calls."""
     for call, line in script.calls.get("backward", ()):
         loops = [node for node in script.above[line] if isinstance(node, ast.For)] if call.args else []
-        calls = [node.func for loop in loops[-1:] for node in every(loop) if isinstance(node, ast.Call)]
+        made = [node for loop in loops[-1:] for node in every(loop) if isinstance(node, ast.Call)]
+        made += [node for call in made if (one := script.called(call)) for node in every(one)]  # type: ignore[misc]
+        calls = [node.func for node in made if isinstance(node, ast.Call)]
         if any(last(each) in (*DRAWS, *NOISE) and not dotted(each).startswith(("np.", "numpy.")) for each in calls):
             return True
     return False

@@ -171,7 +171,7 @@ def _plan(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> 
     places = [
         (text(call.func.value), place)  # type: ignore[attr-defined]
         for call, place in preparing
-        if over.id in map(text, call.args)
+        if over.id in map(text, call.args) or (_starred(call) and over.id in stored(function.body[place]))
     ]
     if any("skip_first_batches" in text(node.func) for node in every(function) if isinstance(node, ast.Call)):
         raise Unknown("it passes by what is done with `skip_first_batches`: take that out first")
@@ -209,6 +209,11 @@ def _plan(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> 
         raise Unknown(ITS_OWN_WAY)
     check_resumed(read(tree), function, loop, number)
     return Plan(function.name, loop.lineno, text(loop.iter), over.id, accelerator, at)
+
+
+def _starred(call: ast.Call) -> bool:
+    """Whether a call is handed a list of things at once: `prepare(*made)`."""
+    return any(isinstance(each, ast.Starred) for each in call.args)
 
 
 def _calls(node: ast.AST, method: str) -> list[ast.Call]:

@@ -99,7 +99,13 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
         plan = caches.read(tree)
     except Unknown as error:
         return [*done, Site(caches.by_step(tree)[0][0].lineno, False, refuses=str(error))]
-    return [*done, *(Site(line, False) for line in plan.lines)] if plan else done
+    other = next(kept_in_order(_script(tree)), None) if plan else None
+    why = (
+        f"`{other[1]}` (line {other[0]}) is read by the batch, too, in a way it does not know: mend that first"
+        if other
+        else ""
+    )
+    return [*done, *(Site(line, False, refuses=why) for line in plan.lines)] if plan else done
 
 
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:

@@ -181,8 +181,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
             yield Splice.instead(index, [block.under(f"if {flag}:", [statement])])
         elif pipeline_cast(node):
             above = above or block.leading(statement)[0]
-            following = block.nodes[index + 1 : index + 2]
-            if not following or (following[0] and pipeline_cast(following[0])):
+            if all(node and pipeline_cast(node) for node in block.nodes[index + 1 : index + 2]):
                 yield Splice.instead(index, [])
             else:
                 below = block.statements[index + 1]

@@ -56,6 +56,7 @@ def ordered(id: str, shuffle: str) -> object:
 
 APPLIED = [
     ordered("each time", "random.shuffle(self.batches)"),
+    ordered("by a generator of no seed", "rng = random.Random()\n        rng.shuffle(self.batches)"),
     ordered("as it is asked", "if self.shuffle:\n            random.shuffle(self.batches)"),
     ordered("by its own generator, which may be Python's", "self.generator.shuffle(self.batches)"),
     unlike("there, and not imported", script(new=NEW), script(imported=IMPORTED, new=NEW)),
@@ -81,6 +82,14 @@ APPLIED = [
 ]
 
 REFUSED = [
+    *(
+        gone(f"alike on all: {shuffle.splitlines()[0]}", script(shuffle))
+        for shuffle in (
+            "random.seed(self.epoch)\n        random.shuffle(self.batches)",
+            "rng = random.Random(self.epoch)\n        rng.shuffle(self.batches)",
+            "self.rng = np.random.default_rng(seed=7)\n        self.rng.shuffle(self.batches)",
+        )
+    ),
     satisfied("there", script(imported=IMPORTED, new=NEW)),
     gone("it does not shuffle", script("pass")),
     gone("no batch sampler", script().replace("BatchSampler", "Dataset")),
@@ -119,7 +128,20 @@ test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
 MADE = "self.batches = self.made()\n        random.shuffle(self.others)"
 
 
-@pytest.mark.parametrize(("text", "lines"), [(script(), []), (script("pass"), []), (script(MADE), [12])])
+def permuted(order: str) -> str:
+    return script().replace("random.shuffle(self.batches)", f"order = {order}").replace("in self.batches", "in order")
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (script(), []),
+        (script("pass"), []),
+        (script(MADE), [12]),
+        (f"import torch\n{permuted('torch.randperm(4)')}", [11]),
+        (f"import torch\n{permuted('torch.randperm(4, generator=self.generator)')}", []),
+    ],
+)
 def test_batches_that_are_shuffled_elsewhere_look_like_it(text: str, lines: list[int]) -> None:
     assert [sign.line for sign in fixes.load(NAME).looks_like(ast.parse(text), {})] == lines  # type: ignore[attr-defined]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 from fixing import case, conflict, gone, run, satisfied, tables
+
+from kit import fixes
 
 NAME = "checkpoint-rotation"
 
@@ -315,3 +318,23 @@ def test_other_processes_remove_nothing(tmp_path: Path) -> None:
     other = SimpleNamespace(is_main_process=False, deepspeed=True, save_state=print)
     run(after(), log=print)["save"](args, other, 2)
     assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+LEFT = "        if not accelerator.is_main_process:\n            return\n"
+METHOD = """\
+from accelerate import Accelerator
+class Trainer:
+    def rotate(self):
+        limit = self.cfg.checkpoints_total_limit
+        if limit:
+            shutil.rmtree(self.oldest("checkpoint"))
+    def save(self):
+{left}        self.rotate()
+        self.accelerator.save_state(self.folder)
+"""
+
+
+@pytest.mark.parametrize(("left", "lines"), [("", [8]), (LEFT, [])])
+def test_what_the_others_leave_above_is_not_removed_by_all(left: str, lines: list[int]) -> None:
+    signs = fixes.load(NAME).looks_like(ast.parse(METHOD.format(left=left)), {})  # type: ignore[attr-defined]
+    assert [sign.line for sign in signs] == lines

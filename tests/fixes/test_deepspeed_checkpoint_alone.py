@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import pytest
-from fixing import satisfied, tables
-from situations import Given, check, looks, tried
-from test_deepspeed_checkpoint import BOTH, FROM, NAME, refused
+from fixing import tables
+from situations import Given, check, looks
+from test_deepspeed_checkpoint import FROM, NAME, refused
 
 REFUSED = [
     *(
@@ -190,90 +188,7 @@ REFUSED = [
     ),
 ]
 
-MAIN = "accelerator.is_main_process"
-SAVES = f"    if {MAIN}:\n        accelerator.save_state(out)\n"
-FOLDER = f"def folder():\n    out = None\n    if {MAIN}:\n        out = 1\n    return out\n"
-ALONE, SAVED = SAVES[: SAVES.index("        ")], SAVES[SAVES.index("        ") :]
-IN_ARGS = SAVES.replace("(out)", "(args.out)")
-LOADED = "    for step, batch in enumerate(loader):\n"
-MATCH = "    match accelerator.process_index:\n        case 0:\n            out = 1\n"
-REFUSED += [
-    *(
-        refused(id, f"line {at} gives `out` to the main process alone", line, f"{given}{SAVES}{below}")
-        for id, at, line, given, below in (
-            ("by a match", 5, 6, MATCH, ""),
-            ("by a match, None for others", 5, 8, f"{MATCH}        case _:\n            out = None\n", ""),
-            ("in an else", 6, 7, f"    if not {MAIN}:\n        pass\n    else:\n        out = 1\n", ""),
-            ("by its rank", 5, 6, "    out = None\n    if rank == 0:\n        out = 1\n", ""),
-            (
-                "what is called there alone",
-                6,
-                7,
-                "    @accelerator.on_main_process\n    def new():\n        return 1\n    out = new()\n",
-                "",
-            ),
-            ("from a function", 3, 4, "    out = folder()\n", FOLDER),
-        )
-    ),
-    *(
-        refused(f"a tracker's folder: {folder}", "`out` may differ from process to process", 5, f"{given}{SAVES}")
-        for folder in (
-            "accelerator.get_tracker('wandb').run",
-            "accelerator.trackers[0]",
-            "wandb.run",
-            "mlflow.active_run().info",
-        )
-        for given in (f"    run = {folder}\n    out = os.path.join(run.dir, str(step))\n",)
-    ),
-    *(
-        refused(f"where {asked}", f"`{asked}` may differ from process to process", 5 + leaves, f"{LOADED}{given}")
-        for asked, leaves in (("batch is None", 1), ("torch.isnan(loss)", 1), ("batch is not None", 0))
-        for given in (
-            f"        if {asked}:\n"
-            + "            continue\n" * leaves
-            + textwrap.indent(SAVES, "    " * (2 - leaves)),
-        )
-    ),
-]
-
-FLAG = """\
-    def stop(number, frame):
-        nonlocal due
-        due = True
-    signal.signal(signal.SIGUSR1, stop)
-"""
-REFUSED += [
-    refused("what a signal sets", "`due` may differ", 7, f"{FLAG}{SAVES.replace(MAIN, f'{MAIN} and due')}"),
-    *(
-        refused(f"a folder by the clock: {clock}", "`args.out` may differ", 4, f"    args.out = {clock}\n{IN_ARGS}")
-        for clock in ("datetime.now()", "time.strftime('%H')", "os.path.join(args.out, socket.gethostname())")
-    ),
-    *(
-        refused(f"counted above the save: {removes}", f"`{named}(…)` is above the save", 3, f"{ALONE}{removes}{SAVED}")
-        for named, removes in (
-            ("rotate", "        rotate(out, args.limit)\n"),
-            ("shutil.rmtree", "        for old in sorted(os.listdir(out))[:-3]:\n            shutil.rmtree(old)\n"),
-        )
-    ),
-    satisfied(
-        "DeepSpeed by its plugin",
-        f"{FROM}accelerator = Accelerator()\n"
-        + SAVES.replace(MAIN, f"{MAIN} or accelerator.state.deepspeed_plugin is not None").replace("    ", "", 1),
-    ),
-    satisfied(
-        "the others below",
-        f"{BOTH}def main(accelerator):\n    if accelerator.distributed_type == DistributedType.DEEPSPEED and due:\n"
-        f"        accelerator.save_state(1)\n    el{SAVES.lstrip()}",
-    ),
-]
-
 _, test_refused = tables(NAME, [], REFUSED)
-
-
-@pytest.mark.parametrize("rank", ["args.rank", "config.rank"])
-def test_the_rank_of_a_lora_is_no_process(rank: str) -> None:
-    text = f"{BOTH}def main(accelerator, args):\n    if {rank} > 4:\n        out = 1\n{SAVES}"
-    assert not tried(NAME, text)[0].findings[0].reason
 
 
 @pytest.mark.parametrize(
@@ -312,6 +227,8 @@ def test_the_rank_of_a_lora_is_no_process(rank: str) -> None:
                 6,
                 "for batch in loader:\n    if batch is None:\n        continue\n    accelerator.save_state(1)\n",
             ),
+            ("`@on_main`", 5, "@on_main\ndef f():\n    accelerator.save_state(1)\n"),
+            ("by `save_ckpt(…)`", 4, "if accelerator.is_main_process:\n    save_ckpt(accelerator, 1)\n"),
             ("`if dist.get_rank() == 0`", 4, "if dist.get_rank() == 0:\n    accelerator.save_state(1)\n"),
             ("`if os.environ['RANK'] == '0'`", 4, "if os.environ['RANK'] == '0':\n    accelerator.save_state(1)\n"),
             *(

@@ -83,6 +83,21 @@ APPLIED = [
 
 REFUSED = [
     satisfied("there", f"{BOTH}{MAIN}{LEAVE}{LOAD}"),
+    satisfied(
+        "left where a loop found none",
+        f"{ONE}{MAIN}{LOAD}".replace(
+            "        model.load", "        if model is None:\n            return\n        model.load"
+        ),
+    ),
+    *(
+        satisfied(
+            f"given to a model only where there is one: {asked}",
+            f"{ONE}{MAIN}{LOAD}".replace(
+                "        model.load(", f"        if {asked}:\n            set_peft_model(model, "
+            ),
+        )
+        for asked in ("model is not None", "model", "model and args.lora")
+    ),
     satisfied("there, and a second model below it", f"{BOTH}{MAIN}{LEAVE}{SECOND}"),
     satisfied(
         "asked by its text",

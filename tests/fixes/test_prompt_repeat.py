@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+
+import pytest
 from fixing import case, conflict, gone, run, satisfied, tables
+
+from kit import fixes
 
 NAME = "prompt-repeat"
 
@@ -140,3 +145,28 @@ def test_it_does_not_grow() -> None:
         accelerator = type("Accelerator", (), {"backward": lambda self, embeds, to=sizes: to.append(len(embeds))})()
         run(text, accelerator=accelerator)["main"]([["a", "b"]] * 2, None, ["one"], None)
         assert sizes == wanted
+
+
+@pytest.mark.parametrize(
+    ("line", "seen"),
+    [
+        ("embeds = embeds.to(device).repeat(n, 1, 1)", True),
+        ("embeds = embeds.tile((n, 1, 1))", True),
+        ("embeds = einops.repeat(embeds, '1 s -> b s', b=n)", True),
+        ("embeds = embeds * n", True),
+        ("embeds *= n", True),
+        ("embeds, masks = (each.repeat(n, 1) for each in (embeds, masks))", True),
+        ("embeds = embeds[:1].repeat(n, 1, 1)", False),
+        ("embeds = embeds * scale", False),
+        ("embeds = prompts\n            embeds = embeds.tile((n, 1))", False),
+    ],
+)
+def test_other_repetitions_of_its_own_are_said(line: str, seen: bool) -> None:
+    head = "import einops\ndef main(loader, embeds, masks):\n    for batch in loader:\n        for prompts in batch:\n"
+    text = f"{head}            n = len(prompts)\n            {line}\n            accelerator.backward(embeds)\n"
+    assert bool(list(fixes.load(NAME).looks_like(ast.parse(text), {}))) == seen  # type: ignore[attr-defined]
+
+
+def test_a_function_of_a_module_repeats_nothing_of_its_own() -> None:
+    text = "import einops\n" + script("einops.repeat(embeds, '1 s -> b s', b=2)")
+    assert not fixes.load(NAME).sites(ast.parse(text), {})

@@ -60,7 +60,9 @@ def fixed(prepare: str = PREPARE, batch: str = "step, batch") -> str:
 
 ANOTHER = "        for batch in loader:\n            a.backward(batch)\n"
 OTHERS = "\n\ndef aaa():\n    pass\n\n\ndef zzz():\n    pass\n"
+STARRED = "unet, loader = accelerator.prepare(*made)"
 APPLIED = [
+    case("prepared with others at once", script(STARRED), fixed(STARRED)),
     case("batches with their numbers", script(), fixed()),
     case("other functions", script() + OTHERS, fixed() + OTHERS),
     case("batches alone", script(batch="batch", over="loader"), fixed(batch="_, batch")),

@@ -7,6 +7,7 @@ from fixing import case, gone, satisfied, tables
 from test_sample_caches import (
     APPEND,
     BEFORE,
+    LATENTS,
     LATENTS_AFTER,
     NAME,
     ONE,
@@ -107,7 +108,21 @@ APART = f"    rows = []\n    for example in examples:\n{ADDED.format(1)}{ADDED.f
 MOVED = "may have other rows than the batch has samples"
 ENCODED = 'vae.encode(batch["pixel_values"])'
 
+BESIDE = """\
+    kept = {}
+    for batch in loader:
+        kept[len(kept)] = encode(batch["prompts"])
+"""
+
 REFUSED = [
+    refused(
+        "another is read by the batch, too",
+        "`kept` (line 37) is read by the batch, too",
+        "model_input = cache[step]",
+        BEFORE
+        + LATENTS.format(method="sample").replace("    model, loader", f"{BESIDE}    model, loader")
+        + "            prompts = kept[step]\n",
+    ),
     satisfied("its own output", WITH + AFTER),
     gone(
         "nothing shuffles or shards the batches",

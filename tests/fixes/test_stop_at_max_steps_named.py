@@ -52,7 +52,12 @@ APPLIED += [
         "a while that does something each so many epochs",
         guarded(ASKED, epochs=WHILE, below=EACH),
         guarded(ASKED, epochs=WHILE + HEADED, below=EACH),
-    )
+    ),
+    stopped(
+        "the steps by the epoch and the batch",
+        "step >= args.max_train_steps",
+        guarded("step = epoch * 9 + b\n" + ASKED).replace("            step += 1\n", ""),
+    ),
 ]
 
 
@@ -64,6 +69,14 @@ def test_steps_that_are_counted_look_like_a_limit(limit: str) -> None:
 
     assert signs("global_step", limit) == [1]
     assert signs("i", limit) == signs("global_step", "args.eval_steps") == []
+
+
+@pytest.mark.parametrize("flag", ["done", "control.should_stop"])
+def test_a_flag_that_was_given_the_test_looks_like_it(flag: str) -> None:
+    given = f"        {flag} = step >= args.max_train_steps\n"
+    text = f"for epoch in es:\n    for b in bs:\n{given}        if {flag}:\n            break\n"
+    for tail, lines in (("", [1]), (f"    if {flag}:\n        break\n", [])):
+        assert [sign.line for sign in fixes.load(NAME).looks_like(ast.parse(text + tail), {})] == lines
 
 
 test_applied, test_refused = tables(NAME, APPLIED, REFUSED)

@@ -123,6 +123,11 @@ class Script:
                     found[dotted(target)].append(line.value)  # type: ignore[attr-defined]
         return found
 
+    def given(self, node: ast.AST) -> list[ast.expr]:
+        """What a name, or an attribute, is given, wherever that is; nothing for other expressions."""
+        name = dotted(node)
+        return [*self.assigned.get(name, ()), *self.attributes.get(name, ())]
+
     @cached_property
     def functions(self) -> dict[str, list[Function]]:
         """Every function by its name."""

@@ -77,9 +77,7 @@ def _hooks(script: Script, registers: str, name: str, parameters: int) -> list[H
 
 def _of_object(script: Script, given: ast.expr) -> list[Function]:
     """The `__call__` of the class of the script that an expression makes one of, itself or by a name."""
-    name = dotted(given)
-    values = (given, *script.assigned.get(name, ()), *script.attributes.get(name, ()))
-    calls = [each for each in values if isinstance(each, ast.Call)]
+    calls = [each for each in (given, *script.given(given)) if isinstance(each, ast.Call)]
     classes = {last(each.func) for each in calls}
     found = ((each, script.class_of(each)) for each in script.functions.get("__call__", ()))
     return [each for each, owner in found if owner and owner.name in classes]

@@ -96,15 +96,18 @@ def leaving(script: Script, loop: Loop) -> list[tuple[ast.Break | ast.Continue, 
 
 
 def speaks(script: Script, test: ast.expr) -> bool:
-    """Whether a test compares something with a limit on the steps, in whatever form: itself, or in what it calls."""
+    """Whether a test compares something with a limit on the steps, in whatever form: itself, in what it calls, or by a
+    name that was given that."""
     nodes = every(test)
     for call in [node for node in nodes if isinstance(node, ast.Call)]:
         made: list[ast.AST] = [
             each for each in script.assigned.get(last(call.func), ()) if isinstance(each, ast.Lambda)
         ]
         nodes += [node for each in [*made, *filter(None, [script.called(call)])] for node in every(each)]
+    flags = [value for node in nodes for value in script.given(node) if isinstance(value, (ast.Compare, ast.BoolOp))]
+    nodes += [node for value in flags for node in every(value)]
     compared = [node for each in nodes if isinstance(each, ast.Compare) for node in every(each)]
-    given = [value for node in compared if isinstance(node, ast.Name) for value in script.assigned.get(node.id, ())]
+    given = [value for node in compared for value in script.given(node)]
     words = [str(node.value) if isinstance(node, ast.Constant) else last(node) for node in nodes]
     words += [option(value).rpartition(".")[2] for value in given]
     if any(_COUNT.fullmatch(last(each.left)) for each in nodes if isinstance(each, ast.Compare)):
@@ -252,7 +255,8 @@ def over_epochs(script: Script, limit: Limit) -> str:
     if any(_resets(call, holder) or _sets_by_name(call, last_of(limit)) for call in _calls(outside)):
         return "starts anew"
     counted = [line.value for line in inside if isinstance(line, ast.Assign) and limit.step in map(text, line.targets)]
-    if set().union(*map(names_of, counted)) & {name for line in outside for name in _assigned(line)}:
+    of = set().union(*map(names_of, counted))  # by the epoch and the batch together it goes on
+    if of & {name for line in outside for name in _assigned(line)} and not of & _assigned(loop):
         return "starts anew"
     names = "" if isinstance(loop, ast.While) else " ".join([text(loop.target), text(loop.iter)])
     if "epoch" in names.lower():

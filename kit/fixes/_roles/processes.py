@@ -183,9 +183,7 @@ def is_main(script: Script, node: ast.AST, statement: ast.stmt) -> bool:
         return True
     if isinstance(node, ast.Compare) and len(node.ops) == 1 and isinstance(node.ops[0], ast.Eq):
         return last(node.left) == "process_index" and text(node.comparators[0]) == "0"
-    if not isinstance(node, ast.Name):
-        return False
-    given = script.assigned.get(node.id, [])
+    given = script.given(node)
     plain = len(given) == 1 and isinstance(given[0], (ast.Attribute, ast.Compare))
     return plain and is_main(script, given[0], statement)
 
@@ -250,6 +248,24 @@ def alone(script: Script, statement: ast.stmt) -> bool:
             return True
         inner = node
     return False
+
+
+def only_main(script: Script, statement: ast.stmt, within: tuple[Function, ...] = ()) -> bool:
+    """Whether only the main process comes to a statement: by an `if` around it, by one that the others leave by above
+    it, or as none but it calls the function that the statement is in."""
+    function = script.function(statement)
+    if alone(script, statement) or (function and any(_left(script, line, statement) for line in function.body)):
+        return True
+    calls = script.calls.get(function.name, []) if function and function not in within else []
+    return bool(calls) and all(only_main(script, line, (*within, function)) for _, line in calls)  # type: ignore[arg-type]
+
+
+def _left(script: Script, line: ast.stmt, statement: ast.stmt) -> bool:
+    """Whether the other processes leave a function by a statement above another: `if not main: return`."""
+    if not isinstance(line, ast.If) or line.lineno >= statement.lineno or not isinstance(line.body[-1], ast.Return):
+        return False
+    test = line.test
+    return isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not) and is_main(script, test.operand, line)
 
 
 def required(script: Script, test: ast.expr, statement: ast.stmt) -> bool:
