@@ -137,7 +137,7 @@ def _site(script: Script, move: ast.Call | ast.stmt, function: ast.FunctionDef, 
     why = _without(script, function, move.lineno)
     conditions = [] if _flag(function) else off(function)
     often = f"autocast is off where `{conditions[0]}`: cast there alone, or skip the fix" if conditions else ""
-    return Site(move.lineno, False, refuses=f"{why}: call it there, or skip the fix" if why else often)
+    return Site(move.lineno, False, refuses=f"{why}: call it under autocast, or skip the fix" if why else often)
 
 
 def _without(script: Script, function: ast.FunctionDef, line: int) -> str:
