@@ -88,6 +88,8 @@ def _beside(script: Script, statement: ast.stmt) -> str:
         if isinstance(node, FUNCTIONS):
             break
         parts = conjuncts(node.test) if isinstance(node, ast.If) and inner in node.body else []
+        if isinstance(node, ast.If) and inner in node.orelse and isinstance(node.test, ast.UnaryOp):
+            parts = [node.test.operand]
         if any(_is_cuda(script, part, statement) for part in parts):
             return text(node.test)  # type: ignore[attr-defined]
         inner = node

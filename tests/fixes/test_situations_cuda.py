@@ -201,6 +201,14 @@ DOUBLES = [
         'd = torch.float32 if mac or x.device.type in ("npu", "tpu") else torch.float64',
     ),
     _angles("the other way round", 'd = torch.float64 if x.device.type != "mps" else torch.float32'),
+    _angles("beside another", "d = x.to(torch.float64) * y.double()"),
+    looks(
+        "by default",
+        "float32-rope",
+        2,
+        "a rotary embedding worked out in float64",
+        "import torch\ndef rope(x, dtype=torch.float64):\n    return torch.arange(3, dtype=dtype, device=x.device)\n",
+    ),
     _angles("by its method", "d = torch.outer(x.double(), x)"),
     looks(
         "by a name of the module's",

@@ -48,6 +48,8 @@ def for_cuda(script: Script, statement: ast.stmt, asked: str = "torch.cuda.is_av
             return False
         if isinstance(node, ast.If) and inner in node.body and asks_cuda(_meant(script, node.test), asked):
             return True
+        if isinstance(node, ast.match_case) and text(node.pattern).startswith("'cuda"):
+            return True
         inner = node
     return False
 
