@@ -63,7 +63,7 @@ class Entry:
             end = raw.index(b"\n", position)
             header = raw[position:end].split()
             if header[-1] == b"missing":
-                raise KitError(f"{self.repository}: object {id} is missing", f"remove the folder {self.repository}")
+                raise KitError(f"the cache is damaged: {self.repository} lacks object {id}", _anew(self.repository))
             size = int(header[2])
             found[id] = raw[end + 1 : end + 1 + size]
             position = end + 1 + size + 1
@@ -179,8 +179,12 @@ def damaged(entry: Path, error: git.GitError) -> git.GitError:
     """What git says of an entry that is not whole, and the folder to remove: it is fetched again."""
     if not error.hint:
         error.message = f"the cache is damaged: {error.said} ({entry})"
-        error.hint = f"remove it, it is fetched again: rm -r {quote(str(entry))}"
+        error.hint = _anew(entry)
     return error
+
+
+def _anew(entry: Path) -> str:
+    return f"remove it, it is fetched again: rm -r {quote(str(entry))}"
 
 
 @functools.cache  # what a commit holds stays so; one command asks for it up to five times

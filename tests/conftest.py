@@ -168,12 +168,18 @@ def in_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def tmp_path(request: pytest.FixtureRequest) -> Iterator[Path]:
     """As pytest's own; that of a hermetic test is in memory (a disk takes nine times as long to make and remove its
     small files), and gone when the test has ended, or, with --basetemp, not."""
-    if not _hermetic(request) or request.config.option.basetemp:
+    if not _hermetic(request) or _keeps(request.config):
         yield request.getfixturevalue("tmp_path_factory").mktemp(re.sub(r"\W", "_", request.node.name)[:30])
         return
     folder = Path(tempfile.mkdtemp(dir=request.getfixturevalue("in_memory")))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _keeps(config: pytest.Config) -> bool:
+    """Whether --basetemp was given; pytest-xdist gives one to each of its workers."""
+    words = config.workerinput["mainargv"] if hasattr(config, "workerinput") else config.invocation_params.args
+    return any(str(word).startswith("--basetemp") for word in words)
 
 
 def _hermetic(request: pytest.FixtureRequest) -> bool:

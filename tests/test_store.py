@@ -290,7 +290,7 @@ def test_an_object_that_is_not_there_and_a_folder_that_is_no_repository(tmp_path
     bare, none = tmp_path / "bare", tmp_path / "none"
     none.mkdir()
     git("init", "-q", "--bare", str(bare), at=tmp_path)
-    with pytest.raises(KitError, match=f"object {'1' * 40} is missing"):
+    with pytest.raises(KitError, match=f"lacks object {'1' * 40}"):
         store.Entry(bare, "0" * 40).blobs(["1" * 40])
     with pytest.raises(KitError, match="none"):
         store.Entry(none, "0" * 40).blobs(["1" * 40])

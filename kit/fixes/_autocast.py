@@ -40,26 +40,39 @@ def works(script: Script, function: Function) -> list[Work]:
 
 
 def _works(script: Script, function: Function, names: frozenset[str], seen: tuple[Function, ...]) -> Iterator[Work]:
-    whole = any("autocast" in text(each) for each in function.decorator_list)
-    under = {node for each in contexts(function) for node in every(each)}
-    above = {child: node for node in every(function) for child in children(node)}
+    nodes = every(function)
+    whole = _decorated(function)
+    inner = [node for node in nodes if isinstance(node, FUNCTIONS) and _decorated(node)]
+    under = {node for each in (*contexts(function), *inner) for node in every(each)}
+    above = {child: node for node in nodes for child in children(node)}
     names, kept = _names(function, names)
-    for node in every(function):
+    for node in nodes:
         if not isinstance(node, ast.Name) or node.id not in names or type(node.ctx) is not ast.Load:
             continue
-        if any(each in kept for each in _up(above, node)):
+        if any(each in kept or (each is not function and node.id in _own(each)) for each in _up(above, node)):
             continue  # it makes images where that is called
         what, call = _use(above, node)
         made = script.called(call) if call and call.func is not node else None
         here = (whole or node in under) and "threads" not in what
-        if made and made not in seen and made is not function:
+        if made in (function, *seen):
+            continue
+        if made:
             taken = frozenset(_taken(made, call, node))  # type: ignore[arg-type]
-            inner = [*_works(script, made, taken, (*seen, function))]
-            if all(work.under for work in inner):
+            if all(work.under for work in _works(script, made, taken, (*seen, function))):
                 continue
             what = _CALLED
         if what:
             yield Work(node.lineno, here, what)
+
+
+def _decorated(function: Function) -> bool:
+    """Whether all of a function is under autocast."""
+    return any("autocast" in text(each) for each in function.decorator_list)
+
+
+def _own(node: ast.AST) -> set[str]:
+    """The names of what a function is handed."""
+    return {each.arg for each, _ in defaults(node.args)} if isinstance(node, (*FUNCTIONS, ast.Lambda)) else set()
 
 
 def _use(above: dict[ast.AST, ast.AST], node: ast.Name) -> tuple[str, ast.Call | None]:
@@ -79,12 +92,14 @@ def _use(above: dict[ast.AST, ast.AST], node: ast.Name) -> tuple[str, ast.Call |
         name = last(owner.func)
         if name in _THREADS and (name == "Thread" or isinstance(owner.func, ast.Attribute)):
             return f"{shown(owner)} has threads call the pipeline", owner
-        return ("" if _SETS_UP.fullmatch(name) else f"{shown(owner)} is handed the pipeline"), owner
-    if isinstance(owner, (ast.Compare, ast.BoolOp, ast.UnaryOp, ast.If, ast.IfExp, ast.While, ast.Assert)):
+        return ("" if _SETS_UP.fullmatch(name) else f"{shown(owner)} is handed the pipeline, and may call it"), owner
+    while isinstance(owner, (ast.Tuple, ast.List)):
+        owner = above.get(owner)
+    if isinstance(owner, (ast.Compare, ast.BoolOp, ast.UnaryOp, ast.If, ast.IfExp, ast.While, ast.Assert, ast.For)):
         return "", None
     if isinstance(owner, ast.Assign) and all(isinstance(each, ast.Name) for each in owner.targets):
         return "", None
-    return "the pipeline is handed on", None
+    return "the pipeline is handed on to what may call it", None
 
 
 def _names(function: Function, names: frozenset[str]) -> tuple[frozenset[str], set[ast.AST]]:
@@ -93,9 +108,11 @@ def _names(function: Function, names: frozenset[str]) -> tuple[frozenset[str], s
     while True:
         more = {*names}
         for line, _ in statements(function):
-            if isinstance(line, FUNCTIONS) and _reads(line, names):
+            if isinstance(line, FUNCTIONS) and _reads(line, names) and not _decorated(line):
                 more.add(line.name)
                 kept.add(line)
+            elif isinstance(line, ast.For):
+                more |= {name for name, value in _each(line) if dotted(value) in names}
             elif isinstance(line, ast.Assign) and _calls_later(line.value, names):
                 plain = [each.id for each in line.targets if isinstance(each, ast.Name)]
                 more |= {*plain}
@@ -103,6 +120,17 @@ def _names(function: Function, names: frozenset[str]) -> tuple[frozenset[str], s
         if more == names:
             return names, kept
         names = frozenset(more)
+
+
+def _each(loop: ast.For) -> Iterator[tuple[str, ast.expr]]:
+    """What a loop over things that are written out gives the names that it goes over them by."""
+    targets = _parts(loop.target)
+    for element in loop.iter.elts if isinstance(loop.iter, (ast.Tuple, ast.List)) else ():
+        yield from ((last(name), value) for name, value in zip(targets, _parts(element), strict=False))
+
+
+def _parts(node: ast.expr) -> list[ast.expr]:
+    return node.elts if isinstance(node, (ast.Tuple, ast.List)) else [node]
 
 
 def _calls_later(value: ast.expr, names: frozenset[str]) -> bool:
@@ -115,7 +143,7 @@ def _calls_later(value: ast.expr, names: frozenset[str]) -> bool:
 
 def _reads(node: ast.AST, names: frozenset[str]) -> bool:
     """Whether a function calls one of some names, unless it is handed that itself."""
-    own = {each.arg for each, _ in defaults(node.args)} if hasattr(node, "args") else set()
+    own = _own(node)
     parts = [part.func for part in every(node) if isinstance(part, ast.Call)]
     return any(
         name in names - own and (part == name or part.removeprefix(f"{name}.") in _PARTS)
@@ -146,6 +174,10 @@ def contexts(function: Function) -> list[ast.With]:
         node
         for node in found
         if any("autocast" in text(item) or text(item.context_expr) in named for item in node.items)
+        or any(
+            isinstance(line, ast.Expr) and "enter_context(" in text(line) and "autocast" in text(line)
+            for line in node.body
+        )
     ]
 
 

@@ -75,7 +75,9 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
         plain = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
         called = statement.value.func if plain else None  # type: ignore[attr-defined]
         named = [node for node in own(statement) if isinstance(node, ast.Attribute) and node is not called]
-        if any(script.full(node) == _CUDA for node in named) and not _guarded(script, statement):
+        chosen = [node for node in own(statement) if isinstance(node, ast.IfExp)]
+        both = any("empty_cache" in text(node.body) and "empty_cache" in text(node.orelse) for node in chosen)
+        if any(script.full(node) == _CUDA for node in named) and not both and not _guarded(script, statement):
             yield Sign(statement.lineno, "a cache emptied for CUDA alone")
 
 
@@ -86,6 +88,8 @@ def _beside(script: Script, statement: ast.stmt) -> str:
         if isinstance(node, FUNCTIONS):
             break
         parts = conjuncts(node.test) if isinstance(node, ast.If) and inner in node.body else []
+        if isinstance(node, ast.If) and inner in node.orelse and isinstance(node.test, ast.UnaryOp):
+            parts = [node.test.operand]
         if any(_is_cuda(script, part, statement) for part in parts):
             return text(node.test)  # type: ignore[attr-defined]
         inner = node

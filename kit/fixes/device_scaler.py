@@ -195,6 +195,8 @@ def _no_device(script: Script, name: str) -> str:
     nodes = [node for line, _ in script.statements for node in (line, *own(line))]
     if name.endswith("args.device") and script.once(_chosen_later):
         return why
+    if any(not each.decorator_list for each in script.functions.get(name.removeprefix("self."), ())):
+        return why
     for node in nodes:
         if isinstance(node, ast.Subscript) and text(node.value) == name:
             return why

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import every, handed, same, text
+from kit.fixes._ast import defaults, every, handed, same, text
 from kit.fixes._positions import changed, end, parsed, start
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import FUNCTIONS, last, own
@@ -69,18 +69,21 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             elif (
                 isinstance(node, ast.Call)
                 and _angles(script, statement)
-                and _alone(statement, node)
+                and _alone(script, statement, node)
                 and _made(script, node)
             ):
                 found[statement] = Site(statement.lineno, False, (_torch(script),))
     return list(found.values())
 
 
-def _alone(statement: ast.stmt, call: ast.Call) -> bool:
-    """Whether a call is of angles, by all one sees: no integers, nothing that is compared or goes to numpy."""
+def _alone(script: Script, statement: ast.stmt, call: ast.Call) -> bool:
+    """Whether a call is of angles, by all one sees: no integers, nothing that is compared or goes to numpy, and nothing
+    else in float64 beside it."""
     integers = last(call.func) == "to" and "ids" in text(call.func).lower()
-    nested = sum(isinstance(node, (ast.Attribute, ast.Name)) and last(node) in _DOUBLES for node in every(call)) > 1
-    return not (integers or nested or isinstance(statement, ast.Assert) or ".numpy()" in text(statement))
+    nodes = own(statement)
+    doubles = sum(isinstance(node, (ast.Attribute, ast.Name)) and last(node) in _DOUBLES for node in nodes)
+    made = sum(isinstance(node, ast.Call) and bool(_made(script, node)) for node in nodes)
+    return not (integers or doubles > made or isinstance(statement, ast.Assert) or ".numpy()" in text(statement))
 
 
 _DOUBLES = ("float64", "double")
@@ -95,11 +98,31 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
         moved = [arg for node in nodes if isinstance(node, ast.Call) and last(node.func) == "to" for arg in node.args]
         assigned = [statement.value] if isinstance(statement, ast.Assign) else []
         chosen = any(isinstance(node, ast.IfExp) and _for_macs(script, node, statement) for node in nodes)
-        plain = any(_is64(script, value) for value in (*given, *moved, *assigned))
-        known = any(isinstance(node, ast.Call) and _alone(statement, node) and _made(script, node) for node in nodes)
-        angles = plain and _angles(script, statement) and not known and "cpu" not in text(statement)
+        plain = any(_is64(script, value) for value in (*given, *moved, *assigned, *_constants(script, given)))
+        plain |= any(isinstance(node, ast.Call) and _doubles(node) for node in nodes)
+        known = any(
+            isinstance(node, ast.Call) and _alone(script, statement, node) and _made(script, node) for node in nodes
+        )
+        default = isinstance(statement, FUNCTIONS) and bool(_ANGLES.search(statement.name))
+        plain |= default and any(_is64(script, each) for _, each in defaults(statement.args) if each)  # type: ignore[attr-defined]
+        angles = plain and (default or _angles(script, statement)) and not known and "cpu" not in text(statement)
         if (angles and not _npu_asked(script, statement)) or chosen:
             yield Sign(statement.lineno, "a rotary embedding worked out in float64")
+
+
+def _doubles(call: ast.Call) -> bool:
+    """Whether a call is `x.double()`."""
+    return isinstance(call.func, ast.Attribute) and call.func.attr == "double" and not (call.args or call.keywords)
+
+
+def _constants(script: Script, given: list[ast.expr]) -> list[ast.expr]:
+    """What the module gives the names that are handed on, by one assignment at its top."""
+    tops = [line for line in script.tree.body if isinstance(line, ast.Assign)]
+    return [
+        line.value
+        for line in tops
+        if text(line.targets[0]) in {each.id for each in given if isinstance(each, ast.Name)}
+    ]
 
 
 def _for_macs(script: Script, node: ast.IfExp, statement: ast.stmt) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
-from kit.fixes._ast import conjuncts, requires, statements
+from kit.fixes import Options, Sign, Site, Splice
+from kit.fixes._ast import conjuncts, requires, statements, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles.holders import device_missing
 
@@ -34,8 +35,8 @@ class Accelerator:
             raise ValueError("fp16 mixed precision requires a GPU")
 """
 
-_GPU = "not torch.cuda.is_available()"
-_OTHER = "self.device.type != torch._C._get_privateuse1_backend_name()"
+_AVAILABLE, _PRIVATE = "torch.cuda.is_available()", "torch._C._get_privateuse1_backend_name()"
+_GPU, _OTHER = f"not {_AVAILABLE}", f"self.device.type != {_PRIVATE}"
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
@@ -48,6 +49,22 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
         and isinstance(statement.body[-1], ast.Raise)
         and "fp16" in ast.unparse(statement.body[-1])
     ]
+
+
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    """Where fp16 is refused without CUDA, or on a device that is not listed, in another form."""
+    script = read(tree)
+    known = {site.line for site in sites(tree, options)}
+    for statement, _ in script.statements:
+        if not isinstance(statement, (ast.If, ast.Assert)) or statement.lineno in known:
+            continue
+        branches = [statement.body, statement.orelse] if isinstance(statement, ast.If) else [[statement]]
+        ends = [lines[-1] for lines in branches if lines]
+        refuses = any(isinstance(end, (ast.Raise, ast.Assert)) and "fp16" in text(end) for end in ends)
+        asks = text(statement.test)
+        lists = re.search(r"device\.type (not )?in ", asks)
+        if refuses and (lists or _AVAILABLE in asks) and _PRIVATE not in asks:
+            yield Sign(statement.lineno, "fp16 refused where there is no CUDA")
 
 
 def _site(script: Script, statement: ast.If) -> Site:

@@ -6,10 +6,10 @@ import ast
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit.fixes import Options, Site, Splice
+from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import text
 from kit.fixes._roles import Script, read
-from kit.fixes._roles._script import last
+from kit.fixes._roles._script import last, own
 from kit.fixes._roles.holders import accelerator
 
 if TYPE_CHECKING:
@@ -51,7 +51,24 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     return found
 
 
-def _made(script: Script, value: ast.expr) -> bool:
+def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
+    """Where such layers are made and not placed in another way than by an assignment of their own."""
+    script = read(tree)
+    for line, _ in script.statements:
+        value = line.value if isinstance(line, (ast.Assign, ast.AnnAssign)) else None
+        known = value and (_made(script, value) or (isinstance(value, ast.Call) and _made(script, _owner(value))))
+        placed = {
+            _owner(node) for node in own(line) if isinstance(node, ast.Call) and last(node.func) in ("to", "cuda")
+        }
+        if not known and any(_made(script, node) and node not in placed for node in own(line)):
+            yield Sign(line.lineno, "LoRA layers that are not placed where they are made")
+
+
+def _owner(call: ast.Call) -> ast.AST:
+    return call.func.value if isinstance(call.func, ast.Attribute) else call
+
+
+def _made(script: Script, value: ast.AST) -> bool:
     return isinstance(value, ast.Call) and _MAKER in (last(value.func), script.full(value.func).rpartition(".")[2])
 
 

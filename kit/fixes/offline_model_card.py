@@ -13,6 +13,8 @@ from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import dotted, last, mode, own, shown
 from kit.fixes._roles.holders import option_missing
 from kit.fixes._roles.paths import missing
+from kit.fixes._roles.places import left_on
+from kit.fixes._roles.uses import uses
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -53,11 +55,11 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
         if not isinstance(call.func, ast.Name):
             continue
         push = _push(script, statement)
-        done = _asks(script, statement)
+        done = _asks(script, call, statement)
         why = "" if done else _missing(script, push, statement)
         used = "" if isinstance(statement, ast.Expr) and statement.value is call else "what it gives back is used"
         unsaid = f"it is not known there whether the result is pushed ({why}): ask for that there, or skip the fix"
-        refuses = unsaid if why else used or _lost(script, call)
+        refuses = unsaid if why else used or _besides(script, statement) or _lost(script, call)
         found[statement] = Site(statement.lineno, done, refuses="" if done else refuses)
     return list(found.values())
 
@@ -110,17 +112,20 @@ _PLAIN = (
 
 
 def _reads(script: Script) -> bool:
-    """Whether the card is read again outside the function that writes it."""
-    around = (script.functions.get(_CARD, []), script.calls["open"])
-    inside = {node for function in around[0] for node in every(function)}
-    found = [mode(script, call) for call, _ in around[1] if "README.md" in text(call) and call not in inside]
-    copied = [
-        call for name in _COPIES for call, _ in script.calls[name] if "README.md" in text(call) and call not in inside
-    ]
-    return bool(copied) or any("+" in each or not set("wax") & set(each) for each in found)
+    """Whether the card is read again outside the function that writes it, or goes by a name there."""
+    inside = {node for function in script.functions.get(_CARD, []) for node in every(function)}
+    for line, _ in script.statements:
+        nodes = [node for node in own(line) if node not in inside]
+        named = [node for node in nodes if isinstance(node, ast.Constant) and node.value == "README.md"]
+        calls = [node for node in nodes if isinstance(node, ast.Call)]
+        written = {part for call in calls if _overwrites(mode(script, call)) for part in every(call)}
+        if any(node not in written for node in named):
+            return True
+    return False
 
 
-_COPIES = ("copy", "copy2", "copyfile", "move", "rename", "read_text", "upload_file")
+def _overwrites(opened: str) -> bool:
+    return "+" not in opened and bool(set("wax") & set(opened))
 
 
 def _push(script: Script, statement: ast.stmt) -> str:
@@ -155,12 +160,28 @@ def _missing(script: Script, push: str, statement: ast.stmt) -> str:
     return missing(script, name, statement) if plain else option_missing(script, push, statement)
 
 
-def _asks(script: Script, statement: ast.stmt) -> bool:
-    """Whether a statement is only come to where the result is pushed."""
+def _asks(script: Script, call: ast.Call, statement: ast.stmt) -> bool:
+    """Whether a call is only made where the result is pushed."""
     above = script.above[statement]
     parts = [part for node in above if isinstance(node, ast.If) for part in conjuncts(node.test)]
     asked = [each for each in parts if _says(each) or (isinstance(each, ast.Call) and _PUSH in text(each))]
-    return any(guarded(statement, above, text(each)) for each in asked)
+    left = [test for node in (statement, *above) for test in left_on(script, node)]
+    chosen = [node for node in own(statement) if isinstance(node, ast.IfExp) and call in every(node.body)]
+    return (
+        any(guarded(statement, above, text(each)) for each in asked)
+        or any(isinstance(test, ast.UnaryOp) and _says(test.operand) for test in left)
+        or any(_says(part) for node in chosen for part in conjuncts(node.test))
+    )
+
+
+def _besides(script: Script, statement: ast.stmt) -> str:
+    """Why the card is wanted where nothing is pushed, too: a test around it says so; "" where none does."""
+    tests = [node.test for node in script.above[statement] if isinstance(node, ast.If)]
+    either = [each for each in tests if isinstance(each, ast.BoolOp) and isinstance(each.op, ast.Or)]
+    found = [text(each) for each in either if any(map(_says, each.values))]
+    return (
+        f"`{found[0]}` asks for it without a push, too: make it without the hub there, or skip the fix" if found else ""
+    )
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
@@ -183,6 +204,10 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     """Where the hub is asked for a card in a function of another name, in a method, or right there."""
     script = read(tree)
+    for made in script.functions.get(_CARD, []) if _asks_hub(script) else ():
+        for line in uses(script, made):
+            if not any(isinstance(node, ast.Call) and last(node.func) == _CARD for node in own(line)):
+                yield Sign(line.lineno, "a model card asked for from the hub, where nothing is pushed")
     for _, line in script.calls["load_or_create_model_card"] if not _reads(script) else ():
         function = script.function(line)
         name = function.name if function else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -84,7 +85,8 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
             known = _model(node) == model and _below(model, below)
             for line in script.inside(function):
                 parts = own(line)
-                works = any(_uses(each, model) for each in parts) and not any(isinstance(n, ast.Lambda) for n in parts)
+                works = any(_uses(each, model) or (line in below and _hands(each, model)) for each in parts)
+                works = works and not any(isinstance(each, ast.Lambda) for each in parts)
                 later = works and line.lineno > (node.end_lineno or 0)
                 if later and not known and _away(script, function, model, node, line):
                     yield Sign(line.lineno, f"`{model}` at work below the block that has it on the device")
@@ -105,6 +107,15 @@ def _models(script: Script, node: ast.AST) -> list[str]:
 
 def _uses(node: ast.AST, model: str) -> bool:
     return isinstance(node, ast.Call) and any(same(node.func, f"{model}.{does}") for does in ("encode", "decode"))
+
+
+def _hands(node: ast.AST, model: str) -> bool:
+    """Whether a model works otherwise: called itself, by a method that is asked for, in what encodes with it."""
+    if isinstance(node, ast.Attribute):
+        return any(same(node, f"{model}.{does}") for does in ("encode", "decode", "encode_prompt", "forward"))
+    given = [*node.args, *(each.value for each in node.keywords)] if isinstance(node, ast.Call) else []
+    works = given and re.search(r"encode|decode|embed", last(node.func))  # type: ignore[attr-defined]
+    return any(works and same(each, model) for each in given) or same(getattr(node, "func", None), model)
 
 
 def _away(script: Script, function: ast.AST, model: str, node: ast.stmt, line: ast.stmt) -> bool:

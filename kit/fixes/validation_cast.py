@@ -70,7 +70,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     functions = [node for node in every(tree) if isinstance(node, ast.FunctionDef) and _validates(node)]
     script = read(tree)
     moved = [
-        _site(script, move, function, not casts(move) or _dtype(move).endswith(" else None"))
+        _site(script, move, function, not casts(move) or _dtype(move).endswith((" else None", "torch.float32")))
         for move, function in validation_moves(tree)
         if function in functions
     ]
@@ -136,7 +136,8 @@ def _site(script: Script, move: ast.Call | ast.stmt, function: ast.FunctionDef, 
         return Site(move.lineno, done, refuses="" if done else why)
     why = _without(script, function, move.lineno)
     conditions = [] if _flag(function) else off(function)
-    often = f"autocast is off where `{conditions[0]}`: cast there alone, or skip the fix" if conditions else ""
+    where = "` or `".join(conditions)
+    often = f"autocast is off where `{where}`: cast there alone, or skip the fix" if where else ""
     return Site(move.lineno, False, refuses=f"{why}: call it there, or skip the fix" if why else often)
 
 
@@ -181,8 +182,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
             yield Splice.instead(index, [block.under(f"if {flag}:", [statement])])
         elif pipeline_cast(node):
             above = above or block.leading(statement)[0]
-            following = block.nodes[index + 1 : index + 2]
-            if not following or (following[0] and pipeline_cast(following[0])):
+            if all(node and pipeline_cast(node) for node in block.nodes[index + 1 : index + 2]):
                 yield Splice.instead(index, [])
             else:
                 below = block.statements[index + 1]

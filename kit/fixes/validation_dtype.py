@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice, _deepspeed
-from kit.fixes._ast import autocasts, bound_names, calls_of, casts, every, text, validation_moves
+from kit.fixes._ast import autocasts, bound_names, calls_of, casts, every, handed, text, validation_moves
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import own
 
@@ -109,12 +109,23 @@ def _from_image(script: Script) -> str:
     return next(map(why.format, found + handed), "")
 
 
+_MAKES = re.compile(r"from_pretrained|from_pipe|\w+Pipeline")
+
+
 def _no_vae(script: Script) -> str:
     """Why a script's pipeline may have no VAE: it makes one, and names none."""
     made = [name for name in script.calls if re.fullmatch(r"\w+Pipeline", name)]
     made += [
         text(call.func) for call, _ in script.calls["from_pretrained"] if re.match(r"\w+Pipeline\.", text(call.func))
     ]
+    without = [
+        call
+        for call, line in (pair for name, pairs in script.calls.items() if _MAKES.fullmatch(name) for pair in pairs)
+        if isinstance(line, ast.Assign) and text(line.targets[0]) in ("pipeline", "pipe")
+        if any(text(each) == "None" for each in handed(call, "vae", at=None))
+    ]
+    if without:
+        return f"its pipeline is made without a VAE (line {without[0].lineno}): cast by hand, or skip the fix"
     named = any("vae" in str(getattr(node, key, "")) for node in every(script.tree) for key in ("id", "attr", "arg"))
     why = "its pipeline (`{}`) is not known to have a VAE: the script names none: cast by hand, or skip the fix"
     return why.format(made[0].partition(".")[0]) if made and not named and "vae" not in script.words else ""
@@ -124,6 +135,10 @@ def _own_vae(function: ast.FunctionDef) -> str:
     """Why a function that gives its pipeline another VAE is not served."""
     given = [node for node in every(function) if isinstance(node, ast.Assign)]
     own = [node for node in given if text(node.targets[0]) == "pipeline.vae" and text(node) not in _CODE]
+    kept = [node for node in given if text(node.value) == "pipeline.vae"]
+    if kept:
+        name = text(kept[0].targets[0])
+        return f"`{name}` would be the VAE that trains, not the pipeline's: use `pipeline.vae` itself, or skip the fix"
     return "it gives its pipeline another VAE: give it that in the dtype of the other parts, or skip the fix" * bool(
         own
     )

@@ -139,11 +139,25 @@ def _asked(node: ast.AST) -> list[ast.expr]:
     if isinstance(node, (ast.If, ast.IfExp)) and not _seed(node):
         branches = [*node.body, *node.orelse] if isinstance(node, ast.If) else [node.body, node.orelse]
         given = {text(part) for each in branches for call in _seeding(each) for part in _parts(call)}
-        return [each for each in _truths(node.test) if text(each) in given]
+        leaves = (
+            isinstance(node, ast.If) and isinstance(node.body[-1], ast.Return) and isinstance(node.test, ast.UnaryOp)
+        )
+        made = isinstance(node, ast.IfExp) and text(node.orelse) == "None"
+        read = {text(part) for part in every(node.body)} if made else set()  # type: ignore[arg-type]
+        asked = _truths(node.test)
+        return [each for each in asked if text(each) in given or (_is_seed(each) and (leaves or text(each) in read))]
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.BoolOp) and isinstance(node.value.op, ast.Or):
+        first, *_, other = node.value.values
+        return [first] if _is_seed(first) and text(other) != "0" else []
     if isinstance(node, ast.Call) and _seeds(node):
         chosen = [each for part in node.args for each in every(part) if isinstance(each, ast.BoolOp)]
         return [each.values[0] for each in chosen if isinstance(each.op, ast.Or) and text(each.values[-1]) != "0"]
     return []
+
+
+def _is_seed(node: ast.expr) -> bool:
+    """Whether an expression is a seed, by its name."""
+    return isinstance(node, (ast.Name, ast.Attribute)) and "seed" in text(node).rpartition(".")[2].lower()
 
 
 def _truths(test: ast.expr) -> list[ast.expr]:

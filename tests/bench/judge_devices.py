@@ -63,6 +63,7 @@ def package_stripped(tree: ast.Module) -> ast.Module:
 
 # device-placement: no call is given CUDA by name, or is a method of its name; nothing is on CUDA or else on the CPU.
 
+AUTOCAST = ("enabled", "dtype", "cache_enabled")  # what torch.cuda.amp.autocast takes, in order
 TAKING = ("torch.autocast", "torch.amp.autocast", "torch.device", "torch.Generator")
 
 
@@ -93,7 +94,7 @@ def by_method(node: ast.Call) -> bool:
 
 def placement_lacking(tree: ast.Module) -> list[int]:
     def names_cuda(call: ast.Call) -> bool:
-        method = by_method(call) or (text(call.func) == "torch.cuda.amp.autocast" and not call.args)
+        method = by_method(call) or text(call.func) == "torch.cuda.amp.autocast"
         return method or any(text(value) in ("'cuda'", "'cuda:0'") for value in devices(call))
 
     if not imported_by(tree, "accelerate", "Accelerator"):
@@ -109,6 +110,8 @@ def placement_stripped(tree: ast.Module) -> ast.Module:
             return ast.Name("DEVICE")
         if isinstance(node, ast.Call):
             if text(node.func) == "torch.cuda.amp.autocast":
+                placed = [ast.keyword(*pair) for pair in zip(AUTOCAST, node.args, strict=False)]
+                node.keywords = placed + node.keywords
                 node.func, node.args = ast.parse("torch.autocast", mode="eval").body, [ast.Name("DEVICE")]
             elif by_method(node):
                 node = ast.Call(ast.Attribute(node.func.value, "to"), [ast.Name("DEVICE")], node.keywords)

@@ -225,6 +225,16 @@ APPLIED = [
 
 REFUSED = [
     conflict(
+        "where there is CUDA, in an else",
+        "is for CUDA alone",
+        5,
+        "import torch\nif not torch.cuda.is_available():\n    log()\nelse:\n    torch.cuda.empty_cache()\n",
+    ),
+    gone(
+        "CUDA alone, in a match",
+        'import torch\nmatch d.type:\n    case "cuda":\n        torch.cuda.empty_cache()\n    case _:\n        pass\n',
+    ),
+    conflict(
         "left above without CUDA",
         "`not torch.cuda.is_available()` leaves where there is no CUDA: ask for any accelerator there first",
         6,

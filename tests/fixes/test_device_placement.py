@@ -123,6 +123,35 @@ APPLIED = [
         "with one, torch.autocast(acc.device.type):\n    net.to(acc.device)\n",
         2,
     ),
+    unlike(
+        "a parameter of another name, by what calls it",
+        "import torch\nfrom accelerate import Accelerator\ndef encode(x, acc):\n    return x.cuda()\n"
+        "def main(x):\n    acc = Accelerator()\n    encode(x, acc=acc)\n    encode(x, acc)\n",
+        "import torch\nfrom accelerate import Accelerator\ndef encode(x, acc):\n    return x.to(acc.device)\n"
+        "def main(x):\n    acc = Accelerator()\n    encode(x, acc=acc)\n    encode(x, acc)\n",
+    ),
+    *(
+        unlike(
+            f"a class's, {how}",
+            f"from accelerate import Accelerator\nclass A:\n{lines}    def encode(self, x):\n        return x.cuda()\n",
+            f"from accelerate import Accelerator\nclass A:\n{lines}    def encode(self, x):\n"
+            "        return x.to(self.accelerator.device)\n",
+        )
+        for how, lines in (
+            ("made with it", "    accelerator = Accelerator()\n"),
+            (
+                "made when it is asked for",
+                "    @cached_property\n    def accelerator(self):\n        return Accelerator()\n",
+            ),
+        )
+    ),
+    unlike(
+        "a field of a data class",
+        "from accelerate import Accelerator\n@dataclass\nclass Context:\n    accelerator: Accelerator\n"
+        "    def encode(self, x):\n        return x.cuda()\n",
+        "from accelerate import Accelerator\n@dataclass\nclass Context:\n    accelerator: Accelerator\n"
+        "    def encode(self, x):\n        return x.to(self.accelerator.device)\n",
+    ),
     line("by method, beside another", "x = x.cpu() + x.cuda()", "x = x.cpu() + x.to(accelerator.device)"),
     unlike(
         "below what is for CUDA alone",
@@ -138,6 +167,14 @@ APPLIED = [
     ),
 ]
 REFUSED = [
+    conflict(
+        "what is made by functions in a circle",
+        "`accelerator` is not bound there",
+        7,
+        "import torch\nfrom accelerate import Accelerator\n"
+        "def make(n):\n    return make(n - 1) if n else other(n)\ndef other(n): return make(n)\n"
+        'a = make(3)\nmodel.to("cuda")\n',
+    ),
     *(
         conflict(
             f"in a function {how}",
@@ -149,10 +186,17 @@ REFUSED = [
         for how, why, before, after in (
             ("called before the Accelerator", "is", "encode()", "return"),
             ("called before and after the Accelerator", "may", "encode()", "encode()"),
-            ("handed on before the Accelerator", "is", "hook = encode\n    hook()", "return"),
-            ("handed to a thread before the Accelerator", "is", "Thread(target=encode).start()", "return"),
+            ("handed on before the Accelerator", "may", "hook = encode\n    hook()", "return"),
+            ("handed to a thread before the Accelerator", "may", "Thread(target=encode).start()", "return"),
             ("called in one called before the Accelerator", "is", "def load(): encode()\n    load()", "return"),
         )
+    ),
+    conflict(
+        "a parameter that is called with something else, too",
+        "`accelerator` is not bound there",
+        3,
+        "from accelerate import Accelerator\ndef encode(x, acc):\n    return x.cuda()\n"
+        "def main(x):\n    acc = Accelerator()\n    encode(x, acc)\n    encode(x, 3)\n",
     ),
     conflict(
         "where an object is made before the Accelerator",

@@ -107,6 +107,12 @@ APPLIED = [
 ]
 REFUSED = [
     conflict(
+        "a function of that name",
+        "`device` is not known to be a device",
+        4,
+        "import torch\ndef device():\n    return 1\nscaler = torch.cuda.amp.GradScaler()\n",
+    ),
+    conflict(
         "CUDA's own with an older torch",
         "`GradScaler` is CUDA's own by one import of it",
         6,

@@ -95,6 +95,11 @@ APPLIED = [
         "from accelerate import a, z\n" + script(new=NEW).replace("load()\n", "load()\n    more = Linear()\n") + MADE,
     ),
     unlike(
+        "a checkpoint is loaded on the next line",
+        script().replace("    steps = 1\n", ""),
+        script(new=NEW).replace("    steps = 1\n", ""),
+    ),
+    unlike(
         "the seed is set with more than it",
         script().replace("set_seed(args.seed)", "set_seed(args.seed, False)"),
         script(new=NEW).replace("set_seed(args.seed)", "set_seed(args.seed, False)"),

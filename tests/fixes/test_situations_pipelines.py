@@ -6,7 +6,7 @@ import textwrap
 from typing import Any
 
 import pytest
-from situations import Given, check, left, looks
+from situations import Given, check, left, looks, refused
 
 
 def _prompts(line: str) -> str:
@@ -73,6 +73,17 @@ CARDS = [
 ]
 
 
+CARDS += [
+    looks(
+        "handed on",
+        "offline-model-card",
+        4,
+        "a model card asked for from the hub",
+        f"def save_model_card(name):\n    {ASKED}\ndef main(args):\n    atexit.register(save_model_card, args.name)\n",
+    )
+]
+
+
 def _lora(id: str, line: str, at: int) -> Any:
     text = f"def main(args, pipe):\n    pipe.save_lora_weights(args.out, x)\n    {line}\n"
     return looks(id, "offline-lora", at, "this run's folder, or another", text)
@@ -118,6 +129,10 @@ OFFLOADED = [
     _away("beside other contexts", 5, ENCODE, OFFLOAD.replace("with ", "with torch.no_grad(), ")),
     _away("beside other models", 5, ENCODE, OFFLOAD.replace("(vae", "(vae, encoder")),
     _away("of a module", 5, ENCODE, OFFLOAD.replace("offload_models", "training_utils.offload_models")),
+    _away("handed to a function that encodes", 5, "    c = encode_images(vae, p)\n"),
+    _away("by its method", 5, "    encode = vae.encode\n"),
+    _away("called itself", 5, "    c = vae(p).sample\n"),
+    _there("asked for its settings", "    c = p * vae.config.scaling_factor\n    save(vae)\n"),
     _there("moved again", f"    vae.to(d)\n{ENCODE}"),
     _there("another one", f"    vae = load()\n{ENCODE}"),
     _there("in another such block", f"    x = 1\n{OFFLOAD}    {ENCODE}"),
@@ -159,9 +174,14 @@ SEEDS = [
     _seed("said to be asked", f"g = {ONE} if bool(args.seed) else None"),
     _seed("or another generator", f"g = {ONE} if args.seed else torch.Generator()"),
     _seed("or another seed", "set_seed(args.seed or 42)"),
+    _seed("or a random one", "seed = args.seed or random.randint(0, 9)"),
+    _seed("a number made of it first", "seed = int(args.seed) if args.seed else None"),
+    _seed("left without one", "if not args.seed: return"),
     _seed("set everywhere", "if args.seed: seed_everything(args.seed, workers=True)"),
     _seed("set by name", "if args.seed: set_seed(seed=args.seed)"),
     _not_a_seed("nothing of the seed's", "return make(1) if args.seed else None"),
+    _not_a_seed("or 0, kept", "seed = args.seed or 0"),
+    _not_a_seed("another option", "steps = args.steps or 42"),
     _not_a_seed("or 0", "set_seed(args.seed or 0)"),
     _not_a_seed("asked for", f"g = {ONE} if args.seed is not None and args.fixed else None"),
     _not_a_seed("asked for another thing", f"g = {ONE} if args.fixed else None"),
@@ -202,6 +222,22 @@ CASTS = [
             ("made of files", "pipe = P.from_pretrained(args.model, torch_dtype=dtype).to(device, dtype)"),
             ("placed", "self.pipeline.to(device)"),
         )
+    ),
+    refused(
+        "two of them, each off at a time of its own",
+        "validation-cast",
+        2,
+        "autocast is off where `last` or `alone`",
+        """
+        def log_validation(pipeline, accelerator, torch_dtype, last=False, alone=False):
+            pipeline = pipeline.to(accelerator.device, dtype=torch_dtype)
+            first = torch.autocast("npu") if not last else nullcontext()
+            second = torch.autocast("npu") if not alone else nullcontext()
+            with first:
+                pipeline()
+            with second:
+                pipeline()
+        """,
     ),
     left("after training", "validation-cast", f"def main(pipe, args):\n    accelerator.backward(loss)\n{CAST}"),
     left("loaded there", "validation-cast", f"def sample(args):\n    pipe = Pipe.from_pretrained(args.model)\n{CAST}"),

@@ -154,6 +154,13 @@ APPLIED = [
         2,
     ),
     unlike(
+        "one of several",
+        f"{DEFINITION}    for n, pipe in (('a', pipeline), ('b', ema)):\n        pipe.to(device, dtype=torch_dtype)\n"
+        f"        with {ON}:\n            save(n, pipe())\n",
+        f"{DEFINITION}    for n, pipe in (('a', pipeline), ('b', ema)):\n        pipe.to(device)\n"
+        f"        with {ON}:\n            save(n, pipe())\n",
+    ),
+    unlike(
         "cast twice, then moved",
         f"{DEFINITION}    a = 1\n\n    pipeline.to(torch.float16)\n{ALONE}    # move\n{MOVE}{AUTOCAST}",
         f"{DEFINITION}    a = 1\n\n    # move\n{MOVE}{AUTOCAST}",
@@ -188,6 +195,27 @@ APPLIED = [
             ),
             ("below what is not known, and sets it up", "", f"    enable_tiling(pipeline)\n{AUTOCAST}"),
             ("its VAE is asked for its dtype", "", f"    d = pipeline.vae.dtype\n    pipeline.vae = vae\n{AUTOCAST}"),
+            ("decorated", "", f"    @{ON}\n    def make(): return pipeline()\n    return make()\n"),
+            (
+                "entered",
+                "",
+                f"    with ExitStack() as all:\n        all.enter_context({ON})\n        return pipeline()\n",
+            ),
+            (
+                "again",
+                "",
+                f"{AUTOCAST[:-26]}        pipeline()\n    log_validation(pipeline, accelerator, torch_dtype)\n",
+            ),
+            (
+                "and moved back",
+                "",
+                f"    with {ON}:\n        pipeline()\n    pipeline.to('cpu', dtype=torch.float32)\n",
+            ),
+            (
+                "with a function that it calls itself",
+                "",
+                f"    def watch(pipe, x): return pipe.vae.decode(x)\n    with {ON}:\n        pipeline(call=watch)\n",
+            ),
             (
                 "below one that only sets it up",
                 "def tune(pipe, n): pipe.enable_xformers()\n",
@@ -220,14 +248,24 @@ REFUSED = [
             ),
             ("by another name", "also called", 4, f"    make = pipeline\n    make(1)\n{AUTOCAST}"),
             ("by `__call__`", "also called", 3, f"    pipeline.__call__(1)\n{AUTOCAST}"),
-            ("in what is not known", "`draw(…)` is handed the pipeline", 3, f"    draw(pipeline)\n{AUTOCAST}"),
+            (
+                "in what is not known",
+                "`draw(…)` is handed the pipeline, and may call it",
+                3,
+                f"    draw(pipeline)\n{AUTOCAST}",
+            ),
             (
                 "by its VAE",
                 "also called",
                 6,
                 f"    v = pipeline.vae\n    with {ON}:\n        x = pipeline()\n    v.decode(x)\n",
             ),
-            ("with its VAE", "`draw(…)` is handed the pipeline", 3, f"    draw(pipeline.vae)\n{AUTOCAST}"),
+            (
+                "with its VAE",
+                "`draw(…)` is handed the pipeline, and may call it",
+                3,
+                f"    draw(pipeline.vae)\n{AUTOCAST}",
+            ),
             (
                 "in threads",
                 "`pool.map(…)` has threads call the pipeline",
@@ -236,11 +274,11 @@ REFUSED = [
             ),
             (
                 "as they are asked for",
-                "`list(…)` is handed the pipeline",
+                "`list(…)` is handed the pipeline, and may call it",
                 5,
                 f"    with {ON}:\n        made = (pipeline(p) for p in prompts)\n    return list(made)\n",
             ),
-            ("anywhere", "the pipeline is handed on", 3, f"    self.pipe = pipeline\n{AUTOCAST}"),
+            ("anywhere", "the pipeline is handed on to what may call it", 3, f"    self.pipe = pipeline\n{AUTOCAST}"),
             (
                 "in a function of the script",
                 "also called",

@@ -112,6 +112,18 @@ def refused(id: str, reason: str, line: int, text: str) -> Any:
 
 REFUSED = [
     conflict(
+        "made without a VAE",
+        "its pipeline is made without a VAE (line 6)",
+        4,
+        f"{ONE}{DEFINITION}{MOVE}{IMAGES}pipeline = FluxPipeline.from_pretrained(m, vae=None)\n",
+    ),
+    conflict(
+        "its VAE has a name",
+        "`v` would be the VAE that trains, not the pipeline's",
+        5,
+        f"{ONE}{DEFINITION}    v = pipeline.vae\n{MOVE}{IMAGES}",
+    ),
+    conflict(
         "`copy` is a function",
         "`copy` is `copy.copy` there (line 3): import that under another name",
         6,

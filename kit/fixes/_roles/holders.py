@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from kit.fixes._ast import defaults, every, text
-from kit.fixes._roles._script import FUNCTIONS, Scope, Script, dotted, last, own
+from kit.fixes._ast import defaults, every, handed, text
+from kit.fixes._roles._script import FUNCTIONS, Function, Scope, Script, dotted, last, own
 from kit.fixes._roles.paths import missing
 
 ACCELERATOR = "accelerator"  # what it is called where it comes from elsewhere
 _CLASS = "Accelerator"
+_SAID = (_CLASS, f"accelerate.{_CLASS}")
 _PLAIN = ("str", "int", "bool", "float", "torch.device", "device")  # what else is called so
 _CONFIGURED = ("args", "cfg", "config", "opt", "opts", "options", "hparams", "settings", "parser")
 Given = list[ast.expr | None]  # what a name is given; None for what comes from elsewhere: a parameter, an import
@@ -107,6 +108,17 @@ def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tu
 def _attributes(script: Script, owner: ast.ClassDef) -> dict[str, Given]:
     """The attributes of `self` in a class, and what its methods give them; of those given elsewhere, those used."""
     found: dict[str, Given] = {}
+    for line in owner.body:
+        if isinstance(line, ast.AnnAssign) and not line.value and text(line.annotation).strip("'\"") in _SAID:
+            found[f"self.{text(line.target)}"] = [ast.Call(ast.Name(_CLASS), [], [])]  # a field of a data class
+        elif isinstance(line, ast.Assign):
+            found |= {f"self.{text(target)}": [line.value] for target in line.targets}
+        elif (
+            isinstance(line, FUNCTIONS)
+            and line.name == ACCELERATOR
+            and "property" in "".join(map(text, line.decorator_list))
+        ):
+            found[f"self.{line.name}"] = []
     for statement in script.of_class(owner):
         if isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value is not None:
             for target in statement.targets if isinstance(statement, ast.Assign) else [statement.target]:
@@ -128,9 +140,22 @@ def _holds(script: Script, where: Scope | ast.ClassDef, name: str) -> bool:
             script.once(_attributes, where)[name] if isinstance(where, ast.ClassDef) else _bindings(script)[where][name]
         )
         told = {_is_one(script, where, value) for value in given}
+        if isinstance(where, FUNCTIONS) and told == {None}:
+            calls = _called_with(script, where, name)
+            told |= (
+                {True} if {_is_one(script, script.scopes(line)[0], value) for value, line in calls} == {True} else set()
+            )
         known_as = name.rpartition(".")[2] == ACCELERATOR
         script.memory[key] = True in told or (known_as and False not in told)
     return bool(script.memory[key])
+
+
+def _called_with(script: Script, function: Function, name: str) -> list[tuple[ast.expr, ast.stmt]]:
+    """What a function of the script is called with as one of its parameters, each with the statement that does."""
+    names = [each.arg for each, _ in defaults(function.args)]
+    at = names.index(name) - (names[0] == "self") if name in names else None
+    calls = [(call, line) for call, line in script.calls.get(function.name, ()) if script.called(call) is function]
+    return [(value, line) for call, line in calls if at is not None for value in handed(call, name, at=at)]
 
 
 def _is_one(script: Script, where: ast.AST, value: ast.expr | None) -> bool | None:
@@ -169,16 +194,20 @@ def _named(script: Script, where: ast.AST, name: str) -> bool | None:
 
 def _makes(script: Script, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """Whether a function gives back an Accelerator that it made."""
-    returned = [line.value for line in script.inside(function) if isinstance(line, ast.Return)]
-    return any(
-        _is_one(script, function, value) is True
-        or (
-            isinstance(value, ast.Name)
-            and value.id in _bindings(script)[function]
-            and _holds(script, function, value.id)
+    key = ("makes", function)
+    if key not in script.memory:
+        script.memory[key] = False  # in a circle
+        script.memory[key] = any(
+            _is_one(script, function, line.value) is True
+            or (
+                isinstance(line.value, ast.Name)
+                and line.value.id in _bindings(script)[function]
+                and _holds(script, function, line.value.id)
+            )
+            for line in script.inside(function)
+            if isinstance(line, ast.Return)
         )
-        for value in returned
-    )
+    return bool(script.memory[key])
 
 
 def device_missing(script: Script, statement: ast.stmt) -> str:

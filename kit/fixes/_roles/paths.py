@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator, Sequence
 
 from kit.fixes._ast import children, defaults, every, stored, text
-from kit.fixes._roles._script import FUNCTIONS, Scope, Script, dotted, own
+from kit.fixes._roles._script import FUNCTIONS, Scope, Script, dotted, last, own
 from kit.fixes._roles.uses import own_uses, uses
 
 UNBOUND, NONE, BOUND = "unbound", "None", "bound"
@@ -70,10 +70,12 @@ def _come_to(script: Script, walked: _Walk, function: Scope, seen: tuple[Scope, 
     """What a name may be where a function is called, or handed on to be called, by itself or in another one; nothing
     where that is not seen."""
     state = _NOWHERE
+    names = {getattr(each, "name", "") for each in (function, script.class_of(function))}
     for line in uses(script, function):
         inner = script.scopes(line)[0]
         if line in walked.at:
-            state |= walked.at[line]
+            called = any(isinstance(node, ast.Call) and last(node.func) in names for node in own(line))
+            state |= walked.at[line] | (_NOWHERE if called else walked.ever)  # handed on, it may be called later
         elif inner is not function and inner not in seen:
             state |= _come_to(script, walked, inner, (*seen, function))
     return state

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 
 from kit.fixes._ast import every, text
 from kit.fixes._roles._script import FUNCTIONS, Script, last, own
 
 _READS = ("ArgumentParser", "HfArgumentParser", "parse_args", "Fire", "run_exit", "cli", "Typer")
 _LEAVES = (ast.Return, ast.Raise, ast.Continue, ast.Break)
-_KINDS = ("npu", "mlu", "musa", "hpu", "tpu", "xla", "accelerator")
+_KINDS = ("npu", "mlu", "musa", "hpu", "tpu", "xla")
+_ANY = re.compile(r"current_accelerator|\.accelerator\.is_available|['\"]accelerator['\"]")  # what torch knows of any
 
 
 def is_script(script: Script) -> bool:
@@ -46,6 +48,8 @@ def for_cuda(script: Script, statement: ast.stmt, asked: str = "torch.cuda.is_av
             return False
         if isinstance(node, ast.If) and inner in node.body and asks_cuda(_meant(script, node.test), asked):
             return True
+        if isinstance(node, ast.match_case) and text(node.pattern).startswith("'cuda"):
+            return True
         inner = node
     return False
 
@@ -58,7 +62,7 @@ def _meant(script: Script, test: ast.expr) -> ast.expr:
 
 def left_on(script: Script, statement: ast.AST) -> list[ast.expr]:
     """On what the block of a statement is left above it: `if not main: return`."""
-    block = script.block(statement)
+    block = script.block(statement) if statement in script.above else []
     above = block[: block.index(statement)] if block else []  # type: ignore[arg-type]
     return [node.test for node in above if isinstance(node, ast.If) and isinstance(node.body[-1], _LEAVES)]
 
@@ -96,4 +100,4 @@ def asks_cuda(test: ast.expr, asked: str = "torch.cuda.is_available()") -> bool:
 def kinds_asked(test: ast.expr) -> set[str]:
     """The kinds of device other than CUDA that a test names."""
     words = text(test).lower()
-    return {kind for kind in _KINDS if kind in words}
+    return {kind for kind in _KINDS if kind in words} | {"any" for _ in _ANY.findall(words)}
