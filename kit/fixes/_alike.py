@@ -83,8 +83,10 @@ def _of_batch(script: Script, test: ast.expr, names: set[str]) -> bool:
 
 
 def _is_shared(script: Script, node: ast.AST) -> bool:
-    """Whether an expression, or what a name was given, is gathered from all processes."""
-    values = [node, *(script.assigned.get(node.id, ()) if isinstance(node, ast.Name) else ())]
+    """Whether an expression, or what a name in it was given or holds, is gathered from all processes."""
+    names = [part for part in every(node) if isinstance(part, ast.Name)]
+    held = [value for name in names for value in script.once(_added).get(name.id, ())]
+    values = [node, *(value for name in names for value in script.assigned.get(name.id, ())), *held]
     calls = [part for value in values for part in every(value) if isinstance(part, ast.Call)]
     return any(_SHARED.fullmatch(last(call.func)) for call in calls)
 

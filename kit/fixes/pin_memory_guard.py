@@ -109,8 +109,8 @@ def _as_truth(node: ast.AST, call: ast.Call) -> bool:
     )
 
 
-def _guarded(script: Script, call: ast.Call, statement: ast.stmt) -> bool:
-    """Whether a call is made only where there is an accelerator."""
+def _guarded(script: Script, part: ast.expr, statement: ast.stmt) -> bool:
+    """Whether a part of a statement is come to only where there is an accelerator."""
     torch = script.spelt("torch") or "torch"
     guards = [each.replace("torch", torch) for each in (_GUARD, _CUDA)]
     chosen = [
@@ -118,7 +118,7 @@ def _guarded(script: Script, call: ast.Call, statement: ast.stmt) -> bool:
         for node in own(statement)
         if isinstance(node, ast.IfExp)
         and any(requires(node.test, each) for each in guards)
-        and call in every(node.body)
+        and part in every(node.body)
     ]
     around = any(guarded(statement, script.above[statement], each) for each in guards)
     return bool(chosen) or around or for_cuda(script, statement)
@@ -130,10 +130,9 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     for statement, _ in script.statements:
         for node in own(statement):
             handed_on = isinstance(node, ast.Attribute) and script.full(node) == f"torch.Tensor.{_NAME}"
-            if handed_on or (isinstance(node, ast.Call) and _pins(script, node)):
-                asked = isinstance(node, ast.Call) and _guarded(script, node, statement)
-                if not asked and not for_cuda(script, statement):
-                    yield Sign(statement.lineno, "memory pinned whether or not there is an accelerator")
+            pins = handed_on or (isinstance(node, ast.Call) and _pins(script, node))
+            if pins and isinstance(node, ast.expr) and not _guarded(script, node, statement):
+                yield Sign(statement.lineno, "memory pinned whether or not there is an accelerator")
 
 
 def _pins(script: Script, call: ast.Call) -> bool:

@@ -136,7 +136,8 @@ def _site(script: Script, move: ast.Call | ast.stmt, function: ast.FunctionDef, 
         return Site(move.lineno, done, refuses="" if done else why)
     why = _without(script, function, move.lineno)
     conditions = [] if _flag(function) else off(function)
-    often = f"autocast is off where `{conditions[0]}`: cast there alone, or skip the fix" if conditions else ""
+    where = "` or `".join(conditions)
+    often = f"autocast is off where `{where}`: cast there alone, or skip the fix" if where else ""
     return Site(move.lineno, False, refuses=f"{why}: call it under autocast, or skip the fix" if why else often)
 
 

@@ -55,6 +55,15 @@ REFUSED = [
     ),
 ]
 
+KEEPER = """\
+class Keeper:
+    def __init__(self, accelerator):
+        self.accelerator, self.saved = accelerator, []
+        self.saved = []
+    def save(self, to):
+        self.saved.append(self.accelerator.save_state(to))
+        shutil.rmtree(self.saved.pop(0))
+"""
 FLAG = """\
     def stop(number, frame):
         nonlocal due
@@ -85,6 +94,13 @@ REFUSED += [
         f"{FROM}accelerator = Accelerator()\n"
         + SAVES.replace(MAIN, f"{MAIN} or accelerator.state.deepspeed_plugin is not None").replace("    ", "", 1),
     ),
+    refused(
+        "a method of an object saves, and removes",
+        "`keeper.save(…)` saves the state and calls `shutil.rmtree(…)`",
+        11,
+        f"    keeper = Keeper(accelerator)\n    if {MAIN}:\n        keeper.save(1)\n",
+        BOTH + KEEPER,
+    ),
     satisfied(
         "DeepSpeed by a name",
         f"{BOTH}def main(accelerator):\n    sharded = accelerator.distributed_type in (FSDP, DEEPSPEED)\n"
@@ -97,7 +113,14 @@ REFUSED += [
     ),
 ]
 
-GATHERED = "    mean = accelerator.gather(loss).mean()\n    total = 0.0\n    total += mean.item()\n"
+GATHERED = """\
+    mean = accelerator.gather(loss).mean()
+    total = 0.0
+    total += mean.item()
+    each = []
+    each.append(accelerator.gather(loss))
+    low = torch.cat(each).min().item()
+"""
 PATHS = "        out = os.path.join(root, '1')\n        accelerator.save_state(out)\n"
 REMOVES = "        if os.path.isdir(old){also}:\n            shutil.rmtree(old)\n"
 APPLIED = [
@@ -112,7 +135,7 @@ APPLIED = [
             f"{BOTH}def main(accelerator):\n{GATHERED}{text}",
             f"{BOTH}def main(accelerator):\n{GATHERED}{text.replace(MAIN, f'({OPEN})')}",
         )
-        for told in ("mean.item()", "total")
+        for told in ("mean.item()", "total", "low")
         for text in (SAVES.replace(MAIN, f"{MAIN} and {told} < 9"),)
     ),
 ]

@@ -167,6 +167,14 @@ APPLIED = [
     ),
 ]
 REFUSED = [
+    conflict(
+        "what is made by functions in a circle",
+        "`accelerator` is not bound there",
+        7,
+        "import torch\nfrom accelerate import Accelerator\n"
+        "def make(n):\n    return make(n - 1) if n else other(n)\ndef other(n): return make(n)\n"
+        'a = make(3)\nmodel.to("cuda")\n',
+    ),
     *(
         conflict(
             f"in a function {how}",

@@ -6,7 +6,7 @@ import textwrap
 from typing import Any
 
 import pytest
-from situations import Given, check, left, looks
+from situations import Given, check, left, looks, refused
 
 
 def _prompts(line: str) -> str:
@@ -222,6 +222,22 @@ CASTS = [
             ("made of files", "pipe = P.from_pretrained(args.model, torch_dtype=dtype).to(device, dtype)"),
             ("placed", "self.pipeline.to(device)"),
         )
+    ),
+    refused(
+        "two of them, each off at a time of its own",
+        "validation-cast",
+        2,
+        "autocast is off where `last` or `alone`",
+        """
+        def log_validation(pipeline, accelerator, torch_dtype, last=False, alone=False):
+            pipeline = pipeline.to(accelerator.device, dtype=torch_dtype)
+            first = torch.autocast("npu") if not last else nullcontext()
+            second = torch.autocast("npu") if not alone else nullcontext()
+            with first:
+                pipeline()
+            with second:
+                pipeline()
+        """,
     ),
     left("after training", "validation-cast", f"def main(pipe, args):\n    accelerator.backward(loss)\n{CAST}"),
     left("loaded there", "validation-cast", f"def sample(args):\n    pipe = Pipe.from_pretrained(args.model)\n{CAST}"),

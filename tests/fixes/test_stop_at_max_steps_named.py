@@ -18,6 +18,10 @@ APPLIED = [
 
 REFUSED = [
     satisfied(
+        "a while that goes on by a flag",
+        guarded(ASKED.replace("    break", "    done = True\n    break"), epochs="    while not done:\n"),
+    ),
+    satisfied(
         "left by the else of the batches",
         guarded(ASKED, below="        else:\n            continue\n        break\n"),
     ),

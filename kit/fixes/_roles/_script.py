@@ -138,12 +138,17 @@ class Script:
         return found
 
     def called(self, call: ast.Call) -> Function | None:
-        """The function of this script that a call is of: by its name, or a method of `self`; None where there is none,
-        or several."""
+        """The function of this script that a call is of: by its name, a method of `self`, or of what a name was given
+        that is one of a class of the script; None where there is none, or several."""
         name = dotted(call.func)
         found = (
             self.functions.get(name.removeprefix("self."), []) if name.count(".") <= name.startswith("self.") else []
         )
+        owner = call.func.value if isinstance(call.func, ast.Attribute) else None
+        if owner is not None and dotted(owner) not in ("", "self"):
+            made = {last(value.func) for value in self.given(owner) if isinstance(value, ast.Call)}
+            named = [each for each in self.functions.get(last(call.func), ()) if made]
+            found = [each for each in named if (of := self.class_of(each)) and of.name in made]
         return found[0] if len(found) == 1 else None
 
     def scopes(self, statement: ast.AST) -> list[Scope]:

@@ -194,16 +194,20 @@ def _named(script: Script, where: ast.AST, name: str) -> bool | None:
 
 def _makes(script: Script, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """Whether a function gives back an Accelerator that it made."""
-    returned = [line.value for line in script.inside(function) if isinstance(line, ast.Return)]
-    return any(
-        _is_one(script, function, value) is True
-        or (
-            isinstance(value, ast.Name)
-            and value.id in _bindings(script)[function]
-            and _holds(script, function, value.id)
+    key = ("makes", function)
+    if key not in script.memory:
+        script.memory[key] = False  # in a circle
+        script.memory[key] = any(
+            _is_one(script, function, line.value) is True
+            or (
+                isinstance(line.value, ast.Name)
+                and line.value.id in _bindings(script)[function]
+                and _holds(script, function, line.value.id)
+            )
+            for line in script.inside(function)
+            if isinstance(line, ast.Return)
         )
-        for value in returned
-    )
+    return bool(script.memory[key])
 
 
 def device_missing(script: Script, statement: ast.stmt) -> str:

@@ -225,6 +225,8 @@ def headed(loop: Loop, limit: Limit) -> bool:
     leaving = [line.test for line in loop.body if isinstance(line, ast.If) and isinstance(line.body[-1], leaves)]
     flags = {name for line in limit.statement.body if text(line).endswith(" = True") for name in _assigned(line)}
     flags |= {text(part.target) for part in conjuncts(limit.statement.test) if isinstance(part, ast.NamedExpr)}
+    if isinstance(loop, ast.While) and {f"not {flag}" for flag in flags} & set(map(text, conjuncts(loop.test))):
+        return True
     known = (limit.test, text(limit.statement.test), *flags)
     plain = limit.test == text(next(part for part in every(limit.statement.test) if _compared(part) == asked))  # type: ignore
     return any(text(test) in known or (plain and _compared(test) == asked and not _beyond(test)) for test in leaving)

@@ -309,8 +309,9 @@ def is_harmless(script: Script, call: ast.Call, within: tuple[Function, ...] = (
 
 
 def _is_container(script: Script, node: ast.expr) -> bool:
-    """Whether a name was only ever given a list, a dictionary, a set or a progress bar by the script."""
-    given = script.assigned.get(node.id, []) if isinstance(node, ast.Name) else [node]
+    """Whether a name, or an attribute, was only ever given a list, a dictionary, a set or a progress bar by the
+    script."""
+    given = script.given(node) if isinstance(node, (ast.Name, ast.Attribute)) else [node]
     return bool(given) and all(
         isinstance(each, _CONTAINERS) or (isinstance(each, ast.Call) and last(each.func) in _MAKES) for each in given
     )
