@@ -53,7 +53,7 @@ def _works(script: Script, function: Function, names: frozenset[str], seen: tupl
             continue  # it makes images where that is called
         what, call = _use(above, node)
         made = script.called(call) if call and call.func is not node else None
-        here = (whole or node in under) and "threads" not in what
+        here = (whole or node in under) and "threads" not in what and not (made and _yields(made))
         if made in (function, *seen):
             continue
         if made:
@@ -68,6 +68,11 @@ def _works(script: Script, function: Function, names: frozenset[str], seen: tupl
 def _decorated(function: Function) -> bool:
     """Whether all of a function is under autocast."""
     return any("autocast" in text(each) for each in function.decorator_list)
+
+
+def _yields(function: Function) -> bool:
+    """Whether what a function does is done later, where what it gives is gone through."""
+    return any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in every(function))
 
 
 def _own(node: ast.AST) -> set[str]:
@@ -108,7 +113,7 @@ def _names(function: Function, names: frozenset[str]) -> tuple[frozenset[str], s
     while True:
         more = {*names}
         for line, _ in statements(function):
-            if isinstance(line, FUNCTIONS) and _reads(line, names) and not _decorated(line):
+            if isinstance(line, FUNCTIONS) and _reads(line, names) and not _decorated(line) and not _yields(line):
                 more.add(line.name)
                 kept.add(line)
             elif isinstance(line, ast.For):

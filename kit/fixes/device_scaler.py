@@ -202,6 +202,8 @@ def _no_device(script: Script, name: str) -> str:
             return why
         if isinstance(node, ast.Attribute) and node.attr in _OF_OTHERS and text(node.value) == name:
             return why
+        if isinstance(node, ast.withitem) and node.optional_vars and text(node.optional_vars) == name:
+            return why
         if isinstance(node, ast.Assign) and text(node.value) == name and "environ" in text(node.targets[0]):
             return why
         if isinstance(node, ast.Assign) and name in map(text, node.targets):

@@ -163,6 +163,13 @@ REFUSED = [
                 4,
                 "def f(x, device):\n    a = device['name']\n    s = torch.cuda.amp.GradScaler()\n",
             ),
+            (
+                "a card that is chosen",
+                "device",
+                4,
+                "def f(x):\n    with torch.cuda.device(0) as device: x.to(device)\n"
+                "    s = torch.cuda.amp.GradScaler()\n",
+            ),
             ("a default to be chosen", "device", 3, "def f(x, device='auto'):\n    s = torch.cuda.amp.GradScaler()\n"),
             ("to be chosen", "device", 4, "def f(x):\n    device = 'auto'\n    s = torch.cuda.amp.GradScaler()\n"),
             (

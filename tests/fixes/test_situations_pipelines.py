@@ -223,6 +223,37 @@ CASTS = [
             ("placed", "self.pipeline.to(device)"),
         )
     ),
+    *(
+        refused(f"a generator: {how}", "validation-cast", line, "also called without autocast", text)
+        for how, line, text in (
+            (
+                "inside",
+                2,
+                """
+                def log_validation(pipeline, accelerator, torch_dtype):
+                    pipeline = pipeline.to(accelerator.device, dtype=torch_dtype)
+                    def images():
+                        yield pipeline()
+                    with torch.autocast("npu"):
+                        made = images()
+                    return list(made)
+                """,
+            ),
+            (
+                "that is handed it",
+                4,
+                """
+                def images(pipe):
+                    yield pipe()
+                def log_validation(pipeline, accelerator, torch_dtype):
+                    pipeline = pipeline.to(accelerator.device, dtype=torch_dtype)
+                    with torch.autocast("npu"):
+                        made = images(pipeline)
+                    return list(made)
+                """,
+            ),
+        )
+    ),
     refused(
         "two of them, each off at a time of its own",
         "validation-cast",

@@ -231,62 +231,6 @@ APPLIED = [
 ]
 
 REFUSED = [
-    *(
-        conflict(f"without autocast: {how}", f"{what} without autocast (line {at})", 2, f"{DEFINITION}{CAST}{lines}")
-        for how, what, at, lines in (
-            (
-                "by a partial",
-                "also called",
-                5,
-                f"    with {ON}:\n        make = partial(pipeline, 3)\n    return make()\n",
-            ),
-            (
-                "by a lambda",
-                "also called",
-                5,
-                f"    with {ON}:\n        make = lambda: pipeline(3)\n    return make()\n",
-            ),
-            ("by another name", "also called", 4, f"    make = pipeline\n    make(1)\n{AUTOCAST}"),
-            ("by `__call__`", "also called", 3, f"    pipeline.__call__(1)\n{AUTOCAST}"),
-            (
-                "in what is not known",
-                "`draw(…)` is handed the pipeline, and may call it",
-                3,
-                f"    draw(pipeline)\n{AUTOCAST}",
-            ),
-            (
-                "by its VAE",
-                "also called",
-                6,
-                f"    v = pipeline.vae\n    with {ON}:\n        x = pipeline()\n    v.decode(x)\n",
-            ),
-            (
-                "with its VAE",
-                "`draw(…)` is handed the pipeline, and may call it",
-                3,
-                f"    draw(pipeline.vae)\n{AUTOCAST}",
-            ),
-            (
-                "in threads",
-                "`pool.map(…)` has threads call the pipeline",
-                4,
-                f"    with {ON}:\n        return list(pool.map(pipeline, prompts))\n",
-            ),
-            (
-                "as they are asked for",
-                "`list(…)` is handed the pipeline, and may call it",
-                5,
-                f"    with {ON}:\n        made = (pipeline(p) for p in prompts)\n    return list(made)\n",
-            ),
-            ("anywhere", "the pipeline is handed on to what may call it", 3, f"    self.pipe = pipeline\n{AUTOCAST}"),
-            (
-                "in a function of the script",
-                "also called",
-                3,
-                f"    draw(pipeline)\n{AUTOCAST}def draw(pipe): return pipe(3)\n",
-            ),
-        )
-    ),
     conflict(
         "all in a block are casts",
         "nothing else is in its block",
