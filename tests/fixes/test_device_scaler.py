@@ -140,6 +140,13 @@ REFUSED = [
         "import torch\nclass T:\n    def f(self):\n        self.x = 1\n"
         "        self.scaler = torch.cuda.amp.GradScaler()\n",
     ),
+    conflict(
+        "an attribute of several",
+        "`device` is not bound there",
+        5,
+        "import torch\nclass T:\n    def f(self, net):\n        net.to(self.device.split(',')[0])\n"
+        "        s = torch.cuda.amp.GradScaler()\n",
+    ),
     conflict("no device", "`device` is not bound there", 2, "import torch\nscaler = torch.cuda.amp.GradScaler()\n"),
     *(
         conflict(f"no device: {id}", f"`{name}` is not known to be a device", line, f"import torch\n{code}")

@@ -31,6 +31,13 @@ APPLIED = [
         )
         for push in ("self.args", "cfg")
     ),
+    unlike(
+        "asked there, and elsewhere of something else",
+        f"{HUB}opts = parse()\nif opts.push_to_hub:\n    login()\ndef main(cfg):\n    print(cfg.push_to_hub)\n"
+        "    save_model_card(1)\n",
+        f"{HUB}opts = parse()\nif opts.push_to_hub:\n    login()\ndef main(cfg):\n    print(cfg.push_to_hub)\n"
+        "\n    if cfg.push_to_hub:\n        save_model_card(1)\n",
+    ),
     case(
         "moved into the block that follows",
         """
