@@ -290,7 +290,7 @@ def work_of_one(script: Script, statement: ast.AST, within: tuple[Function, ...]
 def is_harmless(script: Script, call: ast.Call, within: tuple[Function, ...] = ()) -> bool:
     """Whether any number of processes may make a call at once."""
     name, base = last(call.func), last(call.func.value) if isinstance(call.func, ast.Attribute) else ""
-    made = script.called(call)
+    made = script.called(call) if base in ("", "self") else None  # others are known by what they are called
     if made:
         return made in within or not any(work_of_one(script, line, (*within, made)) for line in made.body)
     if name in ("makedirs", "mkdir"):
