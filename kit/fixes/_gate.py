@@ -132,6 +132,7 @@ def _work(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Iterator[ast.s
     lines = [*gate.body, *(line for way in ways if way not in saves for line in _blocks(way))]
     common = [line for line in lines if line in ways or not roles.work_of_one(script, line)]
     _check_block(script, gate, lines)
+    early: list[str] = []  # what is done while a checkpoint is made, or is to be
     for line in lines:
         if line in ways:
             _check_way(script, line, line in saves)
@@ -153,7 +154,7 @@ def _work(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Iterator[ast.s
         _check_left(script, line, saves)
         removes = roles.removals(script, line)
         if removes and any(line.lineno < save.lineno for save in saves) and _counts(script, lines, removes[0]):
-            raise _Refused(
+            early.append(
                 f"{shown(removes[0])} is above the save, where other processes may have made the new checkpoint: "
                 "move it below that"
             )
@@ -163,11 +164,14 @@ def _work(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Iterator[ast.s
     below = script.block(gate)[script.block(gate).index(gate) + 1 :]
     waits = next((at for at, line in enumerate(below) if roles.collective(line)), len(below))
     alone = [line for line in (*lines, *below[:waits]) if line not in ways and not _rotates(script, line)]
-    if call := uses_the_save(script, alone, saves):
-        raise _Refused(
-            f"{shown(call)} takes the folder while other processes may still write to it: move it out of the `if`, "
-            "below a `wait_for_everyone()`"
-        )
+    early += [
+        f"{shown(call)} takes the folder while other processes may still write to it: move it out of the `if`, below a "
+        "`wait_for_everyone()`"
+        for call in [uses_the_save(script, alone, saves)]
+        if call
+    ]
+    if early:
+        raise _Refused("; ".join(early))
     if (node := unlike(script, gate, sorted(ways, key=lambda way: way.lineno))) is not None:
         raise _Refused(
             f"`{text(node)}` may differ from process to process, and those that save would wait for the others: work "

@@ -84,6 +84,12 @@ REFUSED += [
         )
     ),
     refused(
+        "counted above the save, and handed on below",
+        "move it below that; `upload(…)` takes the folder while",
+        3,
+        f"{ALONE}        rotate(out, args.limit)\n{SAVED}        upload(out)\n",
+    ),
+    refused(
         "a loss of its own that it adds up",
         "`total < 9` may differ",
         5,
