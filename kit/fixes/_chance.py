@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
-from kit.fixes._ast import every, handed, statements, stored, text
+from kit.fixes._ast import children, every, handed, statements, stored, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import dotted, last, own
 
@@ -79,6 +79,9 @@ def _by_chance(function: ast.FunctionDef, draws: set[str], joint: set[str], jump
 def sized(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> str:
     """Why processes that draw other numbers would wait for ever: what they gather has a size that is drawn; "" where it
     has not."""
+    gathered = [node for loop in loops for node in every(loop) if called(node) in _GATHERS]
+    if not gathered:
+        return ""
     helpers = [node for node, _ in read(tree).statements if isinstance(node, ast.FunctionDef) and node is not function]
     draws = {*_ALL, *(each.name for each in helpers if any(_draws(part, {*DRAWS}) for part in every(each)))}
     single, masks = _singles(function, draws)
@@ -90,7 +93,7 @@ def sized(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> 
         for names, value in _given(function):
             if found := _size(value, single, masks) or _carried(value, tainted):
                 tainted |= dict.fromkeys(names - tainted.keys() - evened, found)
-    for call in (node for loop in loops for node in every(loop) if called(node) in _GATHERS):
+    for call in gathered:
         for value in [*call.args, *(each.value for each in call.keywords)]:  # type: ignore[attr-defined]
             if found := _size(value, single, masks) or _carried(value, tainted):
                 where = f"`{text(call.func)}(…)` (line {call.lineno})"  # type: ignore[attr-defined]
@@ -146,7 +149,7 @@ def _whole(node: ast.AST) -> list[ast.AST]:
     reduces = _ONE.fullmatch(called(node)) and "'none'" not in text(node)
     if reduces or (isinstance(node, ast.Attribute) and node.attr in ("shape", "ndim", "device", "dtype")):
         return []
-    return [node, *(part for child in ast.iter_child_nodes(node) for part in _whole(child))]
+    return [node, *(part for child in children(node) for part in _whole(child))]
 
 
 def _given(function: ast.AST) -> list[tuple[set[str], ast.expr]]:
@@ -191,7 +194,7 @@ def _values(node: ast.AST) -> list[ast.AST]:
         return []
     if isinstance(node, ast.Compare) and isinstance(node.ops[0], (ast.Is, ast.IsNot)):
         return []
-    return [node, *(part for child in ast.iter_child_nodes(node) for part in _values(child))]
+    return [node, *(part for child in children(node) for part in _values(child))]
 
 
 def _single(node: ast.AST, draws: set[str], drawn: set[str]) -> bool:
