@@ -289,14 +289,16 @@ def uses_the_save(script: Script, lines: Sequence[ast.stmt], saves: Sequence[ast
     return None
 
 
-def _folders(script: Script, save: ast.stmt) -> Iterator[str]:
+def _folders(script: Script, save: ast.stmt, within: tuple[Function, ...] = ()) -> Iterator[str]:
     """The folder that a statement saves the state to and those around it, as they are written there."""
     for call in roles.saves(script, save):
         given = handed(call, "output_dir")
-        if made := script.called(call):
-            inner = {
-                name for line in script.inside(made) if roles.saves(script, line) for name in _folders(script, line)
-            }
+        made = script.called(call)
+        if made in within:
+            continue
+        if made:
+            lines = [line for line in script.inside(made) if roles.saves(script, line)]
+            inner = {name for line in lines for name in _folders(script, line, (*within, made))}
             names = [each.arg for each in made.args.args]
             taken = [*zip(names, call.args, strict=False), *((each.arg, each.value) for each in call.keywords)]
             given = [value for name, value in taken if name in inner]
@@ -307,12 +309,13 @@ def _folders(script: Script, save: ast.stmt) -> Iterator[str]:
 def _around_folder(script: Script, node: ast.expr, at: ast.stmt) -> Iterator[str]:
     if isinstance(node, (ast.Name, ast.Attribute)):
         yield text(node)
-    value = paths.given(script, node.id, at) if isinstance(node, ast.Name) else None
+    line = paths.giver(script, node.id, at) if isinstance(node, ast.Name) else None
+    value, at = (line.value, line) if line else (None, at)
     if isinstance(node, ast.Call) and last(node.func) in ("join", "Path", "str") and node.args:
         value = node.args[0]
     if isinstance(node, ast.BinOp):
         value = node.left
     if isinstance(node, ast.JoinedStr) and node.values and isinstance(node.values[0], ast.FormattedValue):
         value = node.values[0].value
-    if value is not None and not (isinstance(value, ast.Name) and isinstance(node, ast.Name) and value.id == node.id):
+    if value is not None:
         yield from _around_folder(script, value, at)

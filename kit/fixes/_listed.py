@@ -9,7 +9,7 @@ from kit.fixes._ast import conjuncts, every, same, stored, text
 from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import last, own
-from kit.fixes._roles.paths import given
+from kit.fixes._roles.paths import giver
 
 _LIMIT = "checkpoints_total_limit"
 _LISTS, IN_IT = "os.listdir", "<it>"
@@ -67,9 +67,8 @@ def spelt(script: Script, node: ast.expr, at: ast.stmt, folder: ast.expr) -> str
 
     if text(node) == text(folder):
         return IN_IT
-    if isinstance(node, ast.Name) and (value := given(script, node.id, at)) is not None:
-        above = next(line for line, _ in script.statements if getattr(line, "value", None) is value)
-        return spelt(script, value, above, folder)
+    if isinstance(node, ast.Name) and (line := giver(script, node.id, at)) and line.value:
+        return spelt(script, line.value, line, folder)
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):

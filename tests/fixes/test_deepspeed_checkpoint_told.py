@@ -129,7 +129,23 @@ GATHERED = """\
 """
 PATHS = "        out = os.path.join(root, '1')\n        accelerator.save_state(out)\n"
 REMOVES = "        if os.path.isdir(old){also}:\n            shutil.rmtree(old)\n"
+AGAIN = "def save(accelerator, out):\n    try:\n        accelerator.save_state(out)\n    except OSError:\n{}"
 APPLIED = [
+    *(
+        case(
+            f"in a circle: {id}",
+            f"{BOTH}{above}def main(accelerator, out):\n    if {MAIN}:\n{saves}",
+            f"{BOTH}{above}def main(accelerator, out):\n    if {OPEN}:\n{saves}",
+        )
+        for id, above, saves in (
+            ("a folder of itself", "", f"        out = join(out, '1')\n{SAVED}"),
+            (
+                "a save that is tried again",
+                AGAIN.format("        save(accelerator, out)\n"),
+                "        save(accelerator, out)\n",
+            ),
+        )
+    ),
     case(
         "a function of a module sets nothing that the save reads",
         f"import os\n{BOTH}def main(accelerator):\n    if {MAIN}:\n{PATHS}{REMOVES.format(also='')}",

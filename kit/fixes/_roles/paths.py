@@ -41,18 +41,24 @@ def missing(script: Script, name: str, statement: ast.stmt, may_be_none: bool = 
 def given(script: Script, name: str, statement: ast.stmt) -> ast.expr | None:
     """What a name was given last where a statement is, whatever way led there; None where that is not one assignment
     of its function, or of the module, above."""
+    line = giver(script, name, statement)
+    return line.value if line else None
+
+
+def giver(script: Script, name: str, statement: ast.stmt) -> ast.Assign | ast.AnnAssign | None:
+    """The statement above that gave it: what stands there is read as it was there."""
     block = script.block(statement)
     for line in reversed(block[: block.index(statement)]):
         if name in stored(line):
             targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", line)]
             plain = isinstance(line, (ast.Assign, ast.AnnAssign)) and [text(each) for each in targets] == [name]
-            return line.value if plain else None  # type: ignore[attr-defined]
+            return line if plain else None  # type: ignore[return-value]
     above = script.above[statement][-1]
     if not isinstance(above, ast.stmt) or isinstance(above, FUNCTIONS):
         return None
     # what a loop gives it further down is there the next time; a `try` may have done so above
     elsewhere = stored(above.test if isinstance(above, ast.If) else above)
-    return None if name in elsewhere else given(script, name, above)
+    return None if name in elsewhere else giver(script, name, above)
 
 
 def _state(script: Script, name: str, statement: ast.stmt) -> State:
