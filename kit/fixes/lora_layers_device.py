@@ -57,9 +57,8 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     for line, _ in script.statements:
         value = line.value if isinstance(line, (ast.Assign, ast.AnnAssign)) else None
         known = value and (_made(script, value) or (isinstance(value, ast.Call) and _made(script, _owner(value))))
-        placed = {
-            _owner(node) for node in own(line) if isinstance(node, ast.Call) and last(node.func) in ("to", "cuda")
-        }
+        calls = [node for node in own(line) if isinstance(node, ast.Call)]
+        placed = {_owner(node) for node in calls if last(node.func) in ("to", "cuda", "state_dict")}
         if not known and any(_made(script, node) and node not in placed for node in own(line)):
             yield Sign(line.lineno, "LoRA layers that are not placed where they are made")
 

@@ -268,9 +268,10 @@ def _noisy(script: Script) -> bool:
         loops = [node for node in script.above[line] if isinstance(node, ast.For)] if call.args else []
         made = [node for loop in loops[-1:] for node in every(loop) if isinstance(node, ast.Call)]
         made += [node for call in made if (one := script.called(call)) for node in every(one)]  # type: ignore[misc]
-        calls = [node.func for node in made if isinstance(node, ast.Call)]
-        if any(last(each) in (*DRAWS, *NOISE) and not dotted(each).startswith(("np.", "numpy.")) for each in calls):
-            return True
+        for each in (node.func for node in made if isinstance(node, ast.Call)):
+            others = (script.full(each) or dotted(each)).startswith(("np.", "numpy.", "random."))
+            if last(each) in (*DRAWS, *NOISE) and not others:
+                return True
     return False
 
 

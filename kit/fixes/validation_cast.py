@@ -221,6 +221,8 @@ def _in_place(call: ast.Call, line: ast.stmt) -> bool:
     owner = call.func.value if isinstance(call.func, ast.Attribute) else call
     while isinstance(owner, ast.Call) and isinstance(owner.func, ast.Attribute) and last(owner.func) in ("to", "cuda"):
         owner = owner.func.value
+    if isinstance(owner, ast.Call) and last(owner.func) == "unwrap_model" and owner.args:
+        return "vae" not in last(owner.args[0]).lower()  # which does not train
     made = isinstance(owner, ast.Call) and isinstance(line, ast.Assign) and not _of_files(owner)
     return bool(_OF_PIPE.search(text(line.targets[0]) if made else dotted(owner)))  # type: ignore[attr-defined]
 

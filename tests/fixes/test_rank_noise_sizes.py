@@ -69,7 +69,10 @@ class Trainer:
 """
 
 
-@pytest.mark.parametrize(("drawn", "lines"), [("torch.randn_like(batch)", [4]), ("np.random.randn(4)", []), ("1", [])])
+@pytest.mark.parametrize(
+    ("drawn", "lines"),
+    [("torch.randn_like(batch)", [4]), ("np.random.randn(4)", []), ("random.randint(0, 4)", []), ("1", [])],
+)
 def test_noise_that_a_method_draws_is_seen(drawn: str, lines: list[int]) -> None:
     signs = fixes.load(NAME).looks_like(ast.parse(TRAINER.format(drawn=drawn)), {})  # type: ignore[attr-defined]
     assert [sign.line for sign in signs] == lines

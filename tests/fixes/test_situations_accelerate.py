@@ -22,6 +22,11 @@ LAYERED = [
     left(
         "layers in a list, placed", "lora-layers-device", LAYERS.format("a = [AttnProcsLayers(u.p).to(d) for u in us]")
     ),
+    left(
+        "layers whose weights alone are taken",
+        "lora-layers-device",
+        LAYERS.format("accelerator.model.load_state_dict(AttnProcsLayers(unet.p).state_dict())"),
+    ),
     *(
         looks(how, "fp16-guard", 4, "fp16 refused where there is no CUDA", GUARD.format(made))
         for how, made in (

@@ -211,6 +211,7 @@ CASTS = [
             ("one after the other", "log_validation", "pipe = pipe.to(device).to(weight_dtype)"),
             ("the model alone", "log_validation", "pipe.unet.to(dtype=torch.float16)"),
             ("the model alone, halved", "validate", "pipe.transformer.half()"),
+            ("unwrapped", "validate", "pipe = P.from_pretrained(a.b, unet=accelerator.unwrap_model(unet).to(dtype))"),
             ("where it is made", "log_validation", "pipe = P.from_pretrained(a.b, unet=unet).to(device, dtype)"),
         )
     ),
@@ -220,6 +221,7 @@ CASTS = [
             ("its VAE alone", "pipe.vae.to(torch.float16)"),
             ("made whole", "pipe.unet.to(torch.float32)"),
             ("made of files", "pipe = P.from_pretrained(args.model, torch_dtype=dtype).to(device, dtype)"),
+            ("its VAE, unwrapped", "pipe = P.from_pretrained(a.b, vae=accelerator.unwrap_model(vae).to(dtype))"),
             ("placed", "self.pipeline.to(device)"),
         )
     ),
