@@ -9,6 +9,12 @@ USED = ("a = torch.cuda.empty_cache()", "b(torch.cuda.empty_cache())")
 
 APPLIED = [
     unlike(
+        "left above on another thing",
+        "import torch\ndef f(free):\n    if not free:\n        return\n    torch.cuda.empty_cache()\n",
+        "import torch\ndef f(free):\n    if not free:\n        return\n"
+        "    if torch.accelerator.is_available():\n        torch.get_device_module().empty_cache()\n",
+    ),
+    unlike(
         "a branch for CUDA, asked for above",
         "import torch\nuse_cuda = torch.cuda.is_available()\nif use_cuda:\n    torch.cuda.empty_cache()\n",
         "import torch\nuse_cuda = torch.cuda.is_available()\nif use_cuda:\n    torch.cuda.empty_cache()\n"
