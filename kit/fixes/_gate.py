@@ -164,12 +164,11 @@ def _work(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Iterator[ast.s
     below = script.block(gate)[script.block(gate).index(gate) + 1 :]
     waits = next((at for at, line in enumerate(below) if roles.collective(line)), len(below))
     alone = [line for line in (*lines, *below[:waits]) if line not in ways and not _rotates(script, line)]
-    early += [
-        f"{shown(call)} takes the folder while other processes may still write to it: move it out of the `if`, below a "
-        "`wait_for_everyone()`"
-        for call in [uses_the_save(script, alone, saves)]
-        if call
-    ]
+    if call := uses_the_save(script, alone, saves):
+        early.append(
+            f"{shown(call)} takes the folder while other processes may still write to it: move it out of the `if`, "
+            "below a `wait_for_everyone()`"
+        )
     if early:
         raise _Refused("; ".join(early))
     if (node := unlike(script, gate, sorted(ways, key=lambda way: way.lineno))) is not None:

@@ -54,7 +54,7 @@ def _given_anew(script: Script, name: str, line: ast.stmt, gate: ast.If) -> bool
 
 
 def _of_main(script: Script, line: ast.stmt, opened: set[ast.stmt], within: tuple[Function, ...] = ()) -> set[str]:
-    """The names, attributes and containers that a statement, gives something on one process alone, below what is
+    """The names, attributes and containers that a statement gives something on one process alone, below what is
     ``opened``."""
     function = script.function(line)
     calls = script.calls.get(function.name, []) if function else []

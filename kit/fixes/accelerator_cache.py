@@ -57,11 +57,11 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             )
             found[branch] = Site(branch.lineno, done, (_torch(script),), "" if done else other)
         elif script.full(call.func) == _CUDA and not _guarded(script, statement):
-            asks, leaves = _beside(script, statement), _left(script, statement)
-            reason = f"`{asks}` is for CUDA alone: ask for the rest in an `if` of its own around it" if asks else ""
-            reason = (
-                f"`{leaves}` leaves where there is no CUDA: ask for any accelerator there first" if leaves else reason
-            )
+            reason = ""
+            if leaves := _left(script, statement):
+                reason = f"`{leaves}` leaves where there is no CUDA: ask for any accelerator there first"
+            elif asks := _beside(script, statement):
+                reason = f"`{asks}` is for CUDA alone: ask for the rest in an `if` of its own around it"
             found[statement] = Site(statement.lineno, False, (_torch(script),), reason)
         elif text(call.func).endswith("get_device_module().empty_cache") and not (branch and branch in found):
             found.setdefault(statement, Site(statement.lineno, True))

@@ -100,4 +100,4 @@ def asks_cuda(test: ast.expr, asked: str = "torch.cuda.is_available()") -> bool:
 def kinds_asked(test: ast.expr) -> set[str]:
     """The kinds of device other than CUDA that a test names."""
     words = text(test).lower()
-    return {kind for kind in _KINDS if kind in words} | {"any" for _ in _ANY.findall(words)}
+    return {kind for kind in _KINDS if kind in words} | ({"any"} if _ANY.search(words) else set())
