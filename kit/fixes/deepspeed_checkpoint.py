@@ -88,6 +88,6 @@ def _guarded(block: Block, work: dict[ast.stmt, str]) -> Iterator[Splice]:
             main = work[node]
             body = [block.statements[at] for at in range(index, stop)]
             alone = stop == index + 1 and isinstance(node, ast.If) and not node.orelse
-            guarded = block.narrowed(body[0], main) if alone else block.under(f"if {main}:", body)
+            guarded = block.narrowed(block.statements[index], main) if alone else block.under(f"if {main}:", body)
             yield Splice(index, stop, [guarded], counted=False)
         index = max(stop, index + 1)

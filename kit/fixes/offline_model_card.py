@@ -155,9 +155,8 @@ def _says(node: ast.AST) -> bool:
 
 def _missing(script: Script, push: str, statement: ast.stmt) -> str:
     """Why that cannot be asked at a statement; "" where it can."""
-    name = push.partition("[")[0]
-    plain = name != push or name == _PUSH
-    return missing(script, name, statement) if plain else option_missing(script, push, statement)
+    plain = "[" in push or "." not in push
+    return (missing if plain else option_missing)(script, push.partition("[")[0], statement)
 
 
 def _asks(script: Script, call: ast.Call, statement: ast.stmt) -> bool:

@@ -197,8 +197,8 @@ def _pairs(line: ast.stmt) -> list[tuple[str, ast.expr]]:
         alike = text(over.iter).strip("()[]") == ", ".join(names)
         each = rf"\b{text(over.target)}\b"
         return [(name, expression(re.sub(each, name, text(value.elt)))) for name in names if alike]
-    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
-        return [(text(each), given) for each, given in zip(target.elts, value.elts, strict=True)]
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+        return [(text(each), given) for each, given in zip(target.elts, value.elts, strict=False)]
     return [(text(target), value)]
 
 

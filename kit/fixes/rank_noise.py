@@ -82,7 +82,7 @@ def _site(tree: ast.Module, function: ast.FunctionDef, place: Place) -> Site:
         called(node) == "manual_seed" and "process_index" in text(node) for each in below[:8] for node in every(each)
     )
     drawn = _drawn_elsewhere(function)
-    done = own or text(below[0]) == text(ast.parse(_code(place)).body[0]) or _seeded_apart(function, drawn)
+    done = own or _seeded_apart(function, drawn)
     refuses = _alike(function, place) or by_chance(tree, function) or _split(tree) or _loaded(function, place)
     refuses = (
         refuses

@@ -174,7 +174,7 @@ def _threaded(tree: ast.Module) -> set[str]:
         if lacking and {"pipeline", _ABOVE} <= {*arguments} and not _chooses(function):
             place = arguments.index(_ABOVE)
             calls = calls_of(tree, function.name)
-            plain = 0 < place <= len(arguments) - len(function.args.defaults) and function.args.kwarg is None
+            plain = place <= len(arguments) - len(function.args.defaults) and function.args.kwarg is None
             if plain and calls and all(_may_pass(tree, call, place) for call in calls):
                 found.add(function.name)
     return found

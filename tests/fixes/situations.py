@@ -49,8 +49,9 @@ def mended(id: str, fix: str, text: str, *made: str, gone: tuple[str, ...] = ())
     return pytest.param(Given(fix, text_of(text), wanted, gone), id=f"{fix}: mended: {id}")
 
 
-def refused(id: str, fix: str, line: int, reason: str, text: str) -> Any:
-    return pytest.param(Given(fix, text_of(text), refuses=reason, line=line), id=f"{fix}: refused: {id}")
+def refused(id: str, fix: str, line: int, reason: str, text: str, beside: str = "") -> Any:
+    """``beside``: what another line looks like."""
+    return pytest.param(Given(fix, text_of(text), (), (), reason, beside, line), id=f"{fix}: refused: {id}")
 
 
 def looks(id: str, fix: str, line: int, what: str, text: str) -> Any:
@@ -94,9 +95,9 @@ def check(given: Given) -> None:
         assert "postcondition" not in found.reason and "made 0" not in found.reason
     else:
         assert found.outcome in (Outcome.gone, Outcome.satisfied), found
-    if given.refuses:
-        return
-    if given.looks_like:
+    if given.refuses and given.looks_like:
+        assert [given.looks_like in each.what for each in signs] == [True], signs
+    elif given.looks_like:
         assert [(each.line, given.looks_like in each.what) for each in signs] == [(given.line, True)], signs
     else:
         assert not signs

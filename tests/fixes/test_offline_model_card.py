@@ -174,6 +174,13 @@ def main(args, accelerator):
         "    if args.push_to_hub:\n        save_model_card(1)\n        b = 2\n",
     ),
     case(
+        "asked above, too",
+        f"{CARD}def main(args):\n    if args.push_to_hub:\n        login()\n    save_model_card(1)\n"
+        "    if args.push_to_hub:\n        upload()\n",
+        f"{CARD}def main(args):\n    if args.push_to_hub:\n        login()\n"
+        "    if args.push_to_hub:\n        save_model_card(1)\n        upload()\n",
+    ),
+    case(
         "asked of two names",
         f"{CARD}def main(cfg, args):\n    save_model_card(1)\n    b = cfg.push_to_hub\n    c = args.push_to_hub\n",
         f"{CARD}def main(cfg, args):\n    if cfg.push_to_hub:\n        save_model_card(1)\n    b = cfg.push_to_hub\n"

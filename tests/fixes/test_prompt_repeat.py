@@ -156,6 +156,8 @@ def test_it_does_not_grow() -> None:
         ("embeds = embeds * n", True),
         ("embeds *= n", True),
         ("embeds, masks = (each.repeat(n, 1) for each in (embeds, masks))", True),
+        ("embeds, masks = embeds.repeat(n, 1, 1), masks.repeat(n, 1)", True),
+        ("embeds, *others = embeds.repeat(n, 1, 1), masks, n", True),
         ("embeds = embeds[:1].repeat(n, 1, 1)", False),
         ("embeds = embeds * scale", False),
         ("embeds = prompts\n            embeds = embeds.tile((n, 1))", False),

@@ -308,7 +308,12 @@ APPLIED += [
         "seeded by the process, but far below",
         f"{RUNNER}{SEEDS}{PREPARES}{LINE * 8}{OWN}{TRAINS}",
         f"{RUNNER}{SEEDS}{PREPARES}{ANEW}{LINE * 8}{OWN}{TRAINS}",
-    )
+    ),
+    case(
+        "prepared above a blank line",
+        f"{RUNNER}{SEEDS}{PREPARES}\n{TRAINS}",
+        f"{RUNNER}{SEEDS}{PREPARES}\n{ANEW}\n{TRAINS}",
+    ),
 ]
 REFUSED += [
     conflict("prepared last", "it does not prepare what it trains", 4, f"{RUNNER}{SEEDS}{TRAINS}{PREPARES}"),

@@ -84,6 +84,7 @@ CHOICES = [
     _left("a dtype", 'dtype = torch.float16 if device.type == "cuda" else torch.float32'),
     _left("a backend", 'backend = "nccl" if torch.cuda.is_available() else "gloo"'),
     _left("no device", 'title = "cuda"'),
+    _left("tracked", 'import wandb\nwandb.config.setdefault("device", "cuda")'),
     _left("only CUDA comes there", 'if device.type == "cuda":\n    d = "cuda" if x else "cpu"'),
     _left("written", "print(f\"{'cuda' if torch.cuda.is_available() else 'cpu'}\")"),
 ]

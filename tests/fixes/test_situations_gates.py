@@ -107,6 +107,7 @@ def main(args):
     if accelerator.is_main_process:
         keep(accelerator, 3)
 """,
+        "(`keep` also removes files)",
     ),
     looks(
         "below a continue of the others",

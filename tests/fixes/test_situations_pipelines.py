@@ -98,6 +98,20 @@ LORAS = [
     _renamed("saved under a name of its own", "Pipe.save_lora_weights(args.out, t, weight_name='my.safetensors')"),
     _renamed("saved in another form at times", "Pipe.save_lora_weights(args.out, t, safe_serialization=args.safe)"),
     _lora("chosen in the call", "pipe.load_lora_weights(args.lora if args.lora else args.out)", 3),
+    left(
+        "chosen, for a diffusers that wrote another file",
+        "offline-lora",
+        "check_min_version('0.19.0')\ndef main(args, pipe):\n    pipe.save_lora_weights(args.out, x)\n"
+        "    pipe.load_lora_weights(args.lora or args.out if args.go else args.out)\n",
+    ),
+    refused(
+        "one of two loads, and the other is not of another folder",
+        "offline-lora",
+        3,
+        "(`**`)",
+        "def main(args, pipe):\n    pipe.save_lora_weights(args.out, x)\n"
+        "    pipe.load_lora_weights(args.out, **kw)\n    pipe.load_lora_weights(args.out)\n",
+    ),
     _lora(
         "chosen above",
         "folder = args.out\n    if args.lora:\n        folder = args.lora\n    pipe.load_lora_weights(folder)",
