@@ -196,8 +196,7 @@ def _check_all_come(
                 f"it stands in {where}, to which one process may come alone, and would wait for the others: "
                 "save elsewhere, or skip the fix"
             )
-    name, line = of_one(script, gate, common, ways)
-    if name:
+    for name, line in of_one(script, gate, common, ways):
         raise _Refused(
             f"line {line} gives `{name}` to the main process alone, and every process needs it: move it above"
         )

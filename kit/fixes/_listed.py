@@ -31,8 +31,9 @@ def _found(script: Script) -> list[ast.If]:
 
 def _limit(part: ast.expr) -> bool:
     """Whether a test is whether there is a limit: the option itself, or that it is not None."""
-    if isinstance(part, ast.Compare) and isinstance(part.ops[0], (ast.IsNot, ast.Gt)):
-        part = part.left
+    match part:
+        case ast.Compare(left=left, ops=[ast.IsNot() | ast.Gt()]):
+            part = left
     return isinstance(part, (ast.Name, ast.Attribute)) and last(part) == _LIMIT
 
 
@@ -51,11 +52,14 @@ def listed(statement: ast.If) -> ast.expr | None:
         if isinstance(node, ast.Assign) and same(node.targets[0], text(source.iter))
     ]
     named = next(iter(assigned), None) if isinstance(source.iter, ast.Name) else source.iter
-    if isinstance(named, ast.Call) and last(named.func) in ("sorted", "list") and named.args:
-        named = named.args[0]
+    match named:
+        case ast.Call(func=func, args=[inner]) if last(func) in ("sorted", "list"):
+            named = inner
     asked = any(text(part).startswith(f"{text(source.target)}.startswith('checkpoint") for part in source.ifs)
-    plain = isinstance(named, ast.Call) and text(named.func) == _LISTS and len(named.args) == 1
-    return named.args[0] if asked and plain else None  # type: ignore[union-attr]
+    match named:
+        case ast.Call(func=func, args=[folder]) if asked and text(func) == _LISTS:
+            return folder
+    return None
 
 
 def spelt(script: Script, node: ast.expr, at: ast.stmt, folder: ast.expr) -> str:

@@ -16,10 +16,10 @@ from kit.fixes._roles._script import FUNCTIONS, Function, last, own
 _ONE = re.compile(r"on_(local_)?main_process|on_process|on_last_process|rank_zero_only|main_process_only")
 
 
-def of_one(script: Script, gate: ast.If, common: Sequence[ast.stmt], ways: set[ast.stmt]) -> tuple[str, int]:
-    """A name, or an attribute, that every process reads in ``gate`` and the main one alone was given, and the line
-    where it was; ("", 0) where there is none. ``common``: what every process comes to there; ``ways``: what
-    leads to the save, and is opened with the gate."""
+def of_one(script: Script, gate: ast.If, common: Sequence[ast.stmt], ways: set[ast.stmt]) -> Iterator[tuple[str, int]]:
+    """The names, and attributes, that every process reads in ``gate`` and the main one alone was given, each with the
+    line where it was. ``common``: what every process comes to there; ``ways``: what leads to the save, and is opened
+    with the gate."""
     inside = [gate, *script.inside(gate)]
     parts = [*every(gate.test), *(part for line in common for part in own(line))]
     read = {text(part) for part in parts if isinstance(part, (ast.Name, ast.Attribute)) and type(part.ctx) is ast.Load}
@@ -35,8 +35,7 @@ def of_one(script: Script, gate: ast.If, common: Sequence[ast.stmt], ways: set[a
                 paths.later(script, line, gate)
                 or (name not in _filled(script, line) and _given_anew(script, name, line, gate))
             ):
-                return name, line.lineno
-    return "", 0
+                yield name, line.lineno
 
 
 def _bound(line: ast.stmt) -> set[str]:

@@ -22,6 +22,7 @@ REFUSED = [
         for id, at, line, given, below in (
             ("by a match", 5, 6, MATCH, ""),
             ("by a match, None for others", 5, 8, f"{MATCH}        case _:\n            out = None\n", ""),
+            ("by a match, not for all others", 5, 8, f"{MATCH}        case _ if x:\n            out = 2\n", ""),
             ("in an else", 6, 7, f"    if not {MAIN}:\n        pass\n    else:\n        out = 1\n", ""),
             ("by its rank", 5, 6, "    out = None\n    if rank == 0:\n        out = 1\n", ""),
             (
@@ -143,6 +144,21 @@ APPLIED = [
                 "a save that is tried again",
                 AGAIN.format("        save(accelerator, out)\n"),
                 "        save(accelerator, out)\n",
+            ),
+        )
+    ),
+    *(
+        case(
+            f"all are given it: {id}",
+            f"{BOTH}{above}def main(accelerator, base):\n{given}{SAVES}",
+            f"{BOTH}{above}def main(accelerator, base):\n{given}{SAVES.replace(MAIN, OPEN)}",
+        )
+        for id, above, given in (
+            ("by a match", "", f"{MATCH}        case _:\n            out = 2\n"),
+            (
+                "by a function that does more on one",
+                f"{FOLDER.replace('return out', 'return base')}",
+                "    out = folder()\n",
             ),
         )
     ),

@@ -60,6 +60,7 @@ CHOICES = [
         "a default that is not relied on", 'def f(x, device="cuda"):\n    return x.to(device)\nf(1, d)\nf(1, device=d)'
     ),
     _left("a default that may be relied on", 'def f(x, device="cuda"):\n    return x.to(device)\nf(*x)\nf(1, **d)'),
+    _left("another's of its name", 'def load(x, device="cuda"):\n    return x.to(device)\nmodel.load(1)'),
     _left("which card, where there is one", "if torch.cuda.is_available():\n    torch.cuda.set_device(local_rank)"),
     _says(
         "where there is CUDA, asked above",

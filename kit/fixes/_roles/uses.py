@@ -6,18 +6,16 @@ import ast
 
 from kit.fixes._roles._script import Scope, Script, dotted, own
 
-Uses = dict[str, list[tuple[str, ast.stmt]]]
-
 
 def uses(script: Script, function: Scope) -> list[ast.stmt]:
     """The statements that call a function, or hand it on: a method as an attribute of whatever object. What makes an
     object calls the methods that Python calls by itself (`__init__`)."""
     name, owner = getattr(function, "name", ""), script.above.get(function, (script.tree,))[-1]
     if not isinstance(owner, ast.ClassDef):
-        return [line for read, line in script.once(_read).get(name, ()) if read == name]
+        return script.once(_read).get(name, [])
     if name.startswith("__"):
         return [line for _, line in script.calls.get(owner.name, ())]
-    return [line for read, line in script.once(_read).get(name, ()) if read != name]
+    return script.once(_read).get(f".{name}", [])
 
 
 def own_uses(script: Script, function: Scope, owner: ast.ClassDef) -> list[ast.stmt]:
@@ -25,20 +23,17 @@ def own_uses(script: Script, function: Scope, owner: ast.ClassDef) -> list[ast.s
     name = getattr(function, "name", "")
     if owner not in script.above.get(function, ())[-1:]:
         return uses(script, function)
-    return [
-        line
-        for read, line in script.once(_read).get(name, ())
-        if read == f"self.{name}" and owner in script.above[line]
-    ]
+    return [line for line in script.once(_read).get(f"self.{name}", ()) if owner in script.above[line]]
 
 
-def _read(script: Script) -> Uses:
-    """What the script reads, each with its statement, by the last part of its name."""
-    found: Uses = {}
+def _read(script: Script) -> dict[str, list[ast.stmt]]:
+    """Where the script reads a name, or an attribute: that as it is written, and by its own name (`.load`)."""
+    found: dict[str, list[ast.stmt]] = {}
     for line, _ in script.statements:
         for node in own(line):
             if isinstance(node, ast.Name) and type(node.ctx) is ast.Load:
-                found.setdefault(node.id, []).append((node.id, line))
+                found.setdefault(node.id, []).append(line)
             elif isinstance(node, ast.Attribute) and type(node.ctx) is ast.Load:
-                found.setdefault(node.attr, []).append((dotted(node) or f".{node.attr}", line))
+                found.setdefault(dotted(node), []).append(line)
+                found.setdefault(f".{node.attr}", []).append(line)
     return found
