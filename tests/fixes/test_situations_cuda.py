@@ -70,6 +70,12 @@ CHOICES = [
     ),
     _left("left on other devices", 'def f(x, device):\n    if device.type != "cuda": return x\n    return x.cuda()'),
     _left("left on others, or early", 'for x in y:\n    if x.done or "cuda" != d: continue\n    x.cuda()'),
+    _left(
+        "left on others, in two lines",
+        'def f(x, d):\n    if "cuda" not in d:\n        log(d)\n        return x\n    x.cuda()',
+    ),
+    _left("CUDA, by its name", 'if "cuda" in str(device):\n    x.cuda()'),
+    _left("CUDA, by its letters", 'if str(device).startswith("cuda"):\n    x.cuda()'),
     _left("CUDA, asked above", 'on = device.type == "cuda"\nif on:\n    x.cuda()'),
     _left("in words, with others", 'd = torch.cuda.is_available() and "cuda" or has_npu() and "npu" or "cpu"'),
     _left("words of no device", 'print(names and "cuda" or args.name or "gpu")'),

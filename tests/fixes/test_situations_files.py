@@ -300,6 +300,17 @@ PORTED = [
         """,
     ),
     left(
+        "a module that asks something at its top",
+        "device-package",
+        """
+        import torch
+        if torch.cuda.is_available():
+            kind = "cuda"
+        class Block(torch.nn.Module):
+            pass
+        """,
+    ),
+    left(
         "a module with imports from the top",
         "device-package",
         """

@@ -37,7 +37,7 @@ def is_script(script: Script) -> bool:
     )
 
 
-def for_cuda(script: Script, statement: ast.stmt, asked: str = "torch.cuda.is_available()") -> bool:
+def for_cuda(script: Script, statement: ast.stmt) -> bool:
     """Whether only CUDA comes to a statement: an `if` around it, in its function, requires the device to be CUDA.
     A plain `torch.cuda.is_available()` is not meant: that says what there is, not what the work is on."""
     inner: ast.AST = statement
@@ -46,7 +46,7 @@ def for_cuda(script: Script, statement: ast.stmt, asked: str = "torch.cuda.is_av
             return True
         if isinstance(node, FUNCTIONS):
             return False
-        if isinstance(node, ast.If) and inner in node.body and asks_cuda(_meant(script, node.test), asked):
+        if isinstance(node, ast.If) and inner in node.body and asks_cuda(_meant(script, node.test)):
             return True
         if isinstance(node, ast.match_case) and text(node.pattern).startswith("'cuda"):
             return True
@@ -69,31 +69,32 @@ def left_on(script: Script, statement: ast.AST) -> list[ast.expr]:
 
 def denies_cuda(test: ast.expr) -> bool:
     """Whether a test that does not hold says that the device is CUDA: `device.type != "cuda"`."""
-    if isinstance(test, ast.BoolOp):
-        told = [denies_cuda(value) for value in test.values]
-        return any(told) if isinstance(test.op, ast.Or) else all(told)
-    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-        return asks_cuda(test.operand)
-    if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], (ast.NotEq, ast.NotIn)):
-        same = ast.Eq() if isinstance(test.ops[0], ast.NotEq) else ast.In()
-        return asks_cuda(ast.Compare(test.left, [same], test.comparators))
+    match test:
+        case ast.BoolOp(op=op, values=values):
+            told = [denies_cuda(value) for value in values]
+            return any(told) if isinstance(op, ast.Or) else all(told)
+        case ast.UnaryOp(op=ast.Not(), operand=inner):
+            return asks_cuda(inner)
+        case ast.Compare(left=left, ops=[ast.NotEq()], comparators=sides):
+            return asks_cuda(ast.Compare(left, [ast.Eq()], sides))
+        case ast.Compare(left=left, ops=[ast.NotIn()], comparators=sides):
+            return asks_cuda(ast.Compare(left, [ast.In()], sides))
     return False
 
 
-def asks_cuda(test: ast.expr, asked: str = "torch.cuda.is_available()") -> bool:
+def asks_cuda(test: ast.expr) -> bool:
     """Whether a test can only hold where the device is CUDA."""
-    if isinstance(test, ast.BoolOp):
-        told = [asks_cuda(value, asked) for value in test.values]
-        return any(told) if isinstance(test.op, ast.And) else all(told)
-    if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
-        return any(
-            isinstance(side, ast.Constant) and str(side.value).partition(":")[0] == "cuda"
-            for side in (test.left, *test.comparators)
-        )
-    if isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.In):
-        return isinstance(test.left, ast.Constant) and test.left.value == "cuda"
-    if isinstance(test, ast.Call) and last(test.func) == "startswith":
-        return any(isinstance(each, ast.Constant) and each.value == "cuda" for each in test.args)
+    match test:
+        case ast.BoolOp(op=op, values=values):
+            told = [asks_cuda(value) for value in values]
+            return any(told) if isinstance(op, ast.And) else all(told)
+        case ast.Compare(left=left, ops=[ast.Eq()], comparators=sides):
+            known = [str(side.value) for side in (left, *sides) if isinstance(side, ast.Constant)]
+            return any(side.partition(":")[0] == "cuda" for side in known)
+        case ast.Compare(left=ast.Constant(value="cuda"), ops=[ast.In()]):
+            return True
+        case ast.Call(func=func, args=[ast.Constant(value="cuda")]):
+            return last(func) == "startswith"
     return last(test) in ("is_cuda", "use_cuda", "is_gpu_cuda")
 
 
