@@ -63,11 +63,13 @@ def _by_chance(function: ast.FunctionDef, draws: set[str], joint: set[str], jump
     """What a function does by chance of ``joint``, or where it leaves a round (``jumps``); "" where nothing."""
     drawn, single = _drawn(function, draws)
     for node in every(function):
-        asked = getattr(node, "iter", None) or getattr(node, "test", None) or node
-        names = single if isinstance(node, ast.For) else drawn
-        if isinstance(node, (ast.If, ast.While, ast.For)) and any(
-            _draws(part, draws) or (isinstance(part, ast.Name) and part.id in names) for part in _values(asked)
-        ):
+        if isinstance(node, ast.For):
+            asked, names = node.iter, single
+        elif isinstance(node, (ast.If, ast.While)):
+            asked, names = node.test, drawn
+        else:
+            continue
+        if any(_draws(part, draws) or (isinstance(part, ast.Name) and part.id in names) for part in _values(asked)):
             parts = [each for part in [*node.body, *node.orelse] for each in every(part)]
             found = next((word for each in parts if (word := called(each)) in joint), "")
             found = found or next((text(each) for each in parts if isinstance(each, jumps)), "")
@@ -89,7 +91,8 @@ def sized(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> 
     for loop in loops if (drawn := next(filter(None, map(_batch_size, helpers)), "")) else ():
         tainted |= dict.fromkeys(stored(loop.target), drawn)
     evened = {name for names, value in _given(function) if called(value) == "pad_across_processes" for name in names}
-    for _ in range(4):
+    known = None
+    while known != (known := len(tainted)):  # as long as there are more
         for names, value in _given(function):
             if found := _size(value, single, masks) or _carried(value, tainted):
                 tainted |= dict.fromkeys(names - tainted.keys() - evened, found)
@@ -172,14 +175,15 @@ def _drawn(function: ast.AST, draws: set[str]) -> tuple[set[str], set[str]]:
     drawn: set[str] = set()
     single: set[str] = set()
     given = [(names, _values(value)) for names, value in _given(function)]
-    for _ in range(4):
+    known = None
+    while known != (known := (len(drawn), len(single))):  # as long as there are more
         for names, parts in given:
             calls = [part for part in parts if isinstance(part, ast.Call)]
-            known = [part for part in parts if isinstance(part, ast.Name) and part.id in drawn]
+            read = {part.id for part in parts if isinstance(part, ast.Name)}
             ours = [call for call in calls if _draws(call, draws)]
-            if not (ours or known):
+            if not (ours or read & drawn):
                 continue
-            if any(_single(part, draws, drawn) for part in parts) or any(part.id in single for part in known):
+            if any(_single(part, draws, drawn) for part in parts) or read & drawn & single:
                 single |= names
             if all(call in ours or _STILL.fullmatch(called(call)) for call in calls):
                 drawn |= names
@@ -188,11 +192,10 @@ def _drawn(function: ast.AST, draws: set[str]) -> tuple[set[str], set[str]]:
 
 def _values(node: ast.AST) -> list[ast.AST]:
     """An expression's parts, but not what is only asked for its shape, or whether it is None."""
-    if isinstance(node, ast.Attribute) and node.attr in ("shape", "ndim", "device", "dtype"):
-        return []
-    if isinstance(node, ast.Call) and called(node) in ("len", "isinstance", "gather", "reduce", "broadcast", "size"):
-        return []
-    if isinstance(node, ast.Compare) and isinstance(node.ops[0], (ast.Is, ast.IsNot)):
+    match node:
+        case ast.Attribute(attr="shape" | "ndim" | "device" | "dtype") | ast.Compare(ops=[ast.Is() | ast.IsNot()]):
+            return []
+    if called(node) in ("len", "isinstance", "gather", "reduce", "broadcast", "size"):
         return []
     return [node, *(part for child in children(node) for part in _values(child))]
 
@@ -233,7 +236,7 @@ def _samplers(script: Script) -> set[str]:
     calls = [call for call, _ in script.calls.get("DataLoader", ())]
     given = [value for call in calls for value in handed(call, "sampler", "batch_sampler", at=None)]
     made = [each for value in given if isinstance(value, ast.Name) for each in script.assigned.get(value.id, ())]
-    return {called(value) for value in (*given, *made)} - {""}
+    return {called(value) for value in (*given, *made)}
 
 
 def anew(tree: ast.Module, function: ast.FunctionDef, training: list[ast.For]) -> str:
@@ -269,7 +272,7 @@ def _weights(line: ast.stmt) -> str:
     if isinstance(line, ast.Assign) and any(called(part) in _ALL for part in every(line.value)):
         return next((text(target) for target in line.targets if _WEIGHTS.search(text(target))), "")
     call = line.value if isinstance(line, ast.Expr) else None
-    if isinstance(call, ast.Call) and (called(call) in _ALL or any(called(part) in _ALL for part in every(call))):
+    if isinstance(call, ast.Call) and any(called(part) in _ALL for part in every(call)):
         owner = text(call.func).rpartition(".")[0]
         return owner if called(call).endswith("_") and _WEIGHTS.search(owner) else ""
     return ""

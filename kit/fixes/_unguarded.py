@@ -6,18 +6,18 @@ import ast
 import re
 from collections.abc import Iterator
 
-from kit.fixes._alike import RANKS, by_batch, leaving
+from kit.fixes._alike import RANKS, by_batch
 from kit.fixes._ast import every, text
 from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import FUNCTIONS, Function, dotted, last, own, shown
 from kit.fixes._roles.holders import is_accelerator
+from kit.fixes._roles.places import left_on
 
 _ASKS = re.compile(RANKS.pattern + r"|\bget_rank\(|\b(LOCAL_)?RANK\b")
 _MAIN = re.compile(r"\b(on|is|only)_?main|main_?(process|only)|master|rank_?(zero|0)")
 _SAVER = re.compile(r"save_(\w+_)?state(_\w+)?")
 _KEEPS = re.compile(r"save_(\w+_)?(checkpoint|ckpt)(_\w+)?")
-_NAMES = 2  # that an answer goes through
 
 
 def unguarded_saves(script: Script) -> Iterator[tuple[int, str]]:
@@ -42,9 +42,7 @@ def _elsewhere(script: Script, line: ast.stmt) -> str:
     if helpers:
         return "" if script.called(helpers[0]) else f"by {shown(helpers[0])}"
     given = [part for call in calls for part in [*call.args, *(word.value for word in call.keywords)]]
-    return next(
-        (f"`{text(part)}`" for part in given if isinstance(part, ast.Attribute) and part.attr == roles.SAVE), ""
-    )
+    return next((f"`{text(part)}`" for part in given if roles.names_save(part)), "")
 
 
 def _names_it(script: Script, call: ast.Call, line: ast.stmt) -> bool:
@@ -60,13 +58,11 @@ def _by_another_way(script: Script, line: ast.stmt) -> str:
         return f"`{asks}`"
     inner: ast.AST = line
     for node in reversed(script.above[line]):
-        block = getattr(node, "body", [])
-        above = [each for each in block if each.lineno < line.lineno]
-        tests = [test for each in above if (test := leaving(each)) and _asks(script, test)]
-        if tests:
-            return f"`if {text(tests[0])}`"
+        if test := next((each for each in left_on(script, inner) if _asks(script, each)), None):
+            return f"`if {text(test)}`"
         head = getattr(node, "test", None) or getattr(node, "subject", None)
-        if head and (isinstance(node, ast.Match) or inner in block) and _asks(script, head):
+        chosen = isinstance(node, ast.Match) or inner in getattr(node, "body", ())
+        if head and chosen and _asks(script, head):
             return f"`{'match' if isinstance(node, ast.Match) else 'if'} {text(head)}`"
         if isinstance(node, FUNCTIONS):
             return _by_function(script, line, node)
@@ -86,23 +82,23 @@ def _by_function(script: Script, line: ast.stmt, function: Function) -> str:
     return f"`{function.name}` also removes files" if handed and removes and not _of_all(function) else ""
 
 
-def _asks(script: Script, test: ast.expr, through: int = _NAMES) -> bool:
+def _asks(script: Script, test: ast.expr, seen: tuple[str, ...] = ()) -> bool:
     """Whether a test asks which process this is, itself or by names that hold the answer."""
     if _ASKS.search(text(test)):
         return True
-    names = [node.id for node in every(test) if isinstance(node, ast.Name)] if through else []
+    names = {node.id for node in every(test) if isinstance(node, ast.Name)}.difference(seen)
     values = [value for name in names for value in script.assigned.get(name, ())]
-    return any(not isinstance(value, ast.Call) and _asks(script, value, through - 1) for value in values)
+    return any(not isinstance(value, ast.Call) and _asks(script, value, (*seen, *names)) for value in values)
 
 
 def _renamed(script: Script, call: ast.Call) -> bool:
     """Whether a call is of what was given an Accelerator's `save_state`, with its arguments or in a lambda, or asks for
-    that by its name."""
-    if isinstance(call.func, ast.Call) and last(call.func.func) == "getattr":
-        return any(isinstance(each, ast.Constant) and each.value == roles.SAVE for each in call.func.args)
+    that by its name: `getattr(accelerator, "save_state")()`."""
+    if isinstance(call.func, ast.Call):
+        return roles.SAVE in [getattr(each, "value", "") for each in call.func.args]
     given = script.assigned.get(call.func.id, ()) if isinstance(call.func, ast.Name) else ()
     made = [part for value in given if not isinstance(value, ast.Name) for part in every(value)]
-    return any(isinstance(part, ast.Attribute) and part.attr == roles.SAVE for part in made)
+    return any(map(roles.names_save, made))
 
 
 def _handed(function: ast.AST, calls: list[ast.Call]) -> bool:
@@ -115,7 +111,7 @@ def _asks_itself(line: ast.stmt) -> str:
     """What a simple statement that saves asks of the process itself: `main and save()`; "" where it asks nothing."""
     for node in own(line) if not hasattr(line, "body") else ():
         asked = [node.test] if isinstance(node, ast.IfExp) else getattr(node, "ifs", ())
-        asked = node.values[:1] if isinstance(node, ast.BoolOp) else asked
+        asked = node.values[:-1] if isinstance(node, ast.BoolOp) else asked
         if found := next((each for each in asked if _ASKS.search(text(each))), None):
             return text(found)
     return ""

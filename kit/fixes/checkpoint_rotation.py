@@ -120,9 +120,8 @@ def _saved(script: Script, block: Sequence[ast.stmt]) -> str:
     """The name of the folder that one of these statements saves the state to; "" where none does."""
     for line in block:
         call = line.value if isinstance(line, ast.Expr) else None
-        saves = isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == roles.SAVE
-        if saves and is_accelerator(script, call.func.value, line):  # type: ignore[union-attr]
-            given = [_path(each) for each in handed(call, "output_dir")]  # type: ignore[arg-type]
+        if isinstance(call, ast.Call) and roles.names_save(call.func) and is_accelerator(script, call.func.value, line):
+            given = [_path(each) for each in handed(call, "output_dir")]
             return given[0].id if given and isinstance(given[0], ast.Name) else ""
     return ""
 

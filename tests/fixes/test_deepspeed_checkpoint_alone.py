@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fixing import tables
-from situations import Given, check, looks
+from situations import Given, check, left, looks
 from test_deepspeed_checkpoint import FROM, NAME, refused
 
 REFUSED = [
@@ -227,6 +227,22 @@ _, test_refused = tables(NAME, [], REFUSED)
                 6,
                 "for batch in loader:\n    if batch is None:\n        continue\n    accelerator.save_state(1)\n",
             ),
+            (
+                "`if ready`",
+                7,
+                "main = accelerator.is_main_process\ndue = main and x\nready = due or y\nif ready:\n"
+                "    accelerator.save_state(1)\n",
+            ),
+            (
+                "`accelerator.is_main_process`",
+                3,
+                "due and accelerator.is_main_process and accelerator.save_state(1)\n",
+            ),
+            (
+                "(`save` also removes files)",
+                5,
+                "def save(accelerator):\n    shutil.rmtree(1)\n    accelerator.save_state(1)\n",
+            ),
             ("`@on_main`", 5, "@on_main\ndef f():\n    accelerator.save_state(1)\n"),
             ("by `save_ckpt(…)`", 4, "if accelerator.is_main_process:\n    save_ckpt(accelerator, 1)\n"),
             ("`if dist.get_rank() == 0`", 4, "if dist.get_rank() == 0:\n    accelerator.save_state(1)\n"),
@@ -244,4 +260,25 @@ _, test_refused = tables(NAME, [], REFUSED)
     ],
 )
 def test_other_ways_to_save_alone_are_said(given: Given) -> None:
+    check(given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        left(how, NAME, f"{FROM}accelerator = Accelerator()\n{text}")
+        for how, text in (
+            ("another of its methods", "if accelerator.is_main_process:\n    Thread(target=run.upload).start()\n"),
+            ("another by its name", "if accelerator.is_main_process:\n    getattr(run, 'log')(1)\n"),
+            ("a folder of each", "due and accelerator.save_state(f'{out}/{rank}')\n"),
+            ("what a function says of its rank", "out = folder(rank)\nif out:\n    accelerator.save_state(out)\n"),
+            (
+                "a trainer's own",
+                "class Trainer:\n    def save(self):\n        shutil.rmtree(1)\n"
+                "        self.accelerator.save_state(1)\n",
+            ),
+        )
+    ],
+)
+def test_what_all_come_to_is_not_said(given: Given) -> None:
     check(given)

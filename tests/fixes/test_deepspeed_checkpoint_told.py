@@ -46,11 +46,11 @@ REFUSED = [
         for given in (f"    run = {folder}\n    out = os.path.join(run.dir, str(step))\n",)
     ),
     *(
-        refused(f"where {asked}", f"`{asked}` may differ from process to process", 5 + leaves, f"{LOADED}{given}")
+        refused(f"where {asked}", f"`{asked}` may differ from process to process", 5 + 2 * leaves, f"{LOADED}{given}")
         for asked, leaves in (("batch is None", 1), ("torch.isnan(loss)", 1), ("batch is not None", 0))
         for given in (
             f"        if {asked}:\n"
-            + "            continue\n" * leaves
+            + "            print(step)\n            continue\n" * leaves
             + textwrap.indent(SAVES, "    " * (2 - leaves)),
         )
     ),
@@ -89,6 +89,13 @@ REFUSED += [
         "move it below that; `upload(…)` takes the folder while",
         3,
         f"{ALONE}        rotate(out, args.limit)\n{SAVED}        upload(out)\n",
+    ),
+    refused(
+        "asked where a function saves",
+        "`time.time() > due` may differ",
+        6,
+        f"    if {MAIN}:\n        keep(accelerator)\n",
+        f"{BOTH}def keep(accelerator):\n    if time.time() > due:\n        accelerator.save_state(1)\n",
     ),
     refused(
         "a loss of its own that it adds up",

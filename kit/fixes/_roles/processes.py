@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from typing import TypeGuard
 
 from kit.fixes._ast import children, every, text
 from kit.fixes._roles._script import FUNCTIONS, Function, Script, dotted, last, own
@@ -203,9 +204,14 @@ def saves(script: Script, statement: ast.stmt) -> list[ast.Call]:
     return [node for node in own(statement) if isinstance(node, ast.Call) and saving(script, node, statement)]
 
 
+def names_save(node: ast.AST) -> TypeGuard[ast.Attribute]:
+    """Whether an expression is some object's `save_state`."""
+    return isinstance(node, ast.Attribute) and node.attr == SAVE
+
+
 def saving(script: Script, call: ast.Call, statement: ast.stmt) -> bool:
     """Whether a call saves an Accelerator's state."""
-    if isinstance(call.func, ast.Attribute) and call.func.attr == SAVE:
+    if names_save(call.func):
         return is_accelerator(script, call.func.value, statement)
     made = script.called(call)
     return made is not None and bool(_saved_in(script, made))
