@@ -148,11 +148,7 @@ def _given(node: ast.AST) -> dict[str, list[ast.expr]]:
         else:
             continue
         for part in (part for target in targets for part in every(target)):
-            if (
-                isinstance(part, (ast.Name, ast.Attribute, ast.Subscript))
-                and type(part.ctx) is ast.Store
-                and line.value
-            ):
+            if type(getattr(part, "ctx", None)) is ast.Store and line.value:
                 found.setdefault(text(part), []).append(line.value)
     return found
 
@@ -283,7 +279,7 @@ def uses_the_save(script: Script, lines: Sequence[ast.stmt], saves: Sequence[ast
     for save in saves:
         folders = set(_folders(script, save))
         for call in (call for line in lines if line.lineno > save.lineno for call in roles.calls_in(line)):
-            adds = _ADDS.fullmatch(last(call.func)) or roles.is_harmless(script, call) or call.lineno <= save.lineno
+            adds = _ADDS.fullmatch(last(call.func)) or roles.is_harmless(script, call)
             if not adds and any(isinstance(part, ast.expr) and text(part) in folders for part in every(call)):
                 return call
     return None
@@ -291,12 +287,9 @@ def uses_the_save(script: Script, lines: Sequence[ast.stmt], saves: Sequence[ast
 
 def _folders(script: Script, save: ast.stmt, within: tuple[Function, ...] = ()) -> Iterator[str]:
     """The folder that a statement saves the state to and those around it, as they are written there."""
-    for call in roles.saves(script, save):
+    for call in (call for call in roles.saves(script, save) if script.called(call) not in within):
         given = handed(call, "output_dir")
-        made = script.called(call)
-        if made in within:
-            continue
-        if made:
+        if made := script.called(call):
             lines = [line for line in script.inside(made) if roles.saves(script, line)]
             inner = {name for line in lines for name in _folders(script, line, (*within, made))}
             names = [each.arg for each in made.args.args]

@@ -148,7 +148,8 @@ def explained(mutant: Mutant) -> str:
 
 def outdated() -> list[Equivalent]:
     """What is explained of a line that no module has any more."""
-    lines = {name: {line.strip() for line in (ROOT / name).read_text("utf-8").splitlines()} for name in modules()}
+    found = {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in (ROOT / "kit").rglob("*.py")}
+    lines = {name: {line.strip() for line in source.splitlines()} for name, source in found.items()}
     return [
         each
         for each in EQUIVALENT

@@ -73,6 +73,22 @@ FLAG = """\
 """
 REFUSED += [
     refused("what a signal sets", "`due` may differ", 7, f"{FLAG}{SAVES.replace(MAIN, f'{MAIN} and due')}"),
+    refused(
+        "what a signal sets of an object",
+        "`args.due` may differ",
+        6,
+        "    def stop(*args):\n        args.due = True\n    signal.signal(15, stop)\n"
+        + SAVES.replace(MAIN, f"{MAIN} and args.due"),
+    ),
+    refused(
+        "files counted there",
+        "`len(files) < 3` may differ",
+        3,
+        f"{ALONE}        files = glob.glob(out)\n        if len(files) < 3:\n            accelerator.save_state(1)\n",
+    ),
+    refused(
+        "the disk", "`found` may differ", 4, f"    found = os.listdir(out)\n{SAVES.replace(MAIN, f'{MAIN} and found')}"
+    ),
     *(
         refused(f"a folder by the clock: {clock}", "`args.out` may differ", 4, f"    args.out = {clock}\n{IN_ARGS}")
         for clock in ("datetime.now()", "time.strftime('%H')", "os.path.join(args.out, socket.gethostname())")
@@ -146,7 +162,7 @@ APPLIED = [
             f"{BOTH}{above}def main(accelerator, out):\n    if {OPEN}:\n{saves}",
         )
         for id, above, saves in (
-            ("a folder of itself", "", f"        out = join(out, '1')\n{SAVED}"),
+            ("a folder of itself", "", f"        out: str\n        out = join(out, '1')\n{SAVED}"),
             (
                 "a save that is tried again",
                 AGAIN.format("        save(accelerator, out)\n"),
@@ -162,6 +178,7 @@ APPLIED = [
         )
         for id, above, given in (
             ("by a match", "", f"{MATCH}        case _:\n            out = 2\n"),
+            ("of a checkpoint on the disk", "", "    found = os.listdir(base)\n    out = found[-1]\n"),
             (
                 "by a function that does more on one",
                 f"{FOLDER.replace('return out', 'return base')}",
