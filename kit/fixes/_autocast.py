@@ -148,13 +148,8 @@ def _calls_later(value: ast.expr, names: frozenset[str]) -> bool:
 
 def _reads(node: ast.AST, names: frozenset[str]) -> bool:
     """Whether a function calls one of some names, unless it is handed that itself."""
-    own = _own(node)
-    parts = [part.func for part in every(node) if isinstance(part, ast.Call)]
-    return any(
-        name in names - own and (part == name or part.removeprefix(f"{name}.") in _PARTS)
-        for part in map(dotted, parts)
-        for name in [part.partition(".")[0]]
-    )
+    calls = [dotted(part.func).partition(".") for part in every(node) if isinstance(part, ast.Call)]
+    return any(name in names - _own(node) and part in ("", *_PARTS) for name, _, part in calls)
 
 
 def _taken(function: Function, call: ast.Call, node: ast.AST) -> Iterator[str]:
@@ -173,7 +168,7 @@ def _up(above: dict[ast.AST, ast.AST], node: ast.AST) -> Iterator[ast.AST]:
 
 def contexts(function: Function) -> list[ast.With]:
     """The statements that may put what is in them under autocast."""
-    named = {name for name, _, _ in _named(function)}
+    named = _named(function)
     found = [node for node in every(function) if isinstance(node, ast.With)]
     return [
         node
@@ -186,24 +181,23 @@ def contexts(function: Function) -> list[ast.With]:
     ]
 
 
-def _named(function: Function) -> list[tuple[str, ast.expr, Ancestors]]:
+def _named(function: Function) -> dict[str, list[tuple[ast.expr, Ancestors]]]:
     """The names given an autocast, with all that they are given, and what is around that."""
-    given = [
-        (text(line.targets[0]), line.value, (*above, line))
-        for line, above in statements(function)
-        if isinstance(line, ast.Assign)
-    ]
-    named = {name for name, value, _ in given if "autocast" in text(value)}
-    return [each for each in given if each[0] in named]
+    given: dict[str, list[tuple[ast.expr, Ancestors]]] = {}
+    for line, above in statements(function):
+        if isinstance(line, ast.Assign):
+            for target in line.targets:
+                given.setdefault(text(target), []).append((line.value, (*above, line)))
+    return {name: each for name, each in given.items() if any("autocast" in text(value) for value, _ in each)}
 
 
 def off(function: Function) -> list[str]:
     """The conditions on which autocast is off where a pipeline is called, as they are written."""
     asked = {text(item.context_expr): item.context_expr for node in contexts(function) for item in node.items}
     found: list[ast.expr] = []
-    for name, value, above in _named(function):
-        if name in asked or not asked:
-            on = [_around(each) for other, made, each in _named(function) if other == name and autocasts(made)]
+    for each in (each for name, each in _named(function).items() if name in asked or not asked):
+        on = [_around(above) for value, above in each if autocasts(value)]
+        for value, above in each:
             otherwise = _around(above) or [_not(test) for tests in on for test in tests]
             found += _switched(value) if autocasts(value) else otherwise
     for value in asked.values():

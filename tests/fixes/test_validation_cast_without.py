@@ -21,6 +21,17 @@ REFUSED = [
                 5,
                 f"    with {ON}:\n        make = lambda: pipeline(3)\n    return make()\n",
             ),
+            (
+                "by a lambda, and once before",
+                "also called",
+                5,
+                f"    make = lambda: pipeline(3)\n    if first:\n        images.append(pipeline(1).images)\n"
+                f"    with {ON}:\n        return make()\n",
+            ),
+            *(
+                ("in a loop over several", "also called", 4, f"    for {over}:\n        one(1)\n{AUTOCAST}")
+                for over in ("name, one in (('a', other), ('b', pipeline))", "one, *names in ((pipeline, 'a', 'b'),)")
+            ),
             ("by another name", "also called", 4, f"    make = pipeline\n    make(1)\n{AUTOCAST}"),
             ("by `__call__`", "also called", 3, f"    pipeline.__call__(1)\n{AUTOCAST}"),
             (

@@ -182,11 +182,13 @@ def is_main(script: Script, node: ast.AST, statement: ast.stmt) -> bool:
     """Whether an expression is whether this is the main process."""
     if isinstance(node, ast.Attribute) and node.attr in MAIN:
         return True
-    if isinstance(node, ast.Compare) and len(node.ops) == 1 and isinstance(node.ops[0], ast.Eq):
-        return last(node.left) == "process_index" and text(node.comparators[0]) == "0"
-    given = script.given(node)
-    plain = len(given) == 1 and isinstance(given[0], (ast.Attribute, ast.Compare))
-    return plain and is_main(script, given[0], statement)
+    match node:
+        case ast.Compare(left=left, ops=[ast.Eq()], comparators=[ast.Constant(value=0)]):
+            return last(left) == "process_index"
+    match script.given(node):
+        case [ast.Attribute() | ast.Compare() as given]:
+            return is_main(script, given, statement)
+    return False
 
 
 def operands(test: ast.expr) -> Iterator[ast.expr]:
