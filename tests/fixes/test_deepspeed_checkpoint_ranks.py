@@ -41,6 +41,14 @@ APPLIED = [
             "",
         ),
         (
+            "folders that may be there, and others",
+            "        accelerator.save_state(1)\n        os.makedirs(a, exist_ok=True)\n        b.mkdir(parents=True)\n"
+            "        os.makedirs(c, exist_ok=args.again)\n",
+            "        accelerator.save_state(1)\n        os.makedirs(a, exist_ok=True)\n"
+            "        if accelerator.is_main_process:\n            b.mkdir(parents=True)\n"
+            "            os.makedirs(c, exist_ok=args.again)\n",
+        ),
+        (
             "a writer handed to `map`",
             "        accelerator.save_state(1)\n        list(map(main, [1]))\n",
             "        accelerator.save_state(1)\n        if accelerator.is_main_process:\n"

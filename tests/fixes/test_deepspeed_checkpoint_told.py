@@ -107,6 +107,12 @@ REFUSED += [
         f"{ALONE}        rotate(out, args.limit)\n{SAVED}        upload(out)\n",
     ),
     refused(
+        "the first of two that one alone should do",
+        "`upload(…)` is one process's work",
+        3,
+        f"{ALONE}{SAVED}        if done:\n            upload(1)\n            tell(2)\n            return\n",
+    ),
+    refused(
         "asked where a function saves",
         "`time.time() > due` may differ",
         6,
