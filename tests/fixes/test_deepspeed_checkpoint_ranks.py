@@ -36,9 +36,15 @@ APPLIED = [
         (
             "containers of the script's own, and progress bars",
             "        seen = []\n        seen.append(1)\n        progress_bar.update(1)\n"
-            "        print(1, file=sys.stderr)\n"
+            "        print(1, file=sys.stderr)\n        tqdm.write(1)\n        print(1, flush=True)\n        accelerator.print(1)\n"
             "        accelerator.save_state(1)\n",
             "",
+        ),
+        (
+            "texts changed, and a file",
+            "        accelerator.save_state(1)\n        print(out.replace('/', '-'))\n        path.replace(last)\n",
+            "        accelerator.save_state(1)\n        print(out.replace('/', '-'))\n"
+            "        if accelerator.is_main_process:\n            path.replace(last)\n",
         ),
         (
             "folders that may be there, and others",

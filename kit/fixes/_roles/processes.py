@@ -306,7 +306,7 @@ def is_harmless(script: Script, call: ast.Call, within: tuple[Function, ...] = (
     if name == "write":
         return base in _SAYS
     if name == "replace":
-        return base not in _REMOVING and len(call.args) == 2
+        return base not in _REMOVING and bool(call.args[1:])
     if name == "print" and any(each.arg == "file" and last(each.value) not in _SAYS for each in call.keywords):
         return False
     if name in _FILLS and isinstance(call.func, ast.Attribute) and base != "accelerator":
