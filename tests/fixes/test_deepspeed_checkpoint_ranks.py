@@ -36,7 +36,8 @@ APPLIED = [
         (
             "containers of the script's own, and progress bars",
             "        seen = []\n        seen.append(1)\n        progress_bar.update(1)\n"
-            "        print(1, file=sys.stderr)\n        tqdm.write(1)\n        print(1, flush=True)\n        accelerator.print(1)\n"
+            "        print(1, file=sys.stderr)\n        tqdm.write(1)\n"
+            "        print(1, flush=True)\n        accelerator.print(1)\n"
             "        accelerator.save_state(1)\n",
             "",
         ),
