@@ -7,7 +7,7 @@ import ast
 from kit.fixes._ast import conjuncts, every, handed
 from kit.fixes._roles import Script
 from kit.fixes._roles._script import FUNCTIONS, dotted, own
-from kit.fixes._roles.places import kinds_asked
+from kit.fixes._roles.places import asks_others
 
 _AVAILABLE = "torch.cuda.is_available"
 _LESS = {"cuda", "cpu", "mps"}  # a choice between these leaves out what a package brings
@@ -141,6 +141,6 @@ def _other(script: Script, name: str) -> bool:
     for line, above in script.statements:
         if isinstance(line, (ast.Assign, ast.AnnAssign)) and line.value and name in map(dotted, _targets(line)):
             tests = [node.test for node in above if isinstance(node, ast.If)]
-            if any(kinds_asked(each) for each in (line.value, *tests)):
+            if any(asks_others(each) for each in (line.value, *tests)):
                 return True
     return False

@@ -38,9 +38,8 @@ def _elsewhere(script: Script, line: ast.stmt) -> str:
     """What a statement below an `if` of the main process calls, or hands on, to save the state; "" for nothing."""
     calls = [node for node in own(line) if isinstance(node, ast.Call)]
     named = [call for call in calls if _names_it(script, call, line) or _renamed(script, call)]
-    helpers = [call for call in named if not roles.saving(script, call, line)]
-    if helpers:
-        return "" if script.called(helpers[0]) else f"by {shown(helpers[0])}"
+    if helper := next((call for call in named if not roles.saving(script, call, line)), None):
+        return "" if script.called(helper) else f"by {shown(helper)}"
     given = [part for call in calls for part in [*call.args, *(word.value for word in call.keywords)]]
     return next((f"`{text(part)}`" for part in given if roles.names_save(part)), "")
 
@@ -103,8 +102,8 @@ def _renamed(script: Script, call: ast.Call) -> bool:
 
 def _handed(function: ast.AST, calls: list[ast.Call]) -> bool:
     """Whether a function saves with an Accelerator that it is handed: who comes there, its callers say."""
-    given = {each.arg for each in function.args.args}  # type: ignore[attr-defined]
-    return any(dotted(call.func).partition(".")[0] in given - {"self"} for call in calls)
+    given = {each.arg for each in function.args.args}.difference(["self"])  # type: ignore[attr-defined]
+    return any(dotted(call.func).partition(".")[0] in given for call in calls)
 
 
 def _asks_itself(line: ast.stmt) -> str:

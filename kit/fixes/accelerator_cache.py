@@ -11,7 +11,7 @@ from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import conjuncts, defaults, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import FUNCTIONS, own
-from kit.fixes._roles.places import for_cuda, kinds_asked, left_on
+from kit.fixes._roles.places import asks_others, for_cuda, left_on
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -147,7 +147,7 @@ def _guarded(script: Script, statement: ast.stmt) -> bool:
             break
         if isinstance(node, ast.If):
             asked = inner in node.body and _is_cuda(script, node.test, statement)
-            if asked or (inner in node.orelse and kinds_asked(node.test)):
+            if asked or (inner in node.orelse and asks_others(node.test)):
                 return True
         inner = node
     return for_cuda(script, statement)

@@ -268,6 +268,8 @@ def test_other_ways_to_save_alone_are_said(given: Given) -> None:
     [
         left(how, NAME, f"{FROM}accelerator = Accelerator()\n{text}")
         for how, text in (
+            ("another thing with it", "if accelerator.is_main_process:\n    report(accelerator)\n"),
+            ("a checkpoint of a model", "if accelerator.is_main_process:\n    save_checkpoint(model)\n"),
             ("another of its methods", "if accelerator.is_main_process:\n    Thread(target=run.upload).start()\n"),
             ("another by its name", "if accelerator.is_main_process:\n    getattr(run, 'log')(1)\n"),
             ("a folder of each", "due and accelerator.save_state(f'{out}/{rank}')\n"),

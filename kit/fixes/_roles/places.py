@@ -10,8 +10,10 @@ from kit.fixes._roles._script import FUNCTIONS, Script, last, own
 
 _READS = ("ArgumentParser", "HfArgumentParser", "parse_args", "Fire", "run_exit", "cli", "Typer")
 _LEAVES = (ast.Return, ast.Raise, ast.Continue, ast.Break)
-_KINDS = ("npu", "mlu", "musa", "hpu", "tpu", "xla")
-_ANY = re.compile(r"current_accelerator|\.accelerator\.is_available|['\"]accelerator['\"]")  # what torch knows of any
+_OTHERS = re.compile(
+    r"npu|mlu|musa|hpu|tpu|xla"
+    r"|current_accelerator|\.accelerator\.is_available|['\"]accelerator['\"]"  # what torch knows of any
+)
 
 
 def is_script(script: Script) -> bool:
@@ -56,8 +58,10 @@ def for_cuda(script: Script, statement: ast.stmt) -> bool:
 
 def _meant(script: Script, test: ast.expr) -> ast.expr:
     """What a name that is asked was given, where that is one thing."""
-    given = script.assigned.get(test.id, []) if isinstance(test, ast.Name) else []
-    return given[0] if len(given) == 1 else test
+    match script.assigned.get(test.id) if isinstance(test, ast.Name) else None:
+        case [given]:
+            return given
+    return test
 
 
 def left_on(script: Script, statement: ast.AST) -> list[ast.expr]:
@@ -98,7 +102,6 @@ def asks_cuda(test: ast.expr) -> bool:
     return last(test) in ("is_cuda", "use_cuda", "is_gpu_cuda")
 
 
-def kinds_asked(test: ast.expr) -> set[str]:
-    """The kinds of device other than CUDA that a test names."""
-    words = text(test).lower()
-    return {kind for kind in _KINDS if kind in words} | ({"any"} if _ANY.search(words) else set())
+def asks_others(test: ast.expr) -> bool:
+    """Whether a test names another kind of device than CUDA."""
+    return bool(_OTHERS.search(text(test).lower()))
