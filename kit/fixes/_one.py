@@ -64,9 +64,8 @@ def _of_main(script: Script, line: ast.stmt, opened: set[ast.stmt], within: tupl
     choices = [part.test for part in every(value) if isinstance(part, ast.IfExp)] if value else []
     if any(roles.mentions_main(script, test, line) for test in choices) or _made_by_one(script, value, within):
         return _bound(line)
-    empty = isinstance(value, ast.Constant) and value.value is None  # taken from the others
     ways = list(_ways(script, line, opened))
-    return {name for name in given if any((not way and empty) or not _gives(script, way, name) for way in ways)}
+    return {name for name in given if any(not _gives(script, way, name) for way in ways)}
 
 
 def _ways(script: Script, line: ast.stmt, opened: set[ast.stmt]) -> Iterator[list[ast.stmt]]:

@@ -192,6 +192,21 @@ APPLIED = [
             ),
         )
     ),
+    *(
+        case(id, f"{BOTH}{above}{text}", f"{BOTH}{above}{text.replace(MAIN, OPEN)}")
+        for id, above, text in (
+            (
+                "another function has one of its name",
+                f"def other(accelerator):\n    if {MAIN}:\n        out = 1\n        print(out)\n",
+                f"def main(accelerator, out):\n{SAVES}",
+            ),
+            (
+                "counted there, in a loop",
+                "",
+                f"def main(accelerator, out):\n    for x in y:\n        if {MAIN}:\n            out += 1\n    {SAVED}",
+            ),
+        )
+    ),
     case(
         "a function of a module sets nothing that the save reads",
         f"import os\n{BOTH}def main(accelerator):\n    if {MAIN}:\n{PATHS}{REMOVES.format(also='')}",
