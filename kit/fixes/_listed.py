@@ -66,31 +66,35 @@ def spelt(script: Script, node: ast.expr, at: ast.stmt, folder: ast.expr) -> str
     """A path as it is put together where a statement is: `<it>` for the ``folder``, `{}` for what is written into a
     text, `?` for what is not known."""
 
-    def parts(*nodes: ast.expr) -> list[str]:
-        return [spelt(script, each, at, folder) for each in nodes]
+    def part(node: ast.expr) -> str:
+        return spelt(script, node, at, folder)
 
     if text(node) == text(folder):
         return IN_IT
     if isinstance(node, ast.Name) and (line := giver(script, node.id, at)) and line.value:
         return spelt(script, line.value, line, folder)
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
-    if isinstance(node, ast.JoinedStr):
-        return "".join(parts(*node.values))
-    if isinstance(node, ast.FormattedValue):
-        return parts(node.value)[0].replace("?", "{}")
-    if isinstance(node, ast.BinOp):
-        left, right = parts(node.left, node.right)
-        known = {ast.Add: left + right, ast.Div: f"{left}/{right}", ast.Mod: left}
-        return known.get(type(node.op), "?")
-    called = last(node.func) if isinstance(node, ast.Call) and not node.keywords else ""
-    if called == "format":
-        return parts(node.func.value)[0]  # type: ignore[attr-defined]
-    if called == "join" and text(node.func).endswith("path.join"):  # type: ignore[attr-defined]
-        return "/".join(parts(*node.args))  # type: ignore[attr-defined]
-    if called in ("Path", "fspath") and len(node.args) == 1:  # type: ignore[attr-defined]
-        return parts(*node.args)[0]  # type: ignore[attr-defined]
-    return "{}" if called == "str" else "?"
+    match node:
+        case ast.Constant(value=str() as word):
+            return word
+        case ast.JoinedStr(values=values):
+            return "".join(map(part, values))
+        case ast.FormattedValue(value=value):
+            return part(value).replace("?", "{}")
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return part(left) + part(right)
+        case ast.BinOp(left=left, op=ast.Div(), right=right):
+            return f"{part(left)}/{part(right)}"
+        case ast.BinOp(left=template, op=ast.Mod()):
+            return part(template)
+        case ast.Call(func=ast.Attribute(value=template, attr="format"), keywords=[]):
+            return part(template)
+        case ast.Call(func=func, args=args, keywords=[]) if text(func).endswith("path.join"):
+            return "/".join(map(part, args))
+        case ast.Call(func=func, args=[inner], keywords=[]) if last(func) in ("Path", "fspath"):
+            return part(inner)
+        case ast.Call(func=ast.Name(id="str"), keywords=[]):
+            return "{}"
+    return "?"
 
 
 def made_above(script: Script, statement: ast.stmt, value: ast.expr | None) -> ast.Call | None:

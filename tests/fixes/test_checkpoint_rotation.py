@@ -245,11 +245,6 @@ REFUSED = [
         .replace('        save_path = os.path.join(args.output_dir, f"checkpoint-{step}")\n', ""),
     ),
     refused(
-        "the folder is made first, and counted",
-        "`os.makedirs(…)` makes `save_path` above",
-        before().replace("        # _before_", f"        {PATH}\n        os.makedirs(save_path)\n        # _before_"),
-    ),
-    refused(
         "renamed after the save",
         "gets another name",
         before().replace("log(step)", "os.rename(save_path, final)"),
