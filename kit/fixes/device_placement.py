@@ -145,13 +145,12 @@ def _left_to_default(script: Script, statement: ast.stmt) -> bool:
     if not isinstance(statement, FUNCTIONS):
         return False
     given = defaults(statement.args)
-    names = [each.arg for each, _ in given]
-    bound = len(names[:1]) if names[:1] in (["self"], ["cls"]) else 0
+    names = [each.arg for each, _ in given if each.arg not in ("self", "cls")]
     of_cuda = [each.arg for each, value in given if value and "device" in each.arg and may_be(script, value)]
     calls = [call for line in uses(script, statement) for call in own(line) if isinstance(call, ast.Call)]
     owner = script.class_of(statement) if statement.name == "__init__" else None
     mine = [call for call in calls if last(call.func) == (owner.name if owner else statement.name)]
-    told = [{*names[bound : bound + len(call.args)], *(each.arg for each in call.keywords)} for call in mine]
+    told = [{*names[: len(call.args)], *(each.arg for each in call.keywords)} for call in mine]
     starred = any(isinstance(each, ast.Starred) for call in mine for each in call.args)
     return any(name not in each and None not in each for name in of_cuda for each in told) and not starred
 

@@ -13,7 +13,7 @@ from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import every, handed, same, statements, stored, text
 from kit.fixes._chance import DRAWS, MADE, NOISE, anew, by_chance, called, own_order, sized
 from kit.fixes._roles import Script, read
-from kit.fixes._roles._script import FUNCTIONS, dotted, last
+from kit.fixes._roles._script import FUNCTIONS, last
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -269,7 +269,7 @@ def _noisy(script: Script) -> bool:
         made = [node for loop in loops[-1:] for node in every(loop) if isinstance(node, ast.Call)]
         made += [node for call in made if (one := script.called(call)) for node in every(one)]  # type: ignore[misc]
         for each in (node.func for node in made if isinstance(node, ast.Call)):
-            others = (script.full(each) or dotted(each)).startswith(("np.", "numpy.", "random."))
+            others = script.full(each).startswith(("np.", "numpy.", "random."))
             if last(each) in (*DRAWS, *NOISE) and not others:
                 return True
     return False

@@ -310,6 +310,11 @@ APPLIED += [
         f"{RUNNER}{SEEDS}{PREPARES}{ANEW}{LINE * 8}{OWN}{TRAINS}",
     ),
     case(
+        "told by the process",
+        f"{RUNNER}{SEEDS}{PREPARES}    log(str(runner.process_index))\n{TRAINS}",
+        f"{RUNNER}{SEEDS}{PREPARES}{ANEW}    log(str(runner.process_index))\n{TRAINS}",
+    ),
+    case(
         "prepared above a blank line",
         f"{RUNNER}{SEEDS}{PREPARES}\n{TRAINS}",
         f"{RUNNER}{SEEDS}{PREPARES}\n{ANEW}\n{TRAINS}",

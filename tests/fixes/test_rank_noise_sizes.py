@@ -51,6 +51,8 @@ APPLIED = [
     )
 ]
 
+LOADED = "if args.text:\n        unet, loader = accelerator.prepare(unet, loader)\n        accelerator.load_state(1)"
+REFUSED += [conflict("loaded where it prepares", "a checkpoint is loaded above it", 15, script(LOADED))]
 STARRED = "unet, loader = accelerator.prepare(*made)"
 APPLIED += [case("prepared with others at once", script(STARRED), script(STARRED, NEW))]
 
