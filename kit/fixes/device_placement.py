@@ -214,12 +214,15 @@ def _replaced_in(script: Script, call: ast.Call, name: str) -> list[Change]:
             *((start(each), start(each), f"{word}=") for word, each in words),
         ]
     moves = isinstance(call.func, ast.Attribute) and call.func.attr == "cuda" and full != "torch.cuda"
-    plain = all(isinstance(each, ast.Constant) and each.value == 0 for each in call.args)
-    if moves and plain and all(each.arg == "non_blocking" for each in call.keywords):
-        stop, more = (end(call.args[0]), "") if call.args else (first, ", " * bool(call.keywords))
-        word = "device=" * _stores(script, call.func.value)  # type: ignore[attr-defined]
-        return [(end(call.func, len("cuda")), end(call.func), "to"), (first, stop, f"{word}{name}.device{more}")]
-    return []
+    match call.args if moves and all(each.arg == "non_blocking" for each in call.keywords) else None:
+        case []:
+            stop, more = first, ", " * bool(call.keywords)
+        case [ast.Constant(value=0) as card]:
+            stop, more = end(card), ""
+        case _:
+            return []
+    word = "device=" * _stores(script, call.func.value)  # type: ignore[attr-defined]
+    return [(end(call.func, len("cuda")), end(call.func), "to"), (first, stop, f"{word}{name}.device{more}")]
 
 
 def _stores(script: Script, node: ast.expr) -> bool:

@@ -132,7 +132,8 @@ def _push(script: Script, statement: ast.stmt) -> str:
     """How the script asks whether to push: as it does there, or elsewhere of what is bound there, or of its `args`."""
     here, owner = script.scopes(statement)[0], script.class_of(statement)
     near = [name for line, name in script.once(_asked) if script.scopes(line)[0] is here]
-    reach = [name for line, name in script.once(_asked) if script.class_of(line) is owner or name[:5] != "self."]
+    asked = script.once(_asked)
+    reach = [name for line, name in asked if script.class_of(line) is owner or not name.startswith("self.")]
     found = (name for name in reach if not _missing(script, name, statement))
     return near[0] if near else next(found, f"args.{_PUSH}")
 

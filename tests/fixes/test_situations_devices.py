@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from situations import HEAD, Given, check, left, looks, mended, refused
+from situations import HEAD, MADE, Given, check, left, looks, mended, refused
 
 # A device is given to what takes a device; a branch for CUDA is CUDA's.
 DEVICES = [
@@ -31,6 +31,13 @@ def main(path):
     accelerator = Accelerator()
     return Model("base", device="cuda")
 """.replace("    accelerator", "    accelerator"),
+    ),
+    looks(
+        "a card, and more by place",
+        "device-placement",
+        7,
+        "something placed on CUDA by name",
+        f"{HEAD}def main(x):\n{MADE}    x.cuda(0, False)\n",
     ),
     left(
         "a branch that only CUDA takes",
