@@ -121,7 +121,7 @@ def _no_vae(script: Script) -> str:
     without = [
         call
         for call, line in (pair for name, pairs in script.calls.items() if _MAKES.fullmatch(name) for pair in pairs)
-        if isinstance(line, ast.Assign) and text(line.targets[0]) in ("pipeline", "pipe")
+        if isinstance(line, ast.Assign) and any(text(each) in ("pipeline", "pipe") for each in line.targets)
         if any(text(each) == "None" for each in handed(call, "vae", at=None))
     ]
     if without:
@@ -134,10 +134,9 @@ def _no_vae(script: Script) -> str:
 def _own_vae(function: ast.FunctionDef) -> str:
     """Why a function that gives its pipeline another VAE is not served."""
     given = [node for node in every(function) if isinstance(node, ast.Assign)]
-    own = [node for node in given if text(node.targets[0]) == "pipeline.vae" and text(node) not in _CODE]
-    kept = [node for node in given if text(node.value) == "pipeline.vae"]
-    if kept:
-        name = text(kept[0].targets[0])
+    own = [node for node in given if "pipeline.vae" in map(text, node.targets) and text(node) not in _CODE]
+    kept = (target for node in given if text(node.value) == "pipeline.vae" for target in node.targets)
+    if name := next(map(text, kept), ""):
         return f"`{name}` would be the VAE that trains, not the pipeline's: use `pipeline.vae` itself, or skip the fix"
     return "it gives its pipeline another VAE: give it that in the dtype of the other parts, or skip the fix" * bool(
         own

@@ -95,6 +95,29 @@ APPLIED = [
         f"import argparse\nimport copy\nimport os\n{BOTH.partition(NEWLINE)[2]}{DEFINITION}{FIX}{MOVE}",
     ),
     case("the dtype of its callers", *THREADED),
+    *(
+        case(
+            f"the dtype of its callers, {how}",
+            f"{ONE}accelerator = Accelerator()\ndef log_validation({before}):\n{MOVE}{IMAGES}"
+            f"def main(pipe, weight_dtype):\n    log_validation({call})\n",
+            f"{BOTH}accelerator = Accelerator()\ndef log_validation({after}):\n{FIX}{MOVE}{IMAGES}"
+            f"def main(pipe, weight_dtype):\n    log_validation({call}, torch_dtype=weight_dtype)\n",
+        )
+        for how, before, after, call in (
+            (
+                "second of two",
+                "pipeline, is_final_validation",
+                "pipeline, torch_dtype, is_final_validation",
+                "pipe, is_final_validation=True",
+            ),
+            (
+                "first of two",
+                "is_final_validation, pipeline",
+                "torch_dtype, is_final_validation, pipeline",
+                "is_final_validation=True, pipeline=pipe",
+            ),
+        )
+    ),
     case(
         "the dtype of its callers, in one line",
         f"{ONE}def log_validation(pipeline, accelerator, is_final_validation):\n{MOVE}{IMAGES}"
