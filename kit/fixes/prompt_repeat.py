@@ -189,9 +189,11 @@ def _pairs(line: ast.stmt) -> list[tuple[str, ast.expr]]:
     """What a statement gives names and attributes, one by one."""
     if isinstance(line, ast.AugAssign):
         return [(text(line.target), ast.BinOp(line.target, line.op, line.value))]
-    if not isinstance(line, ast.Assign) or len(line.targets) != 1:
-        return []
-    target, value = line.targets[0], line.value
+    match line:
+        case ast.Assign(targets=[target], value=value):
+            pass
+        case _:
+            return []
     if isinstance(target, ast.Tuple) and isinstance(value, (ast.GeneratorExp, ast.ListComp)):
         over, names = value.generators[0], list(map(text, target.elts))
         alike = text(over.iter).strip("()[]") == ", ".join(names)

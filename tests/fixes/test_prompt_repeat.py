@@ -69,6 +69,11 @@ APPLIED += [
         ),
     ),
     case(
+        "kept above by hand",
+        script("embeds.repeat(len(prompts), 1, 1)", kept=KEPT.format(test="captions")),
+        script("static_embeds.repeat(len(prompts), 1, 1)", kept=KEPT.format(test="captions")),
+    ),
+    case(
         "gone through twice",
         script("[each for each in embeds for _ in embeds]"),
         script("[each for each in static_embeds for _ in embeds]", kept=KEPT.format(test="captions")),
@@ -158,6 +163,7 @@ def test_it_does_not_grow() -> None:
         ("embeds, masks = (each.repeat(n, 1) for each in (embeds, masks))", True),
         ("embeds, masks = embeds.repeat(n, 1, 1), masks.repeat(n, 1)", True),
         ("embeds, *others = embeds.repeat(n, 1, 1), masks, n", True),
+        ("args.embeds = args.embeds * n", True),
         ("embeds = embeds[:1].repeat(n, 1, 1)", False),
         ("embeds = embeds * scale", False),
         ("embeds = prompts\n            embeds = embeds.tile((n, 1))", False),
