@@ -93,22 +93,8 @@ def _is_shared(script: Script, node: ast.AST) -> bool:
 
 def _on_the_way(script: Script, statement: ast.stmt) -> Iterator[ast.expr]:
     """The tests around a statement in its function, and those of the `if`s that leave a block above it."""
-    inner: ast.AST = statement
-    for node in reversed(script.above[statement]):
-        block = script.block(inner) if isinstance(inner, ast.stmt) else []
-        above = block[: block.index(inner)] if inner in block else []
-        yield from (test for line in above if (test := leaving(line)) is not None)
-        if isinstance(node, FUNCTIONS):
-            return
-        if isinstance(node, ast.If):
-            yield node.test
-        inner = node
-
-
-def leaving(line: ast.stmt) -> ast.expr | None:
-    """What is asked by an `if` whose body ends in leaving; None for other statements."""
-    leaves = isinstance(line, ast.If) and isinstance(line.body[-1], (ast.Continue, ast.Return, ast.Break))
-    return line.test if leaves else None  # type: ignore[attr-defined]
+    yield from _around(script, statement)
+    yield from script.left_above(statement)
 
 
 def _helper(script: Script, line: ast.stmt, given: dict[str, list[ast.expr]]) -> ast.expr | None:
@@ -128,9 +114,9 @@ def _tests(node: ast.AST) -> list[ast.expr]:
     return [node.iter] if isinstance(node, ast.For) else []
 
 
-def _around(script: Script, gate: ast.If) -> Iterator[ast.expr]:
-    """The tests around a gate, in its function."""
-    for node in reversed(script.above[gate]):
+def _around(script: Script, statement: ast.stmt) -> Iterator[ast.expr]:
+    """The tests around a statement, in its function."""
+    for node in reversed(script.above[statement]):
         if isinstance(node, FUNCTIONS):
             return
         if isinstance(node, ast.If):

@@ -65,7 +65,7 @@ def check_resumed(script: Script, function: Function, loop: ast.For, number: set
     """Whether a run that goes on in the middle of an epoch has what the loop takes. ``number``: the name of the
     batch's number. Raises Unknown."""
     lines = list(script.inside(loop))
-    filled = {text(call.func.value) for line in lines for call in _calls(line, "append")}  # type: ignore[attr-defined]
+    filled = {text(call.func.value) for call in method_calls(loop, "append")}  # type: ignore[attr-defined]
     above = [line for line in script.inside(function) if line.lineno < loop.lineno and isinstance(line, ast.Assign)]
     begun = stored(*above) - number
     reasons = [_rolled_back(script, function), _cut(script, loop, lines)]
@@ -78,10 +78,10 @@ def check_resumed(script: Script, function: Function, loop: ast.For, number: set
         raise Unknown(reason)
 
 
-def _calls(line: ast.stmt, method: str) -> list[ast.Call]:
-    """The calls of a method that a statement makes itself."""
-    calls = [node for node in own(line) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
-    return [call for call in calls if last(call.func) == method]
+def method_calls(node: ast.AST, method: str) -> list[ast.Call]:
+    """The calls of a method inside a statement."""
+    calls = [each for each in every(node) if isinstance(each, ast.Call)]
+    return [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == method]
 
 
 def _rolled_back(script: Script, function: Function) -> str:

@@ -15,6 +15,7 @@ Scope = ast.Module | ast.FunctionDef | ast.AsyncFunctionDef
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _Made = TypeVar("_Made")
 _APART = (ast.stmt, ast.excepthandler, ast.match_case)
+_LEAVES = (ast.Return, ast.Continue, ast.Break)
 
 
 @lru_cache(maxsize=8192)  # every fix asks for the same statements, before and after
@@ -105,6 +106,11 @@ class Script:
         return ""
 
     @cached_property
+    def torch(self) -> str:
+        """How the script writes torch, or would."""
+        return self.spelt("torch") or "torch"
+
+    @cached_property
     def assigned(self) -> dict[str, list[ast.expr]]:
         """What each name is given, wherever that is, by assignments that it comes first in."""
         found: dict[str, list[ast.expr]] = defaultdict(list)
@@ -183,6 +189,16 @@ class Script:
                 return value
         return []
 
+    def left_above(self, statement: ast.AST, raises: bool = False) -> Iterator[ast.expr]:
+        """What is asked by the `if`s that leave a block above a statement, in its function, innermost first: `if not
+        main: return`; ``raises``: by those that raise, too."""
+        for inner in [statement, *reversed(self.above.get(statement, ()))]:
+            if isinstance(inner, Scope) and inner is not statement:
+                return
+            block = self.block(inner) if isinstance(inner, ast.stmt) else []
+            above = block[: block.index(inner)] if block else []  # type: ignore[arg-type]
+            yield from (test for line in above if (test := leaving(line, raises)) is not None)
+
     def is_elif(self, statement: ast.stmt) -> bool:
         """Whether a statement is the `elif` of an `if`."""
         parent = self.above[statement][-1]
@@ -203,6 +219,12 @@ class Script:
         """The texts that stand in the script as constants."""
         nodes = (node for statement, _ in self.statements for node in own(statement))
         return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def leaving(line: ast.stmt, raises: bool = False) -> ast.expr | None:
+    """What is asked by an `if` whose body ends in leaving, or in a `raise`; None for other statements."""
+    leaves = isinstance(line, ast.If) and isinstance(line.body[-1], (*_LEAVES, *[ast.Raise] * raises))
+    return line.test if leaves else None  # type: ignore[attr-defined]
 
 
 def dotted(node: ast.AST) -> str:
