@@ -241,6 +241,10 @@ def reads(script: Script, saves: Sequence[ast.stmt]) -> set[str]:
 def by_chance(script: Script, line: ast.stmt, within: tuple[Function, ...] = ()) -> str:
     """What a statement is in, or what calls the function that it is in, that a process may come to while the others do
     not; "" where there is nothing of the kind."""
+    made = [one for call in roles.saves(script, line) if (one := script.called(call))]
+    inside = [each for one in made for each in script.inside(one) if roles.saves(script, each)]
+    if any(_tries_again(script, each) for each in [line, *inside]):
+        return "a loop that tries again"
     inner: ast.AST = line
     for node in reversed(script.above[line]):
         if isinstance(node, ast.ExceptHandler):
@@ -253,6 +257,19 @@ def by_chance(script: Script, line: ast.stmt, within: tuple[Function, ...] = ())
             return "" if node in within else _called_by_chance(script, node, (*within, node))
         inner = node
     return ""
+
+
+def _tries_again(script: Script, line: ast.stmt) -> bool:
+    """Whether a statement is in a `try` in a loop, in its function and below its `if` of the main process."""
+    inner, tried = line, False
+    for node in reversed(script.above[line]):
+        if isinstance(node, FUNCTIONS) or (isinstance(node, ast.If) and roles.mentions_main(script, node.test, node)):
+            return False
+        if tried and isinstance(node, (ast.For, ast.While)):
+            return True
+        tried = tried or (isinstance(node, ast.Try) and bool(node.handlers) and inner in node.body)
+        inner = node  # type: ignore[assignment]
+    return False
 
 
 def _called_by_chance(script: Script, function: Function, within: tuple[Function, ...]) -> str:
