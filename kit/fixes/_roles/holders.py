@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from kit.fixes._ast import defaults, every, handed, text
+from kit.fixes._ast import defaults, every, handed, same, text
 from kit.fixes._roles._script import FUNCTIONS, Function, Scope, Script, dotted, last, own
 from kit.fixes._roles.paths import missing
 
@@ -22,10 +22,22 @@ def accelerator(script: Script, statement: ast.stmt) -> tuple[str, str]:
     found = _candidates(script, statement)
     if not found:
         bound = any(ACCELERATOR in _bindings(script).get(scope, {}) for scope in script.scopes(statement))
-        return ACCELERATOR, f"`{ACCELERATOR}` is {'no Accelerator' if bound else 'not bound'} there"
+        where = "" if bound else _kept_in(script, statement)
+        return ACCELERATOR, f"`{ACCELERATOR}` is {'no Accelerator' if bound else 'not bound'} there{where}"
     reasons = [missing(script, name, statement) for name in found]
     at = next((number for number, reason in enumerate(reasons) if not reason), 0)
     return found[at], reasons[at]
+
+
+def _kept_in(script: Script, statement: ast.stmt) -> str:
+    """In what the function of a statement has an Accelerator, as the end of a reason: `ctx.accelerator`, an item of a
+    dictionary; "" for nothing."""
+    for node in every(script.scopes(statement)[0]):
+        item = isinstance(node, ast.Subscript) and same(node.slice, repr(ACCELERATOR))
+        known = dotted(node).partition(".")[0] not in ("", *_CONFIGURED)
+        if item or (isinstance(node, ast.Attribute) and node.attr == ACCELERATOR and known):
+            return f", but `{text(node)}` is"
+    return ""
 
 
 def is_accelerator(script: Script, node: ast.AST, statement: ast.stmt) -> bool:
