@@ -27,12 +27,14 @@ def passes_over(node: ast.stmt) -> bool:
 def check_leaving(script: Script, loop: ast.For, numbers: set[str]) -> None:
     """Whether a loop trains each batch to the end of the epoch, but at the run's end: not where it is left, nor where
     batches are passed by after their number, or what counts them (``numbers``). Raises Unknown."""
+    trained = max(call.lineno for call in method_calls(loop, "backward"))
     for node, around in leaving(script, loop):
         ifs = [each for each in around if not passes_over(each)]
         if isinstance(node, ast.Break) and not any(speaks(script, each.test) for each in ifs):
             raise Unknown(f"a `break` (line {node.lineno}) ends an epoch early: what is done of the next is not known")
         asked = {(each.id, one) for one in ifs for each in every(one.test) if isinstance(each, ast.Name)}
-        if isinstance(node, ast.Continue) and any(name in numbers | stored(*one.body) for name, one in asked):
+        passes_by = isinstance(node, ast.Continue) and node.lineno < trained
+        if passes_by and any(name in numbers | stored(*one.body) for name, one in asked):
             raise Unknown(ITS_OWN_WAY)
 
 
