@@ -71,6 +71,8 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             found.append(_site(tree, function, place))
         elif any(isinstance(node, ast.Attribute) and node.attr == "prepare" for node in every(function)):
             reason = "it does not prepare what it trains with among the function's own statements"
+            if (above := _place(function, 0)) and function.body[above.at].lineno < seeds[0].lineno:
+                reason = "it sets the seed below where it prepares what it trains with: set it above"
             found.append(Site(seeds[0].lineno, False, refuses=reason))
     return found
 
@@ -130,7 +132,8 @@ def _alike(function: ast.FunctionDef, place: Place) -> str:
     for line in function.body[place.at + 1 :]:
         if isinstance(line, (ast.For, ast.While)):
             break
-        made = next((word for node in every(line) if (word := called(node)) in (*MADE, *DRAWS)), "")
+        calls = [node for node in every(line) if isinstance(node, ast.Call) and not handed(node, "generator", at=None)]
+        made = next((word for node in calls if (word := called(node)) in (*MADE, *DRAWS)), "")
         if made and not isinstance(line, ast.FunctionDef):
             return f"`{made}` (line {line.lineno}) must come out alike on all processes: move it above, or skip the fix"
     return ""
@@ -214,14 +217,16 @@ def _method(node: ast.AST) -> str:
     return node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
 
 
-def _place(function: ast.FunctionDef) -> Place | None:
-    """The last statement of a function that prepares the loader it trains with, below where it sets the seed."""
+def _place(function: ast.FunctionDef, below: int | None = None) -> Place | None:
+    """The last statement of a function that prepares the loader it trains with, below where it sets the seed (or the
+    line ``below``)."""
     seeds, loaders = _seeds(function), _trained(function)
+    below = seeds[0].lineno if below is None else below
     for at in range(len(function.body) - 2, -1, -1):
         if isinstance(function.body[at], (ast.For, ast.While, ast.FunctionDef)):
             continue
         for node in every(function.body[at]):
-            if isinstance(node, ast.Call) and _method(node) == "prepare" and seeds[0].lineno < node.lineno:
+            if isinstance(node, ast.Call) and _method(node) == "prepare" and below < node.lineno:
                 owner = node.func.value  # type: ignore[attr-defined]
                 given = {*map(text, node.args), *stored(function.body[at])}
                 if isinstance(owner, ast.Name) and any(_trains(each, loaders) for each in given):

@@ -44,6 +44,13 @@ REFUSED = [
         )
         for given in (f"    run = {folder}\n    out = os.path.join(run.dir, str(step))\n",)
     ),
+    refused(
+        "where a loss is no number, in a `with` above",
+        "`not torch.isfinite(loss)` may differ from process to process",
+        8,
+        f"{LOADED}        with accelerator.accumulate(unet):\n            if not torch.isfinite(loss):\n"
+        f"                continue\n{textwrap.indent(SAVES, '    ')}",
+    ),
     *(
         refused(f"where {asked}", f"`{asked}` may differ from process to process", 5 + leaves, f"{LOADED}{given}")
         for asked, leaves in (("batch is None", 1), ("torch.isnan(loss)", 1), ("batch is not None", 0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
@@ -197,7 +197,7 @@ class Script:
                 return
             block = self.block(inner) if isinstance(inner, ast.stmt) else []
             above = block[: block.index(inner)] if block else []  # type: ignore[arg-type]
-            yield from (test for line in above if (test := leaving(line, raises)) is not None)
+            yield from (test for line in _entered(above) if (test := leaving(line, raises)) is not None)
 
     def is_elif(self, statement: ast.stmt) -> bool:
         """Whether a statement is the `elif` of an `if`."""
@@ -219,6 +219,14 @@ class Script:
         """The texts that stand in the script as constants."""
         nodes = (node for statement, _ in self.statements for node in own(statement))
         return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def _entered(lines: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """Some statements, and those in a `with` or a `try` among them, which leave the same block."""
+    for line in lines:
+        yield line
+        if isinstance(line, (ast.With, ast.AsyncWith, ast.Try)):
+            yield from _entered(line.body)
 
 
 def leaving(line: ast.stmt, raises: bool = False) -> ast.expr | None:
