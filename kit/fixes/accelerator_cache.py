@@ -97,10 +97,11 @@ def _beside(script: Script, statement: ast.stmt) -> str:
 
 
 def _names_devices(script: Script, test: ast.expr, statement: ast.stmt) -> bool:
-    """Whether a test is for CUDA or others of torch's own: `device.type in ("cuda", "xpu")`."""
+    """Whether a test is for CUDA or others of torch's own, or asks CUDA itself: `device.type in ("cuda", "xpu")`."""
     either = isinstance(test, ast.BoolOp) or (isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.In))
-    parts = every(test) if either and not kinds_asked(test) else []
-    return any(same(part, "'cuda'") or _is_cuda(script, part, statement) for part in parts)  # type: ignore[arg-type]
+    parts = every(test) if not kinds_asked(test) else []
+    listed = either and any(same(part, "'cuda'") or _is_cuda(script, part, statement) for part in parts)  # type: ignore
+    return listed or any(script.full(part).startswith("torch.cuda.") for part in parts)
 
 
 def _left(script: Script, statement: ast.stmt) -> str:

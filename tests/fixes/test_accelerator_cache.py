@@ -303,6 +303,12 @@ REFUSED = [
         'import torch\nif device.type in ("cuda", "xpu"):\n    torch.cuda.empty_cache()\n',
     ),
     conflict(
+        "where CUDA has a card",
+        "`torch.cuda.device_count() > 0` keeps other accelerators out",
+        3,
+        "import torch\nif torch.cuda.device_count() > 0:\n    torch.cuda.empty_cache()\n",
+    ),
+    conflict(
         "CUDA or another one",
         "`torch.cuda.is_available() or torch.xpu.is_available()` keeps other accelerators out",
         3,

@@ -47,7 +47,7 @@ REFUSED = [
     refused(
         "where a loss is no number, in a `with` above",
         "`not torch.isfinite(loss)` may differ from process to process",
-        8,
+        7,
         f"{LOADED}        with accelerator.accumulate(unet):\n            if not torch.isfinite(loss):\n"
         f"                continue\n{textwrap.indent(SAVES, '    ')}",
     ),
