@@ -56,11 +56,14 @@ def unlike(script: Script, gate: ast.If, ways: Sequence[ast.stmt]) -> ast.expr |
                     return found
         tests += _tests(way)
     found = next((node for node in [*asked, *tests] if _differs(script, node, given)), None)
-    return (
-        found
-        or by_batch(script, gate)
-        or next((test for test in _around(script, gate) if _of_its_own(script, test)), None)
-    )
+    outside = [*_around(script, gate), *(() if asked else _project(script))]
+    return found or by_batch(script, gate) or next((each for each in outside if _of_its_own(script, each)), None)
+
+
+def _project(script: Script) -> list[ast.expr]:
+    """What an Accelerator is told of the folder that it saves to by itself."""
+    calls = [call for name in ("Accelerator", "ProjectConfiguration") for call, _ in script.calls.get(name, ())]
+    return [each for call in calls for each in handed(call, "project_dir", at=None)]
 
 
 def by_batch(script: Script, statement: ast.stmt) -> ast.expr | None:

@@ -45,6 +45,13 @@ REFUSED = [
         for given in (f"    run = {folder}\n    out = os.path.join(run.dir, str(step))\n",)
     ),
     refused(
+        "a folder of Accelerator's own, named by the time",
+        "`cfg.name` may differ from process to process",
+        5,
+        "    cfg.name += datetime.now().strftime('%H%M')\n    accelerator = Accelerator(project_dir=cfg.name)\n"
+        "    if accelerator.is_main_process:\n        accelerator.save_state()\n",
+    ),
+    refused(
         "where a loss is no number, in a `with` above",
         "`not torch.isfinite(loss)` may differ from process to process",
         7,
