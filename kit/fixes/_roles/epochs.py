@@ -120,12 +120,20 @@ def _meant(script: Script, *nodes: ast.AST) -> set[str]:
     found: set[str] = set()
     pending = list(nodes)
     for node in pending:
+        holders = [each.value for each in every(node) if isinstance(each, ast.Attribute)]
         for each in every(node):
-            found |= {option(each)} - {""}
+            found |= {option(each), *_by_another_name(script, option(each))} - {""}
             found |= {str(each.value)} if isinstance(each, ast.Constant) and type(each.value) is int else set()
-            given = script.assigned.get(each.id, []) if isinstance(each, ast.Name) else []
+            given = script.assigned.get(each.id, []) if isinstance(each, ast.Name) and each not in holders else []
             pending += [value for value in given if value not in pending and dotted(_base(value))]
     return {name for name in found if not any(other.startswith(f"{name}.") for other in found)}
+
+
+def _by_another_name(script: Script, name: str) -> set[str]:
+    """What an option is called by what its holder was given: `cfg.epochs` is `self.config.epochs`."""
+    holder, dot, rest = name.partition(".")
+    given = script.assigned.get(holder, ()) if dot else ()
+    return {f"{dotted(value)}.{rest}" for value in given if dotted(value)}
 
 
 def _base(node: ast.expr) -> ast.expr:
