@@ -167,7 +167,7 @@ def removals(script: Script, statement: ast.AST, within: tuple[Function, ...] = 
             found += [call] * (made not in within and bool(removals(script, made, (*within, made))))
         elif isinstance(call.func, ast.Name):
             found += [call] * bool(_REMOVES.search(call.func.id))
-        elif _REMOVES.search(last(call.func)):
+        elif _REMOVES.search(last(call.func)) or script.full(call.func) == "shutil.move":
             lists = last(call.func) == "remove" and dotted(call.func).partition(".")[0] not in _REMOVING
             found += [call] * (not lists)
     return found
