@@ -12,6 +12,7 @@ from kit.fixes._ast import every, handed, stored, text
 from kit.fixes._roles import Script, paths
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import FUNCTIONS, Function, dotted, last, own
+from kit.fixes._roles.holders import called_with
 
 # What gives the same on every process for the same arguments.
 _PLAIN = re.compile(
@@ -56,8 +57,19 @@ def unlike(script: Script, gate: ast.If, ways: Sequence[ast.stmt]) -> ast.expr |
                     return found
         tests += _tests(way)
     found = next((node for node in [*asked, *tests] if _differs(script, node, given)), None)
-    outside = [*_around(script, gate), *(() if asked else _project(script))]
+    outside = [
+        *_around(script, gate),
+        *(() if asked else _project(script)),
+        *_handed_in(script, gate, [*asked, *tests]),
+    ]
     return found or by_batch(script, gate) or next((each for each in outside if _of_its_own(script, each)), None)
+
+
+def _handed_in(script: Script, gate: ast.If, nodes: Sequence[ast.expr]) -> list[ast.expr]:
+    """What the function of a gate is called with, as the parameters that some expressions in it read."""
+    function = script.function(gate)
+    names = {part.id for node in nodes for part in every(node) if isinstance(part, ast.Name)} if function else set()
+    return [value for name in sorted(names) for value, _ in called_with(script, function, name)]  # type: ignore[arg-type]
 
 
 def _project(script: Script) -> list[ast.expr]:

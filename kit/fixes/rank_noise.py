@@ -177,6 +177,7 @@ def _seeded_apart(function: ast.FunctionDef, generator: str) -> bool:
 
 
 _RANKS = re.compile(r"process_index|rank|device_specific")
+_SHOWS = re.compile(r"_*(log_|valid|eval|infer|test)")
 _PICTURES = re.compile(r"valid|infer|sampl|eval|imag|generat|log_")
 _TOGETHER = re.compile(
     r"^([tcs]p_size|ulysses\w*|new_group|(init_)?device_mesh|parallelize_module|ParallelismConfig|yunchang)$"
@@ -268,12 +269,14 @@ def _seeding(script: Script) -> Iterator[ast.Call]:
 
 
 def _noisy(script: Script) -> bool:
-    """Whether a loop of an Accelerator's `backward` draws, itself or in a function that it calls."""
+    """Whether a loop of an Accelerator's `backward`, or a function without one, draws, itself or in what it calls."""
     for call, line in script.calls.get("backward", ()):
-        loops = [node for node in script.above[line] if isinstance(node, ast.For)] if call.args else []
-        made = [node for loop in loops[-1:] for node in every(loop) if isinstance(node, ast.Call)]
-        made += [node for call in made if (one := script.called(call)) for node in every(one)]  # type: ignore[misc]
-        for each in (node.func for node in made if isinstance(node, ast.Call)):
+        loops = [node for node in script.above[line] if isinstance(node, ast.For)]
+        pending = [*(loops[-1:] or script.scopes(line)[:1])] if call.args else []
+        for node in pending:  # and what they call
+            made = [one for each in every(node) if isinstance(each, ast.Call) and (one := script.called(each))]
+            pending += [one for one in dict.fromkeys(made) if one not in pending and not _SHOWS.match(one.name)]
+        for each in (node.func for part in pending for node in every(part) if isinstance(node, ast.Call)):
             others = (script.full(each) or dotted(each)).startswith(("np.", "numpy.", "random."))
             if last(each) in (*DRAWS, *NOISE) and not others:
                 return True

@@ -229,6 +229,17 @@ def _loops(function: ast.AST) -> list[ast.For]:
     return [loop for loop in loops if not any(other in every(loop) for other in loops if other is not loop)]
 
 
+def _stepping(script: Script, function: ast.AST) -> list[ast.For]:
+    """The innermost loops that train by a function of the script that takes one step."""
+
+    def steps(node: ast.AST) -> bool:
+        made = script.called(node) if isinstance(node, ast.Call) else None
+        return made is not None and not _loops(made) and bool(method_calls(made, "backward"))
+
+    loops = [node for node in every(function) if isinstance(node, ast.For) and any(map(steps, every(node)))]
+    return [loop for loop in loops if not any(other in every(loop) for other in loops if other is not loop)]
+
+
 def _numbered(loop: ast.For) -> bool:
     """Whether a loop is `for number, batch in enumerate(loader)`."""
     over = loop.iter
@@ -258,7 +269,7 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     known = {line for line, _ in script.once(_found)}
     for node, above in script.statements:
         if isinstance(node, FUNCTIONS) and not any(isinstance(each, FUNCTIONS) for each in above):
-            for loop in _loops(node):
+            for loop in _loops(node) or _stepping(script, node):
                 if loop.lineno not in known and text(loop.iter) != _NAME:
                     yield Sign(loop.lineno, "a loop over batches that a resumed run starts over")
             if not _loops(node) and method_calls(node, "load_state") and method_calls(node, "backward"):

@@ -45,6 +45,13 @@ REFUSED = [
         for given in (f"    run = {folder}\n    out = os.path.join(run.dir, str(step))\n",)
     ),
     refused(
+        "a loss of one's own, handed in",
+        "`loss.item()` may differ from process to process",
+        4,
+        "    def keep(loss):\n        if accelerator.is_main_process and loss < 1:\n"
+        "            accelerator.save_state(1)\n    keep(loss.item())\n",
+    ),
+    refused(
         "a folder of Accelerator's own, named by the time",
         "`cfg.name` may differ from process to process",
         5,

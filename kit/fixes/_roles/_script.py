@@ -130,9 +130,21 @@ class Script:
         return found
 
     def given(self, node: ast.AST) -> list[ast.expr]:
-        """What a name, or an attribute, is given, wherever that is; nothing for other expressions."""
+        """What a name, or an attribute, is given, wherever that is, or gives back as a property; nothing for other
+        expressions."""
         name = dotted(node)
-        return [*self.assigned.get(name, ()), *self.attributes.get(name, ())]
+        return [*self.assigned.get(name, ()), *self.attributes.get(name, ()), *self.properties.get(name, ())]
+
+    @cached_property
+    def properties(self) -> dict[str, list[ast.expr]]:
+        """What each property that does nothing else gives back, by how a method of its object reads it: `self.a`."""
+        found: dict[str, list[ast.expr]] = defaultdict(list)
+        for node, _ in self.statements:
+            if isinstance(node, FUNCTIONS) and any("property" in text(each) for each in node.decorator_list):
+                back = node.body[-1]
+                if isinstance(back, ast.Return) and back.value and len(node.body) <= 2:
+                    found[f"self.{node.name}"].append(back.value)
+        return found
 
     @cached_property
     def functions(self) -> dict[str, list[Function]]:

@@ -31,7 +31,8 @@ def last_epoch(script: Script, loop: Loop) -> ast.expr | None:
             return line.subject
         left = isinstance(loop, ast.For) and bool(asked & {dotted(target) for target in getattr(line, "targets", ())})
         earlier = [part for part in _earlier(line) if not _meant(script, part.left) & (ends - number)]
-        for node in own(line):
+        asks = [value for part in own(line) for value in script.properties.get(dotted(part), ())]
+        for node in [*own(line), *asks]:
             compares = isinstance(node, ast.Compare) and node not in earlier
             works_out = left and isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Sub, ast.Div))
             if (compares or works_out) and _both(script, node, number, ends):
@@ -124,7 +125,7 @@ def _meant(script: Script, *nodes: ast.AST) -> set[str]:
         for each in every(node):
             found |= {option(each), *_by_another_name(script, option(each))} - {""}
             found |= {str(each.value)} if isinstance(each, ast.Constant) and type(each.value) is int else set()
-            given = script.assigned.get(each.id, []) if isinstance(each, ast.Name) and each not in holders else []
+            given = script.given(each) if each not in holders else []
             pending += [value for value in given if value not in pending and dotted(_base(value))]
     return {name for name in found if not any(other.startswith(f"{name}.") for other in found)}
 

@@ -153,7 +153,7 @@ def _holds(script: Script, where: Scope | ast.ClassDef, name: str) -> bool:
         )
         told = {_is_one(script, where, value) for value in given}
         if isinstance(where, FUNCTIONS) and told == {None}:
-            calls = _called_with(script, where, name)
+            calls = called_with(script, where, name)
             told |= (
                 {True} if {_is_one(script, script.scopes(line)[0], value) for value, line in calls} == {True} else set()
             )
@@ -162,7 +162,7 @@ def _holds(script: Script, where: Scope | ast.ClassDef, name: str) -> bool:
     return bool(script.memory[key])
 
 
-def _called_with(script: Script, function: Function, name: str) -> list[tuple[ast.expr, ast.stmt]]:
+def called_with(script: Script, function: Function, name: str) -> list[tuple[ast.expr, ast.stmt]]:
     """What a function of the script is called with as one of its parameters, each with the statement that does."""
     names = [each.arg for each, _ in defaults(function.args)]
     at = names.index(name) - (names[0] == "self") if name in names else None
