@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from kit.fixes._ast import every, handed, stored, text
-from kit.fixes._roles import Script, paths
+from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
-from kit.fixes._roles._script import FUNCTIONS, Function, dotted, last, own
+from kit.fixes._roles._script import FUNCTIONS, Function, dotted, last, leaving, own
 from kit.fixes._roles.holders import called_with
 
 # What gives the same on every process for the same arguments.
@@ -37,7 +37,6 @@ _TRACKED = re.compile(
 _NUMBERS = ("isnan", "isinf", "isfinite")  # which a loss is asked for
 FILLS = ("append", "extend", "update", "add", "insert", "setdefault")
 _CALLED_BACK = ("signal", "register", "Thread", "Timer", "add_done_callback")  # by a signal, at the end, beside the run
-_ADDS = re.compile(r"save\w*|dump|write\w*|open|makedirs|mkdir|log\w*|print")  # which others' files do not matter to
 _SHARED = re.compile(r"gather\w*|reduce|all_reduce|broadcast\w*")
 
 
@@ -62,7 +61,25 @@ def unlike(script: Script, gate: ast.If, ways: Sequence[ast.stmt]) -> ast.expr |
         *(() if asked else _project(script)),
         *_handed_in(script, gate, [*asked, *tests]),
     ]
-    return found or by_batch(script, gate) or next((each for each in outside if _of_its_own(script, each)), None)
+    found = found or by_batch(script, gate) or next((each for each in outside if _of_its_own(script, each)), None)
+    return found or _where_called(script, gate)
+
+
+def _where_called(script: Script, statement: ast.stmt, within: tuple[Function, ...] = ()) -> ast.expr | None:
+    """What may differ of what is asked where the function of a statement is called, and where what calls that is; the
+    disk does not count there."""
+    function = script.function(statement)
+    for line in _callers(script, function) if function and function not in within else ():
+        asked = (test for test in _around(script, line) if _of_its_own(script, test, depth=2))
+        found = by_batch(script, line) or next(asked, None) or _where_called(script, line, (*within, function))  # type: ignore
+        if found:
+            return found
+    return None
+
+
+def _callers(script: Script, function: Function) -> list[ast.stmt]:
+    """The statements that call a function."""
+    return [line for call, line in script.calls.get(function.name, ()) if script.called(call) is function]
 
 
 def _handed_in(script: Script, gate: ast.If, nodes: Sequence[ast.expr]) -> list[ast.expr]:
@@ -174,10 +191,10 @@ def _differs(script: Script, node: ast.expr, given: dict[str, list[ast.expr]], s
     return False
 
 
-def _of_its_own(script: Script, node: ast.expr) -> bool:
+def _of_its_own(script: Script, node: ast.expr, depth: int = 0) -> bool:
     """Whether an expression asks the clock, the disk, chance, a tracker, one's own loss: by itself, or by a name given
     that; the disk not by a name given such a name, as the number of the checkpoint that a run goes on from is."""
-    pending: list[tuple[ast.expr, int]] = [(node, 0)]
+    pending = [(node, depth)]
     seen: set[str] = set()
     for value, depth in pending:
         called = {last(part.func) for part in every(value) if isinstance(part, ast.Call) and not _told(script, part)}
@@ -194,7 +211,7 @@ def _of_its_own(script: Script, node: ast.expr) -> bool:
         for name in names - seen:
             seen.add(name)
             given = [*script.assigned.get(name, ()), *script.once(_added).get(name, ())]
-            given += script.attributes.get(name, ())
+            given += [*script.attributes.get(name, ()), *script.properties.get(name, ())]
             pending += [(each, depth + 1) for each in given]
     return False
 
@@ -275,65 +292,29 @@ def by_chance(script: Script, line: ast.stmt, within: tuple[Function, ...] = ())
 
 
 def _tries_again(script: Script, line: ast.stmt) -> bool:
-    """Whether a statement is in a `try` in a loop, in its function and below its `if` of the main process."""
-    inner, tried = line, False
+    """Whether a statement is in a `try` in a loop, in its function, which is left once that went well."""
+    inner: ast.AST = line
+    ends: list[ast.stmt] = []  # of the `try`s around
+    flags: set[str] = set()
     for node in reversed(script.above[line]):
-        if isinstance(node, FUNCTIONS) or (isinstance(node, ast.If) and roles.mentions_main(script, node.test, node)):
+        if isinstance(node, FUNCTIONS):
             return False
-        if tried and isinstance(node, (ast.For, ast.While)):
-            return True
-        tried = tried or (isinstance(node, ast.Try) and bool(node.handlers) and inner in node.body)
-        inner = node  # type: ignore[assignment]
+        if isinstance(node, ast.Try) and node.handlers and inner in node.body:
+            ends += [*node.body[-1:], *node.orelse[-1:]]
+            flags |= stored(*node.body, *node.orelse)
+        if ends and isinstance(node, (ast.For, ast.While)):
+            tests = [node.test] if isinstance(node, ast.While) else []
+            tests += [test for each in node.body if (test := leaving(each)) is not None]
+            asked = {part.id for test in tests for part in every(test) if isinstance(part, ast.Name)}
+            return bool(flags & asked) or any(isinstance(each, (ast.Break, ast.Return)) for each in ends)
+        inner = node
     return False
 
 
 def _called_by_chance(script: Script, function: Function, within: tuple[Function, ...]) -> str:
     for name in _CALLED_BACK:
         for call, _ in script.calls.get(name, ()):
-            if any(last(each) == function.name for each in (*call.args, *(k.value for k in call.keywords))):
+            given = [part for each in (*call.args, *(k.value for k in call.keywords)) for part in every(each)]
+            if any(last(part) == function.name for part in given):
                 return f"what `{text(call.func)}` calls"
-    calls = [line for call, line in script.calls.get(function.name, ()) if script.called(call) is function]
-    return next(filter(None, (by_chance(script, line, within) for line in calls)), "")
-
-
-def uses_the_save(script: Script, lines: Sequence[ast.stmt], saves: Sequence[ast.stmt]) -> ast.Call | None:
-    """The first call below a save, in ``lines``, that takes the folder while other processes may still write to it."""
-    for save in saves:
-        folders = set(_folders(script, save))
-        for call in (call for line in lines if line.lineno > save.lineno for call in roles.calls_in(line)):
-            adds = _ADDS.fullmatch(last(call.func)) or roles.is_harmless(script, call) or call.lineno <= save.lineno
-            if not adds and any(isinstance(part, ast.expr) and text(part) in folders for part in every(call)):
-                return call
-    return None
-
-
-def _folders(script: Script, save: ast.stmt, within: tuple[Function, ...] = ()) -> Iterator[str]:
-    """The folder that a statement saves the state to and those around it, as they are written there."""
-    for call in roles.saves(script, save):
-        given = handed(call, "output_dir")
-        made = script.called(call)
-        if made in within:
-            continue
-        if made:
-            lines = [line for line in script.inside(made) if roles.saves(script, line)]
-            inner = {name for line in lines for name in _folders(script, line, (*within, made))}
-            names = [each.arg for each in made.args.args]
-            taken = [*zip(names, call.args, strict=False), *((each.arg, each.value) for each in call.keywords)]
-            given = [value for name, value in taken if name in inner]
-        for value in given:
-            yield from _around_folder(script, value, save)
-
-
-def _around_folder(script: Script, node: ast.expr, at: ast.stmt) -> Iterator[str]:
-    if isinstance(node, (ast.Name, ast.Attribute)):
-        yield text(node)
-    line = paths.giver(script, node.id, at) if isinstance(node, ast.Name) else None
-    value, at = (line.value, line) if line else (None, at)
-    if isinstance(node, ast.Call) and last(node.func) in ("join", "Path", "str") and node.args:
-        value = node.args[0]
-    if isinstance(node, ast.BinOp):
-        value = node.left
-    if isinstance(node, ast.JoinedStr) and node.values and isinstance(node.values[0], ast.FormattedValue):
-        value = node.values[0].value
-    if value is not None:
-        yield from _around_folder(script, value, at)
+    return next(filter(None, (by_chance(script, line, within) for line in _callers(script, function))), "")

@@ -22,7 +22,8 @@ APPLIED = [
         ),
         (
             "what is only tried once",
-            "        try:\n            accelerator.save_state(1)\n        except OSError:\n            pass\n",
+            "        for step in range(3):\n            try:\n                accelerator.save_state(step)\n"
+            "            except OSError:\n                pass\n",
             "",
         ),
         (
@@ -283,6 +284,14 @@ REFUSED = [
                 3,
                 "    if accelerator.is_main_process:\n        for _ in range(3):\n            try:\n"
                 "                accelerator.save_state(1)\n                break\n"
+                "            except OSError:\n                pass\n",
+            ),
+            (
+                "in a loop that goes on until it went well",
+                "it stands in a loop that tries again",
+                3,
+                "    if accelerator.is_main_process:\n        done = False\n        while not done:\n            try:\n"
+                "                accelerator.save_state(1)\n                done = True\n"
                 "            except OSError:\n                pass\n",
             ),
             (

@@ -15,6 +15,7 @@ FOLDER = f"def folder():\n    out = None\n    if {MAIN}:\n        out = 1\n    r
 ALONE, SAVED = SAVES[: SAVES.index("        ")], SAVES[SAVES.index("        ") :]
 IN_ARGS = SAVES.replace("(out)", "(args.out)")
 LOADED = "    for step, batch in enumerate(loader):\n"
+KEEPS = f"    def keep():\n        if {MAIN}:\n            accelerator.save_state(1)\n"
 MATCH = "    match accelerator.process_index:\n        case 0:\n            out = 1\n"
 REFUSED = [
     *(
@@ -50,6 +51,21 @@ REFUSED = [
         4,
         "    def keep(loss):\n        if accelerator.is_main_process and loss < 1:\n"
         "            accelerator.save_state(1)\n    keep(loss.item())\n",
+    ),
+    *(
+        refused(
+            f"called where {asked}",
+            f"`{asked}` may differ from process to process",
+            4,
+            f"{KEEPS}    for batch in loader:\n        if {asked}:\n            keep()\n",
+        )
+        for asked in ("time.time() - begun > 600", "torch.isnan(loss)")
+    ),
+    refused(
+        "called by a signal, in a lambda",
+        "it stands in what `signal.signal` calls",
+        4,
+        f"{KEEPS}    signal.signal(15, lambda *a: keep())\n",
     ),
     refused(
         "a folder of Accelerator's own, named by the time",
