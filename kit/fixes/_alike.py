@@ -182,13 +182,24 @@ def _differs(script: Script, node: ast.expr, given: dict[str, list[ast.expr]], s
         return True
     for part in every(node):
         if isinstance(part, (ast.Call, ast.Await)) and not (
-            isinstance(part, ast.Call) and (_PLAIN.fullmatch(last(part.func)) or _told(script, part))
+            isinstance(part, ast.Call)
+            and (_PLAIN.fullmatch(last(part.func)) or _told(script, part) or _works_out(script, part))
         ):
             return True
         named = isinstance(part, (ast.Name, ast.Attribute, ast.Subscript)) and text(part) not in seen
         if named and any(_differs(script, value, given, (*seen, text(part))) for value in given.get(text(part), ())):
             return True
     return False
+
+
+def _works_out(script: Script, call: ast.Call) -> bool:
+    """Whether a call is of a function of the script that only gives back what is alike for the same arguments."""
+    made = script.called(call)
+    back = made.body[-1] if made and len(made.body) == 1 + (ast.get_docstring(made) is not None) else None
+    value = back.value if isinstance(back, ast.Return) else None
+    calls = [part for part in every(value) if isinstance(part, ast.Call)] if value else []
+    plain = all(_PLAIN.fullmatch(last(part.func)) for part in calls)
+    return value is not None and plain and not _of_its_own(script, value)
 
 
 def _of_its_own(script: Script, node: ast.expr, depth: int = 0) -> bool:

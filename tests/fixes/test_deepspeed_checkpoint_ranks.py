@@ -21,6 +21,11 @@ APPLIED = [
             "",
         ),
         (
+            "a folder that a function works out",
+            "        accelerator.save_state(folder(1))\ndef folder(n):\n    return os.path.join('out', f'{n:06d}')\n",
+            "",
+        ),
+        (
             "what is only tried once",
             "        for step in range(3):\n            try:\n                accelerator.save_state(step)\n"
             "            except OSError:\n                pass\n",
