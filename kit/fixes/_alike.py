@@ -34,6 +34,7 @@ RANKS = re.compile(
 _TRACKED = re.compile(
     r"\b(get_tracker|trackers|wandb\.(run|init)|active_run|(swan|neptune)\w*\.(run|init\w*)|writer\w*\.log_dir|HydraConfig)$"
 )
+_DEEP = 4  # how far what is asked is followed into functions, which may call each other
 _NUMBERS = ("isnan", "isinf", "isfinite")  # which a loss is asked for
 FILLS = ("append", "extend", "update", "add", "insert", "setdefault")
 _CALLED_BACK = ("signal", "register", "Thread", "Timer", "add_done_callback")  # by a signal, at the end, beside the run
@@ -223,8 +224,25 @@ def _of_its_own(script: Script, node: ast.expr, depth: int = 0) -> bool:
             seen.add(name)
             given = [*script.assigned.get(name, ()), *script.once(_added).get(name, ())]
             given += [*script.attributes.get(name, ()), *script.properties.get(name, ())]
+            given += script.once(_defaults).get(name.rpartition(".")[2], ()) if "." in name else ()
             pending += [(each, depth + 1) for each in given]
+        made = [one for part in every(value) if isinstance(part, ast.Call) and (one := script.called(part))]
+        for one in made if depth < _DEEP else ():
+            back = [line.value for line in script.inside(one) if isinstance(line, ast.Return)]
+            pending += [(each, depth + 1) for each in back if each]
     return False
+
+
+def _defaults(script: Script) -> dict[str, list[ast.expr]]:
+    """What each option is if it is not given: a field of a class, an argument of the command line."""
+    found: dict[str, list[ast.expr]] = {}
+    for line, above in script.statements:
+        if isinstance(line, ast.AnnAssign) and line.value and isinstance(above[-1], ast.ClassDef):
+            found.setdefault(text(line.target), []).append(line.value)
+    for call, _ in script.calls.get("add_argument", ()):
+        for flag in (each.value for each in call.args if isinstance(each, ast.Constant)):
+            found.setdefault(str(flag).lstrip("-").replace("-", "_"), []).extend(handed(call, "default", at=None))
+    return found
 
 
 def _told(script: Script, call: ast.Call) -> bool:

@@ -62,6 +62,20 @@ REFUSED = [
         for asked in ("time.time() - begun > 600", "torch.isnan(loss)")
     ),
     refused(
+        "where a score is one's own, in a function",
+        "`score(loader) < best` may differ",
+        9,
+        "    def score(loader):\n        total = 0.0\n        for batch in loader:\n"
+        "            total += model(batch).item()\n        return total\n"
+        f"    if score(loader) < best:\n    {SAVES.replace(chr(10), chr(10) + '    ').rstrip(' ')}",
+    ),
+    refused(
+        "a folder that is by default named by the time",
+        "`args.out` may differ",
+        4,
+        f"    parser.add_argument('--out', default=f'{{time.time()}}')\n{IN_ARGS}",
+    ),
+    refused(
         "called by a signal, in a lambda",
         "it stands in what `signal.signal` calls",
         4,

@@ -32,20 +32,7 @@ LOADS_FIRST = """\
             return
 """
 
-MAKER = "def make(accelerator):\n    def reads(models, input_dir):\n"
 APPLIED = [
-    *(
-        case(
-            f"what a function makes, {how}",
-            f"{BOTH}{MAKER}{LOAD}    return {back}\n\n{registers}",
-            f"{BOTH}{MAKER}{LEAVE}{LOAD}    return {back}\n\n{registers}",
-        )
-        for how, back, registers in (
-            ("handed on", "reads", "accelerator.register_load_state_pre_hook(make(accelerator))\n"),
-            ("of a name", "reads", "a = make(accelerator)\naccelerator.register_load_state_pre_hook(a)\n"),
-            ("with another", "1, reads", "a, b = make(accelerator)\naccelerator.register_load_state_pre_hook(b)\n"),
-        )
-    ),
     case("as in the scripts", f"{ONE}{MAIN}{LOAD}", f"{BOTH}{MAIN}{LEAVE}{LOAD}"),
     case(
         "a comment above the first line, the import there",
@@ -92,6 +79,21 @@ APPLIED = [
         f"{BOTH}{MAIN}{LEAVE}{LOADS_FIRST}{LOAD}",
     ),
     case("a second model, as upstream has it", f"{BOTH}{MAIN}{SECOND}", f"{BOTH}{MAIN}{LEAVE}{SECOND}"),
+]
+MAKER = "def make(accelerator):\n    def reads(models, input_dir):\n"
+APPLIED += [
+    *(
+        case(
+            f"what a function makes, {how}",
+            f"{BOTH}{MAKER}{LOAD}    return {back}\n\n{registers}",
+            f"{BOTH}{MAKER}{LEAVE}{LOAD}    return {back}\n\n{registers}",
+        )
+        for how, back, registers in (
+            ("handed on", "reads", "accelerator.register_load_state_pre_hook(make(accelerator))\n"),
+            ("of a name", "reads", "a = make(accelerator)\naccelerator.register_load_state_pre_hook(a)\n"),
+            ("with another", "1, reads", "a, b = make(accelerator)\naccelerator.register_load_state_pre_hook(b)\n"),
+        )
+    ),
 ]
 
 REFUSED = [
