@@ -12,6 +12,7 @@ from kit.fixes._ast import every, handed, stored, text
 from kit.fixes._roles import Script, paths
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import FUNCTIONS, Function, dotted, last, own
+from kit.fixes._roles.holders import called_with
 
 # What gives the same on every process for the same arguments.
 _PLAIN = re.compile(
@@ -56,11 +57,25 @@ def unlike(script: Script, gate: ast.If, ways: Sequence[ast.stmt]) -> ast.expr |
                     return found
         tests += _tests(way)
     found = next((node for node in [*asked, *tests] if _differs(script, node, given)), None)
-    return (
-        found
-        or by_batch(script, gate)
-        or next((test for test in _around(script, gate) if _of_its_own(script, test)), None)
-    )
+    outside = [
+        *_around(script, gate),
+        *(() if asked else _project(script)),
+        *_handed_in(script, gate, [*asked, *tests]),
+    ]
+    return found or by_batch(script, gate) or next((each for each in outside if _of_its_own(script, each)), None)
+
+
+def _handed_in(script: Script, gate: ast.If, nodes: Sequence[ast.expr]) -> list[ast.expr]:
+    """What the function of a gate is called with, as the parameters that some expressions in it read."""
+    function = script.function(gate)
+    names = {part.id for node in nodes for part in every(node) if isinstance(part, ast.Name)} if function else set()
+    return [value for name in sorted(names) for value, _ in called_with(script, function, name)]  # type: ignore[arg-type]
+
+
+def _project(script: Script) -> list[ast.expr]:
+    """What an Accelerator is told of the folder that it saves to by itself."""
+    calls = [call for name in ("Accelerator", "ProjectConfiguration") for call, _ in script.calls.get(name, ())]
+    return [each for call in calls for each in handed(call, "project_dir", at=None)]
 
 
 def by_batch(script: Script, statement: ast.stmt) -> ast.expr | None:
@@ -93,22 +108,8 @@ def _is_shared(script: Script, node: ast.AST) -> bool:
 
 def _on_the_way(script: Script, statement: ast.stmt) -> Iterator[ast.expr]:
     """The tests around a statement in its function, and those of the `if`s that leave a block above it."""
-    inner: ast.AST = statement
-    for node in reversed(script.above[statement]):
-        block = script.block(inner) if isinstance(inner, ast.stmt) else []
-        above = block[: block.index(inner)] if inner in block else []
-        yield from (test for line in above if (test := leaving(line)) is not None)
-        if isinstance(node, FUNCTIONS):
-            return
-        if isinstance(node, ast.If):
-            yield node.test
-        inner = node
-
-
-def leaving(line: ast.stmt) -> ast.expr | None:
-    """What is asked by an `if` whose body ends in leaving; None for other statements."""
-    leaves = isinstance(line, ast.If) and isinstance(line.body[-1], (ast.Continue, ast.Return, ast.Break))
-    return line.test if leaves else None  # type: ignore[attr-defined]
+    yield from _around(script, statement)
+    yield from script.left_above(statement)
 
 
 def _helper(script: Script, line: ast.stmt, given: dict[str, list[ast.expr]]) -> ast.expr | None:
@@ -128,9 +129,9 @@ def _tests(node: ast.AST) -> list[ast.expr]:
     return [node.iter] if isinstance(node, ast.For) else []
 
 
-def _around(script: Script, gate: ast.If) -> Iterator[ast.expr]:
-    """The tests around a gate, in its function."""
-    for node in reversed(script.above[gate]):
+def _around(script: Script, statement: ast.stmt) -> Iterator[ast.expr]:
+    """The tests around a statement, in its function."""
+    for node in reversed(script.above[statement]):
         if isinstance(node, FUNCTIONS):
             return
         if isinstance(node, ast.If):
@@ -255,6 +256,10 @@ def reads(script: Script, saves: Sequence[ast.stmt]) -> set[str]:
 def by_chance(script: Script, line: ast.stmt, within: tuple[Function, ...] = ()) -> str:
     """What a statement is in, or what calls the function that it is in, that a process may come to while the others do
     not; "" where there is nothing of the kind."""
+    made = [one for call in roles.saves(script, line) if (one := script.called(call))]
+    inside = [each for one in made for each in script.inside(one) if roles.saves(script, each)]
+    if any(_tries_again(script, each) for each in [line, *inside]):
+        return "a loop that tries again"
     inner: ast.AST = line
     for node in reversed(script.above[line]):
         if isinstance(node, ast.ExceptHandler):
@@ -267,6 +272,19 @@ def by_chance(script: Script, line: ast.stmt, within: tuple[Function, ...] = ())
             return "" if node in within else _called_by_chance(script, node, (*within, node))
         inner = node
     return ""
+
+
+def _tries_again(script: Script, line: ast.stmt) -> bool:
+    """Whether a statement is in a `try` in a loop, in its function and below its `if` of the main process."""
+    inner, tried = line, False
+    for node in reversed(script.above[line]):
+        if isinstance(node, FUNCTIONS) or (isinstance(node, ast.If) and roles.mentions_main(script, node.test, node)):
+            return False
+        if tried and isinstance(node, (ast.For, ast.While)):
+            return True
+        tried = tried or (isinstance(node, ast.Try) and bool(node.handlers) and inner in node.body)
+        inner = node  # type: ignore[assignment]
+    return False
 
 
 def _called_by_chance(script: Script, function: Function, within: tuple[Function, ...]) -> str:

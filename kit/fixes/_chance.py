@@ -145,8 +145,9 @@ def _carried(value: ast.expr, tainted: dict[str, str]) -> str:
 
 
 def _whole(node: ast.AST) -> list[ast.AST]:
-    """An expression's parts, but for what is made one number."""
+    """An expression's parts, but for what is made one number, or as long on all processes."""
     reduces = _ONE.fullmatch(called(node)) and "'none'" not in text(node)
+    reduces = reduces or called(node) == "pad_across_processes"
     if reduces or (isinstance(node, ast.Attribute) and node.attr in ("shape", "ndim", "device", "dtype")):
         return []
     return [node, *(part for child in children(node) for part in _whole(child))]

@@ -207,7 +207,7 @@ def _replaced_in(script: Script, call: ast.Call, name: str) -> list[Change]:
         named, *_ = cuda
         return [(start(named), end(named), device)]
     if full == _OLD:
-        torch = script.spelt("torch") or "torch"
+        torch = script.torch
         words = zip(("enabled", "dtype", "cache_enabled"), call.args, strict=False)
         return [
             (start(call.func), end(call.func), f"{torch}.autocast"),

@@ -44,6 +44,27 @@ REFUSED = [
         )
         for given in (f"    run = {folder}\n    out = os.path.join(run.dir, str(step))\n",)
     ),
+    refused(
+        "a loss of one's own, handed in",
+        "`loss.item()` may differ from process to process",
+        4,
+        "    def keep(loss):\n        if accelerator.is_main_process and loss < 1:\n"
+        "            accelerator.save_state(1)\n    keep(loss.item())\n",
+    ),
+    refused(
+        "a folder of Accelerator's own, named by the time",
+        "`cfg.name` may differ from process to process",
+        5,
+        "    cfg.name += datetime.now().strftime('%H%M')\n    accelerator = Accelerator(project_dir=cfg.name)\n"
+        "    if accelerator.is_main_process:\n        accelerator.save_state()\n",
+    ),
+    refused(
+        "where a loss is no number, in a `with` above",
+        "`not torch.isfinite(loss)` may differ from process to process",
+        7,
+        f"{LOADED}        with accelerator.accumulate(unet):\n            if not torch.isfinite(loss):\n"
+        f"                continue\n{textwrap.indent(SAVES, '    ')}",
+    ),
     *(
         refused(f"where {asked}", f"`{asked}` may differ from process to process", 5 + leaves, f"{LOADED}{given}")
         for asked, leaves in (("batch is None", 1), ("torch.isnan(loss)", 1), ("batch is not None", 0))

@@ -303,22 +303,30 @@ ANEW = """\
 """
 LINE = "    a = 1\n"
 OWN = "    torch.manual_seed(runner.process_index)\n"
+FIXED = "    noise = torch.randn(4, generator=torch.Generator().manual_seed(0))\n"
 APPLIED += [
+    case(
+        "noise of a generator of its own, once",
+        f"{RUNNER}{SEEDS}{PREPARES}{FIXED}{TRAINS}",
+        f"{RUNNER}{SEEDS}{PREPARES}{ANEW}{FIXED}{TRAINS}",
+    ),
     case(
         "seeded by the process, but far below",
         f"{RUNNER}{SEEDS}{PREPARES}{LINE * 8}{OWN}{TRAINS}",
         f"{RUNNER}{SEEDS}{PREPARES}{ANEW}{LINE * 8}{OWN}{TRAINS}",
-    )
+    ),
 ]
 REFUSED += [
     conflict("prepared last", "it does not prepare what it trains", 4, f"{RUNNER}{SEEDS}{TRAINS}{PREPARES}"),
     satisfied("seeded by the process soon", f"{RUNNER}{SEEDS}{PREPARES}{LINE * 7}{OWN}{TRAINS}"),
-    *(
-        conflict(id, "it does not prepare what it trains with", line, f"{RUNNER}{text}{TRAINS}")
-        for id, line, text in (
-            ("prepared above the seed", 5, PREPARES + SEEDS),
-            ("prepared on its line", 4, f"{SEEDS.rstrip()}; {PREPARES.strip()}\n    a = 1\n"),
-        )
+    conflict(
+        "prepared above the seed", "it sets the seed below where it prepares", 5, f"{RUNNER}{PREPARES}{SEEDS}{TRAINS}"
+    ),
+    conflict(
+        "prepared on its line",
+        "it does not prepare what it trains with",
+        4,
+        f"{RUNNER}{SEEDS.rstrip()}; {PREPARES.strip()}\n    a = 1\n{TRAINS}",
     ),
 ]
 

@@ -45,6 +45,7 @@ APPLIED = [
         f"{SIZED}; t = torch.full((4,), h); x = accelerator.gather(t)",
         "if random.random() < 0.5: accelerator.gather(batch)",
         f"{SIZED}; n = batch[:h]; n = accelerator.pad_across_processes(n); x = accelerator.gather(n)",
+        f"{SIZED}; x = accelerator.gather(accelerator.pad_across_processes(batch[:h]))",
         "loss = f(torch.randn_like(batch).float())\n            if torch.isnan(loss): continue",
     )
 ]

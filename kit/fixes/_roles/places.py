@@ -9,7 +9,6 @@ from kit.fixes._ast import every, text
 from kit.fixes._roles._script import FUNCTIONS, Script, dotted, last, own
 
 _READS = ("parse_args", "parse_known_args", "parse_args_into_dataclasses", "Fire", "run_exit", "cli", "Typer")
-_LEAVES = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 _KINDS = ("npu", "mlu", "musa", "hpu", "tpu", "xla")
 _ANY = re.compile(r"current_accelerator|\.accelerator\.is_available|['\"]accelerator['\"]")  # what torch knows of any
 
@@ -47,10 +46,10 @@ def _handed(script: Script, call: ast.Call, statement: ast.stmt) -> bool:
 def for_cuda(script: Script, statement: ast.stmt, asked: str = "torch.cuda.is_available()") -> bool:
     """Whether only CUDA comes to a statement: an `if` around it, in its function, requires the device to be CUDA.
     A plain `torch.cuda.is_available()` is not meant: that says what there is, not what the work is on."""
+    if any(map(denies_cuda, script.left_above(statement, raises=True))):
+        return True
     inner: ast.AST = statement
     for node in reversed(script.above[statement]):
-        if any(denies_cuda(test) for test in left_on(script, inner)):
-            return True
         if isinstance(node, FUNCTIONS):
             return False
         if isinstance(node, ast.If) and inner in node.body and asks_cuda(_meant(script, node.test), asked):
@@ -65,13 +64,6 @@ def _meant(script: Script, test: ast.expr) -> ast.expr:
     """What a name that is asked was given, where that is one thing."""
     given = script.assigned.get(test.id, []) if isinstance(test, ast.Name) else []
     return given[0] if len(given) == 1 else test
-
-
-def left_on(script: Script, statement: ast.AST) -> list[ast.expr]:
-    """On what the block of a statement is left above it: `if not main: return`."""
-    block = script.block(statement) if statement in script.above else []
-    above = block[: block.index(statement)] if block else []  # type: ignore[arg-type]
-    return [node.test for node in above if isinstance(node, ast.If) and isinstance(node.body[-1], _LEAVES)]
 
 
 def denies_cuda(test: ast.expr) -> bool:
