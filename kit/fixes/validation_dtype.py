@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice, _deepspeed
 from kit.fixes._ast import autocasts, bound_names, calls_of, casts, every, handed, text, validation_moves
+from kit.fixes._autocast import unknown
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import own
 
@@ -76,7 +77,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             or ("" if script.at(move.lineno) in function.body else _SOMETIMES),
         )
         for move, function in validation_moves(tree)
-        if not autocasts(function) and not _under(script, function)
+        if not (autocasts(function) or unknown(script, function) or _under(script, function))
     ]
 
 

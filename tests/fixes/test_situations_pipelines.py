@@ -29,6 +29,8 @@ PROMPTS = [
     _grows("a list", "embeds = embeds * len(batch)"),
     _grows("joined", "embeds = torch.cat([embeds] * len(batch), dim=0)"),
     _grows("by a function", "embeds = torch.repeat_interleave(embeds, 2, dim=0)"),
+    _grows("a view of it", "embeds = embeds.expand(len(prompts), -1, -1)"),
+    left("a view of one size", "prompt-repeat", _prompts("embeds = embeds.expand(args.batch, -1, -1)")),
     _grows("behind others", "step += 1; embeds = embeds.repeat(2, 1, 1)"),
     left("of the batch", "prompt-repeat", _prompts("embeds = batch.x\n        embeds = embeds.repeat(2, 1)")),
     left("of the loop", "prompt-repeat", _prompts("for embeds in batch:\n            embeds = embeds.repeat(2, 1)")),
@@ -132,6 +134,28 @@ OFFLOADED = [
     _away("handed to a function that encodes", 5, "    c = encode_images(vae, p)\n"),
     _away("by its method", 5, "    encode = vae.encode\n"),
     _away("called itself", 5, "    c = vae(p).sample\n"),
+    *(
+        _away(
+            f"in a context of the script's own, {how}",
+            at,
+            ENCODE,
+            f"{made}{OFFLOAD.replace('offload_models', 'ondevice')}",
+        )
+        for how, at, made in (
+            ("a function", 8, "    def ondevice(m, device, offload):\n        yield m\n        m.to('cpu')\n"),
+            (
+                "a class",
+                9,
+                "    class ondevice:\n        def __exit__(self, *a):\n            self.m.cpu()\n        x = 1\n",
+            ),
+        )
+    ),
+    left(
+        "in a context that does something else",
+        "offload-encode",
+        "def frozen(m):\n    m.to('cpu')\n    yield m\n    m.train()\n"
+        f"def main(args, vae, p):\n    with frozen(vae):\n        pass\n{ENCODE}",
+    ),
     _there("asked for its settings", "    c = p * vae.config.scaling_factor\n    save(vae)\n"),
     _there("moved again", f"    vae.to(d)\n{ENCODE}"),
     _there("another one", f"    vae = load()\n{ENCODE}"),
@@ -271,6 +295,22 @@ CASTS = [
             with second:
                 pipeline()
         """,
+    ),
+    looks(
+        "a second pipeline of what trains",
+        "validation-cast",
+        3,
+        "cast in place",
+        "def log_validation(unet):\n    second = Pipe.from_pretrained(args.model, unet=unet)\n"
+        "    second.to(device, torch.float16)\n    with torch.autocast('npu'):\n        second()\n",
+    ),
+    looks(
+        "the model itself",
+        "validation-cast",
+        3,
+        "cast in place",
+        "def log_validation(unet, pipe):\n    unet = accelerator.unwrap_model(unet)\n    unet.to(torch.float16)\n"
+        "    with torch.autocast('npu'):\n        pipe()\n",
     ),
     left("after training", "validation-cast", f"def main(pipe, args):\n    accelerator.backward(loss)\n{CAST}"),
     left("loaded there", "validation-cast", f"def sample(args):\n    pipe = Pipe.from_pretrained(args.model)\n{CAST}"),

@@ -256,7 +256,34 @@ REFUSED = [
         2,
         f"{DEFINITION}{CAST}    with {ON}:\n        out = pipeline()\n    return pipeline.vae.decode(out)\n",
     ),
+    *(
+        conflict(f"autocast is not in sight: {says}", says, at, f"{above}{DEFINITION}{CAST}{lines}")
+        for says, at, above, lines in (
+            ("entered by hand (line 4)", 2, "", f"    ctx = {ON}\n    ctx.__enter__()\n    return pipeline()\n"),
+            ("`make` makes the context", 4, f"def make():\n    return {ON}\n", f"    ctx = make()\n{UNDER}"),
+            (
+                "`self.autocast` makes the context",
+                6,
+                f"def autocast(self):\n    if mps: return nullcontext()\n    ctx = {ON}\n    return ctx\n",
+                "    with self.autocast():\n        return pipeline()\n",
+            ),
+            ("`self.autocast_ctx` comes from", 2, "", "    with self.autocast_ctx:\n        return pipeline()\n"),
+        )
+    ),
     conflict("cast, and not placed", "nothing moves its pipeline", 2, f"{DEFINITION}{ALONE}{AUTOCAST}"),
+    *(
+        conflict(
+            f"cast at times, {other}",
+            f"cast where `{test}`",
+            2,
+            f"{DEFINITION}{CAST.replace('_dtype)', other)}{AUTOCAST}",
+        )
+        for test, other in (("fp16", "_dtype if fp16 else None)"), ("fp16", "_dtype if fp16 else torch.float32)"))
+    ),
+    *(
+        conflict(f"{moved}", "stands where the device should", 2, f"{DEFINITION}    pipeline.to({moved})\n{AUTOCAST}")
+        for moved in ("torch_dtype, accelerator.device", "torch_dtype, device=accelerator.device")
+    ),
     conflict(
         "alone in its block",
         "nothing else is in its block",
@@ -271,6 +298,7 @@ REFUSED = [
         "cast where a flag says so",
         f"{FLAGGED}{LAST}    ctx = {ON}\n{UNDER}",
     ),
+    satisfied("in float32 but at the end", f"{FLAGGED}{LAST.replace('None', 'torch.float32')}    ctx = {ON}\n{UNDER}"),
     satisfied("there", f"{DEFINITION}    pipeline = pipeline.to(accelerator.device)\n{AUTOCAST}"),
     gone(
         "without autocast",
