@@ -75,6 +75,9 @@ def unknown(script: Script, function: Function) -> str:
             if last(call.func) == "__enter__" and ("autocast" in text(of) or text(of) in named):
                 return f"autocast is entered by hand (line {call.lineno}): write it as a `with`, or skip the fix"
             made = script.called(call)
+            if made and not autocasts(function) and autocasts(made) and any(_pipeline(each) for each in call.args):
+                where = f"{shown(call)} runs it under autocast (line {call.lineno})"
+                return f"{where}: take the dtype out by hand, or skip the fix"
             if made and made is not function and _gives(made) and (_chosen(made) or not autocasts(function)):
                 where = f"`{text(call.func)}` makes the context it runs under (line {call.lineno})"
                 return f"{where}: write `torch.autocast` there, or skip the fix"
@@ -83,6 +86,10 @@ def unknown(script: Script, function: Function) -> str:
             where = f"(line {item.context_expr.lineno})"
             return f"`{name}` comes from elsewhere {where}: make it in this function, or skip the fix"
     return ""
+
+
+def _pipeline(node: ast.expr) -> bool:
+    return last(node) in PIPELINES
 
 
 def _gives(made: Function) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
@@ -125,7 +125,14 @@ def _validates(script: Script, function: ast.FunctionDef) -> bool:
 
 
 def _loads(function: ast.AST) -> bool:
-    """Whether a function's pipeline is made in it, of files alone: nothing that trains is in that one."""
+    """Whether a function's pipeline is made in it, of files and copies alone: nothing that trains is in that one."""
+    copied = {
+        text(node.targets[0])
+        for node in every(function)
+        if isinstance(node, ast.Assign) and re.search(r"\bdeepcopy\(", text(node.value))
+    }
+    if copied & {*PIPELINES}:
+        return True
     made = [
         node.value
         for node in every(function)
@@ -139,7 +146,7 @@ def _loads(function: ast.AST) -> bool:
     parts |= any(
         isinstance(node, ast.Call) and text(node.func).endswith(".register_modules") for node in every(function)
     )
-    return bool(made) and not parts and all(isinstance(each, ast.Call) and _of_files(each) for each in made)
+    return bool(made) and not parts and all(isinstance(each, ast.Call) and _of_files(each, copied) for each in made)
 
 
 def _loaded_so(script: Script) -> bool:
@@ -152,8 +159,8 @@ def _loaded_so(script: Script) -> bool:
     return bool(found) and all(handed(call, "torch_dtype", "dtype", at=None) for call in found)
 
 
-def _of_files(call: ast.Call) -> bool:
-    given = [each.value for each in call.keywords if each.arg not in _LOADED]
+def _of_files(call: ast.Call, copied: Collection[str] = ()) -> bool:
+    given = [each.value for each in call.keywords if each.arg not in _LOADED and text(each.value) not in copied]
     plain = all(isinstance(each, ast.Constant) or _OPTIONS.match(text(each)) for each in given)
     return text(call.func).endswith(".from_pretrained") and plain
 

@@ -256,20 +256,6 @@ REFUSED = [
         2,
         f"{DEFINITION}{CAST}    with {ON}:\n        out = pipeline()\n    return pipeline.vae.decode(out)\n",
     ),
-    *(
-        conflict(f"autocast is not in sight: {says}", says, at, f"{above}{DEFINITION}{CAST}{lines}")
-        for says, at, above, lines in (
-            ("entered by hand (line 4)", 2, "", f"    ctx = {ON}\n    ctx.__enter__()\n    return pipeline()\n"),
-            ("`make` makes the context", 4, f"def make():\n    return {ON}\n", f"    ctx = make()\n{UNDER}"),
-            (
-                "`self.autocast` makes the context",
-                6,
-                f"def autocast(self):\n    if mps: return nullcontext()\n    ctx = {ON}\n    return ctx\n",
-                "    with self.autocast():\n        return pipeline()\n",
-            ),
-            ("`self.autocast_ctx` comes from", 2, "", "    with self.autocast_ctx:\n        return pipeline()\n"),
-        )
-    ),
     conflict("cast, and not placed", "nothing moves its pipeline", 2, f"{DEFINITION}{ALONE}{AUTOCAST}"),
     *(
         conflict(
@@ -293,6 +279,13 @@ REFUSED = [
     gone(
         "loaded there, and nothing that trains in it",
         f"{DEFINITION}    pipeline = Pipe.from_pretrained(args.model, torch_dtype=torch_dtype)\n{CAST}{AUTOCAST}",
+    ),
+    *(
+        gone(f"a copy: {made}", f"{DEFINITION}    {made}\n{CAST}{AUTOCAST}")
+        for made in (
+            "pipeline = copy.deepcopy(pipeline)",
+            "u = deepcopy(unet); pipeline = X.from_pretrained(1, unet=u)",
+        )
     ),
     satisfied(
         "cast where a flag says so",
