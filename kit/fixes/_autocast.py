@@ -81,7 +81,12 @@ def unknown(script: Script, function: Function) -> str:
             if made and made is not function and _gives(made) and (_chosen(made) or not autocasts(function)):
                 where = f"`{text(call.func)}` makes the context it runs under (line {call.lineno})"
                 return f"{where}: write `torch.autocast` there, or skip the fix"
-    for item in (each for node in contexts(function) for each in node.items):
+    items = [item for node in every(function) if isinstance(node, ast.With) for item in node.items]
+    for call in (each for item in items if isinstance(each := item.context_expr, ast.Call)):
+        if text(call.func) in named:
+            where = f"`{text(call)}` makes the context it runs under (line {call.lineno})"
+            return f"{where}: write `torch.autocast` there, or skip the fix"
+    for item in items:
         if "autocast" in (name := dotted(item.context_expr)) and name not in stored(function):
             where = f"(line {item.context_expr.lineno})"
             return f"`{name}` comes from elsewhere {where}: make it in this function, or skip the fix"

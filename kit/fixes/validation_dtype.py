@@ -84,7 +84,8 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 def _under(script: Script, function: ast.FunctionDef) -> bool:
     """Whether a function is called under autocast."""
     around = [node for _, line in script.calls[function.name] for node in (line, *script.above[line])]
-    return any("autocast" in text(item) for node in around if isinstance(node, ast.With) for item in node.items)
+    items = [item.context_expr for node in around if isinstance(node, ast.With) for item in node.items]
+    return any("autocast" in text(each) for item in items for each in (item, *script.given(item)))
 
 
 def _code(script: Script, options: Options) -> str:
