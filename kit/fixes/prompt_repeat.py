@@ -207,6 +207,8 @@ def _grows(script: Script, name: str, value: ast.expr) -> bool:
     if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Mult):
         times = [value.right, *script.assigned.get(text(value.right), ())]
         return text(value.left) == name and any(text(each).startswith("len(") for each in times)
+    while isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in _SAME:
+        value = value.func.value
     if not isinstance(value, ast.Call):
         return False
     called = last(value.func)

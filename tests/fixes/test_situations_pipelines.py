@@ -31,6 +31,7 @@ PROMPTS = [
     _grows("by a function", "embeds = torch.repeat_interleave(embeds, 2, dim=0)"),
     _grows("a view of it", "embeds = embeds.expand(len(prompts), -1, -1)"),
     left("a view of one size", "prompt-repeat", _prompts("embeds = embeds.expand(args.batch, -1, -1)")),
+    _grows("then moved", "embeds = embeds.repeat(2, 1, 1).to(accelerator.device)"),
     _grows("behind others", "step += 1; embeds = embeds.repeat(2, 1, 1)"),
     left("of the batch", "prompt-repeat", _prompts("embeds = batch.x\n        embeds = embeds.repeat(2, 1)")),
     left("of the loop", "prompt-repeat", _prompts("for embeds in batch:\n            embeds = embeds.repeat(2, 1)")),
