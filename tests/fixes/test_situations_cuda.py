@@ -284,6 +284,21 @@ AUTOCAST = [
         "import torch\nfrom torch.cuda.amp import autocast\ndef f(x):\n    with autocast(enabled=False):\n"
         "        return x.float()\n",
     ),
+    *(
+        looks(
+            f"in float32: {autocast}",
+            "autocast-device",
+            3,
+            "autocast switched off on CUDA alone",
+            f"import torch\ndef f(x):\n    with {autocast}dtype=torch.float32):\n        return x.float()\n",
+        )
+        for autocast in ("torch.cuda.amp.autocast(", "torch.autocast('cuda', ")
+    ),
+    left(
+        "in float32, elsewhere",
+        "autocast-device",
+        "import torch\ndef f(x):\n    with torch.autocast('npu', dtype=torch.float32):\n        return x.float()\n",
+    ),
 ]
 
 

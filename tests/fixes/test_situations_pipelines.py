@@ -6,7 +6,7 @@ import textwrap
 from typing import Any
 
 import pytest
-from situations import Given, check, left, looks, refused
+from situations import Given, check, left, looks, mended, refused
 
 
 def _prompts(line: str) -> str:
@@ -87,6 +87,9 @@ CARDS += [
 ]
 
 
+LOADS = "def validate(pipe, lora):\n    pipe.load_lora_weights(lora)\n"
+
+
 def _lora(id: str, line: str, at: int) -> Any:
     text = f"def main(args, pipe):\n    pipe.save_lora_weights(args.out, x)\n    {line}\n"
     return looks(id, "offline-lora", at, "this run's folder, or another", text)
@@ -101,6 +104,18 @@ LORAS = [
     _renamed("saved under a name of its own", "Pipe.save_lora_weights(args.out, t, weight_name='my.safetensors')"),
     _renamed("saved in another form at times", "Pipe.save_lora_weights(args.out, t, safe_serialization=args.safe)"),
     _lora("chosen in the call", "pipe.load_lora_weights(args.lora if args.lora else args.out)", 3),
+    _lora("handed", "validate(pipe, args.out)\n    validate(pipe, args.hub)\n" + LOADS, 6),
+    mended(
+        "handed the one folder",
+        "offline-lora",
+        f"def main(args, pipe):\n    pipe.save_lora_weights(args.out, x)\n    validate(pipe, args.out)\n{LOADS}",
+        'pipe.load_lora_weights(lora, weight_name="pytorch_lora_weights.safetensors")',
+    ),
+    left(
+        "handed another",
+        "offline-lora",
+        f"def main(args, pipe):\n    pipe.save_lora_weights(args.out, x)\n    validate(pipe, args.hub)\n{LOADS}",
+    ),
     _lora(
         "chosen above",
         "folder = args.out\n    if args.lora:\n        folder = args.lora\n    pipe.load_lora_weights(folder)",
