@@ -70,7 +70,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     script = read(tree)
     functions = [node for node in every(tree) if isinstance(node, ast.FunctionDef) and _validates(script, node)]
     moved = [
-        _site(script, move, function, not casts(move) or _single(function, move), _stays(function, move))
+        _site(script, move, function, not casts(move) or _single(script, function, move), _stays(function, move))
         for move, function in validation_moves(tree)
         if function in functions
     ]
@@ -96,23 +96,35 @@ def _stays(function: ast.FunctionDef, move: ast.Call) -> str:
     """Why the dtype of a move cannot be taken out; "" where it can."""
     if move.args and DTYPE.search(dtype := text(move.args[0])):
         return f"`{dtype}` stands where the device should: write `dtype={dtype}`"
-    if (test := _choice(move)) and not _single(function, move):
-        return f"what trains is cast where `{test}`: cast the final pipeline alone, or skip the fix"
+    if (test := _choice(move)) and not _last(function, test):
+        return f"what trains is cast where `{text(test)}`: cast the final pipeline alone, or skip the fix"
     return ""
 
 
-def _single(function: ast.FunctionDef, move: ast.Call) -> bool:
-    """Whether a move casts to float32, or, by a choice, only the final pipeline."""
-    test = _choice(move)
-    return _dtype(move) == "torch.float32" or bool(test and (test == _flag(function) or _LAST.search(test)))
+def _single(script: Script, function: ast.FunctionDef, move: ast.Call) -> bool:
+    """Whether a move casts to float32, or only the final pipeline: by a choice, or by an `if` around it."""
+    line = script.at(move.lineno)
+    around = [each.test for each in script.above[line] if isinstance(each, ast.If) and line in each.body]
+    tests = [*around, *([test] if (test := _choice(move)) else [])]
+    return _dtype(move) == "torch.float32" or any(_last(function, test) for test in tests)
 
 
-def _choice(move: ast.Call) -> str:
-    """On what the dtype of a move is given, or else None or float32; "" for no such choice."""
+def _choice(move: ast.Call) -> ast.expr | None:
+    """On what the dtype of a move is given, or else None or float32; None for no such choice."""
+    plain = ("None", "torch.float32")
     match handed(move, "dtype", at=1):
-        case [ast.IfExp(body=body, orelse=orelse) as choice] if {text(body), text(orelse)} & {"None", "torch.float32"}:
-            return text(choice.test)
-    return ""
+        case [ast.IfExp(test=test, orelse=other)] if text(other) in plain:
+            return test
+        case [ast.IfExp(test=test, body=other)] if text(other) in plain:
+            return test.operand if isinstance(test, ast.UnaryOp) else ast.UnaryOp(ast.Not(), test)
+    return None
+
+
+def _last(function: ast.FunctionDef, test: ast.expr) -> bool:
+    """Whether a test is that nothing trains any more, or what autocast is off on."""
+    return text(test) == _flag(function) or (
+        isinstance(test, (ast.Name, ast.Attribute)) and bool(_LAST.search(text(test)))
+    )
 
 
 _LAST = re.compile(r"final|last|\btest", re.IGNORECASE)  # nothing trains then

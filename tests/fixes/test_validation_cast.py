@@ -264,7 +264,11 @@ REFUSED = [
             2,
             f"{DEFINITION}{CAST.replace('_dtype)', other)}{AUTOCAST}",
         )
-        for test, other in (("fp16", "_dtype if fp16 else None)"), ("fp16", "_dtype if fp16 else torch.float32)"))
+        for test, other in (
+            ("fp16", "_dtype if fp16 else None)"),
+            ("fp16", "_dtype if fp16 else torch.float32)"),
+            ("not last", "_dtype if not last else None)"),
+        )
     ),
     *(
         conflict(f"{moved}", "stands where the device should", 2, f"{DEFINITION}    pipeline.to({moved})\n{AUTOCAST}")
@@ -292,6 +296,11 @@ REFUSED = [
         f"{FLAGGED}{LAST}    ctx = {ON}\n{UNDER}",
     ),
     satisfied("in float32 but at the end", f"{FLAGGED}{LAST.replace('None', 'torch.float32')}    ctx = {ON}\n{UNDER}"),
+    satisfied("cast by a branch at the end", f"{FLAGGED}    if last:\n    {CAST}    ctx = {ON}\n{UNDER}"),
+    satisfied(
+        "cast by a choice the other way round",
+        f"{FLAGGED}{CAST.replace('torch_dtype)', 'None if not last else torch_dtype)')}    ctx = {ON}\n{UNDER}",
+    ),
     satisfied("there", f"{DEFINITION}    pipeline = pipeline.to(accelerator.device)\n{AUTOCAST}"),
     gone(
         "without autocast",
