@@ -251,12 +251,14 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
         done = move is not None and _dtype(move).endswith(" else None")
         known = function.name.startswith("log_validation") and (move or pipeline_cast(line))
         loop = next((node for node in above if isinstance(node, ast.For) and ".backward(" in text(node)), None)
-        around = loop or (function if _VALIDATES.search(function.name) else None)
+        validates = _VALIDATES.search(function.name) or (_DRAWS.search(function.name) and script.calls["backward"])
+        around = loop or (function if validates else None)
         if around and autocasts(around) and not _loads(around) and not done and (loop or not known):
             yield Sign(line.lineno, "a pipeline of what trains, cast in place")
 
 
 _VALIDATES = re.compile(r"valid|sample|eval|generate|preview", re.IGNORECASE)
+_DRAWS = re.compile(r"infer|visuali|log_im", re.IGNORECASE)  # which may be of a script that trains nothing
 _HALVES = ("half", "bfloat16")
 
 

@@ -237,6 +237,7 @@ def _cast(id: str, at: int, text: str) -> Any:
     return looks(id, "validation-cast", at, "a pipeline of what trains, cast in place", text)
 
 
+TRAINS = "def main(loss):\n    accelerator.backward(loss)\n"
 CASTS = [
     _cast("in the midst of training", 4, TRAINING),
     _cast("in a validation of another name", 2, f"def sample_images(pipe):\n{CAST}"),
@@ -320,6 +321,8 @@ CASTS = [
         "def log_validation(unet):\n    second = Pipe.from_pretrained(args.model, unet=unet)\n"
         "    second.to(device, torch.float16)\n    with torch.autocast('npu'):\n        second()\n",
     ),
+    looks("by another name", "validation-cast", 2, "cast in place", f"def inference(pipe):\n{CAST}{TRAINS}"),
+    left("where nothing trains", "validation-cast", f"def inference(pipe):\n{CAST}"),
     looks(
         "the model itself",
         "validation-cast",
