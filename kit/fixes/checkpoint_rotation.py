@@ -173,6 +173,8 @@ def _not_movable(script: Script, statement: ast.If, name: str) -> str:
         return f"it may not tell `{name}` from the others: that is not `{text(folder)}` and one name, `checkpoint…`"
     if made := made_above(script, statement, given(script, name, save)):
         return f"{shown(made)} makes `{name}` above, and it counts that one, too"
+    if again := next((call for call in calls if last(call.func) == roles.SAVE and call not in every(save)), None):
+        return f"line {again.lineno} saves, too"
     if any(last(call.func) in _MOVES and name in _names([call])[1] for call in calls):
         return f"`{name}` gets another name after the save"
     if any(isinstance(node, (ast.Return, ast.Raise)) for node in every(statement)):
@@ -272,8 +274,12 @@ def _rotation(block: Block, statement: cst.BaseStatement, name: str, main: str) 
 
     def another(listing: str) -> str | None:
         node: ast.ListComp = expression(listing)  # type: ignore[assignment]
-        asked = f" and {text(node.generators[-1].target)} {_other(name)}]"
-        return listing.rstrip("]") + asked if ".startswith('checkpoint" in text(node.generators[-1]) else None
+        if ".startswith('checkpoint" not in text(node.generators[-1]):
+            return None
+        asked = f" and {text(node.generators[-1].target)} {_other(name)}"
+        inside = listing.rstrip("]")
+        last_line = inside if "#" in inside else inside.rstrip()  # not behind a comment
+        return f"{last_line}{asked}{inside[len(last_line) :]}]"
 
     body = [
         block.with_expressions(_said_again(each), "ListComp", "startswith", another) for each in block.body(statement)

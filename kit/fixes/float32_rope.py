@@ -108,6 +108,27 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
         angles = plain and (default or _angles(script, statement)) and not known and "cpu" not in text(statement)
         if (angles and not _npu_asked(script, statement)) or chosen:
             yield Sign(statement.lineno, "a rotary embedding worked out in float64")
+        elif not _angles(script, statement) and _on_device(script, statement):
+            yield Sign(statement.lineno, "float64 on a device that may have none")
+
+
+def _on_device(script: Script, statement: ast.stmt) -> bool:
+    """Whether a statement has something in float64 on the device that it trains on, and not on the CPU."""
+    calls = [node for node in own(statement) if isinstance(node, ast.Call)]
+    made = [
+        call
+        for call in calls
+        if any(_is64(script, each) for each in handed(call, "dtype", at=1))
+        and any(text(each).endswith("device") for each in handed(call, "device"))
+        and (last(call.func) == "to" or script.full(call.func).startswith("torch."))
+    ]
+    trains = any(isinstance(each, ast.For) and ".backward(" in text(each) for each in script.above[statement])
+    cast = [
+        call
+        for call in calls
+        if _doubles(call) or (last(call.func) == "to" and any(_is64(script, each) for each in call.args))
+    ]
+    return bool(made or (trains and cast)) and not re.search("cpu|numpy|mps|npu", text(statement))
 
 
 def _doubles(call: ast.Call) -> bool:

@@ -170,7 +170,7 @@ class Thing:
         return False
 
     def __eq__(self, other: object) -> Any:
-        return other is self or self._other(f"=={other!s:.40}")
+        return (isinstance(other, Thing) and other._name == self._name) or self._other(f"=={other!s:.40}")
 
     def __ne__(self, other: object) -> Any:
         return self._other(f"!={other!s:.40}")
@@ -296,21 +296,21 @@ def called(run: Run, thing: Thing, given: tuple[Any, ...], named: dict[str, Any]
         run.disk.update(map(str, given[:1]))
     elif last in WRITES:
         wrote(run, last, given, named)
-    if last.startswith("register_") and given:
+    if last.startswith("register_") and given and not isinstance(given[0], Thing):
         run.hooks.append((last, given[0]))
     if last in ("save_state", "load_state"):
         for kind, hook in run.hooks:
-            models = [Thing(run, "accelerator.model")]
-            if kind == "register_save_state_pre_hook" and last == "save_state":
-                hook(models, [] if run.deepspeed else [Thing(run, "weights")], str(given[0]) if given else "")
-            elif kind == "register_load_state_pre_hook" and last == "load_state":
-                hook(models, str(given[0]) if given else "")
+            weights = [[] if run.deepspeed else [Thing(run, "weights")]] if last == "save_state" else []
+            if kind == f"register_{last}_pre_hook":
+                hook([Thing(run, "accelerator.model")], *weights, str(given[0]) if given else "")
     elif not last.startswith("register_"):
         call_back(run, (*given, *named.values()))
     if last == "prepare" and given:
         return given[0] if len(given) == 1 else given
+    if given and (last in ("unwrap_model", "compile") or (last == "tqdm" and isinstance(given[0], Thing))):
+        return given[0]
     if last in ITSELF:
-        return given[0] if last in ("unwrap_model", "compile") and given else Thing(run, name.rpartition(".")[0])
+        return Thing(run, name.rpartition(".")[0])
     return thing._other("()")
 
 
