@@ -246,7 +246,8 @@ def validation_moves(tree: ast.Module) -> Iterator[tuple[ast.Call, ast.FunctionD
 
 def casts(call: ast.Call) -> bool:
     """Whether a `.to(device, …)` also gives a dtype."""
-    return len(call.args) > 1 or any(keyword.arg == "dtype" for keyword in call.keywords)
+    placed = len(call.args) > 1 or bool(call.args and DTYPE.search(text(call.args[0])))
+    return placed or any(keyword.arg == "dtype" for keyword in call.keywords)
 
 
 def autocasts(function: ast.AST) -> bool:

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kit.fixes._ast import Ancestors, autocasts, children, defaults, every, handed, statements, text
+from kit.fixes._ast import Ancestors, autocasts, children, defaults, every, handed, statements, stored, text
 from kit.fixes._roles import Script
-from kit.fixes._roles._script import FUNCTIONS, Function, dotted, last, shown
+from kit.fixes._roles._script import FUNCTIONS, Function, dotted, last, own, shown
 
 PIPELINES = ("pipeline", "pipe")
 # What is handed a pipeline and makes no images with it, by its name.
@@ -63,6 +63,49 @@ def _works(script: Script, function: Function, names: frozenset[str], seen: tupl
             what = _CALLED
         if what:
             yield Work(node.lineno, here, what)
+
+
+def unknown(script: Script, function: Function) -> str:
+    """Why it is not known when a function runs under autocast: it enters one by hand, or a context that a function of
+    the script makes, or may leave out, or that comes from elsewhere; "" where all is in sight."""
+    named = _named(function)
+    for line, _ in statements(function):
+        for call in (node for node in own(line) if isinstance(node, ast.Call)):
+            of = call.func.value if isinstance(call.func, ast.Attribute) else call
+            if last(call.func) == "__enter__" and ("autocast" in text(of) or text(of) in named):
+                return f"autocast is entered by hand (line {call.lineno}): write it as a `with`, or skip the fix"
+            made = script.called(call)
+            if made and not autocasts(function) and autocasts(made) and any(_pipeline(each) for each in call.args):
+                where = f"{shown(call)} runs it under autocast (line {call.lineno})"
+                return f"{where}: take the dtype out by hand, or skip the fix"
+            if made and made is not function and _gives(made) and (_chosen(made) or not autocasts(function)):
+                where = f"`{text(call.func)}` makes the context it runs under (line {call.lineno})"
+                return f"{where}: write `torch.autocast` there, or skip the fix"
+    items = [item for node in every(function) if isinstance(node, ast.With) for item in node.items]
+    for call in (each for item in items if isinstance(each := item.context_expr, ast.Call)):
+        if text(call.func) in named:
+            where = f"`{text(call)}` makes the context it runs under (line {call.lineno})"
+            return f"{where}: write `torch.autocast` there, or skip the fix"
+    for item in items:
+        if "autocast" in (name := dotted(item.context_expr)) and name not in stored(function):
+            where = f"(line {item.context_expr.lineno})"
+            return f"`{name}` comes from elsewhere {where}: make it in this function, or skip the fix"
+    return ""
+
+
+def _pipeline(node: ast.expr) -> bool:
+    return last(node) in PIPELINES
+
+
+def _gives(made: Function) -> bool:
+    """Whether a function gives autocast to whoever calls it."""
+    given = [node.value for node in every(made) if isinstance(node, ast.Return) and node.value]
+    return any(autocasts(each) or text(each) in _named(made) for each in given)
+
+
+def _chosen(made: Function) -> bool:
+    """Whether that may be another context, or one that is switched off."""
+    return any(isinstance(node, (ast.If, ast.IfExp)) or getattr(node, "arg", "") == "enabled" for node in every(made))
 
 
 def _decorated(function: Function) -> bool:

@@ -14,7 +14,8 @@ from kit.fixes._samples import assigned, in_order, makes
 
 _FILLS = ("append", "appendleft", "extend", "insert", "put", "setdefault", "update")
 _ENDS = ("pop", "popleft", "get_nowait")  # which take what is first, or last
-_AROUND = ("tqdm", "enumerate", "list", "iter")  # what only counts the batches, or shows how far it is
+# What only counts the batches, shows how far it is, or leaves out the first, or the last.
+_AROUND = ("tqdm", "enumerate", "list", "iter", "skip_first_batches", "islice")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def kept_in_order(script: Script) -> Iterator[tuple[int, str]]:
     for loop, _ in script.statements if kept else ():
         if not isinstance(loop, ast.For):
             continue
-        over = _over(loop.iter)
+        over = [meant for name in _over(loop.iter) for meant in (name, *_meant(script, name))]
         names = {each.name for each in kept if each.loader in over and _before(script, each, loop)}
         if not names or any(_fixed(script, loop, loader) for loader in over):
             continue
@@ -53,6 +54,16 @@ def _over(node: ast.expr) -> list[str]:
     if isinstance(node, ast.Call) and last(node.func) in _AROUND and node.args:
         return _over(node.args[0])
     return [dotted(node)] if dotted(node) else []
+
+
+def _meant(script: Script, name: str) -> list[str]:
+    """The loaders that a name may stand for, by a choice or without the first batches."""
+    values = [part for value in script.assigned.get(name, ()) for part in _choices(value)]
+    return [each for value in values for each in _over(value) if each != name and _is_loader(script, each)]
+
+
+def _choices(value: ast.expr) -> list[ast.expr]:
+    return [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
 
 
 def _kept(script: Script) -> list[_Kept]:

@@ -12,7 +12,6 @@ from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
 from kit.fixes._roles._script import FUNCTIONS, Function, dotted, last, own, shown
 from kit.fixes._roles.holders import is_accelerator
-from kit.fixes._roles.places import left_on
 
 _ASKS = re.compile(RANKS.pattern + r"|\bget_rank\(|\b(LOCAL_)?RANK\b")
 _MAIN = re.compile(r"\b(on|is|only)_?main|main_?(process|only)|master|rank_?(zero|0)")
@@ -55,10 +54,10 @@ def _by_another_way(script: Script, line: ast.stmt) -> str:
     """How only one process comes to a statement that saves; "" where all do."""
     if asks := _asks_itself(line):
         return f"`{asks}`"
+    if left := next((test for test in script.left_above(line) if _asks(script, test)), None):
+        return f"`if {text(left)}`"
     inner: ast.AST = line
     for node in reversed(script.above[line]):
-        if test := next((each for each in left_on(script, inner) if _asks(script, each)), None):
-            return f"`if {text(test)}`"
         head = getattr(node, "test", None) or getattr(node, "subject", None)
         chosen = isinstance(node, ast.Match) or inner in getattr(node, "body", ())
         if head and chosen and _asks(script, head):

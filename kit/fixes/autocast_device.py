@@ -86,9 +86,13 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
 
 
 def _old(script: Script, node: ast.expr) -> bool:
-    """Whether an expression is CUDA's own autocast, switched off."""
-    call = node if isinstance(node, ast.Call) and script.full(node.func) == "torch.cuda.amp.autocast" else None
-    return bool(call) and any(text(each) == "False" for each in handed(call, "enabled"))  # type: ignore[arg-type]
+    """Whether an expression is CUDA's own autocast, switched off, or CUDA's in float32, which does as much."""
+    if not isinstance(node, ast.Call):
+        return False
+    own_one = script.full(node.func) == "torch.cuda.amp.autocast"
+    cuda = own_one or (script.full(node.func) in _AUTOCAST and any("cuda" in text(each) for each in _device(node)))
+    single = any(script.full(each) in ("torch.float32", "torch.float") for each in handed(node, "dtype", at=None))
+    return (own_one and any(text(each) == "False" for each in handed(node, "enabled"))) or (cuda and single)
 
 
 def _switches(script: Script, statement: ast.stmt) -> list[ast.Call]:
@@ -108,7 +112,7 @@ def _device(call: ast.Call) -> list[ast.expr]:
 
 
 def _cuda(call: ast.Call) -> bool:
-    return isinstance(_device(call)[0], ast.Constant)
+    return text(_device(call)[0]).startswith("'cuda")
 
 
 def _tensor(script: Script, statement: ast.stmt) -> str:

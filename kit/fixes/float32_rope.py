@@ -61,7 +61,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     for statement, _ in script.statements:
         for node in own(statement):
             if isinstance(node, ast.IfExp) and (_better(script, node, statement) or _knows_npu(script, node)):
-                found[statement] = Site(statement.lineno, not _better(script, node, statement), (_torch(script),))
+                found[statement] = Site(statement.lineno, not _better(script, node, statement), (script.torch,))
             elif (
                 isinstance(node, ast.Call) and last(node.func) == _HELPER and node.args and _is64(script, node.args[0])
             ):
@@ -72,7 +72,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
                 and _alone(script, statement, node)
                 and _made(script, node)
             ):
-                found[statement] = Site(statement.lineno, False, (_torch(script),))
+                found[statement] = Site(statement.lineno, False, (script.torch,))
     return list(found.values())
 
 
@@ -108,6 +108,27 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
         angles = plain and (default or _angles(script, statement)) and not known and "cpu" not in text(statement)
         if (angles and not _npu_asked(script, statement)) or chosen:
             yield Sign(statement.lineno, "a rotary embedding worked out in float64")
+        elif not _angles(script, statement) and _on_device(script, statement):
+            yield Sign(statement.lineno, "float64 on a device that may have none")
+
+
+def _on_device(script: Script, statement: ast.stmt) -> bool:
+    """Whether a statement has something in float64 on the device that it trains on, and not on the CPU."""
+    calls = [node for node in own(statement) if isinstance(node, ast.Call)]
+    made = [
+        call
+        for call in calls
+        if any(_is64(script, each) for each in handed(call, "dtype", at=1))
+        and any(text(each).endswith("device") for each in handed(call, "device"))
+        and (last(call.func) == "to" or script.full(call.func).startswith("torch."))
+    ]
+    trains = any(isinstance(each, ast.For) and ".backward(" in text(each) for each in script.above[statement])
+    cast = [
+        call
+        for call in calls
+        if _doubles(call) or (last(call.func) == "to" and any(_is64(script, each) for each in call.args))
+    ]
+    return bool(made or (trains and cast)) and not re.search("cpu|numpy|mps|npu", text(statement))
 
 
 def _doubles(call: ast.Call) -> bool:
@@ -142,10 +163,6 @@ def _npu_asked(script: Script, statement: ast.stmt) -> bool:
 def _scores(script: Script, statement: ast.stmt) -> bool:
     function = script.function(statement)
     return bool(function and _SCORES.search(function.name))
-
-
-def _torch(script: Script) -> str:
-    return script.spelt("torch") or "torch"
 
 
 def _is64(script: Script, node: ast.AST) -> bool:
@@ -187,7 +204,7 @@ def _better(script: Script, node: ast.IfExp, statement: ast.stmt) -> str:
     if _scores(script, statement):
         return ""
     if isinstance(node.test, ast.Call) and script.full(node.test.func) == _MAC:
-        return _WITHOUT.format(torch=_torch(script))
+        return _WITHOUT.format(torch=script.torch)
     named = node.test.id if function and isinstance(node.test, ast.Name) else ""
     kind = _kind_asked(function, named, statement.lineno) if function and named else _kind(node.test)
     return f"{text(node.test)} or {kind} {_OTHERS}" if kind else ""
@@ -220,7 +237,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         if not isinstance(call, ast.Call) or not (device := _made(script, call)):
             return None
         [dtype] = handed(call, "dtype", at=None) or call.args
-        torch = _torch(script)
+        torch = script.torch
         asks = f"{_HELPER}({torch}.float64, {device})"
         chooses = f"{torch}.float32 if {device}.type {_NONE} else {torch}.float64"
         new = asks if _HELPER in script.imports else chooses

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import text
+from kit.fixes._ast import handed, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import last, own
 from kit.fixes._roles.holders import accelerator
@@ -41,14 +41,29 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     for statement, _ in script.statements:
         value = statement.value if isinstance(statement, (ast.Assign, ast.AnnAssign)) else None
         if value and _made(script, value):
-            why = accelerator(script, statement)[1]
-            found.append(Site(statement.lineno, False, refuses=f"{why}: bind it above, or skip the fix" if why else ""))
+            done = _placed_below(script, statement)
+            why = "" if done else accelerator(script, statement)[1]
+            found.append(Site(statement.lineno, done, refuses=f"{why}: bind it above, or skip the fix" if why else ""))
         elif isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and _made(script, value.func.value):
             place = _place(script, statement)
-            done = text(value).endswith(f".{place}")
+            done = _places(value)
             refuses = f"it calls `.{value.func.attr}(…)` on what it makes: put `.{place}` before that, or skip the fix"
             found.append(Site(statement.lineno, done, refuses="" if done else refuses))
     return found
+
+
+def _places(call: ast.Call) -> bool:
+    """Whether a call places something on a device."""
+    return last(call.func) == "to" and any(text(each).endswith("device") for each in handed(call, "device"))
+
+
+def _placed_below(script: Script, statement: ast.stmt) -> bool:
+    """Whether layers that are given a name are placed before their parameters are taken."""
+    name = text(statement.targets[0] if isinstance(statement, ast.Assign) else statement.target)  # type: ignore[attr-defined]
+    below = [line for line in script.inside(script.scopes(statement)[0]) if line.lineno > statement.lineno]
+    calls = [node for line in below for node in own(line) if isinstance(node, ast.Call) and text(_owner(node)) == name]
+    first = next((call for call in calls if last(call.func) not in ("train", "requires_grad_")), None)
+    return first is not None and _places(first)
 
 
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:

@@ -77,16 +77,17 @@ def _loaded(script: Script, call: ast.Call, statement: ast.stmt) -> list[str]:
 
 
 def _meant(script: Script, folder: ast.expr, statement: ast.stmt) -> list[str]:
-    """The folders that an expression may be: what its name is given where it is, once or by a choice."""
+    """The folders that an expression may be: what its name is given where it is, once or by a choice, or handed."""
     if isinstance(folder, ast.IfExp):
         return [each for part in (folder.body, folder.orelse) for each in _meant(script, part, statement)]
     name = _path(folder)
     here = [line for line in script.inside(script.scopes(statement)[0]) if isinstance(line, ast.Assign)]
     given = [line.value for line in here if name in map(text, line.targets)]
+    given = given or ([] if _holds(script, name) else [*_handed(script, script.function(statement), name)])
     plain = all(isinstance(each, (ast.Name, ast.Attribute)) for each in given)
     if not given or (len(given) == 1 and (_holds(script, name) or not plain)):
         return [name]
-    return list(map(text, given))
+    return list(dict.fromkeys(map(text, given)))
 
 
 def _path(folder: ast.expr) -> str:

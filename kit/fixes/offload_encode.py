@@ -93,16 +93,34 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
 
 
 def _models(script: Script, node: ast.AST) -> list[str]:
-    """What a `with` has on the device by `offload_models`, whatever that is called and beside what it stands."""
-    calls = [item.context_expr for item in node.items] if isinstance(node, ast.With) else []
-    given = [
-        call
-        for call in calls
-        if isinstance(call, ast.Call)
-        and "offload_models" in (last(call.func), script.full(call.func).rpartition(".")[2])
-        and "False" not in map(text, handed(call, "offload", at=None))
-    ]
-    return [text(model) for call in given for model in call.args]
+    """What a `with` has on the device by `offload_models`, or by a context of the script's own that does as much,
+    whatever that is called and beside what it stands."""
+    found = []
+    for item in node.items if isinstance(node, ast.With) else ():
+        call = item.context_expr
+        if (
+            isinstance(call, ast.Call)
+            and ("offload_models" in (last(call.func), script.full(call.func).rpartition(".")[2]) or _own(script, call))
+            and "False" not in map(text, handed(call, "offload", at=None))
+        ):
+            given = [*call.args, *(each.value for each in call.keywords), item.optional_vars]
+            found += [text(model) for model in given if model]
+    return found
+
+
+def _class(script: Script, method: ast.stmt) -> str:
+    owner = script.class_of(method)
+    return owner.name if owner else ""
+
+
+def _own(script: Script, call: ast.Call) -> bool:
+    """Whether a context of the script's own puts a model back on the CPU at its end."""
+    made = script.called(call)
+    starts = [each.lineno for each in every(made) if isinstance(each, ast.Yield)] if made else []
+    ends = [each for each in script.functions.get("__exit__", ()) if _class(script, each) == last(call.func)]
+    parts = [part for each in ([made] if made and starts else ends) for part in every(each)]
+    below = [part for part in parts if isinstance(part, ast.Call) and part.lineno > min(starts, default=0)]
+    return any(last(part.func) == "cpu" or re.search(r"\.to\((device=)?'cpu'\)$", text(part)) for part in below)
 
 
 def _uses(node: ast.AST, model: str) -> bool:

@@ -209,13 +209,17 @@ def _grows(script: Script, name: str, value: ast.expr) -> bool:
     if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Mult):
         times = [value.right, *script.assigned.get(text(value.right), ())]
         return text(value.left) == name and any(text(each).startswith("len(") for each in times)
+    while isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in _SAME:
+        value = value.func.value
     if not isinstance(value, ast.Call):
         return False
     called = last(value.func)
     first = text(value.args[0]) if value.args else ""
     if called in ("cat", "concat", "concatenate"):
         return first.startswith(f"[{name}] * ")
-    if called not in ("repeat", "repeat_interleave", "tile"):
+    if called == "expand" and not any(re.search(r"\blen\(|\.shape\b|\.size\(", text(each)) for each in value.args):
+        return False  # of one size, whatever the batch
+    if called not in ("repeat", "repeat_interleave", "tile", "expand"):
         return False
     of = value.func.value if isinstance(value.func, ast.Attribute) else value.func
     while isinstance(of, ast.Call) and isinstance(of.func, ast.Attribute) and of.func.attr in _SAME:

@@ -47,7 +47,9 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     found = []
     for loop, model in script.once(_loops).items():
         why = _unwrap(script, loop)[1]
-        why = f"{why}: bind it above, or skip the fix" if why else _known_by_itself(loop, model)
+        why = (
+            f"{why}: bind it above, or skip the fix" if why else _known_by_itself(loop, model) or _wrapped(script, loop)
+        )
         done = (
             _unwrapped(loop, model)
             or _all_unwrapped(script, loop)
@@ -207,8 +209,33 @@ def _known_by_itself(loop: ast.For, model: str) -> str:
     return ""
 
 
+def _wrapped(script: Script, loop: ast.For) -> str:
+    """Why a model is asked for the class of what wraps it: by that class, or by a model that is prepared; "" where it
+    is not."""
+    prepared = {text(part) for _, line in script.calls["prepare"] for part in every(line) if _stores(part)}
+    for node in every(loop):
+        if isinstance(node, ast.Call) and text(node.func) == "isinstance" and _WRAPS.search(text(node.args[-1])):
+            return f"`{text(node)}` asks for what wraps the model: unwrap it below that, under another name, by hand"
+        asked = node.args[0] if isinstance(node, ast.Call) and text(node.func) == "type" and node.args else node
+        if asked is not node and text(asked) in prepared:
+            return (
+                f"`{text(node)}` is the class of what `prepare` gives: ask for that of what it unwraps, or skip the fix"
+            )
+    return ""
+
+
+_WRAPS = re.compile(r"\b(FSDP|FullyShardedDataParallel|DeepSpeedEngine)\b")
+
+
+def _stores(node: ast.AST) -> bool:
+    return isinstance(node, (ast.Name, ast.Attribute)) and type(node.ctx) is ast.Store
+
+
 def _unwrapped(loop: ast.For, model: str) -> bool:
-    lines = [line for line in loop.body if isinstance(line, ast.Assign) and model in map(text, line.targets)]
+    tests = [each for each in loop.body if isinstance(each, ast.If)]
+    asks = [each for each in tests if re.match(rf"hasattr\({model}, 'module|.*DeepSpeedEngine", text(each.test))]
+    inside = [*loop.body, *(line for each in asks for line in each.body)]
+    lines = [line for line in inside if isinstance(line, ast.Assign) and model in map(text, line.targets)]
     return any(word in text(line.value) for line in lines for word in ("unwrap", "extract_model", f"{model}.module"))
 
 

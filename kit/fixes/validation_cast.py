@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
@@ -23,7 +23,7 @@ from kit.fixes._ast import (
     text,
     validation_moves,
 )
-from kit.fixes._autocast import PIPELINES, off, works
+from kit.fixes._autocast import PIPELINES, off, unknown, works
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import dotted, last, own
 
@@ -67,10 +67,10 @@ _OPTIONS = re.compile(r"(self\.)?(args|cfg|config|opts?|options|hparams)\.[\w.]+
 def sites(tree: ast.Module, options: Options) -> list[Site]:
     """Where log_validation, under autocast, moves its pipeline to the device, or casts it alone; in order where no
     dtype is given, or only where a flag says so."""
-    functions = [node for node in every(tree) if isinstance(node, ast.FunctionDef) and _validates(node)]
     script = read(tree)
+    functions = [node for node in every(tree) if isinstance(node, ast.FunctionDef) and _validates(script, node)]
     moved = [
-        _site(script, move, function, not casts(move) or _dtype(move).endswith((" else None", "torch.float32")))
+        _site(script, move, function, not casts(move) or _single(script, function, move), _stays(function, move))
         for move, function in validation_moves(tree)
         if function in functions
     ]
@@ -92,13 +92,59 @@ def _stuck(cast: ast.stmt, above: Ancestors, placed: bool) -> str:
     return f"{why}: take the cast out by hand, or skip the fix" if why else ""
 
 
-def _validates(function: ast.FunctionDef) -> bool:
+def _stays(function: ast.FunctionDef, move: ast.Call) -> str:
+    """Why the dtype of a move cannot be taken out; "" where it can."""
+    if move.args and DTYPE.search(dtype := text(move.args[0])):
+        return f"`{dtype}` stands where the device should: write `dtype={dtype}`"
+    if (test := _choice(move)) and not _last(function, test):
+        return f"what trains is cast where `{text(test)}`: cast the final pipeline alone, or skip the fix"
+    return ""
+
+
+def _single(script: Script, function: ast.FunctionDef, move: ast.Call) -> bool:
+    """Whether a move casts to float32, or only the final pipeline: by a choice, or by an `if` around it."""
+    line = script.at(move.lineno)
+    around = [each.test for each in script.above[line] if isinstance(each, ast.If) and line in each.body]
+    tests = [*around, *([test] if (test := _choice(move)) else [])]
+    return _dtype(move) == "torch.float32" or any(_last(function, test) for test in tests)
+
+
+def _choice(move: ast.Call) -> ast.expr | None:
+    """On what the dtype of a move is given, or else None or float32; None for no such choice."""
+    plain = ("None", "torch.float32")
+    match handed(move, "dtype", at=1):
+        case [ast.IfExp(test=test, orelse=other)] if text(other) in plain:
+            return test
+        case [ast.IfExp(test=test, body=other)] if text(other) in plain:
+            return test.operand if isinstance(test, ast.UnaryOp) else ast.UnaryOp(ast.Not(), test)
+    return None
+
+
+def _last(function: ast.FunctionDef, test: ast.expr) -> bool:
+    """Whether a test is that nothing trains any more, or what autocast is off on."""
+    return text(test) == _flag(function) or (
+        isinstance(test, (ast.Name, ast.Attribute)) and bool(_LAST.search(text(test)))
+    )
+
+
+_LAST = re.compile(r"final|last|\btest", re.IGNORECASE)  # nothing trains then
+
+
+def _validates(script: Script, function: ast.FunctionDef) -> bool:
     """Whether a function makes images under autocast, with what trains."""
-    return function.name.startswith("log_validation") and autocasts(function) and not _loads(function)
+    under = autocasts(function) or unknown(script, function)
+    return function.name.startswith("log_validation") and bool(under) and not _loads(function)
 
 
 def _loads(function: ast.AST) -> bool:
-    """Whether a function's pipeline is made in it, of files alone: nothing that trains is in that one."""
+    """Whether a function's pipeline is made in it, of files and copies alone: nothing that trains is in that one."""
+    copied = {
+        text(node.targets[0])
+        for node in every(function)
+        if isinstance(node, ast.Assign) and re.search(r"\bdeepcopy\(", text(node.value))
+    }
+    if copied & {*PIPELINES}:
+        return True
     made = [
         node.value
         for node in every(function)
@@ -112,7 +158,7 @@ def _loads(function: ast.AST) -> bool:
     parts |= any(
         isinstance(node, ast.Call) and text(node.func).endswith(".register_modules") for node in every(function)
     )
-    return bool(made) and not parts and all(isinstance(each, ast.Call) and _of_files(each) for each in made)
+    return bool(made) and not parts and all(isinstance(each, ast.Call) and _of_files(each, copied) for each in made)
 
 
 def _loaded_so(script: Script) -> bool:
@@ -125,8 +171,8 @@ def _loaded_so(script: Script) -> bool:
     return bool(found) and all(handed(call, "torch_dtype", "dtype", at=None) for call in found)
 
 
-def _of_files(call: ast.Call) -> bool:
-    given = [each.value for each in call.keywords if each.arg not in _LOADED]
+def _of_files(call: ast.Call, copied: Collection[str] = ()) -> bool:
+    given = [each.value for each in call.keywords if each.arg not in _LOADED and text(each.value) not in copied]
     plain = all(isinstance(each, ast.Constant) or _OPTIONS.match(text(each)) for each in given)
     return text(call.func).endswith(".from_pretrained") and plain
 
@@ -134,6 +180,8 @@ def _of_files(call: ast.Call) -> bool:
 def _site(script: Script, move: ast.Call | ast.stmt, function: ast.FunctionDef, done: bool, why: str = "") -> Site:
     if done or why:
         return Site(move.lineno, done, refuses="" if done else why)
+    if hidden := unknown(script, function):
+        return Site(move.lineno, False, refuses=hidden)
     why = _without(script, function, move.lineno)
     conditions = [] if _flag(function) else off(function)
     where = "` or `".join(conditions)
@@ -194,24 +242,27 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     """Where a pipeline, or what trains in it, is cast under autocast in a loop that trains, or in a validation: of
     another name, or in a form that is not known."""
-    for line, above in statements(tree):
+    script = read(tree)
+    for line, above in script.statements:
         function = next((node for node in reversed(above) if isinstance(node, ast.FunctionDef)), None)
-        if not function or not any(_in_place(call, line) for call in own(line) if isinstance(call, ast.Call)):
+        if not function or not any(_in_place(script, call, line) for call in own(line) if isinstance(call, ast.Call)):
             continue
         move = pipeline_move(line)
         done = move is not None and _dtype(move).endswith(" else None")
         known = function.name.startswith("log_validation") and (move or pipeline_cast(line))
         loop = next((node for node in above if isinstance(node, ast.For) and ".backward(" in text(node)), None)
-        around = loop or (function if _VALIDATES.search(function.name) else None)
+        validates = _VALIDATES.search(function.name) or (_DRAWS.search(function.name) and script.calls["backward"])
+        around = loop or (function if validates else None)
         if around and autocasts(around) and not _loads(around) and not done and (loop or not known):
             yield Sign(line.lineno, "a pipeline of what trains, cast in place")
 
 
 _VALIDATES = re.compile(r"valid|sample|eval|generate|preview", re.IGNORECASE)
+_DRAWS = re.compile(r"infer|visuali|log_im", re.IGNORECASE)  # which may be of a script that trains nothing
 _HALVES = ("half", "bfloat16")
 
 
-def _in_place(call: ast.Call, line: ast.stmt) -> bool:
+def _in_place(script: Script, call: ast.Call, line: ast.stmt) -> bool:
     """Whether a call gives a pipeline, or the model in it that trains, another dtype than float32."""
     name, given = last(call.func), [*call.args, *(each.value for each in call.keywords)]
     dtypes = casts(call) or any(DTYPE.search(text(each)) for each in given)
@@ -224,7 +275,10 @@ def _in_place(call: ast.Call, line: ast.stmt) -> bool:
     if isinstance(owner, ast.Call) and last(owner.func) == "unwrap_model" and owner.args:
         return "vae" not in last(owner.args[0]).lower()  # which does not train
     made = isinstance(owner, ast.Call) and isinstance(line, ast.Assign) and not _of_files(owner)
-    return bool(_OF_PIPE.search(text(line.targets[0]) if made else dotted(owner)))  # type: ignore[attr-defined]
+    makes = [value for value in script.given(owner) if isinstance(value, ast.Call)]
+    parts = {each.arg for make in makes for each in make.keywords} & {"unet", "transformer", "controlnet", "prior"}
+    trains = any(last(make.func) == "unwrap_model" and "vae" not in dotted(owner).lower() for make in makes)
+    return trains or bool(parts) or bool(_OF_PIPE.search(text(line.targets[0]) if made else dotted(owner)))  # type: ignore[attr-defined]
 
 
 _OF_PIPE = re.compile(r"(^|[._])pipe(line)?(\.(unet|transformer|controlnet|prior))?$", re.IGNORECASE)

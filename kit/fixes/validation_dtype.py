@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Site, Splice, _deepspeed
 from kit.fixes._ast import autocasts, bound_names, calls_of, casts, every, handed, text, validation_moves
+from kit.fixes._autocast import unknown
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import own
 
@@ -76,14 +77,15 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             or ("" if script.at(move.lineno) in function.body else _SOMETIMES),
         )
         for move, function in validation_moves(tree)
-        if not autocasts(function) and not _under(script, function)
+        if not (autocasts(function) or unknown(script, function) or _under(script, function))
     ]
 
 
 def _under(script: Script, function: ast.FunctionDef) -> bool:
     """Whether a function is called under autocast."""
     around = [node for _, line in script.calls[function.name] for node in (line, *script.above[line])]
-    return any("autocast" in text(item) for node in around if isinstance(node, ast.With) for item in node.items)
+    items = [item.context_expr for node in around if isinstance(node, ast.With) for item in node.items]
+    return any("autocast" in text(each) for item in items for each in (item, *script.given(item)))
 
 
 def _code(script: Script, options: Options) -> str:

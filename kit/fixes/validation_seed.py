@@ -129,7 +129,7 @@ def looks_like(tree: ast.Module, options: Options) -> list[Sign]:
     found = {}
     for node in every(tree):
         for seed in _asked(node):
-            if isinstance(node, ast.If) or not _is_unsaid(text(seed), unsaid):
+            if not any(_is_unsaid(form, unsaid) for form in _forms(seed)):
                 found[node.lineno] = f"a seed of 0 counts as none: ask `{text(seed)} is not None`"  # type: ignore[attr-defined]
     return [Sign(line, what) for line, what in sorted(found.items())]
 
@@ -145,7 +145,7 @@ def _asked(node: ast.AST) -> list[ast.expr]:
         made = isinstance(node, ast.IfExp) and text(node.orelse) == "None"
         read = {text(part) for part in every(node.body)} if made else set()  # type: ignore[arg-type]
         asked = _truths(node.test)
-        return [each for each in asked if text(each) in given or (_is_seed(each) and (leaves or text(each) in read))]
+        return [each for each in asked if _forms(each) & given or (_is_seed(each) and (leaves or _forms(each) & read))]
     if isinstance(node, ast.Assign) and isinstance(node.value, ast.BoolOp) and isinstance(node.value.op, ast.Or):
         first, *_, other = node.value.values
         return [first] if _is_seed(first) and text(other) != "0" else []
@@ -168,8 +168,21 @@ def _truths(test: ast.expr) -> list[ast.expr]:
         return _truths(test.operand)
     if isinstance(test, ast.Call) and text(test.func) == "bool" and test.args:
         return _truths(test.args[0])
-    plain = isinstance(test, ast.Call) and text(test.func).endswith(".get")
-    return [test] if plain or isinstance(test, (ast.Name, ast.Attribute, ast.Subscript)) else []
+    asks = isinstance(test, ast.Call) and text(test.func).rpartition(".")[2] in ("get", "getattr")
+    asks = asks and text(test.args[-1] if test.args else test) not in ("0", "''")  # type: ignore[attr-defined]
+    return [test] if asks or isinstance(test, (ast.Name, ast.Attribute, ast.Subscript, ast.NamedExpr)) else []
+
+
+def _forms(asked: ast.expr) -> set[str]:
+    """How what is asked for may be written elsewhere: `d.get("seed")` as `d["seed"]`, `s := a.seed` as either."""
+    match asked:
+        case ast.NamedExpr(target=target, value=value):
+            return {text(target), *_forms(value)}
+        case ast.Call(func=ast.Attribute(attr="get", value=owner), args=[key, *_]):
+            return {text(asked), f"{text(owner)}[{text(key)}]"}
+        case ast.Call(func=ast.Name(id="getattr"), args=[owner, ast.Constant(value=str(name)), *_]):
+            return {text(asked), f"{text(owner)}.{name}"}
+    return {text(asked)}
 
 
 def _seeding(node: ast.AST) -> list[ast.Call]:
@@ -184,17 +197,11 @@ def _parts(call: ast.Call) -> list[ast.AST]:
 def _seeds(call: ast.Call) -> bool:
     """Whether a call sets a seed, or makes something of one."""
     name = text(call.func)
-    return name in ("random.seed", "np.random.seed", "numpy.random.seed") or name.rpartition(".")[2] in _SEEDING
+    return name in ("random.seed", "np.random.seed", "numpy.random.seed") or bool(
+        _SEEDING.fullmatch(name.rpartition(".")[2])
+    )
 
 
-_SEEDING = (
-    "manual_seed",
-    "manual_seed_all",
-    "set_seed",
-    "seed_everything",
-    "seed_all",
-    "RandomState",
-    "default_rng",
-    "Random",
-    "PRNGKey",
+_SEEDING = re.compile(
+    r"manual_seed(_all)?|seed_(everything|all|torch)|(set|init|fix|setup)_(\w+_)?seeds?|RandomState|default_rng|Random|PRNGKey"
 )

@@ -115,6 +115,8 @@ def _asked(script: Script, statement: ast.stmt, name: str) -> bool:
             return any(_leaves_without(line, name) for line in node.body if line.lineno < statement.lineno)
         if isinstance(node, (ast.If, ast.While)) and inner in node.body and _asks(node.test, name):
             return True
+        if isinstance(node, ast.For) and text(node.iter) in (f"range(len({name}))", f"list({name})", f"{name}[:]"):
+            return True
         if isinstance(node, ast.Try) and inner in node.body and any(map(_catches, (h.type for h in node.handlers))):
             return True
         if isinstance(node, ast.With) and any(
@@ -139,6 +141,8 @@ def _asks(test: ast.expr, name: str) -> bool:
         return any(told) if isinstance(test.op, ast.And) else all(told)
     if _deepspeed.shuts_out(test):
         return True  # the others have weights
+    if isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.Lt):
+        return text(test.comparators[0]) == f"len({name})"  # `i < len(weights)`
     counts = isinstance(test, ast.Compare) and isinstance(test.ops[0], (ast.Gt, ast.GtE, ast.NotEq))
     asked = text(test.left) if counts else text(test)  # type: ignore[attr-defined]
     return asked in (name, f"len({name})")

@@ -47,6 +47,10 @@ APPLIED = [
 ]
 REFUSED = [
     satisfied("asked of a tensor", f"{HEAD}    with torch.autocast(x.device.type, enabled=False):\n{WORK}"),
+    *(
+        gone(f"another device: {kind}", f'{HEAD}    with torch.autocast("{kind}", enabled=False):\n{WORK}')
+        for kind in ("npu", "cpu")
+    ),
     gone("a device that is handed in", f"{HEAD}    with torch.autocast(device, enabled=False):\n{WORK}"),
     *(
         gone(f"switched by {how}", f'{HEAD}    with torch.autocast("cuda", {how}):\n{WORK}')

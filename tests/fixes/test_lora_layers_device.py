@@ -64,6 +64,15 @@ APPLIED = [
 
 REFUSED = [
     satisfied("placed", "def f(accelerator):\n    a = AttnProcsLayers(b).to( accelerator.device )\n"),
+    *(
+        satisfied(f"placed so: {place}", f"def f(accelerator):\n    a = AttnProcsLayers(b){place}\n")
+        for place in (
+            ".to(accelerator.device, dtype=torch.float32)",
+            ".to(device=device)",
+            "\n    a.requires_grad_(True)\n    a.to(accelerator.device)\n    o = AdamW(a.parameters())",
+            "\n    return a.to(device)",
+        )
+    ),
     gone("none are made", "from diffusers.loaders import AttnProcsLayers\na = Layers(b)\n"),
     gone("they are not kept", "AttnProcsLayers(b)\n"),
     conflict("no accelerator", "`accelerator` is not bound", 2, "def f(b):\n    a = AttnProcsLayers(b)\n"),

@@ -209,6 +209,21 @@ REFUSED = [
         gone(f"read back: {opened}", CARD + f"def main(args):\n    save_model_card(1)\n    n = {opened}\n")
         for opened in ("Path('README.md').open()", "open('README.md', 'r+')", "open('README.md', mode)")
     ),
+    *(
+        conflict(f"wanted without a push: {id}", "asks for it without a push", line, f"{CARD}def main(args):\n{code}")
+        for id, line, code in (
+            (
+                "for another hub",
+                4,
+                "    save_model_card(1)\n    if args.push_to_hub or args.push_to_other:\n        push(1)\n",
+            ),
+            ("asked for so", 5, "    if not args.push_to_hub:\n        save_model_card(1)\n"),
+        )
+    ),
+    satisfied(
+        "in the other branch",
+        f"{CARD}def main(args):\n    if not args.push_to_hub:\n        pass\n    else:\n        save_model_card(1)\n",
+    ),
     gone("read back", CARD + "def main(args):\n    save_model_card(1)\n    print(open('README.md').read())\n"),
     gone("copied", CARD + "def main(args):\n    save_model_card(1)\n    shutil.copy('README.md', 'a')\n"),
     conflict(

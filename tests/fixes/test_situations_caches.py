@@ -21,6 +21,7 @@ def said(id: str, line: int, name: str, *given: str) -> Any:
 
 
 NUMBERED = "for step, batch in enumerate(loader):"
+READ = "learn(kept[step])"
 LISTED = "kept = [vae(batch) for batch in loader]"
 DICTED = "kept = {}\n    for i, batch in enumerate(loader):\n        kept[i] = vae(batch)"
 QUEUED = "kept = deque()\n    for batch in loader:\n        kept.append(vae(batch))"
@@ -39,6 +40,16 @@ CACHES = [
     said("a dictionary by the number", 9, "kept", DICTED, NUMBERED, "learn(kept[step])"),
     said("asked of a dictionary", 9, "kept", DICTED, NUMBERED, "learn(kept.get(step))"),
     said("with a progress bar", 7, "kept", LISTED, "for step, batch in enumerate(tqdm(loader)):", "learn(kept[step])"),
+    said("but for the first", 7, "kept", LISTED, "for step, batch in enumerate(skip_first_batches(loader, 3)):", READ),
+    said(
+        "but for the first, by another name",
+        8,
+        "kept",
+        LISTED,
+        "active = accelerator.skip_first_batches(loader, 3) if resumed else loader\n    "
+        "for step, batch in enumerate(active):",
+        READ,
+    ),
     said("in a circle", 7, "kept", LISTED, NUMBERED, "learn(kept[step % len(kept)])"),
     said("counted by hand", 8, "kept", LISTED, "for batch in loader:", "step += 1\n        learn(kept[step])"),
     said("from one end", 9, "kept", QUEUED, "for batch in loader:", "learn(kept.popleft())"),

@@ -100,6 +100,20 @@ CHOICES = [
     _left("only CUDA comes there", 'if device.type == "cuda":\n    d = "cuda" if x else "cpu"'),
     _left("written", "print(f\"{'cuda' if torch.cuda.is_available() else 'cpu'}\")"),
 ]
+ANSWERED = "a call that only CUDA answers"
+CHOICES += [
+    _says(f"torch.cuda.{call}", f"x = torch.cuda.{call}", 3, ANSWERED)
+    for call in ("synchronize()", "ipc_collect()", "reset_peak_memory_stats()", "get_rng_state_all()", "Stream()")
+]
+CHOICES += [
+    _says("a context of CUDA's", "with torch.cuda.device(accelerator.device): pass", 3, ANSWERED),
+    _left("what counts nothing elsewhere", "print(torch.cuda.max_memory_allocated(), torch.cuda.device_count())"),
+    _left("answered where there is CUDA", "if torch.cuda.is_available():\n    torch.cuda.synchronize()"),
+    _left("answered where there is CUDA, by a name", "on = torch.cuda.is_available()\nif on: torch.cuda.synchronize()"),
+    _left("asked beside it", "s = torch.cuda.get_rng_state() if torch.cuda.is_available() else None"),
+    _left("ends elsewhere", "if not torch.cuda.is_available():\n    raise E\nprint(torch.cuda.get_device_name())"),
+    _left("answered on CUDA", 'if device.type == "cuda": torch.cuda.synchronize()'),
+]
 
 SCALER = "torch.cuda.amp.GradScaler"
 SCALERS = [
@@ -194,6 +208,9 @@ HELD = [
 ROPE = "import torch\nMAC = torch.backends.mps.is_available()\ndef rope(x, is_mps=False):\n    {}\n    return d\n"
 
 
+TRAINS = "import torch\ndef main():\n    for batch in loader:\n        {}\n        accelerator.backward(loss)\n"
+
+
 def _angles(id: str, line: str, at: int = 4) -> object:
     return looks(id, "float32-rope", at, "a rotary embedding worked out in float64", ROPE.format(line))
 
@@ -239,6 +256,21 @@ DOUBLES = [
         'mac = x.device.type == "mps"\n    x = x.tolist()\n    d = torch.float32 if mac else torch.float64',
         6,
     ),
+    *(
+        looks(
+            f"not of angles: {line}", "float32-rope", 4, "float64 on a device that may have none", TRAINS.format(line)
+        )
+        for line in (
+            "s = sigmas.to(accelerator.device, torch.float64)",
+            "s = torch.zeros(3, device=device, dtype=torch.float64)",
+            "s = prediction.double()",
+            "s = prediction.to(torch.float64)",
+        )
+    ),
+    *(
+        left(f"not on a device: {line}", "float32-rope", TRAINS.format(line))
+        for line in ("s = loss.cpu().double()", "s = torch.zeros(3, dtype=torch.float64)")
+    ),
     left(
         "with others",
         "float32-rope",
@@ -278,6 +310,21 @@ AUTOCAST = [
         "autocast switched off on CUDA alone",
         "import torch\nfrom torch.cuda.amp import autocast\ndef f(x):\n    with autocast(enabled=False):\n"
         "        return x.float()\n",
+    ),
+    *(
+        looks(
+            f"in float32: {autocast}",
+            "autocast-device",
+            3,
+            "autocast switched off on CUDA alone",
+            f"import torch\ndef f(x):\n    with {autocast}dtype=torch.float32):\n        return x.float()\n",
+        )
+        for autocast in ("torch.cuda.amp.autocast(", "torch.autocast('cuda', ")
+    ),
+    left(
+        "in float32, elsewhere",
+        "autocast-device",
+        "import torch\ndef f(x):\n    with torch.autocast('npu', dtype=torch.float32):\n        return x.float()\n",
     ),
 ]
 

@@ -162,6 +162,27 @@ REFUSED = [
         f"{HOOK}{LOOP}            state = model._zero3_consolidated_16bit_state_dict()\n"
         "            isinstance(model, A)\n",
     ),
+    *(
+        conflict(
+            f"what wraps it: {asked}",
+            f"`{named}` {why}",
+            3,
+            f"{HOOK}{LOOP}            if {asked}:\n                save(model)\n        a, unet = a.prepare(a, unet)\n",
+        )
+        for asked, named, why in (
+            ("isinstance(model, FSDP)", "isinstance(model, FSDP)", "asks for what wraps the model"),
+            ("isinstance(model, type(unet))", "type(unet)", "is the class of what `prepare` gives"),
+            ("type(model) is type(unet)", "type(unet)", "is the class of what `prepare` gives"),
+        )
+    ),
+    *(
+        satisfied(
+            f"what the wrapper holds, {asked}",
+            f"{HOOK}{LOOP}            if {asked}:\n                model = model.module\n"
+            "            isinstance(model, A)\n",
+        )
+        for asked in ("hasattr(model, 'module')", "isinstance(model, DeepSpeedEngine)")
+    ),
     satisfied(
         "what the wrapper holds",
         f"{HOOK}{LOOP}            model = model.module if hasattr(model, 'module') else model\n"

@@ -269,6 +269,23 @@ REFUSED = [
         f"{DEFINITION}{CAST}    with {ON}:\n        out = pipeline()\n    return pipeline.vae.decode(out)\n",
     ),
     conflict("cast, and not placed", "nothing moves its pipeline", 2, f"{DEFINITION}{ALONE}{AUTOCAST}"),
+    *(
+        conflict(
+            f"cast at times, {other}",
+            f"cast where `{test}`",
+            2,
+            f"{DEFINITION}{CAST.replace('_dtype)', other)}{AUTOCAST}",
+        )
+        for test, other in (
+            ("fp16", "_dtype if fp16 else None)"),
+            ("fp16", "_dtype if fp16 else torch.float32)"),
+            ("not last", "_dtype if not last else None)"),
+        )
+    ),
+    *(
+        conflict(f"{moved}", "stands where the device should", 2, f"{DEFINITION}    pipeline.to({moved})\n{AUTOCAST}")
+        for moved in ("torch_dtype, accelerator.device", "torch_dtype, device=accelerator.device")
+    ),
     conflict(
         "alone in its block",
         "nothing else is in its block",
@@ -279,9 +296,22 @@ REFUSED = [
         "loaded there, and nothing that trains in it",
         f"{DEFINITION}    pipeline = Pipe.from_pretrained(args.model, torch_dtype=torch_dtype)\n{CAST}{AUTOCAST}",
     ),
+    *(
+        gone(f"a copy: {made}", f"{DEFINITION}    {made}\n{CAST}{AUTOCAST}")
+        for made in (
+            "pipeline = copy.deepcopy(pipeline)",
+            "u = deepcopy(unet); pipeline = X.from_pretrained(1, unet=u)",
+        )
+    ),
     satisfied(
         "cast where a flag says so",
         f"{FLAGGED}{LAST}    ctx = {ON}\n{UNDER}",
+    ),
+    satisfied("in float32 but at the end", f"{FLAGGED}{LAST.replace('None', 'torch.float32')}    ctx = {ON}\n{UNDER}"),
+    satisfied("cast by a branch at the end", f"{FLAGGED}    if last:\n    {CAST}    ctx = {ON}\n{UNDER}"),
+    satisfied(
+        "cast by a choice the other way round",
+        f"{FLAGGED}{CAST.replace('torch_dtype)', 'None if not last else torch_dtype)')}    ctx = {ON}\n{UNDER}",
     ),
     satisfied("there", f"{DEFINITION}    pipeline = pipeline.to(accelerator.device)\n{AUTOCAST}"),
     gone(

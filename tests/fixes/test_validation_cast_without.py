@@ -1,9 +1,9 @@
-"""validation-cast: where a pipeline is also called without autocast."""
+"""validation-cast: where a pipeline is also called without autocast, or it is not in sight whether it is."""
 
 from __future__ import annotations
 
 from fixing import conflict, tables
-from test_validation_cast import AUTOCAST, CAST, DEFINITION, NAME, ON
+from test_validation_cast import AUTOCAST, CAST, DEFINITION, NAME, ON, UNDER
 
 REFUSED = [
     *(
@@ -71,6 +71,26 @@ REFUSED = [
                 3,
                 f"    draw(pipeline)\n{AUTOCAST}def draw(pipe): return pipe(3)\n",
             ),
+        )
+    ),
+    *(
+        conflict(f"autocast is not in sight: {says}", says, at, f"{above}{DEFINITION}{CAST}{lines}")
+        for says, at, above, lines in (
+            ("entered by hand (line 4)", 2, "", f"    ctx = {ON}\n    ctx.__enter__()\n    return pipeline()\n"),
+            ("`make` makes the context", 4, f"def make():\n    return {ON}\n", f"    ctx = make()\n{UNDER}"),
+            (
+                "`self.autocast` makes the context",
+                6,
+                f"def autocast(self):\n    if mps: return nullcontext()\n    ctx = {ON}\n    return ctx\n",
+                "    with self.autocast():\n        return pipeline()\n",
+            ),
+            (
+                "`make(…)` runs it under autocast",
+                5,
+                f"def make(pipe):\n    with {ON}:\n        return pipe()\n",
+                "    return make(pipeline)\n",
+            ),
+            ("`self.autocast_ctx` comes from", 2, "", "    with self.autocast_ctx:\n        return pipeline()\n"),
         )
     ),
 ]

@@ -156,6 +156,16 @@ REFUSED = [
         "under its caller's autocast",
         f"{ONE}{DEFINITION}{MOVE}{IMAGES}with accelerator.autocast():\n    log_validation(pipeline, accelerator)\n",
     ),
+    gone(
+        "under its caller's autocast, by a name",
+        f"{ONE}{DEFINITION}{MOVE}{IMAGES}ctx = torch.autocast('npu')\n"
+        "with ctx:\n    log_validation(pipeline, accelerator)\n",
+    ),
+    gone(
+        "under autocast that may be left out",
+        f"{ONE}{DEFINITION}{MOVE}    ctx = torch.autocast if amp else nullcontext\n"
+        "    with ctx():\n        pipeline()\n",
+    ),
     conflict(
         "no VAE",
         "its pipeline (`DDPMPipeline`) is not known to have a VAE",

@@ -105,6 +105,14 @@ test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
         ("if args.draw:\n    set_seed(args.seed)\n", []),
         ("if args.draw:\n    set_seed(args.aaa)\n", []),
         ("if args.seed:\n    other(args.seed)\n", []),
+        ("if args.seed:\n    setup_random_seed(args.seed)\n", [1]),
+        ("g = torch.Generator().manual_seed(s) if (s := args.seed) else None\n", [1]),
+        ("if s := args.seed:\n    set_seed(s)\n", [1]),
+        ("if (s := args.seed) is not None:\n    set_seed(s)\n", []),
+        ("g = torch.Generator().manual_seed(d['seed']) if d.get('seed') else None\n", [1]),
+        ("if getattr(a, 'seed', None):\n    set_seed(a.seed)\n", [1]),
+        ("if getattr(a, 'seed', 0):\n    set_seed(a.seed)\n", []),
+        ("parser.add_argument('--seed', default=0)\nif args.seed:\n    set_seed(args.seed)\n", []),
     ],
 )
 def test_the_same_fault_in_another_form(code: str, lines: list[int]) -> None:

@@ -189,6 +189,8 @@ REFUSED = [
     satisfied("guarded by length", "def hook(weights):\n    if len(weights)>0:\n        weights.pop()\n"),
     satisfied("guarded and more", "def hook(weights, a):\n    if a and weights:\n        weights.pop()\n"),
     satisfied("in a loop that ends", "def hook(weights):\n    while len(weights) > 0:\n        weights.pop()\n"),
+    satisfied("as often as", "def hook(weights):\n    for _ in range(len(weights)):\n        weights.pop()\n"),
+    satisfied("by its number", "def hook(weights, i):\n    if i < len(weights):\n        weights.pop()\n"),
     satisfied("on one line", "def hook(weights):\n    if weights: weights.pop()\n"),
     satisfied("left before", "def hook(weights):\n    if not weights:\n        return\n    weights.pop()\n"),
     satisfied(
