@@ -193,17 +193,6 @@ APPLIED = [
                 "def make(pipe, n): pipe(n)\n",
                 f"    with {ON}:\n        make(pipeline, 1)\n",
             ),
-            ("beside a lambda of something else", "", f"    name = lambda n: str(n)\n    log(name(1))\n{AUTOCAST}"),
-            (
-                "below a lambda that only sets it up",
-                "",
-                f"    hush = lambda: pipeline.set_progress_bar_config(disable=True)\n    hush()\n{AUTOCAST}",
-            ),
-            (
-                "in a function that is handed more",
-                "def make(log, pipe):\n    log(1)\n    with autocast('npu'):\n        pipe(1)\n",
-                f"    make(log=print, pipe=pipeline)\n{AUTOCAST}",
-            ),
             ("switched on", "", "    with torch.autocast('npu', enabled=True):\n        return pipeline()\n"),
             ("below what is not known, and sets it up", "", f"    enable_tiling(pipeline)\n{AUTOCAST}"),
             ("its VAE is asked for its dtype", "", f"    d = pipeline.vae.dtype\n    pipeline.vae = vae\n{AUTOCAST}"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fixing import conflict, tables
-from test_validation_cast import AUTOCAST, CAST, DEFINITION, NAME, ON, UNDER
+from fixing import conflict, tables, unlike
+from test_validation_cast import AUTOCAST, CAST, DEFINITION, MOVE, NAME, ON, UNDER
 
 REFUSED = [
     *(
@@ -96,4 +96,21 @@ REFUSED = [
 ]
 
 
-_, test_refused = tables(NAME, [], REFUSED)
+APPLIED = [
+    unlike(how, f"{above}{DEFINITION}{CAST}{lines}", f"{above}{DEFINITION}{MOVE}{lines}")
+    for how, above, lines in (
+        ("beside a lambda of something else", "", f"    name = lambda n: str(n)\n    log(name(1))\n{AUTOCAST}"),
+        (
+            "below a lambda that only sets it up",
+            "",
+            f"    hush = lambda: pipeline.set_progress_bar_config(disable=True)\n    hush()\n{AUTOCAST}",
+        ),
+        (
+            "in a function that is handed more",
+            "def make(log, pipe):\n    log(1)\n    with autocast('npu'):\n        pipe(1)\n",
+            f"    make(log=print, pipe=pipeline)\n{AUTOCAST}",
+        ),
+    )
+]
+
+test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
