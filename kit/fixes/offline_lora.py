@@ -85,8 +85,11 @@ def _meant(script: Script, folder: ast.expr, statement: ast.stmt) -> list[str]:
     given = [line.value for line in here if name in map(text, line.targets)]
     given = given or ([] if _holds(script, name) else [*_handed(script, script.function(statement), name)])
     plain = all(isinstance(each, (ast.Name, ast.Attribute)) for each in given)
-    if not given or (len(given) == 1 and (_holds(script, name) or not plain)):
-        return [name]
+    match given:
+        case []:
+            return [name]
+        case [_] if _holds(script, name) or not plain:
+            return [name]
     return list(dict.fromkeys(map(text, given)))
 
 

@@ -59,6 +59,11 @@ APPLIED = [
         count=2,
     ),
     case(
+        "all but the file's name by place",
+        "P.save_lora_weights(o, x, None, True)\nP.load_lora_weights(o)\n",
+        f"P.save_lora_weights(o, x, None, True)\nP.load_lora_weights(o, {NAMED})\n",
+    ),
+    case(
         "with more by place",
         "P.save_lora_weights(args.output_dir, layers)\npipeline.load_lora_weights(args.output_dir, more)\n",
         f"P.save_lora_weights(args.output_dir, layers)\npipeline.load_lora_weights(args.output_dir, more, {NAMED})\n",
