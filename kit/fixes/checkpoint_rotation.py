@@ -142,8 +142,10 @@ def _saved(script: Script, block: Sequence[ast.stmt]) -> str:
     for line in block:
         call = line.value if isinstance(line, ast.Expr) else None
         if isinstance(call, ast.Call) and roles.names_save(call.func) and is_accelerator(script, call.func.value, line):
-            given = [_path(each) for each in handed(call, "output_dir")]
-            return given[0].id if given and isinstance(given[0], ast.Name) else ""
+            match [_path(each) for each in handed(call, "output_dir")]:
+                case [ast.Name(id=name)]:
+                    return name
+            return ""
     return ""
 
 

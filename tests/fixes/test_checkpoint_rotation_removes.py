@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fixing import conflict, gone, tables
+from fixing import conflict, gone, satisfied, tables
 from test_checkpoint_rotation import ALONE, MAIN, NAME, PATH, before, refused
 
 OLD = "def save(args, old):\n    if args.checkpoints_total_limit is not None:\n        {}\n"
@@ -32,6 +32,28 @@ REFUSED += [
         "`os.makedirs(…)` makes `save_path` above",
         before(outer=f"{PATH}\n    os.makedirs(save_path)\n    {ALONE}").replace(f"        {PATH}\n", ""),
     ),
+]
+OF_ITS_OWN = """\
+from accelerate import Accelerator
+def rotate(args):
+    if args.checkpoints_total_limit is not None:
+        shutil.rmtree(sorted(os.listdir(args.out){key})[0])
+def main(args):
+    accelerator = Accelerator()
+{calls}"""
+SAVES, OLDEST = "    accelerator.save_state(1)\n", ", key=os.path.getmtime"
+CALLED = f"    if {MAIN}:\n        rotate(args)\n"
+REFUSED += [
+    *(
+        conflict(f"in a function: {reason}", reason, 3, OF_ITS_OWN.format(key=key, calls=calls))
+        for reason, key, calls in (
+            ("`rotate` is called above the save (line 8)", OLDEST, f"{CALLED}{SAVES}"),
+            ("every process that calls `rotate` removes them", OLDEST, f"{SAVES}    rotate(args)\n"),
+            ("may count the one just saved", "", f"{SAVES}{CALLED}"),
+        )
+    ),
+    satisfied("in a function, below the save", OF_ITS_OWN.format(key=OLDEST, calls=f"{SAVES}{CALLED}")),
+    satisfied("in a function that nothing calls", OF_ITS_OWN.format(key="", calls=SAVES)),
 ]
 
 _, test_refused = tables(NAME, [], REFUSED)
