@@ -265,9 +265,8 @@ _HALVES = ("half", "bfloat16")
 def _in_place(script: Script, call: ast.Call, line: ast.stmt) -> bool:
     """Whether a call gives a pipeline, or the model in it that trains, another dtype than float32."""
     name, given = last(call.func), [*call.args, *(each.value for each in call.keywords)]
-    dtypes = casts(call) or any(DTYPE.search(text(each)) for each in given)
     single = any(text(each) in ("torch.float32", "torch.float") for each in given)
-    if not (name == "to" and dtypes and not single) and not (name in _HALVES and not given):
+    if not (name == "to" and casts(call) and not single) and not (name in _HALVES and not given):
         return False
     owner = call.func.value if isinstance(call.func, ast.Attribute) else call
     while isinstance(owner, ast.Call) and isinstance(owner.func, ast.Attribute) and last(owner.func) in ("to", "cuda"):

@@ -28,6 +28,11 @@ REFUSED += [
         )
     ),
     refused(
+        "its name is another's on the way",
+        "`checkpoints` is given a value in it or on the way",
+        before().replace("accelerator.save_state", "checkpoints = 1\n        accelerator.save_state"),
+    ),
+    refused(
         "the folder is made by all",
         "`os.makedirs(…)` makes `save_path` above",
         before(outer=f"{PATH}\n    os.makedirs(save_path)\n    {ALONE}").replace(f"        {PATH}\n", ""),
