@@ -180,7 +180,7 @@ def _not_movable(script: Script, statement: ast.If, name: str) -> str:
         return f"`{name}` gets another name after the save"
     if any(isinstance(node, (ast.Return, ast.Raise)) for node in every(statement)):
         return "it may end the function, with nothing saved"
-    if shared := moved[0] & (passed[0] | passed[1]) | moved[1] & passed[0]:
+    if shared := moved[0] & passed[1] | moved[1] & passed[0]:
         return f"`{min(shared)}` is given a value in it or on the way, and used by the other"
     read_below = _read_below(script, statement)
     return f"`{read_below}`, which it sets, is read below, by the other processes, too" if read_below else ""

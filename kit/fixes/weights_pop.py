@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice, _deepspeed
-from kit.fixes._ast import every, text
+from kit.fixes._ast import every, same, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import own
 from kit.fixes._roles.hooks import Hook, save_hooks, save_lambdas
@@ -73,7 +73,7 @@ def _pops(script: Script, numbered: bool) -> dict[ast.stmt, str]:
         given = [line for line in inside if isinstance(line, ast.Assign)]
         if any(hook.weights in map(text, line.targets) for line in given):
             continue  # it is something else from then on
-        alike = {text(line.targets[0]) for line in given if text(line.value) == hook.weights}
+        alike = {text(each) for line in given if text(line.value) == hook.weights for each in line.targets}
         for line in inside:
             for name in (hook.weights, *alike):
                 if any(_takes(node, name, numbered) for node in (line, *own(line))):
@@ -101,7 +101,7 @@ def _elsewhere(script: Script, hook: Hook) -> list[tuple[ast.stmt, str]]:
 def _takes(node: ast.AST, name: str, numbered: bool) -> bool:
     """Whether a node takes one from a list that must not be empty: its last, or one by its number."""
     if isinstance(node, ast.Delete) and numbered:
-        parts = [each for each in node.targets if isinstance(each, ast.Subscript) and text(each.value) == name]
+        parts = [each for each in node.targets if isinstance(each, ast.Subscript) and same(each.value, name)]
         return any(not isinstance(each.slice, ast.Slice) for each in parts)
     popped = isinstance(node, ast.Call) and text(node.func) == f"{name}.pop"
     return popped and not node.keywords and bool(node.args) == numbered  # type: ignore[attr-defined]
@@ -141,11 +141,12 @@ def _asks(test: ast.expr, name: str) -> bool:
         return any(told) if isinstance(test.op, ast.And) else all(told)
     if _deepspeed.shuts_out(test):
         return True  # the others have weights
-    if isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.Lt):
-        return text(test.comparators[0]) == f"len({name})"  # `i < len(weights)`
-    counts = isinstance(test, ast.Compare) and isinstance(test.ops[0], (ast.Gt, ast.GtE, ast.NotEq))
-    asked = text(test.left) if counts else text(test)  # type: ignore[attr-defined]
-    return asked in (name, f"len({name})")
+    match test:
+        case ast.Compare(ops=[ast.Lt()], comparators=[end]):
+            return same(end, f"len({name})")  # `i < len(weights)`
+        case ast.Compare(left=left, ops=[ast.Gt() | ast.GtE() | ast.NotEq(), *_]):
+            test = left
+    return text(test) in (name, f"len({name})")
 
 
 def _leaves_without(line: ast.AST, name: str) -> bool:

@@ -137,6 +137,12 @@ OFFLOADED = [
     ),
     _there("asked for its settings", "    c = p * vae.config.scaling_factor\n    save(vae)\n"),
     _there("moved again", f"    vae.to(d)\n{ENCODE}"),
+    left(
+        "in a context that does another thing at its end",
+        "offload-encode",
+        "def timed(model):\n    yield\n    clock.add(1)\ndef main(vae, p):\n    with timed(vae):\n        p = p.to(d)\n"
+        f"    log()\n{ENCODE}",
+    ),
     _there("another one", f"    vae = load()\n{ENCODE}"),
     _there("in another such block", f"    x = 1\n{OFFLOAD}    {ENCODE}"),
     _there("made to be called", "    encode = lambda p: vae.encode(p)\n"),

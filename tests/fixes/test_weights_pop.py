@@ -219,6 +219,7 @@ REFUSED = [
     gone("by its place", "def hook(models, weights):\n    weights.pop(0)\n"),
     gone("something else by then", "def hook(models, weights):\n    weights = dict(weights)\n    weights.pop()\n"),
     gone("a hook that loads", "def load_hook(models, weights):\n    weights.pop()\n"),
+    gone("another list", "def hook(models, weights):\n    xs = weights_of(models)\n    xs.pop()\n"),
     gone("not its own", "def hook(models):\n    weights.pop()\n"),
     conflict(
         "an `or` is no guard",
