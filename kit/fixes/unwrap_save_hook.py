@@ -175,7 +175,7 @@ def _classed(node: ast.AST) -> list[ast.expr]:
     if isinstance(node, ast.Match) and any(isinstance(part, ast.MatchClass) for part in every(node)):
         return [node.subject]
     if isinstance(node, ast.Call) and text(node.func) == "issubclass" and isinstance(node.args[0], ast.Call):
-        return node.args[0].args[:1]
+        return node.args[0].args
     parts = every(node.left) if isinstance(node, ast.Compare) else []
     if isinstance(node, ast.Subscript):  # `names[type(x)]`
         parts = every(node.slice)
