@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import every, text
+from kit.fixes._ast import every, same, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import last, own
 from kit.fixes._roles.holders import accelerator
@@ -121,7 +121,7 @@ def _told_there(script: Script, node: ast.AST, name: str) -> bool:
 def _of(value: ast.expr, models: str) -> bool:
     """Whether an expression is one of the models: `models.pop()`, `models[0]`."""
     of = value.func if isinstance(value, ast.Call) else value
-    return isinstance(of, (ast.Attribute, ast.Subscript)) and text(of.value) == models
+    return isinstance(of, (ast.Attribute, ast.Subscript)) and same(of.value, models)
 
 
 def _loops(script: Script) -> dict[ast.For, str]:

@@ -201,10 +201,6 @@ REFUSED = [
         f"{HOOK}        for model in models: isinstance(model, A)\n",
     ),
     gone("of another list", f"{HOOK}        for model in others:\n            isinstance(model, A)\n"),
-    gone(
-        "the last of another list",
-        f"{HOOK}        while others:\n            model = others.pop()\n            isinstance(model, A)\n",
-    ),
     gone("of the list itself", f"{HOOK}        for model, name in models:\n            isinstance(model, A)\n"),
     gone("what is handed on", f"{HOOK}{LOOP}            write(model, A)\n"),
 ]
