@@ -111,7 +111,7 @@ REFUSED = [
     gone("a limit that does not break", f"for b in bs:\n    {LIMIT}:\n        stop = True\n"),
     conflict("a flax script", "`accelerator` is not bound there: print by hand on one process", 5, FLAX),
     conflict(
-        "accelerate's", "print with the Accelerator that trains", 6, f"from accelerate import Accelerator\n{FLAX}"
+        "accelerate's", "print with the Accelerator that trains", 7, f"from accelerate import Accelerator\n{FLAX}"
     ),
     conflict(
         "two loops in a file",
