@@ -76,15 +76,17 @@ def mend(content: bytes, name: str, chosen: Mapping[str, Options]) -> tuple[list
             findings.append(Finding(fix, Outcome.satisfied, (), "the file says to skip it"))
             continue
         finding, after = _try(fix, content, name, chosen)
+        found = _found_before(original, content, finding)
         if finding.outcome is Outcome.applied:
             made = after
             for other in (other for other in fixes.brings(fix) if other in chosen and not whole.file(other)):
-                brought, made = _try(other, made, name, chosen)
+                seen, (brought, made) = made, _try(other, made, name, chosen)
                 if brought.outcome is Outcome.conflict:
+                    brought = _found_before(original, seen, brought)
                     reason = f"it makes {other} necessary, which refuses: {brought.reason}"
-                    finding, after = Finding(fix, Outcome.conflict, brought.lines, reason), content
+                    found, after = Finding(fix, Outcome.conflict, brought.lines, reason), content
                     break
-        findings.append(replace(finding, lines=_lines_before(original, content, finding.lines)))
+        findings.append(found)
         content = after
     return findings, content
 
@@ -155,6 +157,16 @@ def _comments(text: str) -> Iterator[tuple[int, int, bool, set[str]]]:
             names = re.split(r"\s*,\s*", found[1]) if found[1] else [_ALL]
             line, column = token.start
             yield line, column, not token.line[:column].strip(), set(names)
+
+
+def _found_before(original: bytes, content: bytes, finding: Finding) -> Finding:
+    """What was found in ``content``, with the lines of the script it was made from."""
+
+    def before(line: re.Match[str]) -> str:
+        return str(*_lines_before(original, content, (int(line[0]),)))
+
+    reason = re.sub(r"(?<=\bline )\d+", before, finding.reason)
+    return replace(finding, lines=_lines_before(original, content, finding.lines), reason=reason)
 
 
 def _lines_before(original: bytes, content: bytes, lines: tuple[int, ...]) -> tuple[int, ...]:

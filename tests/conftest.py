@@ -153,6 +153,15 @@ def reach(real_environment: Mapping[str, str]) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
+def package_index(real_environment: Mapping[str, str]) -> None:
+    """Skip the test unless uv finds packages, as the user has it configured."""
+    command = [support.UV, "pip", "compile", "--quiet", "--no-deps", "-"]
+    done = subprocess.run(command, input="setuptools", env=real_environment, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"uv finds no packages: {' '.join(done.stderr.split())}")
+
+
+@pytest.fixture(scope="session")
 def in_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where the tests' folders are: in memory, if there is such a place, with room, and programs may run there."""
     place = tmp_path_factory.getbasetemp()

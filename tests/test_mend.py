@@ -131,3 +131,17 @@ def test_new_lines_end_as_those_beside_them(ends: tuple[str, str]) -> None:
     after = mend(text.encode(), "own.py", options_for(["weights-pop"], None))[1].decode()
     assert after.count(first) - (first == "\n") * after.count(other) == 1
     assert len(after.split(other)) == len(text.split(other)) + 2
+
+
+def test_a_reason_names_lines_of_the_script_as_it_was() -> None:
+    names = ["accelerator-cache", "deepspeed-checkpoint", "checkpoint-rotation"]
+    text = (
+        "import os, shutil, torch\nfrom accelerate import Accelerator\n"
+        "def main(args, accelerator, save_path):\n    torch.cuda.empty_cache()\n    with open('a', 'w') as f:\n"
+        "        f.write('a')\n    if accelerator.is_main_process:\n"
+        "        if args.checkpoints_total_limit:\n            shutil.rmtree(os.listdir('.')[0])\n"
+        "        try:\n            accelerator.save_state(save_path)\n        except OSError:\n            pass\n"
+    )
+    _, *refused = mend(text.encode(), "own.py", options_for(names, None))[0]
+    assert [each.lines for each in refused] == [(8,), (8,)]
+    assert all("the save (line 11) stands" in each.reason for each in refused)

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from kit.fixes._ast import every, handed, stored, text
-from kit.fixes._roles import Script, paths
+from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
-from kit.fixes._roles._script import FUNCTIONS, Function, dotted, last, own
+from kit.fixes._roles._script import FUNCTIONS, Function, dotted, last, leaving, own
+from kit.fixes._roles.holders import called_with
 
 # What gives the same on every process for the same arguments.
 _PLAIN = re.compile(
@@ -33,10 +34,10 @@ RANKS = re.compile(
 _TRACKED = re.compile(
     r"\b(get_tracker|trackers|wandb\.(run|init)|active_run|(swan|neptune)\w*\.(run|init\w*)|writer\w*\.log_dir|HydraConfig)$"
 )
+_DEEP = 4  # how far what is asked is followed into functions, which may call each other
 _NUMBERS = ("isnan", "isinf", "isfinite")  # which a loss is asked for
 FILLS = ("append", "extend", "update", "add", "insert", "setdefault")
 _CALLED_BACK = ("signal", "register", "Thread", "Timer", "add_done_callback")  # by a signal, at the end, beside the run
-_ADDS = re.compile(r"save\w*|dump|write\w*|open|makedirs|mkdir|log\w*|print")  # which others' files do not matter to
 _SHARED = re.compile(r"gather\w*|reduce|all_reduce|broadcast\w*")
 
 
@@ -56,11 +57,43 @@ def unlike(script: Script, gate: ast.If, ways: Sequence[ast.stmt]) -> ast.expr |
                     return found
         tests += _tests(way)
     found = next((node for node in [*asked, *tests] if _differs(script, node, given)), None)
-    return (
-        found
-        or by_batch(script, gate)
-        or next((test for test in _around(script, gate) if _of_its_own(script, test)), None)
-    )
+    outside = [
+        *_around(script, gate),
+        *(() if asked else _project(script)),
+        *_handed_in(script, gate, [*asked, *tests]),
+    ]
+    found = found or by_batch(script, gate) or next((each for each in outside if _of_its_own(script, each)), None)
+    return found or _where_called(script, gate)
+
+
+def _where_called(script: Script, statement: ast.stmt, within: tuple[Function, ...] = ()) -> ast.expr | None:
+    """What may differ of what is asked where the function of a statement is called, and where what calls that is; the
+    disk does not count there."""
+    function = script.function(statement)
+    for line in _callers(script, function) if function and function not in within else ():
+        asked = (test for test in _around(script, line) if _of_its_own(script, test, depth=2))
+        found = by_batch(script, line) or next(asked, None) or _where_called(script, line, (*within, function))  # type: ignore
+        if found:
+            return found
+    return None
+
+
+def _callers(script: Script, function: Function) -> list[ast.stmt]:
+    """The statements that call a function."""
+    return [line for call, line in script.calls.get(function.name, ()) if script.called(call) is function]
+
+
+def _handed_in(script: Script, gate: ast.If, nodes: Sequence[ast.expr]) -> list[ast.expr]:
+    """What the function of a gate is called with, as the parameters that some expressions in it read."""
+    function = script.function(gate)
+    names = {part.id for node in nodes for part in every(node) if isinstance(part, ast.Name)} if function else set()
+    return [value for name in sorted(names) for value, _ in called_with(script, function, name)]  # type: ignore[arg-type]
+
+
+def _project(script: Script) -> list[ast.expr]:
+    """What an Accelerator is told of the folder that it saves to by itself."""
+    calls = [call for name in ("Accelerator", "ProjectConfiguration") for call, _ in script.calls.get(name, ())]
+    return [each for call in calls for each in handed(call, "project_dir", at=None)]
 
 
 def by_batch(script: Script, statement: ast.stmt) -> ast.expr | None:
@@ -93,22 +126,8 @@ def _is_shared(script: Script, node: ast.AST) -> bool:
 
 def _on_the_way(script: Script, statement: ast.stmt) -> Iterator[ast.expr]:
     """The tests around a statement in its function, and those of the `if`s that leave a block above it."""
-    inner: ast.AST = statement
-    for node in reversed(script.above[statement]):
-        block = script.block(inner) if isinstance(inner, ast.stmt) else []
-        above = block[: block.index(inner)] if inner in block else []
-        yield from (test for line in above if (test := leaving(line)) is not None)
-        if isinstance(node, FUNCTIONS):
-            return
-        if isinstance(node, ast.If):
-            yield node.test
-        inner = node
-
-
-def leaving(line: ast.stmt) -> ast.expr | None:
-    """What is asked by an `if` whose body ends in leaving; None for other statements."""
-    leaves = isinstance(line, ast.If) and isinstance(line.body[-1], (ast.Continue, ast.Return, ast.Break))
-    return line.test if leaves else None  # type: ignore[attr-defined]
+    yield from _around(script, statement)
+    yield from script.left_above(statement)
 
 
 def _helper(script: Script, line: ast.stmt, given: dict[str, list[ast.expr]]) -> ast.expr | None:
@@ -128,9 +147,9 @@ def _tests(node: ast.AST) -> list[ast.expr]:
     return [node.iter] if isinstance(node, ast.For) else []
 
 
-def _around(script: Script, gate: ast.If) -> Iterator[ast.expr]:
-    """The tests around a gate, in its function."""
-    for node in reversed(script.above[gate]):
+def _around(script: Script, statement: ast.stmt) -> Iterator[ast.expr]:
+    """The tests around a statement, in its function."""
+    for node in reversed(script.above[statement]):
         if isinstance(node, FUNCTIONS):
             return
         if isinstance(node, ast.If):
@@ -164,7 +183,8 @@ def _differs(script: Script, node: ast.expr, given: dict[str, list[ast.expr]], s
         return True
     for part in every(node):
         if isinstance(part, (ast.Call, ast.Await)) and not (
-            isinstance(part, ast.Call) and (_PLAIN.fullmatch(last(part.func)) or _told(script, part))
+            isinstance(part, ast.Call)
+            and (_PLAIN.fullmatch(last(part.func)) or _told(script, part) or _works_out(script, part))
         ):
             return True
         named = isinstance(part, (ast.Name, ast.Attribute, ast.Subscript)) and text(part) not in seen
@@ -173,10 +193,20 @@ def _differs(script: Script, node: ast.expr, given: dict[str, list[ast.expr]], s
     return False
 
 
-def _of_its_own(script: Script, node: ast.expr) -> bool:
+def _works_out(script: Script, call: ast.Call) -> bool:
+    """Whether a call is of a function of the script that only gives back what is alike for the same arguments."""
+    made = script.called(call)
+    back = made.body[-1] if made and len(made.body) == 1 + (ast.get_docstring(made) is not None) else None
+    value = back.value if isinstance(back, ast.Return) else None
+    calls = [part for part in every(value) if isinstance(part, ast.Call)] if value else []
+    plain = all(_PLAIN.fullmatch(last(part.func)) for part in calls)
+    return value is not None and plain and not _of_its_own(script, value)
+
+
+def _of_its_own(script: Script, node: ast.expr, depth: int = 0) -> bool:
     """Whether an expression asks the clock, the disk, chance, a tracker, one's own loss: by itself, or by a name given
     that; the disk not by a name given such a name, as the number of the checkpoint that a run goes on from is."""
-    pending: list[tuple[ast.expr, int]] = [(node, 0)]
+    pending = [(node, depth)]
     seen: set[str] = set()
     for value, depth in pending:
         called = {last(part.func) for part in every(value) if isinstance(part, ast.Call) and not _told(script, part)}
@@ -193,9 +223,26 @@ def _of_its_own(script: Script, node: ast.expr) -> bool:
         for name in names - seen:
             seen.add(name)
             given = [*script.assigned.get(name, ()), *script.once(_added).get(name, ())]
-            given += script.attributes.get(name, ())
+            given += [*script.attributes.get(name, ()), *script.properties.get(name, ())]
+            given += script.once(_defaults).get(name.rpartition(".")[2], ()) if "." in name else ()
             pending += [(each, depth + 1) for each in given]
+        made = [one for part in every(value) if isinstance(part, ast.Call) and (one := script.called(part))]
+        for one in made if depth < _DEEP else ():
+            back = [line.value for line in script.inside(one) if isinstance(line, ast.Return)]
+            pending += [(each, depth + 1) for each in back if each]
     return False
+
+
+def _defaults(script: Script) -> dict[str, list[ast.expr]]:
+    """What each option is if it is not given: a field of a class, an argument of the command line."""
+    found: dict[str, list[ast.expr]] = {}
+    for line, above in script.statements:
+        if isinstance(line, ast.AnnAssign) and line.value and isinstance(above[-1], ast.ClassDef):
+            found.setdefault(text(line.target), []).append(line.value)
+    for call, _ in script.calls.get("add_argument", ()):
+        for flag in (each.value for each in call.args if isinstance(each, ast.Constant)):
+            found.setdefault(str(flag).lstrip("-").replace("-", "_"), []).extend(handed(call, "default", at=None))
+    return found
 
 
 def _told(script: Script, call: ast.Call) -> bool:
@@ -255,6 +302,10 @@ def reads(script: Script, saves: Sequence[ast.stmt]) -> set[str]:
 def by_chance(script: Script, line: ast.stmt, within: tuple[Function, ...] = ()) -> str:
     """What a statement is in, or what calls the function that it is in, that a process may come to while the others do
     not; "" where there is nothing of the kind."""
+    made = [one for call in roles.saves(script, line) if (one := script.called(call))]
+    inside = [each for one in made for each in script.inside(one) if roles.saves(script, each)]
+    if any(_tries_again(script, each) for each in [line, *inside]):
+        return "a loop that tries again"
     inner: ast.AST = line
     for node in reversed(script.above[line]):
         if isinstance(node, ast.ExceptHandler):
@@ -269,53 +320,30 @@ def by_chance(script: Script, line: ast.stmt, within: tuple[Function, ...] = ())
     return ""
 
 
+def _tries_again(script: Script, line: ast.stmt) -> bool:
+    """Whether a statement is in a `try` in a loop, in its function, which is left once that went well."""
+    inner: ast.AST = line
+    ends: list[ast.stmt] = []  # of the `try`s around
+    flags: set[str] = set()
+    for node in reversed(script.above[line]):
+        if isinstance(node, FUNCTIONS):
+            return False
+        if isinstance(node, ast.Try) and node.handlers and inner in node.body:
+            ends += [*node.body[-1:], *node.orelse[-1:]]
+            flags |= stored(*node.body, *node.orelse)
+        if ends and isinstance(node, (ast.For, ast.While)):
+            tests = [node.test] if isinstance(node, ast.While) else []
+            tests += [test for each in node.body if (test := leaving(each)) is not None]
+            asked = {part.id for test in tests for part in every(test) if isinstance(part, ast.Name)}
+            return bool(flags & asked) or any(isinstance(each, (ast.Break, ast.Return)) for each in ends)
+        inner = node
+    return False
+
+
 def _called_by_chance(script: Script, function: Function, within: tuple[Function, ...]) -> str:
     for name in _CALLED_BACK:
         for call, _ in script.calls.get(name, ()):
-            if any(last(each) == function.name for each in (*call.args, *(k.value for k in call.keywords))):
+            given = [part for each in (*call.args, *(k.value for k in call.keywords)) for part in every(each)]
+            if any(last(part) == function.name for part in given):
                 return f"what `{text(call.func)}` calls"
-    calls = [line for call, line in script.calls.get(function.name, ()) if script.called(call) is function]
-    return next(filter(None, (by_chance(script, line, within) for line in calls)), "")
-
-
-def uses_the_save(script: Script, lines: Sequence[ast.stmt], saves: Sequence[ast.stmt]) -> ast.Call | None:
-    """The first call below a save, in ``lines``, that takes the folder while other processes may still write to it."""
-    for save in saves:
-        folders = set(_folders(script, save))
-        for call in (call for line in lines if line.lineno > save.lineno for call in roles.calls_in(line)):
-            adds = _ADDS.fullmatch(last(call.func)) or roles.is_harmless(script, call) or call.lineno <= save.lineno
-            if not adds and any(isinstance(part, ast.expr) and text(part) in folders for part in every(call)):
-                return call
-    return None
-
-
-def _folders(script: Script, save: ast.stmt, within: tuple[Function, ...] = ()) -> Iterator[str]:
-    """The folder that a statement saves the state to and those around it, as they are written there."""
-    for call in roles.saves(script, save):
-        given = handed(call, "output_dir")
-        made = script.called(call)
-        if made in within:
-            continue
-        if made:
-            lines = [line for line in script.inside(made) if roles.saves(script, line)]
-            inner = {name for line in lines for name in _folders(script, line, (*within, made))}
-            names = [each.arg for each in made.args.args]
-            taken = [*zip(names, call.args, strict=False), *((each.arg, each.value) for each in call.keywords)]
-            given = [value for name, value in taken if name in inner]
-        for value in given:
-            yield from _around_folder(script, value, save)
-
-
-def _around_folder(script: Script, node: ast.expr, at: ast.stmt) -> Iterator[str]:
-    if isinstance(node, (ast.Name, ast.Attribute)):
-        yield text(node)
-    line = paths.giver(script, node.id, at) if isinstance(node, ast.Name) else None
-    value, at = (line.value, line) if line else (None, at)
-    if isinstance(node, ast.Call) and last(node.func) in ("join", "Path", "str") and node.args:
-        value = node.args[0]
-    if isinstance(node, ast.BinOp):
-        value = node.left
-    if isinstance(node, ast.JoinedStr) and node.values and isinstance(node.values[0], ast.FormattedValue):
-        value = node.values[0].value
-    if value is not None:
-        yield from _around_folder(script, value, at)
+    return next(filter(None, (by_chance(script, line, within) for line in _callers(script, function))), "")

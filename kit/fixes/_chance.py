@@ -56,7 +56,7 @@ def by_chance(tree: ast.Module, function: ast.FunctionDef) -> str:
     come = {script.function(line) for name in must for _, line in script.calls.get(name, ())}
     for each in helpers:  # a sampler or a data set may leave a sample out
         found = found or (_by_chance(each, draws, must, ()) if each in come else "")
-    return f"{found}, and all processes must: draw otherwise" if found else ""
+    return f"{found}, and must be by all processes: draw otherwise" if found else ""
 
 
 def _by_chance(function: ast.FunctionDef, draws: set[str], joint: set[str], jumps: tuple[type[ast.stmt], ...]) -> str:
@@ -72,7 +72,7 @@ def _by_chance(function: ast.FunctionDef, draws: set[str], joint: set[str], jump
             found = next((word for each in parts if (word := called(each)) in joint), "")
             found = found or next((text(each) for each in parts if isinstance(each, jumps)), "")
             if found:
-                return f"`{found}` is called by chance (line {node.lineno})"
+                return f"`{found}` is reached by chance (line {node.lineno})"
     return ""
 
 
@@ -93,12 +93,27 @@ def sized(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> 
         for names, value in _given(function):
             if found := _size(value, single, masks) or _carried(value, tainted):
                 tainted |= dict.fromkeys(names - tainted.keys() - evened, found)
+    losses = _losses(function)
     for call in gathered:
+        place = (call.lineno, call.col_offset)  # type: ignore[attr-defined]
+        sizes = {name: by for name, by in tainted.items() if losses.get(name, place) >= place}
         for value in [*call.args, *(each.value for each in call.keywords)]:  # type: ignore[attr-defined]
-            if found := _size(value, single, masks) or _carried(value, tainted):
+            if found := _size(value, single, masks) or _carried(value, sizes):
                 where = f"`{text(call.func)}(…)` (line {call.lineno})"  # type: ignore[attr-defined]
                 return f"{where} takes what has a size drawn by chance (`{found}`): draw that alike on all processes"
     return ""
+
+
+def _losses(function: ast.FunctionDef) -> dict[str, tuple[int, int]]:
+    """The names of what a backward pass starts from, which is one number, and where each is given last."""
+    starts = [part for node in every(function) if called(node) == "backward" for part in children(node)]
+    places: dict[str, tuple[int, int]] = {}
+    for names, value in _given(function):
+        place = (value.lineno, value.col_offset)
+        places |= {
+            n.id: max(place, places.get(n.id, place)) for n in starts if isinstance(n, ast.Name) and n.id in names
+        }
+    return places
 
 
 def _singles(function: ast.FunctionDef, draws: set[str]) -> tuple[set[str], set[str]]:
@@ -145,8 +160,9 @@ def _carried(value: ast.expr, tainted: dict[str, str]) -> str:
 
 
 def _whole(node: ast.AST) -> list[ast.AST]:
-    """An expression's parts, but for what is made one number."""
+    """An expression's parts, but for what is made one number, or as long on all processes."""
     reduces = _ONE.fullmatch(called(node)) and "'none'" not in text(node)
+    reduces = reduces or called(node) == "pad_across_processes"
     if reduces or (isinstance(node, ast.Attribute) and node.attr in ("shape", "ndim", "device", "dtype")):
         return []
     return [node, *(part for child in children(node) for part in _whole(child))]

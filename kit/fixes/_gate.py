@@ -8,14 +8,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kit.fixes import _deepspeed
-from kit.fixes._alike import by_chance, leaving, reads, sharing, unlike, uses_the_save
+from kit.fixes._alike import by_chance, reads, sharing, unlike
 from kit.fixes._ast import conjuncts, every, text
 from kit.fixes._listed import rotations
 from kit.fixes._one import of_one
 from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
-from kit.fixes._roles._script import dotted, last, own, shown
+from kit.fixes._roles._script import dotted, last, leaving, own, shown
 from kit.fixes._roles.holders import accelerator
+from kit.fixes._taken import uses_the_save
 
 # What every process must come to, besides what accelerate's own processes do: it gathers the shards of a model.
 _GATHERS = re.compile(r"get_state_dict|save_model|save_checkpoint|save_16bit_model|_?consolidate\w*|GatheredParameters")

@@ -11,7 +11,7 @@ from kit.fixes._alike import FILLS, RANKS
 from kit.fixes._ast import every, same, text
 from kit.fixes._roles import Script, paths
 from kit.fixes._roles import processes as roles
-from kit.fixes._roles._script import FUNCTIONS, Function, last, own
+from kit.fixes._roles._script import FUNCTIONS, Function, own
 
 _ONE = re.compile(r"on_(local_)?main_process|on_process|on_last_process|rank_zero_only|main_process_only")
 
@@ -119,12 +119,7 @@ def _filled(script: Script, line: ast.stmt) -> set[str]:
         if isinstance(call.func, ast.Attribute) and call.func.attr in (*FILLS, "pop", "clear", "remove"):
             owners.append(call.func.value)
     made = {text(each): script.assigned.get(text(each), ()) for each in owners}
-    return {name for name, values in made.items() if values and all(map(_is_container, values))}
-
-
-def _is_container(value: ast.expr) -> bool:
-    call = isinstance(value, ast.Call) and last(value.func) in ("list", "dict", "set", "deque", "defaultdict")
-    return call or isinstance(value, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp))
+    return {name for name, values in made.items() if values and all(map(roles.is_container, values))}
 
 
 def _all(script: Script, line: ast.stmt) -> list[ast.stmt]:

@@ -27,12 +27,14 @@ def passes_over(node: ast.stmt) -> bool:
 def check_leaving(script: Script, loop: ast.For, numbers: set[str]) -> None:
     """Whether a loop trains each batch to the end of the epoch, but at the run's end: not where it is left, nor where
     batches are passed by after their number, or what counts them (``numbers``). Raises Unknown."""
+    trained = max(call.lineno for call in method_calls(loop, "backward"))
     for node, around in leaving(script, loop):
         ifs = [each for each in around if not passes_over(each)]
         if isinstance(node, ast.Break) and not any(speaks(script, each.test) for each in ifs):
             raise Unknown(f"a `break` (line {node.lineno}) ends an epoch early: what is done of the next is not known")
         asked = {(each.id, one) for one in ifs for each in every(one.test) if isinstance(each, ast.Name)}
-        if isinstance(node, ast.Continue) and any(name in numbers | stored(*one.body) for name, one in asked):
+        passes_by = isinstance(node, ast.Continue) and node.lineno < trained
+        if passes_by and any(name in numbers | stored(*one.body) for name, one in asked):
             raise Unknown(ITS_OWN_WAY)
 
 
@@ -65,7 +67,7 @@ def check_resumed(script: Script, function: Function, loop: ast.For, number: set
     """Whether a run that goes on in the middle of an epoch has what the loop takes. ``number``: the name of the
     batch's number. Raises Unknown."""
     lines = list(script.inside(loop))
-    filled = {text(call.func.value) for line in lines for call in _calls(line, "append")}  # type: ignore[attr-defined]
+    filled = {text(call.func.value) for call in method_calls(loop, "append")}  # type: ignore[attr-defined]
     above = [line for line in script.inside(function) if line.lineno < loop.lineno and isinstance(line, ast.Assign)]
     begun = stored(*above) - number
     reasons = [_rolled_back(script, function), _cut(script, loop, lines)]
@@ -78,10 +80,10 @@ def check_resumed(script: Script, function: Function, loop: ast.For, number: set
         raise Unknown(reason)
 
 
-def _calls(line: ast.stmt, method: str) -> list[ast.Call]:
-    """The calls of a method that a statement makes itself."""
-    calls = [node for node in own(line) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
-    return [call for call in calls if last(call.func) == method]
+def method_calls(node: ast.AST, method: str) -> list[ast.Call]:
+    """The calls of a method inside a statement."""
+    calls = [each for each in every(node) if isinstance(each, ast.Call)]
+    return [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == method]
 
 
 def _rolled_back(script: Script, function: Function) -> str:

@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from kit.fixes._alike import RANKS, by_batch, leaving
+from kit.fixes._alike import RANKS, by_batch
 from kit.fixes._ast import every, text
 from kit.fixes._roles import Script
 from kit.fixes._roles import processes as roles
@@ -58,15 +58,12 @@ def _by_another_way(script: Script, line: ast.stmt) -> str:
     """How only one process comes to a statement that saves; "" where all do."""
     if asks := _asks_itself(line):
         return f"`{asks}`"
+    if left := next((test for test in script.left_above(line) if _asks(script, test)), None):
+        return f"`if {text(left)}`"
     inner: ast.AST = line
     for node in reversed(script.above[line]):
-        block = getattr(node, "body", [])
-        above = [each for each in block if each.lineno < line.lineno]
-        tests = [test for each in above if (test := leaving(each)) and _asks(script, test)]
-        if tests:
-            return f"`if {text(tests[0])}`"
         head = getattr(node, "test", None) or getattr(node, "subject", None)
-        if head and (isinstance(node, ast.Match) or inner in block) and _asks(script, head):
+        if head and (isinstance(node, ast.Match) or inner in getattr(node, "body", [])) and _asks(script, head):
             return f"`{'match' if isinstance(node, ast.Match) else 'if'} {text(head)}`"
         if isinstance(node, FUNCTIONS):
             return _by_function(script, line, node)

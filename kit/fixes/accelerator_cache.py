@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import conjuncts, defaults, text
+from kit.fixes._ast import conjuncts, defaults, every, same, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import FUNCTIONS, own
-from kit.fixes._roles.places import for_cuda, kinds_asked, left_on
+from kit.fixes._roles.places import for_cuda, kinds_asked
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -55,14 +55,14 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
                 if list(_down(branch))[-1].orelse
                 else ""
             )
-            found[branch] = Site(branch.lineno, done, (_torch(script),), "" if done else other)
+            found[branch] = Site(branch.lineno, done, (script.torch,), "" if done else other)
         elif script.full(call.func) == _CUDA and not _guarded(script, statement):
             reason = ""
             if leaves := _left(script, statement):
                 reason = f"`{leaves}` leaves where there is no CUDA: ask for any accelerator there first"
             elif asks := _beside(script, statement):
-                reason = f"`{asks}` is for CUDA alone: ask for the rest in an `if` of its own around it"
-            found[statement] = Site(statement.lineno, False, (_torch(script),), reason)
+                reason = f"`{asks}` keeps other accelerators out: ask `{_IS_THERE}()` there instead"
+            found[statement] = Site(statement.lineno, False, (script.torch,), reason)
         elif text(call.func).endswith("get_device_module().empty_cache") and not (branch and branch in found):
             found.setdefault(statement, Site(statement.lineno, True))
     return list(found.values())
@@ -82,7 +82,7 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
 
 
 def _beside(script: Script, statement: ast.stmt) -> str:
-    """The test around a statement that asks for CUDA and for more; "" where none does."""
+    """The test around a statement that asks for CUDA and for more, or names the devices; "" where none does."""
     inner: ast.AST = statement
     for node in reversed(script.above[statement]):
         if isinstance(node, FUNCTIONS):
@@ -90,26 +90,26 @@ def _beside(script: Script, statement: ast.stmt) -> str:
         parts = conjuncts(node.test) if isinstance(node, ast.If) and inner in node.body else []
         if isinstance(node, ast.If) and inner in node.orelse and isinstance(node.test, ast.UnaryOp):
             parts = [node.test.operand]
-        if any(_is_cuda(script, part, statement) for part in parts):
+        if any(_is_cuda(script, part, statement) or _names_devices(script, part, statement) for part in parts):
             return text(node.test)  # type: ignore[attr-defined]
         inner = node
     return ""
 
 
+def _names_devices(script: Script, test: ast.expr, statement: ast.stmt) -> bool:
+    """Whether a test is for CUDA or others of torch's own, or asks CUDA itself: `device.type in ("cuda", "xpu")`."""
+    either = isinstance(test, ast.BoolOp) or (isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.In))
+    parts = every(test) if not kinds_asked(test) else []
+    listed = either and any(same(part, "'cuda'") or _is_cuda(script, part, statement) for part in parts)  # type: ignore
+    return listed or any(script.full(part).startswith("torch.cuda.") for part in parts)
+
+
 def _left(script: Script, statement: ast.stmt) -> str:
     """On what a statement is not come to without CUDA, above it; "" where it is."""
-    inner: ast.AST = statement
-    for node in reversed(script.above[statement]):
-        for test in left_on(script, inner):
-            if (
-                isinstance(test, ast.UnaryOp)
-                and isinstance(test.op, ast.Not)
-                and _is_cuda(script, test.operand, statement)
-            ):
-                return text(test)
-        if isinstance(node, FUNCTIONS):
-            break
-        inner = node
+    for test in script.left_above(statement, raises=True):
+        denied = test.operand if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not) else None
+        if denied and _is_cuda(script, denied, statement):
+            return text(test)
     return ""
 
 
@@ -126,10 +126,6 @@ def _is_cuda(script: Script, test: ast.expr, statement: ast.stmt) -> bool:
     ]
     plain = bool(given) and text(test) not in parameters
     return plain and all(isinstance(each, ast.Call) and script.full(each.func) == _IS_CUDA for each in given)
-
-
-def _torch(script: Script) -> str:
-    return script.spelt("torch") or "torch"
 
 
 def _branch(script: Script, statement: ast.stmt) -> ast.If | None:
@@ -178,7 +174,7 @@ def _others(script: Script, branch: ast.If) -> bool:
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    torch = _torch(block.script)
+    torch = block.script.torch
     code = f"if {_IS_THERE}():\n    {_ANY}()\n".replace("torch.", f"{torch}.")
     for index, node in block.wanted():
         if isinstance(node, ast.Expr):

@@ -12,7 +12,7 @@ from kit.fixes._ast import every, expression, handed, stored, text
 from kit.fixes._listed import IN_IT, keeps_newest, listed, lists, made_above, rotations, spelt
 from kit.fixes._roles import Script, read
 from kit.fixes._roles import processes as roles
-from kit.fixes._roles._script import last, own, shown
+from kit.fixes._roles._script import Function, last, own, shown
 from kit.fixes._roles.holders import accelerator, is_accelerator
 from kit.fixes._roles.paths import given
 
@@ -54,6 +54,7 @@ def main(args, accelerator, step):
 """
 
 _REMOVES = re.compile(r"\brmtree\b|\brm\b|\bunlink\b|shutil\.move")
+_COUNTS = "it removes checkpoints after the save, and may count the one just saved: leave that out of what it lists"
 _MOVES = ("rename", "renames", "replace", "move")
 _COMMENTS = {  # what upstream says of it, and what is true after the fix
     "# _before_ saving state, check if this save would set us over the `checkpoints_total_limit`": (
@@ -77,7 +78,7 @@ def _site(script: Script, statement: ast.If) -> Site:
     main = _on_main(script, statement)
     saved, to_save = _saved(script, block[:at]), _saved(script, block[at:])
     name, why = accelerator(script, statement)
-    held = roles.collective(statement)
+    held, function = roles.collective(statement), script.function(statement)
     if held and _apart(script, statement):
         return Site(statement.lineno, True)
     refuses = ""
@@ -86,14 +87,15 @@ def _site(script: Script, statement: ast.If) -> Site:
             f"it holds {shown(held)}, which every process must come to: "
             f"put `if {name}.is_main_process:` around what removes"
         )
+    elif function and roles.SAVE in script.calls and _apart_from_saves(script, function):
+        refuses = _where_called(script, statement, function)
+        return Site(statement.lineno, not refuses, refuses=refuses)
     elif not saved and not to_save and (within := _saved_within(script, block)):
         refuses = f"the save (line {within.lineno}) stands in another statement beside it: move it below that by hand"
     elif not saved and not to_save:
         refuses = f"no `{name}.save_state(…)` of a name stands beside it: give the folder a name, and save to that"
     elif not to_save and _other(saved) not in text(statement) and not keeps_newest(statement):
-        refuses = (
-            "it removes checkpoints after the save, and may count the one just saved: leave that out of what it lists"
-        )
+        refuses = _COUNTS
     elif to_save and (why_not := _not_movable(script, statement, to_save)):
         refuses = f"{why_not}: move it below the save by hand"
     elif statement.orelse and not main:
@@ -101,6 +103,25 @@ def _site(script: Script, statement: ast.If) -> Site:
     elif why and not main:
         refuses = f"{why}: bind it above, or skip the fix"
     return Site(statement.lineno, main and not to_save and not refuses, refuses=refuses)
+
+
+def _apart_from_saves(script: Script, function: Function) -> bool:
+    """Whether a function neither saves nor trains: it only removes."""
+    lines = list(script.inside(function))
+    return not any(roles.saves(script, line) or roles.collective(line) for line in lines)
+
+
+def _where_called(script: Script, statement: ast.If, function: Function) -> str:
+    """Why what removes, in a function that saves nothing, is not in order where that is called; "" where it is: below
+    the save, on the main process, or nowhere."""
+    calls = [line for call, line in script.calls.get(function.name, ()) if script.called(call) is function]
+    for line in calls:
+        lines = script.inside(script.scopes(line)[0])
+        if not any(each.lineno < line.lineno and roles.saves(script, each) for each in lines):
+            return f"`{function.name}` is called above the save (line {line.lineno}): call it below that"
+    if calls and not roles.only_main(script, statement):
+        return f"every process that calls `{function.name}` removes them: call it on the main process alone"
+    return _COUNTS * (bool(calls) and not keeps_newest(statement))
 
 
 def _on_main(script: Script, statement: ast.If) -> bool:
@@ -152,6 +173,8 @@ def _not_movable(script: Script, statement: ast.If, name: str) -> str:
         return f"it may not tell `{name}` from the others: that is not `{text(folder)}` and one name, `checkpoint…`"
     if made := made_above(script, statement, given(script, name, save)):
         return f"{shown(made)} makes `{name}` above, and it counts that one, too"
+    if again := next((call for call in calls if last(call.func) == roles.SAVE and call not in every(save)), None):
+        return f"line {again.lineno} saves, too"
     if any(last(call.func) in _MOVES and name in _names([call])[1] for call in calls):
         return f"`{name}` gets another name after the save"
     if any(isinstance(node, (ast.Return, ast.Raise)) for node in every(statement)):
@@ -251,8 +274,12 @@ def _rotation(block: Block, statement: cst.BaseStatement, name: str, main: str) 
 
     def another(listing: str) -> str | None:
         node: ast.ListComp = expression(listing)  # type: ignore[assignment]
-        asked = f" and {text(node.generators[-1].target)} {_other(name)}]"
-        return listing.rstrip("]") + asked if ".startswith('checkpoint" in text(node.generators[-1]) else None
+        if ".startswith('checkpoint" not in text(node.generators[-1]):
+            return None
+        asked = f" and {text(node.generators[-1].target)} {_other(name)}"
+        inside = listing.rstrip("]")
+        last_line = inside if "#" in inside else inside.rstrip()  # not behind a comment
+        return f"{last_line}{asked}{inside[len(last_line) :]}]"
 
     body = [
         block.with_expressions(_said_again(each), "ListComp", "startswith", another) for each in block.body(statement)

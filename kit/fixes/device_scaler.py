@@ -162,7 +162,7 @@ def _named_cuda(call: ast.Call) -> bool:
 
 def _kind(script: Script, statement: ast.stmt) -> tuple[str, str]:
     """What the kind of the device that trains is called where a statement is; and why that is not known."""
-    torch = script.spelt("torch") or "torch"
+    torch = script.torch
     reasons = {name: _lacks(script, name, statement) or _no_device(script, name) for name in _DEVICES}
     name = next((name for name, reason in reasons.items() if not reason), "")
     if name:

@@ -61,7 +61,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     for statement, _ in script.statements:
         for node in own(statement):
             if isinstance(node, ast.IfExp) and (_better(script, node, statement) or _knows_npu(script, node)):
-                found[statement] = Site(statement.lineno, not _better(script, node, statement), (_torch(script),))
+                found[statement] = Site(statement.lineno, not _better(script, node, statement), (script.torch,))
             elif (
                 isinstance(node, ast.Call) and last(node.func) == _HELPER and node.args and _is64(script, node.args[0])
             ):
@@ -72,7 +72,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
                 and _alone(script, statement, node)
                 and _made(script, node)
             ):
-                found[statement] = Site(statement.lineno, False, (_torch(script),))
+                found[statement] = Site(statement.lineno, False, (script.torch,))
     return list(found.values())
 
 
@@ -168,10 +168,6 @@ def _scores(script: Script, statement: ast.stmt) -> bool:
     return bool(function and _SCORES.search(function.name))
 
 
-def _torch(script: Script) -> str:
-    return script.spelt("torch") or "torch"
-
-
 def _is64(script: Script, node: ast.AST) -> bool:
     return script.full(node) in ("torch.float64", "torch.double")
 
@@ -211,7 +207,7 @@ def _better(script: Script, node: ast.IfExp, statement: ast.stmt) -> str:
     if _scores(script, statement):
         return ""
     if isinstance(node.test, ast.Call) and script.full(node.test.func) == _MAC:
-        return _WITHOUT.format(torch=_torch(script))
+        return _WITHOUT.format(torch=script.torch)
     named = node.test.id if function and isinstance(node.test, ast.Name) else ""
     kind = _kind_asked(function, named, statement.lineno) if function and named else _kind(node.test)
     return f"{text(node.test)} or {kind} {_OTHERS}" if kind else ""
@@ -244,7 +240,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         if not isinstance(call, ast.Call) or not (device := _made(script, call)):
             return None
         [dtype] = handed(call, "dtype", at=None) or call.args
-        torch = _torch(script)
+        torch = script.torch
         asks = f"{_HELPER}({torch}.float64, {device})"
         chooses = f"{torch}.float32 if {device}.type {_NONE} else {torch}.float64"
         new = asks if _HELPER in script.imports else chooses

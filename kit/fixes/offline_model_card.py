@@ -13,7 +13,6 @@ from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import dotted, last, mode, own, shown
 from kit.fixes._roles.holders import option_missing
 from kit.fixes._roles.paths import missing
-from kit.fixes._roles.places import left_on
 from kit.fixes._roles.uses import uses
 
 if TYPE_CHECKING:
@@ -165,7 +164,7 @@ def _asks(script: Script, call: ast.Call, statement: ast.stmt) -> bool:
     above = script.above[statement]
     parts = [part for node in above if isinstance(node, ast.If) for part in conjuncts(node.test)]
     asked = [each for each in parts if _says(each) or (isinstance(each, ast.Call) and _PUSH in text(each))]
-    left = [test for node in (statement, *above) for test in left_on(script, node)]
+    left = script.left_above(statement, raises=True)
     chosen = [node for node in own(statement) if isinstance(node, ast.IfExp) and call in every(node.body)]
     otherwise = [node for node in above if isinstance(node, ast.If) and _without(node.test)]
     return (

@@ -44,7 +44,7 @@ _SETTINGS = ("args", "cfg", "config", "settings", "options", "opt", "opts", "hpa
 def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The statements that take a tensor's pinned copy; in order where that is done only if there is an accelerator."""
     script = read(tree)
-    torch = script.spelt("torch") or "torch"
+    torch = script.torch
     found: dict[ast.stmt, Site] = {}
     for call, statement in script.calls[_NAME]:
         if _of_tensor(script, call, statement):
@@ -111,7 +111,7 @@ def _as_truth(node: ast.AST, call: ast.Call) -> bool:
 
 def _guarded(script: Script, part: ast.expr, statement: ast.stmt) -> bool:
     """Whether a part of a statement is come to only where there is an accelerator."""
-    torch = script.spelt("torch") or "torch"
+    torch = script.torch
     guards = [each.replace("torch", torch) for each in (_GUARD, _CUDA)]
     chosen = [
         node
@@ -145,7 +145,7 @@ def _pins(script: Script, call: ast.Call) -> bool:
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
-    torch = block.script.spelt("torch") or "torch"
+    torch = block.script.torch
 
     def choose(code: str) -> str | None:
         call = parsed(code)

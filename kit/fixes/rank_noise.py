@@ -71,6 +71,8 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
             found.append(_site(tree, function, place))
         elif any(isinstance(node, ast.Attribute) and node.attr == "prepare" for node in every(function)):
             reason = "it does not prepare what it trains with among the function's own statements"
+            if (above := _place(function, 0)) and function.body[above.at].lineno < seeds[0].lineno:
+                reason = "it sets the seed below where it prepares what it trains with: set it above"
             found.append(Site(seeds[0].lineno, False, refuses=reason))
     return found
 
@@ -130,7 +132,8 @@ def _alike(function: ast.FunctionDef, place: Place) -> str:
     for line in function.body[place.at + 1 :]:
         if isinstance(line, (ast.For, ast.While)):
             break
-        made = next((word for node in every(line) if (word := called(node)) in (*MADE, *DRAWS)), "")
+        calls = [node for node in every(line) if isinstance(node, ast.Call) and not handed(node, "generator", at=None)]
+        made = next((word for node in calls if (word := called(node)) in (*MADE, *DRAWS)), "")
         if made and not isinstance(line, ast.FunctionDef):
             return f"`{made}` (line {line.lineno}) must come out alike on all processes: move it above, or skip the fix"
     return ""
@@ -174,6 +177,7 @@ def _seeded_apart(function: ast.FunctionDef, generator: str) -> bool:
 
 
 _RANKS = re.compile(r"process_index|rank|device_specific")
+_SHOWS = re.compile(r"_*(log_|valid|eval|infer|test)")
 _PICTURES = re.compile(r"valid|infer|sampl|eval|imag|generat|log_")
 _TOGETHER = re.compile(
     r"^([tcs]p_size|ulysses\w*|new_group|(init_)?device_mesh|parallelize_module|ParallelismConfig|yunchang)$"
@@ -214,14 +218,16 @@ def _method(node: ast.AST) -> str:
     return node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
 
 
-def _place(function: ast.FunctionDef) -> Place | None:
-    """The last statement of a function that prepares the loader it trains with, below where it sets the seed."""
+def _place(function: ast.FunctionDef, below: int | None = None) -> Place | None:
+    """The last statement of a function that prepares the loader it trains with, below where it sets the seed (or the
+    line ``below``)."""
     seeds, loaders = _seeds(function), _trained(function)
+    below = seeds[0].lineno if below is None else below
     for at in range(len(function.body) - 2, -1, -1):
         if isinstance(function.body[at], (ast.For, ast.While, ast.FunctionDef)):
             continue
         for node in every(function.body[at]):
-            if isinstance(node, ast.Call) and _method(node) == "prepare" and seeds[0].lineno < node.lineno:
+            if isinstance(node, ast.Call) and _method(node) == "prepare" and below < node.lineno:
                 owner = node.func.value  # type: ignore[attr-defined]
                 given = {*map(text, node.args), *stored(function.body[at])}
                 if isinstance(owner, ast.Name) and any(_trains(each, loaders) for each in given):
@@ -263,12 +269,14 @@ def _seeding(script: Script) -> Iterator[ast.Call]:
 
 
 def _noisy(script: Script) -> bool:
-    """Whether a loop of an Accelerator's `backward` draws, itself or in a function that it calls."""
+    """Whether a loop of an Accelerator's `backward`, or a function without one, draws, itself or in what it calls."""
     for call, line in script.calls.get("backward", ()):
-        loops = [node for node in script.above[line] if isinstance(node, ast.For)] if call.args else []
-        made = [node for loop in loops[-1:] for node in every(loop) if isinstance(node, ast.Call)]
-        made += [node for call in made if (one := script.called(call)) for node in every(one)]  # type: ignore[misc]
-        for each in (node.func for node in made if isinstance(node, ast.Call)):
+        loops = [node for node in script.above[line] if isinstance(node, ast.For)]
+        pending = [*(loops[-1:] or script.scopes(line)[:1])] if call.args else []
+        for node in pending:  # and what they call
+            made = [one for each in every(node) if isinstance(each, ast.Call) and (one := script.called(each))]
+            pending += [one for one in dict.fromkeys(made) if one not in pending and not _SHOWS.match(one.name)]
+        for each in (node.func for part in pending for node in every(part) if isinstance(node, ast.Call)):
             others = (script.full(each) or dotted(each)).startswith(("np.", "numpy.", "random."))
             if last(each) in (*DRAWS, *NOISE) and not others:
                 return True

@@ -16,6 +16,7 @@ from kit.fixes._resumed import (
     check_leaving,
     check_resumed,
     keeps_its_place,
+    method_calls,
     passes_over,
     without_length,
 )
@@ -167,7 +168,7 @@ def _plan(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> 
     over = loop.iter.args[0] if _numbered(loop) else loop.iter  # type: ignore[attr-defined]
     if not isinstance(over, ast.Name):
         raise Unknown(f"it goes over `{text(loop.iter)}`: make that `enumerate(…)` of a loader")
-    preparing = [(call, place) for place, each in enumerate(function.body) for call in _calls(each, "prepare")]
+    preparing = [(call, place) for place, each in enumerate(function.body) for call in method_calls(each, "prepare")]
     places = [
         (text(call.func.value), place)  # type: ignore[attr-defined]
         for call, place in preparing
@@ -182,7 +183,7 @@ def _plan(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> 
                 raise Unknown(f"`{over.id}` is {shown(made)} of a loader: go over `{text(made.args[0])}` itself")
         raise Unknown(f"`{over.id}` is not prepared by accelerate: what it hands out next, it alone knows")
     accelerator, prepared = places[-1]
-    loading = {text(call.func.value) for call in _calls(function, "load_state")}  # type: ignore[attr-defined]
+    loading = {text(call.func.value) for call in method_calls(function, "load_state")}  # type: ignore[attr-defined]
     if accelerator not in loading:
         raise Unknown(f"`{min(loading)}` loads the checkpoint, and `{accelerator}` prepares the loader: use one")
     if at is None or not function.body[prepared].lineno < function.body[at].lineno < loop.lineno:
@@ -216,21 +217,26 @@ def _starred(call: ast.Call) -> bool:
     return any(isinstance(each, ast.Starred) for each in call.args)
 
 
-def _calls(node: ast.AST, method: str) -> list[ast.Call]:
-    """The calls of a method inside a statement."""
-    calls = [each for each in every(node) if isinstance(each, ast.Call)]
-    return [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == method]
-
-
 def _loads(function: ast.FunctionDef) -> int | None:
     """The position of the statement of a function that loads a checkpoint."""
     own = [(at, each) for at, each in enumerate(function.body) if not isinstance(each, ast.FunctionDef)]
-    return next((at for at, each in own if _calls(each, "load_state")), None)
+    return next((at for at, each in own if method_calls(each, "load_state")), None)
 
 
 def _loops(function: ast.AST) -> list[ast.For]:
     """The innermost loops that train."""
-    loops = [node for node in every(function) if isinstance(node, ast.For) and _calls(node, "backward")]
+    loops = [node for node in every(function) if isinstance(node, ast.For) and method_calls(node, "backward")]
+    return [loop for loop in loops if not any(other in every(loop) for other in loops if other is not loop)]
+
+
+def _stepping(script: Script, function: ast.AST) -> list[ast.For]:
+    """The innermost loops that train by a function of the script that takes one step."""
+
+    def steps(node: ast.AST) -> bool:
+        made = script.called(node) if isinstance(node, ast.Call) else None
+        return made is not None and not _loops(made) and bool(method_calls(made, "backward"))
+
+    loops = [node for node in every(function) if isinstance(node, ast.For) and any(map(steps, every(node)))]
     return [loop for loop in loops if not any(other in every(loop) for other in loops if other is not loop)]
 
 
@@ -263,10 +269,10 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     known = {line for line, _ in script.once(_found)}
     for node, above in script.statements:
         if isinstance(node, FUNCTIONS) and not any(isinstance(each, FUNCTIONS) for each in above):
-            for loop in _loops(node):
+            for loop in _loops(node) or _stepping(script, node):
                 if loop.lineno not in known and text(loop.iter) != _NAME:
                     yield Sign(loop.lineno, "a loop over batches that a resumed run starts over")
-            if not _loops(node) and _calls(node, "load_state") and _calls(node, "backward"):
+            if not _loops(node) and method_calls(node, "load_state") and method_calls(node, "backward"):
                 for call, line in script.calls["next"]:
                     if node in script.above[line] and any(isinstance(each, ast.While) for each in script.above[line]):
                         yield Sign(call.lineno, "a loop over batches that a resumed run starts over")
@@ -305,7 +311,7 @@ def _plans(script: Script) -> dict[str, Plan]:
 
 def _trains(node: ast.AST, plan: Plan) -> bool:
     """Whether a statement is the loop over batches."""
-    return isinstance(node, ast.For) and text(node.iter) == plan.over and bool(_calls(node, "backward"))
+    return isinstance(node, ast.For) and text(node.iter) == plan.over and bool(method_calls(node, "backward"))
 
 
 def _class(block: Block, function: str) -> Iterator[Splice]:

@@ -66,7 +66,7 @@ def _loops(script: Script, why: str = "") -> dict[Loop, Limit]:
 
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     for loop in [*_loops(read(tree), "something else"), *unknown_limits(read(tree))]:
-        yield Sign(loop.lineno, "a loop over epochs that goes on after the step limit")
+        yield Sign(loop.lineno, "a loop over epochs that goes on after the limit")
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:

@@ -9,6 +9,7 @@ import __future__
 
 import ast
 import random
+import re
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from typing import Any
 import judge_words
 import stub_modules
 import stub_world
-from stub_world import Run, Stop, Thing
+from stub_values import Stop
+from stub_world import Run, Thing
 
 NUMBERS = range(5)
+NUMBER = re.compile(r"\d+")  # in the name of a file: of a step, and an edit may come to others
 WORLDS = [(n, deepspeed, resumed) for n in NUMBERS for deepspeed, resumed in ((0, 0), (1, 0), (n % 2, 1))]
 
 
@@ -73,10 +76,13 @@ def compared(old: list[Run], now: list[Run], known: Known) -> str:
     run_before = set(old[0].parts) & set(old[1].parts)  # who comes to a function, its callers say
     parts = run_before & set(now[0].whole) & set(now[1].whole)
     whole = parts <= set(old[0].whole) & set(old[1].whole)  # else it went on where it had ended
-    differ = mismatch(now) - (mismatch(old) if whole else known.differ)
-    if names := {name for part, name in differ if part in parts}:
+    before = mismatch(old)
+    differ = mismatch(now) - (before if whole else known.differ)
+    apart = any(name == "load_state" for _, name in before)  # from then on each rank counts its own steps
+    if names := {name for part, name in differ if part in parts and not apart}:
         return f"ranks differ {where}: {', '.join(sorted(names))}"
-    if files := {file for part, file in twice(now) - (twice(old) if whole else known.twice) if part in parts}:
+    were = {(part, NUMBER.sub("#", file)) for part, file in (twice(old) if whole else known.twice)}
+    if files := {file for part, file in twice(now) if part in parts and (part, NUMBER.sub("#", file)) not in were}:
         return f"written on both ranks {where}: {', '.join(sorted(files))}"
     return ""
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from stub_values import Device, Handed, Rank, Stop, Word
+
 
 def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -38,23 +40,6 @@ ITSELF = words("""
 """)
 CHECKPOINT = "out/checkpoint-1"  # there at the start of a world in which a run is resumed
 STEPS = 3000  # statements of one run; a script that waits for something runs until then
-
-
-class Stop(BaseException):
-    """A run has taken its steps."""
-
-
-class Word(str):
-    """A member of an enumeration of strings, as accelerate's DistributedType."""
-
-    name = value = property(str)  # type: ignore[assignment]
-
-
-class Rank(int):
-    """A number of ranks, or whether this is a certain one: as an attribute and as a function that tells it."""
-
-    def __call__(self, *given: object, **named: object) -> Rank:
-        return self
 
 
 @dataclass
@@ -134,7 +119,7 @@ class Thing:
             return Word(name)
         told = self._run.says(name)
         if told is None:
-            told = self.__dict__[name] = Device(self._run) if name == "device" else self._other(f".{name}")
+            told = self.__dict__[name] = Device(self._run.rank) if name == "device" else self._other(f".{name}")
         return told
 
     def __call__(self, *given: Any, **named: Any) -> Any:
@@ -170,7 +155,7 @@ class Thing:
         return False
 
     def __eq__(self, other: object) -> Any:
-        return other is self or self._other(f"=={other!s:.40}")
+        return (isinstance(other, Thing) and other._name == self._name) or self._other(f"=={other!s:.40}")
 
     def __ne__(self, other: object) -> Any:
         return self._other(f"!={other!s:.40}")
@@ -249,31 +234,6 @@ class Based:
 CURRENT: list[Run] = []  # the run that goes on now
 
 
-class Handed:
-    """What is another once it was handed to what is not to be seen here: options may have been added to a parser."""
-
-    open = False
-
-
-class Device:
-    """torch.device: it has a type, and is no string."""
-
-    def __init__(self, run: Run) -> None:
-        self.type, self.index = "cuda", run.rank
-
-    def __call__(self, *given: object, **named: object) -> Device:
-        return self
-
-    def __str__(self) -> str:
-        return f"{self.type}:{self.index}"
-
-    def __eq__(self, other: object) -> bool:
-        return str(self) == str(other)
-
-    def __hash__(self) -> int:
-        return hash(str(self))
-
-
 def called(run: Run, thing: Thing, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """What a call of a thing is, and does: it is of the same name, whatever it is given. Raises TypeError where a
     device is given to what wants a string."""
@@ -296,21 +256,21 @@ def called(run: Run, thing: Thing, given: tuple[Any, ...], named: dict[str, Any]
         run.disk.update(map(str, given[:1]))
     elif last in WRITES:
         wrote(run, last, given, named)
-    if last.startswith("register_") and given:
+    if last.startswith("register_") and given and not isinstance(given[0], Thing):
         run.hooks.append((last, given[0]))
     if last in ("save_state", "load_state"):
         for kind, hook in run.hooks:
-            models = [Thing(run, "accelerator.model")]
-            if kind == "register_save_state_pre_hook" and last == "save_state":
-                hook(models, [] if run.deepspeed else [Thing(run, "weights")], str(given[0]) if given else "")
-            elif kind == "register_load_state_pre_hook" and last == "load_state":
-                hook(models, str(given[0]) if given else "")
+            weights = [[] if run.deepspeed else [Thing(run, "weights")]] if last == "save_state" else []
+            if kind == f"register_{last}_pre_hook":
+                hook([Thing(run, "accelerator.model")], *weights, str(given[0]) if given else "")
     elif not last.startswith("register_"):
         call_back(run, (*given, *named.values()))
     if last == "prepare" and given:
         return given[0] if len(given) == 1 else given
+    if given and (last in ("unwrap_model", "compile") or (last == "tqdm" and isinstance(given[0], Thing))):
+        return given[0]
     if last in ITSELF:
-        return given[0] if last in ("unwrap_model", "compile") and given else Thing(run, name.rpartition(".")[0])
+        return Thing(run, name.rpartition(".")[0])
     return thing._other("()")
 
 

@@ -56,12 +56,15 @@ GATE = "            if accelerator.is_main_process:\n                path ="
 OPEN = GATE.replace("process:", "process or accelerator.distributed_type == DistributedType.DEEPSPEED:")
 
 
-def verdict(*changes: tuple[str, str]) -> judge_ranks.Verdict:
-    after = SCRIPT
+def changed(script: str, *changes: tuple[str, str]) -> str:
     for old, new in changes:
-        assert old in after
-        after = after.replace(old, new, 1)
-    return judge_ranks.judged(SCRIPT.encode(), after.encode())
+        assert old in script
+        script = script.replace(old, new, 1)
+    return script
+
+
+def verdict(*changes: tuple[str, str]) -> judge_ranks.Verdict:
+    return judge_ranks.judged(SCRIPT.encode(), changed(SCRIPT, *changes).encode())
 
 
 def test_what_is_right() -> None:
@@ -95,3 +98,44 @@ WRONG = {
 @pytest.mark.parametrize("fault", WRONG)
 def test_what_is_wrong(fault: str) -> None:
     assert verdict(*WRONG[fault]).fault.startswith(fault)
+
+
+LOOP, BACKWARD = "    for epoch in range(2):\n", "            accelerator.backward(loss)\n"
+LIMIT = "            if global_step >= args.max_train_steps:\n                break\n"
+STOPS = LOOP + "        if global_step >= 3:\n            break\n"
+RESUMES = '    if accelerator.is_main_process:\n        accelerator.load_state("out")\n        global_step = 2\n'
+SAVES_STEP = BACKWARD + '            torch.save(model, f"out/{global_step}.bin")\n'
+NEVER = "\ndef save(accelerator, path):\n    accelerator.save_state(path)\n\n\ndef main():\n    raise SystemExit\n"
+SAVER = """
+class Saver:
+    def __init__(self, accelerator):
+        accelerator.register_save_state_pre_hook(self.save)
+
+
+def save(accelerator, path):
+    accelerator.print(path)
+"""
+# What a script does that makes the ranks look as if an edit had parted them: its own lines, then the edit.
+ITS_OWN = {
+    "ranks that resume apart": ([(LOOP, RESUMES + LOOP), (LIMIT, "")], (LOOP, STOPS)),
+    "a file of each step, on both": ([(BACKWARD, SAVES_STEP)], ("global_step = 0", "global_step = 5")),
+    "batches by their names": (
+        [(LOOP, "    seen = {first: 1 for first, _ in tqdm(loader)}\n" + LOOP)],
+        (BACKWARD, BACKWARD + "            seen[pictures] += 1\n"),
+    ),
+    "a hook of an object that nobody made": ([("\ndef main():\n", NEVER)], ("\ndef save(accelerator, path):\n", SAVER)),
+}
+
+
+@pytest.mark.parametrize("what", ITS_OWN)
+def test_what_was_so_before(what: str) -> None:
+    own, edit = ITS_OWN[what]
+    before = changed(SCRIPT, *own)
+    assert judge_ranks.judged(before.encode(), changed(before, edit).encode()).fault == ""
+
+
+def test_a_context_of_the_device_and_a_seed_that_is_a_thing() -> None:
+    inside = "            with torch.cuda.device(accelerator.device):\n                random.seed(loss)\n    "
+    before = changed(SCRIPT, ("import os\n", "import os\nimport random\n"), (BACKWARD, inside + BACKWARD))
+    after = changed(before, ("    shutil", "    accelerator.gather(loss)\n                shutil"))
+    assert judge_ranks.judged(before.encode(), after.encode()).fault == "ranks differ in world 0: gather"

@@ -9,6 +9,12 @@ USED = ("a = torch.cuda.empty_cache()", "b(torch.cuda.empty_cache())")
 
 APPLIED = [
     unlike(
+        "devices by their names, an NPU among them",
+        'import torch\nif device.type in ("cuda", "npu"):\n    torch.cuda.empty_cache()\n',
+        'import torch\nif device.type in ("cuda", "npu"):\n'
+        "    if torch.accelerator.is_available():\n        torch.get_device_module().empty_cache()\n",
+    ),
+    unlike(
         "left above on another thing",
         "import torch\ndef f(free):\n    if not free:\n        return\n    torch.cuda.empty_cache()\n",
         "import torch\ndef f(free):\n    if not free:\n        return\n"
@@ -232,7 +238,7 @@ APPLIED = [
 REFUSED = [
     conflict(
         "where there is CUDA, in an else",
-        "is for CUDA alone",
+        "keeps other accelerators out: ask `torch.accelerator.is_available()` there instead",
         5,
         "import torch\nif not torch.cuda.is_available():\n    log()\nelse:\n    torch.cuda.empty_cache()\n",
     ),
@@ -286,9 +292,27 @@ REFUSED = [
     ),
     conflict(
         "it asks for more",
-        "`flush and torch.cuda.is_available()` is for CUDA alone",
+        "`flush and torch.cuda.is_available()` keeps other accelerators out",
         3,
         "import torch\nif flush and torch.cuda.is_available():\n    torch.cuda.empty_cache()\n",
+    ),
+    conflict(
+        "devices by their names",
+        "`device.type in ('cuda', 'xpu')` keeps other accelerators out",
+        3,
+        'import torch\nif device.type in ("cuda", "xpu"):\n    torch.cuda.empty_cache()\n',
+    ),
+    conflict(
+        "where CUDA has a card",
+        "`torch.cuda.device_count() > 0` keeps other accelerators out",
+        3,
+        "import torch\nif torch.cuda.device_count() > 0:\n    torch.cuda.empty_cache()\n",
+    ),
+    conflict(
+        "CUDA or another one",
+        "`torch.cuda.is_available() or torch.xpu.is_available()` keeps other accelerators out",
+        3,
+        "import torch\nif torch.cuda.is_available() or torch.xpu.is_available():\n    torch.cuda.empty_cache()\n",
     ),
     gone(
         "deeper below the question",

@@ -104,6 +104,11 @@ APPLIED = [
         after().replace('{save_path}")\n', '{save_path}")\n        log(save_path)\n'),
     ),
     case(
+        "old checkpoints moved away",
+        before().replace("rmtree(os.path.join(args.output_dir, removed))", "move(f'out/{removed}', 'old')"),
+        after().replace("rmtree(os.path.join(args.output_dir, removed))", "move(f'out/{removed}', 'old')"),
+    ),
+    case(
         "listed in a loop",
         before().replace("[d for d in checkpoints", "[d for n in x for d in checkpoints"),
         after().replace("[d for d in checkpoints", "[d for n in x for d in checkpoints"),

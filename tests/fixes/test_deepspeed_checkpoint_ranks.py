@@ -21,6 +21,17 @@ APPLIED = [
             "",
         ),
         (
+            "a folder that a function works out",
+            "        accelerator.save_state(folder(1))\ndef folder(n):\n    return os.path.join('out', f'{n:06d}')\n",
+            "",
+        ),
+        (
+            "what is only tried once",
+            "        for step in range(3):\n            try:\n                accelerator.save_state(step)\n"
+            "            except OSError:\n                pass\n",
+            "",
+        ),
+        (
             "a loss that was gathered",
             "        if best < accelerator.seen:\n            accelerator.save_state(1)\n",
             "",
@@ -271,6 +282,31 @@ REFUSED = [
                 3,
                 "    if accelerator.is_main_process:\n        try:\n            upload()\n        except OSError:\n"
                 "            accelerator.save_state(1)\n",
+            ),
+            (
+                "in a loop that tries again",
+                "it stands in a loop that tries again",
+                3,
+                "    if accelerator.is_main_process:\n        for _ in range(3):\n            try:\n"
+                "                accelerator.save_state(1)\n                break\n"
+                "            except OSError:\n                pass\n",
+            ),
+            (
+                "in a loop that goes on until it went well",
+                "it stands in a loop that tries again",
+                3,
+                "    if accelerator.is_main_process:\n        done = False\n        while not done:\n            try:\n"
+                "                accelerator.save_state(1)\n                done = True\n"
+                "            except OSError:\n                pass\n",
+            ),
+            (
+                "in a function that tries again",
+                "it stands in a loop that tries again",
+                10,
+                "    def keep():\n        while True:\n            try:\n"
+                "                return accelerator.save_state(1)\n            except OSError:\n"
+                "                pass\n    for _ in range(3):\n        if accelerator.is_main_process:\n"
+                "            keep()\n",
             ),
             (
                 "in a finally",

@@ -15,6 +15,7 @@ FOLDER = f"def folder():\n    out = None\n    if {MAIN}:\n        out = 1\n    r
 ALONE, SAVED = SAVES[: SAVES.index("        ")], SAVES[SAVES.index("        ") :]
 IN_ARGS = SAVES.replace("(out)", "(args.out)")
 LOADED = "    for step, batch in enumerate(loader):\n"
+KEEPS = f"    def keep():\n        if {MAIN}:\n            accelerator.save_state(1)\n"
 MATCH = "    match accelerator.process_index:\n        case 0:\n            out = 1\n"
 REFUSED = [
     *(
@@ -43,6 +44,56 @@ REFUSED = [
             "mlflow.active_run().info",
         )
         for given in (f"    run = {folder}\n    out = os.path.join(run.dir, str(step))\n",)
+    ),
+    refused(
+        "a loss of one's own, handed in",
+        "`loss.item()` may differ from process to process",
+        4,
+        "    def keep(loss):\n        if accelerator.is_main_process and loss < 1:\n"
+        "            accelerator.save_state(1)\n    keep(loss.item())\n",
+    ),
+    *(
+        refused(
+            f"called where {asked}",
+            f"`{asked}` may differ from process to process",
+            4,
+            f"{KEEPS}    for batch in loader:\n        if {asked}:\n            keep()\n",
+        )
+        for asked in ("time.time() - begun > 600", "torch.isnan(loss)")
+    ),
+    refused(
+        "where a score is one's own, in a function",
+        "`score(loader) < best` may differ",
+        9,
+        "    def score(loader):\n        total = 0.0\n        for batch in loader:\n"
+        "            total += model(batch).item()\n        return total\n"
+        f"    if score(loader) < best:\n    {SAVES.replace(chr(10), chr(10) + '    ').rstrip(' ')}",
+    ),
+    refused(
+        "a folder that is by default named by the time",
+        "`args.out` may differ",
+        4,
+        f"    parser.add_argument('--out', default=f'{{time.time()}}')\n{IN_ARGS}",
+    ),
+    refused(
+        "called by a signal, in a lambda",
+        "it stands in what `signal.signal` calls",
+        4,
+        f"{KEEPS}    signal.signal(15, lambda *a: keep())\n",
+    ),
+    refused(
+        "a folder of Accelerator's own, named by the time",
+        "`cfg.name` may differ from process to process",
+        5,
+        "    cfg.name += datetime.now().strftime('%H%M')\n    accelerator = Accelerator(project_dir=cfg.name)\n"
+        "    if accelerator.is_main_process:\n        accelerator.save_state()\n",
+    ),
+    refused(
+        "where a loss is no number, in a `with` above",
+        "`not torch.isfinite(loss)` may differ from process to process",
+        7,
+        f"{LOADED}        with accelerator.accumulate(unet):\n            if not torch.isfinite(loss):\n"
+        f"                continue\n{textwrap.indent(SAVES, '    ')}",
     ),
     *(
         refused(f"where {asked}", f"`{asked}` may differ from process to process", 5 + leaves, f"{LOADED}{given}")

@@ -99,7 +99,7 @@ APPLIED = [
         if os.environ["A"]:
             import json
         import math
-        parser = argparse.ArgumentParser()
+        args = argparse.ArgumentParser().parse_args()
         """,
         f"""
         import os
@@ -110,7 +110,7 @@ APPLIED = [
         if os.environ["A"]:
             import json
         import math
-        parser = argparse.ArgumentParser()
+        args = argparse.ArgumentParser().parse_args()
         """,
     ),
     case(
@@ -148,6 +148,8 @@ REFUSED = [
     gone("torch in a function", f"def f():\n    import torch\n{GUARD}"),
     gone("torch where it may be missing", f"try:\n    import torch\nexcept ImportError:\n    torch = None\n{GUARD}"),
     gone("a module", "import torch\n"),
+    gone("a module that reads for a script", "import torch\ndef read(parser):\n    return parser.parse_args()\n"),
+    gone("a module with a parser for others", "import torch\ndef parser():\n    return ArgumentParser()\n"),
 ]
 
 

@@ -168,6 +168,19 @@ APPLIED = [
 ]
 REFUSED = [
     conflict(
+        "an Accelerator of another object",
+        "`accelerator` is not bound there, but `ctx.accelerator` is: hand it in",
+        3,
+        'from accelerate import Accelerator\ndef f(ctx, model):\n    model.to("cuda")\n    ctx.accelerator.print(1)\n',
+    ),
+    conflict(
+        "an Accelerator in a dictionary",
+        "`accelerator` is not bound there, but `kept['accelerator']` is: hand it in",
+        4,
+        "from accelerate import Accelerator\ndef f(model):\n    kept = {}\n"
+        '    model.to("cuda")\n    kept["accelerator"] = Accelerator()\n',
+    ),
+    conflict(
         "what is made by functions in a circle",
         "`accelerator` is not bound there",
         7,

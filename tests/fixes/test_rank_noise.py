@@ -134,7 +134,7 @@ REFUSED = [
     ),
     conflict(
         "all are joined by chance",
-        "`gather` is called by chance (line 23)",
+        "`gather` is reached by chance (line 23)",
         15,
         script() + "            if torch.rand(1).item() < 0.1:\n                print(accelerator.gather(x))\n",
     ),
@@ -158,7 +158,7 @@ def chance(above: str, head: str, body: str = "accelerator.backward(batch)", cal
     text = script().replace(
         f"            {BACKWARD}", f"            {above}\n            {head}\n                {body}"
     )
-    return conflict(f"by chance: {head}", f"`{called}` is called by chance (line 23)", 15, text)
+    return conflict(f"by chance: {head}", f"`{called}` is reached by chance (line 23)", 15, text)
 
 
 REFUSED += [
@@ -250,7 +250,7 @@ REFUSED += [
     conflict("weights anew in a helper", "`again` (line 25) must come out", 18, RELORA + anew("again(unet)")),
     conflict("a codebook anew", "`vq.code.data[dead]` (line 22) must", 15, anew("vq.code.data[dead] = torch.randn(4)")),
     conflict("seeded for pictures", "`manual_seed` (line 22) makes all draw alike", 15, anew("torch.manual_seed(0)")),
-    conflict("by chance in a helper", "`backward` is called by chance (line 2)", 15 + 4, STEP + script()),
+    conflict("by chance in a helper", "`backward` is reached by chance (line 2)", 15 + 4, STEP + script()),
     conflict(
         "the noise from a generator alone",
         "`g` draws the noise",
@@ -303,22 +303,30 @@ ANEW = """\
 """
 LINE = "    a = 1\n"
 OWN = "    torch.manual_seed(runner.process_index)\n"
+FIXED = "    noise = torch.randn(4, generator=torch.Generator().manual_seed(0))\n"
 APPLIED += [
+    case(
+        "noise of a generator of its own, once",
+        f"{RUNNER}{SEEDS}{PREPARES}{FIXED}{TRAINS}",
+        f"{RUNNER}{SEEDS}{PREPARES}{ANEW}{FIXED}{TRAINS}",
+    ),
     case(
         "seeded by the process, but far below",
         f"{RUNNER}{SEEDS}{PREPARES}{LINE * 8}{OWN}{TRAINS}",
         f"{RUNNER}{SEEDS}{PREPARES}{ANEW}{LINE * 8}{OWN}{TRAINS}",
-    )
+    ),
 ]
 REFUSED += [
     conflict("prepared last", "it does not prepare what it trains", 4, f"{RUNNER}{SEEDS}{TRAINS}{PREPARES}"),
     satisfied("seeded by the process soon", f"{RUNNER}{SEEDS}{PREPARES}{LINE * 7}{OWN}{TRAINS}"),
-    *(
-        conflict(id, "it does not prepare what it trains with", line, f"{RUNNER}{text}{TRAINS}")
-        for id, line, text in (
-            ("prepared above the seed", 5, PREPARES + SEEDS),
-            ("prepared on its line", 4, f"{SEEDS.rstrip()}; {PREPARES.strip()}\n    a = 1\n"),
-        )
+    conflict(
+        "prepared above the seed", "it sets the seed below where it prepares", 5, f"{RUNNER}{PREPARES}{SEEDS}{TRAINS}"
+    ),
+    conflict(
+        "prepared on its line",
+        "it does not prepare what it trains with",
+        4,
+        f"{RUNNER}{SEEDS.rstrip()}; {PREPARES.strip()}\n    a = 1\n{TRAINS}",
     ),
 ]
 

@@ -37,6 +37,16 @@ REFUSED += [
         COLLATE + anew("x = accelerator.gather(unet(batch))"),
     )
 ]
+LOSS = f"{SIZED}; loss = f(batch[:h])"
+REFUSED += [
+    conflict(
+        f"a loss that is no number yet: {gathered}",
+        "takes what has a size drawn by chance (`h`)",
+        15,
+        anew(f"{LOSS}; x = accelerator.gather({gathered}); loss = loss.mean(); accelerator.backward(loss)"),
+    )
+    for gathered in ("loss", "loss.repeat(4)")
+]
 APPLIED = [
     unlike(f"no size by chance: {line}", anew(line), anew(line).replace("    # We need", f"{NEW[1:]}\n    # We need"))
     for line in (
@@ -45,6 +55,9 @@ APPLIED = [
         f"{SIZED}; t = torch.full((4,), h); x = accelerator.gather(t)",
         "if random.random() < 0.5: accelerator.gather(batch)",
         f"{SIZED}; n = batch[:h]; n = accelerator.pad_across_processes(n); x = accelerator.gather(n)",
+        f"{SIZED}; x = accelerator.gather(accelerator.pad_across_processes(batch[:h]))",
+        f"{LOSS}; x = accelerator.gather(loss.repeat(4)); accelerator.backward(loss)",
+        f"{LOSS}; loss = loss.mean(); x = accelerator.gather(loss); accelerator.backward(loss)",
         "loss = f(torch.randn_like(batch).float())\n            if torch.isnan(loss): continue",
     )
 ]

@@ -61,7 +61,9 @@ def fixed(prepare: str = PREPARE, batch: str = "step, batch") -> str:
 ANOTHER = "        for batch in loader:\n            a.backward(batch)\n"
 OTHERS = "\n\ndef aaa():\n    pass\n\n\ndef zzz():\n    pass\n"
 STARRED = "unet, loader = accelerator.prepare(*made)"
+SAVES = "            if step % 9:\n                continue\n            accelerator.save_state(x)\n"
 APPLIED = [
+    case("it goes on once a batch is trained", script() + SAVES, fixed() + SAVES),
     case("prepared with others at once", script(STARRED), fixed(STARRED)),
     case("batches with their numbers", script(), fixed()),
     case("other functions", script() + OTHERS, fixed() + OTHERS),

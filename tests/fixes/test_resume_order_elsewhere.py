@@ -15,6 +15,10 @@ BY_HAND = (
     "def main(a, loader):\n    a.load_state(x)\n    it = iter(loader)\n    while True:\n"
     "        b = next(it)\n        a.backward(b)\n"
 )
+STEP = (
+    "def main(a, loader):\n    a.load_state(x)\n    for b in loader:\n        one(b)\n"
+    + "def one(b):\n    a.backward(b)\n"
+)
 NESTED = "def main(a, loader):\n    def back():\n        a.load_state(x)\n    for b in loader:\n        a.backward(b)\n"
 
 
@@ -28,6 +32,9 @@ NESTED = "def main(a, loader):\n    def back():\n        a.load_state(x)\n    fo
         (METHOD + "skip_first_batches(a)\n", []),
         (METHOD + "StatefulDataLoader(a)\n", []),
         (HELPER, [2]),
+        (STEP, [3]),
+        (STEP.replace("a.load_state(x)\n", "pass\n"), []),
+        (f"{HELPER}    for epoch in range(9):\n        one(a, loader)\n", [2]),
         (NESTED, [4]),
         (BY_HAND, [5]),
         (script(), []),

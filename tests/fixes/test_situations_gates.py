@@ -49,6 +49,23 @@ def main(args):
 """,
     ),
     mended(
+        "asked of a property",
+        "deepspeed-checkpoint",
+        HEAD
+        + """\
+class Trainer:
+    def __init__(self):
+        self.accelerator = Accelerator()
+    @property
+    def main(self):
+        return self.accelerator.is_main_process
+    def save(self):
+        if self.main:
+            self.accelerator.save_state("x")
+""",
+        "if self.main or self.accelerator.distributed_type == DistributedType.DEEPSPEED:",
+    ),
+    mended(
         "with another condition",
         "deepspeed-checkpoint",
         HEAD

@@ -134,6 +134,46 @@ LOOPS = [
                         break
         """,
     ),
+    *(
+        looks(
+            f"a limit on {name}",
+            "stop-at-max-steps",
+            2,
+            "a loop over epochs that goes on after the limit",
+            f"""
+            def main(args, loader, begun, seen):
+                for epoch in range(args.epochs):
+                    for batch in loader:
+                        seen += batch.tokens
+                        if {test}:
+                            break
+            """,
+        )
+        for name, test in (
+            ("tokens", "seen >= args.max_train_tokens"),
+            ("time", "time.time() - begun > args.max_hours * 3600"),
+        )
+    ),
+    *(
+        left(
+            f"a limit on time, {how}",
+            "stop-at-max-steps",
+            f"""
+            def main(args, loader, begun):
+                for epoch in range(args.epochs):
+                    {above}
+                    for batch in loader:
+                        if time.time() - begun > args.max_hours * 3600:
+                            stop = True
+                            break
+                    {below}
+            """,
+        )
+        for how, above, below in (
+            ("of an epoch", "begun = time.time()", "log()"),
+            ("that is asked for below", "stop = False", "if stop: break"),
+        )
+    ),
     left(
         "a loop that goes on below the limit only",
         "stop-at-max-steps",

@@ -34,7 +34,15 @@ class Trainer:
         for batch in self.loader:
             self.accelerator.backward(self.model(batch, torch.randn_like(batch)))
 """
+STEPS = METHODS.replace(
+    "            self.accelerator.backward(self.model(batch, torch.randn_like(batch)))\n",
+    "            self.step(batch)\n    def step(self, batch):\n        self.accelerator.backward(self.loss(batch))\n"
+    "    def loss(self, batch):\n        return self.model(batch, torch.randn_like(batch))\n",
+)
+SHOWN = STEPS.replace("def loss", "def log_validation").replace("self.loss(", "self.log_validation(")
 SEEDS = [
+    looks("drawn in a method of a method", FIX, 9, "the same noise", STEPS),
+    left("drawn for pictures alone", FIX, SHOWN),
     said("torch's own", 6, "torch.manual_seed(args.seed)"),
     said("a function of the script", 7, "seed_all(args.seed)", OWN),
     said("another's set_seed", 7, "set_seed(args.seed)", OTHERS),
@@ -154,7 +162,36 @@ def counted(
     return COUNTED.format(above="pass", number=number, over=over, first=first, below=below, step=step)
 
 
+PROPERTY = """\
+class Trainer:
+    @property
+    def asks(self):
+        return {asked}
+    def train(self):
+        for epoch in range(self.config.epochs):
+            self.epoch = epoch
+            for batch in self.loader:
+                self.step += 1
+                if {left}:
+                    break
+            if self.asks: save()
+"""
+LIMIT = "self.step >= self.config.max_train_steps"
 LIMITS = [
+    looks(
+        "a limit that a property asks for",
+        "stop-at-max-steps",
+        6,
+        "a loop over epochs that goes on after the limit",
+        PROPERTY.format(asked=LIMIT, left="self.asks").replace("            if self.asks: save()\n", ""),
+    ),
+    refused(
+        "the last epoch, by a property",
+        "stop-at-max-steps",
+        6,
+        "where `self.epoch == self.config.epochs - 1` (line 4)",
+        PROPERTY.format(asked="self.epoch == self.config.epochs - 1", left=LIMIT),
+    ),
     *(
         left(f"it starts anew: {first}", "stop-at-max-steps", counted(first=first, step=step))
         for first, step in (

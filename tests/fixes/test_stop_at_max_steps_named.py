@@ -11,7 +11,19 @@ from test_stop_at_max_steps import ASKED, NAME, SAVES, guarded, stopped, trials
 from kit import fixes
 
 NAMED = "vars(args)['max_train_steps']"
+CONFIG = {"above": "    args = bs.config\n"}
 APPLIED = [
+    case(
+        "options by another name, and a rhythm of them",
+        guarded(ASKED, below=f"        if epoch % args.save_epochs == 0:\n{SAVES}", **CONFIG),
+        guarded(
+            ASKED,
+            below=f"        if epoch % args.save_epochs == 0:\n{SAVES}",
+            epochs="    for epoch in range(args.num_epochs):\n        if step >= args.max_train_steps:\n"
+            "            break\n",
+            **CONFIG,
+        ),
+    ),
     stopped("the option by its name", f"step >= {NAMED}", guarded(f"if step >= {NAMED}:\n    break\n")),
     stopped("named as it is asked", "step >= args.max_train_steps", guarded(f"if done := {ASKED[3:]}")),
 ]
@@ -24,6 +36,12 @@ REFUSED = [
     satisfied(
         "left by the else of the batches",
         guarded(ASKED, below="        else:\n            continue\n        break\n"),
+    ),
+    conflict(
+        "the last epoch, by another name",
+        "where `epoch == bs.config.num_epochs - 1` (line 9)",
+        4,
+        guarded(ASKED, below=f"        if epoch == bs.config.num_epochs - 1:\n{SAVES}", **CONFIG),
     ),
     conflict(
         "the last epochs",

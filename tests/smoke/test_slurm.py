@@ -274,6 +274,6 @@ def test_wrong_shapes_are_one_line(slurm: Slurm, hidream: Training, tmp_path: Pa
     listen = "import socket, time; s = socket.create_server(('', 9999)); print(flush=True); time.sleep(99)"
     with subprocess.Popen(slurm.on(1, sys.executable, "-c", listen), stdout=subprocess.PIPE) as taken:
         assert taken.stdout and taken.stdout.readline()
-        said = slurm.said("srun", "-K", "-N2", *words, "--main_port=9999", **hidream.variables)
+        said = slurm.said("srun", "-W9", "-N2", *words, "--main_port=9999", **hidream.variables)
         taken.kill()
     assert "error: --main_port: port 9999 is taken on this machine: give another one" in said, said[-3000:]

@@ -14,7 +14,7 @@ FILES = dict(re.findall(r"^`([^`\n]+)`:\n\n```\w+\n(.*?)^```", PAGE, re.MULTILIN
 COMMANDS = re.findall(r"^    kit (.+)", PAGE, re.MULTILINE)
 
 
-def test_the_example_proves_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_proves_itself(package_index: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(write(tmp_path, FILES))
     out = ""
     for command in COMMANDS:

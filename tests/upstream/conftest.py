@@ -27,7 +27,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(package_index: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `kit` of an environment that has only the wheel."""
     place = tmp_path_factory.mktemp("wheel")
     leftovers = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__")  # of another build, or one at work

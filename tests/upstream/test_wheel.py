@@ -43,7 +43,7 @@ def test_it_carries_every_file(installed: Path) -> None:
             assert bool(file.stat().st_mode & 0o100) == (mode == "100755"), path
 
 
-def test_an_sdist_has_what_git_has(tmp_path: Path) -> None:
+def test_an_sdist_has_what_git_has(package_index: None, tmp_path: Path) -> None:
     subprocess.run([UV, "build", "--quiet", "--sdist", "--out-dir", tmp_path, REPOSITORY], check=True)
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as opened:

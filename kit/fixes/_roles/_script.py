@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ Scope = ast.Module | ast.FunctionDef | ast.AsyncFunctionDef
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _Made = TypeVar("_Made")
 _APART = (ast.stmt, ast.excepthandler, ast.match_case)
+_LEAVES = (ast.Return, ast.Continue, ast.Break)
 
 
 @lru_cache(maxsize=8192)  # every fix asks for the same statements, before and after
@@ -105,6 +106,11 @@ class Script:
         return ""
 
     @cached_property
+    def torch(self) -> str:
+        """How the script writes torch, or would."""
+        return self.spelt("torch") or "torch"
+
+    @cached_property
     def assigned(self) -> dict[str, list[ast.expr]]:
         """What each name is given, wherever that is, by assignments that it comes first in."""
         found: dict[str, list[ast.expr]] = defaultdict(list)
@@ -124,9 +130,21 @@ class Script:
         return found
 
     def given(self, node: ast.AST) -> list[ast.expr]:
-        """What a name, or an attribute, is given, wherever that is; nothing for other expressions."""
+        """What a name, or an attribute, is given, wherever that is, or gives back as a property; nothing for other
+        expressions."""
         name = dotted(node)
-        return [*self.assigned.get(name, ()), *self.attributes.get(name, ())]
+        return [*self.assigned.get(name, ()), *self.attributes.get(name, ()), *self.properties.get(name, ())]
+
+    @cached_property
+    def properties(self) -> dict[str, list[ast.expr]]:
+        """What each property that does nothing else gives back, by how a method of its object reads it: `self.a`."""
+        found: dict[str, list[ast.expr]] = defaultdict(list)
+        for node, _ in self.statements:
+            if isinstance(node, FUNCTIONS) and any("property" in text(each) for each in node.decorator_list):
+                back = node.body[-1]
+                if isinstance(back, ast.Return) and back.value and len(node.body) <= 2:
+                    found[f"self.{node.name}"].append(back.value)
+        return found
 
     @cached_property
     def functions(self) -> dict[str, list[Function]]:
@@ -183,6 +201,16 @@ class Script:
                 return value
         return []
 
+    def left_above(self, statement: ast.AST, raises: bool = False) -> Iterator[ast.expr]:
+        """What is asked by the `if`s that leave a block above a statement, in its function, innermost first: `if not
+        main: return`; ``raises``: by those that raise, too."""
+        for inner in [statement, *reversed(self.above.get(statement, ()))]:
+            if isinstance(inner, Scope) and inner is not statement:
+                return
+            block = self.block(inner) if isinstance(inner, ast.stmt) else []
+            above = block[: block.index(inner)] if block else []  # type: ignore[arg-type]
+            yield from (test for line in _entered(above) if (test := leaving(line, raises)) is not None)
+
     def is_elif(self, statement: ast.stmt) -> bool:
         """Whether a statement is the `elif` of an `if`."""
         parent = self.above[statement][-1]
@@ -203,6 +231,20 @@ class Script:
         """The texts that stand in the script as constants."""
         nodes = (node for statement, _ in self.statements for node in own(statement))
         return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def _entered(lines: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """Some statements, and those in a `with` or a `try` among them, which leave the same block."""
+    for line in lines:
+        yield line
+        if isinstance(line, (ast.With, ast.AsyncWith, ast.Try)):
+            yield from _entered(line.body)
+
+
+def leaving(line: ast.stmt, raises: bool = False) -> ast.expr | None:
+    """What is asked by an `if` whose body ends in leaving, or in a `raise`; None for other statements."""
+    leaves = isinstance(line, ast.If) and isinstance(line.body[-1], (*_LEAVES, *[ast.Raise] * raises))
+    return line.test if leaves else None  # type: ignore[attr-defined]
 
 
 def dotted(node: ast.AST) -> str:

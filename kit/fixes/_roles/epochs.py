@@ -31,7 +31,8 @@ def last_epoch(script: Script, loop: Loop) -> ast.expr | None:
             return line.subject
         left = isinstance(loop, ast.For) and bool(asked & {dotted(target) for target in getattr(line, "targets", ())})
         earlier = [part for part in _earlier(line) if not _meant(script, part.left) & (ends - number)]
-        for node in own(line):
+        asks = [value for part in own(line) for value in script.properties.get(dotted(part), ())]
+        for node in [*own(line), *asks]:
             compares = isinstance(node, ast.Compare) and node not in earlier
             works_out = left and isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Sub, ast.Div))
             if (compares or works_out) and _both(script, node, number, ends):
@@ -120,12 +121,20 @@ def _meant(script: Script, *nodes: ast.AST) -> set[str]:
     found: set[str] = set()
     pending = list(nodes)
     for node in pending:
+        holders = [each.value for each in every(node) if isinstance(each, ast.Attribute)]
         for each in every(node):
-            found |= {option(each)} - {""}
+            found |= {option(each), *_by_another_name(script, option(each))} - {""}
             found |= {str(each.value)} if isinstance(each, ast.Constant) and type(each.value) is int else set()
-            given = script.assigned.get(each.id, []) if isinstance(each, ast.Name) else []
+            given = script.given(each) if each not in holders else []
             pending += [value for value in given if value not in pending and dotted(_base(value))]
     return {name for name in found if not any(other.startswith(f"{name}.") for other in found)}
+
+
+def _by_another_name(script: Script, name: str) -> set[str]:
+    """What an option is called by what its holder was given: `cfg.epochs` is `self.config.epochs`."""
+    holder, dot, rest = name.partition(".")
+    given = script.assigned.get(holder, ()) if dot else ()
+    return {f"{dotted(value)}.{rest}" for value in given if dotted(value)}
 
 
 def _base(node: ast.expr) -> ast.expr:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from kit.fixes._ast import defaults, every, handed, text
+from kit.fixes._ast import defaults, every, handed, same, text
 from kit.fixes._roles._script import FUNCTIONS, Function, Scope, Script, dotted, last, own
 from kit.fixes._roles.paths import missing
 
@@ -22,10 +22,22 @@ def accelerator(script: Script, statement: ast.stmt) -> tuple[str, str]:
     found = _candidates(script, statement)
     if not found:
         bound = any(ACCELERATOR in _bindings(script).get(scope, {}) for scope in script.scopes(statement))
-        return ACCELERATOR, f"`{ACCELERATOR}` is {'no Accelerator' if bound else 'not bound'} there"
+        where = "" if bound else _kept_in(script, statement)
+        return ACCELERATOR, f"`{ACCELERATOR}` is {'no Accelerator' if bound else 'not bound'} there{where}"
     reasons = [missing(script, name, statement) for name in found]
     at = next((number for number, reason in enumerate(reasons) if not reason), 0)
     return found[at], reasons[at]
+
+
+def _kept_in(script: Script, statement: ast.stmt) -> str:
+    """In what the function of a statement has an Accelerator, as the end of a reason: `ctx.accelerator`, an item of a
+    dictionary; "" for nothing."""
+    for node in every(script.scopes(statement)[0]):
+        item = isinstance(node, ast.Subscript) and same(node.slice, repr(ACCELERATOR))
+        known = dotted(node).partition(".")[0] not in ("", *_CONFIGURED)
+        if item or (isinstance(node, ast.Attribute) and node.attr == ACCELERATOR and known):
+            return f", but `{text(node)}` is"
+    return ""
 
 
 def is_accelerator(script: Script, node: ast.AST, statement: ast.stmt) -> bool:
@@ -141,7 +153,7 @@ def _holds(script: Script, where: Scope | ast.ClassDef, name: str) -> bool:
         )
         told = {_is_one(script, where, value) for value in given}
         if isinstance(where, FUNCTIONS) and told == {None}:
-            calls = _called_with(script, where, name)
+            calls = called_with(script, where, name)
             told |= (
                 {True} if {_is_one(script, script.scopes(line)[0], value) for value, line in calls} == {True} else set()
             )
@@ -150,7 +162,7 @@ def _holds(script: Script, where: Scope | ast.ClassDef, name: str) -> bool:
     return bool(script.memory[key])
 
 
-def _called_with(script: Script, function: Function, name: str) -> list[tuple[ast.expr, ast.stmt]]:
+def called_with(script: Script, function: Function, name: str) -> list[tuple[ast.expr, ast.stmt]]:
     """What a function of the script is called with as one of its parameters, each with the statement that does."""
     names = [each.arg for each, _ in defaults(function.args)]
     at = names.index(name) - (names[0] == "self") if name in names else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 
+from kit.fixes._ast import every, stored
 from kit.fixes._roles._script import Function, Script, dotted, last
 
 _SAVES, _LOADS = "register_save_state_pre_hook", "register_load_state_pre_hook"
@@ -36,12 +37,12 @@ def unknown_save_hook(script: Script) -> ast.expr | None:
     known = {hook.function for hook in save_hooks(script)}
     for call, _ in script.calls[_SAVES]:
         given = call.args[0] if call.args else None
-        makers = script.functions.get(last(given.func), []) if isinstance(given, ast.Call) else []
-        inner = {each for maker in makers for each in script.inside(maker)}
         names = [last(given), last(_function(given))] if given else []
         base = dotted(_function(given)).partition(".")[0] if given else ""
         if given and not (
-            known & {*inner, *_of_object(script, given)} or set(names) & set(script.functions) or base in script.imports
+            known & {*_of_object(script, given), *_of_maker(script, given)}
+            or set(names) & set(script.functions)
+            or base in script.imports
         ):
             return given
     return None
@@ -65,6 +66,9 @@ def _hooks(script: Script, registers: str, name: str, parameters: int) -> list[H
     names = {name, *(last(_function(each)) for each in registered)}
     names |= {each.name for every in script.functions.values() for each in every if _decorated(each, registers)}
     objects = [function for each in registered for function in _of_object(script, each)]
+    objects += [
+        function for each in registered for function in _of_maker(script, each) if len(function.args.args) == parameters
+    ]
     bound = {last(_function(each)): len(each.args) - 1 for each in registered if isinstance(each, ast.Call)}
     for function in (*(each for one in sorted(names) for each in script.functions.get(one, [])), *objects):
         given = [each.arg for each in (*function.args.posonlyargs, *function.args.args)]
@@ -81,6 +85,19 @@ def _of_object(script: Script, given: ast.expr) -> list[Function]:
     classes = {last(each.func) for each in calls}
     found = ((each, script.class_of(each)) for each in script.functions.get("__call__", ()))
     return [each for each, owner in found if owner and owner.name in classes]
+
+
+def _of_maker(script: Script, given: ast.expr) -> list[Function]:
+    """What a function of the script makes and gives back, where an expression is a call of it or a name of what that
+    gives."""
+    lines = [line for line, _ in script.statements if isinstance(line, ast.Assign)]
+    values = [given, *(line.value for line in lines if last(given) in stored(*line.targets))]
+    makers = {script.called(value) for value in values if isinstance(value, ast.Call)} - {None}
+    back = [line.value for maker in makers for line in script.inside(maker) if isinstance(line, ast.Return)]  # type: ignore
+    names = {part.id for value in back if value for part in every(value) if isinstance(part, ast.Name)}
+    return [
+        each for name in sorted(names) for each in script.functions.get(name, ()) if script.function(each) in makers
+    ]
 
 
 def _decorated(function: Function, registers: str) -> bool:

@@ -18,6 +18,8 @@ _LIMIT = re.compile(
 # What counts the steps of a run, and whatever they may be compared with.
 _COUNT = re.compile(r"(global|total|train(ing)?|opt\w*|update|completed|current)_(step|iter|iteration|update)s?")
 _STEPS = re.compile(r"(?!\w*(val|eval|test|warm|accum|log|save|check|sampl))\w*(steps|iters|iterations|updates)")
+# What a run may have of other things.
+_BUDGET = re.compile(r"max_(\w+_)?(tokens|time|runtime|hours|minutes|seconds)|(time|token)_(limit|budget)")
 _OTHER = re.compile(r"(\b|_)(fold|run|round|seed|stage|phase|task|subject|concept)s?(\b|_)")
 COUNTED = ("range", "trange", "count")  # what numbers are gone over by
 
@@ -53,8 +55,8 @@ def unknown_limits(script: Script) -> list[Loop]:
     asked: list[tuple[ast.stmt, list[Loop]]] = [
         (node, loops)
         for node, _ in script.statements
-        if isinstance(node, ast.If) and isinstance(node.body[-1], ast.Break) and speaks(script, node.test)
-        if (loops := _loops(script, node))
+        if isinstance(node, ast.If) and isinstance(node.body[-1], ast.Break) and (loops := _loops(script, node))
+        if speaks(script, node.test) or _spent(script, node.test, loops)
     ]
     asked += [
         (node, loops)
@@ -70,6 +72,17 @@ def unknown_limits(script: Script) -> list[Loop]:
         for loop in dict.fromkeys(found)
         if loop not in itself and not (isinstance(loop, ast.While) and speaks(script, loop.test))
     ]
+
+
+def _spent(script: Script, test: ast.expr, loops: list[Loop]) -> bool:
+    """Whether a test asks for the tokens, or the time, that a run has, not an epoch alone, and nothing else leaves the
+    epochs."""
+    epochs = loops[1] if len(loops) > 1 else None
+    if not isinstance(epochs, ast.For) or "epoch" not in _head(epochs) or not any(map(_BUDGET.fullmatch, _words(test))):
+        return False
+    outside = set(script.inside(epochs)) - set(script.inside(loops[0]))
+    leaves = any(isinstance(line, (ast.Break, ast.Return, ast.Raise)) for line in outside)
+    return not leaves and not names_of(test) & {name for line in outside for name in _assigned(line)}
 
 
 def _in_a_helper(script: Script, batches: Loop) -> list[Loop]:
@@ -254,7 +267,7 @@ def over_epochs(script: Script, limit: Limit) -> str:
     if any(_assigned(line) & _parts(limit) for line in [loop, *outside]) or _by_method(script, outside, limit):
         return "starts anew"
     holder = limit.step.rpartition(".")[0]
-    if any(_resets(call, holder) or _sets_by_name(call, last_of(limit)) for call in _calls(outside)):
+    if any(_resets(call, holder) or _sets_by_name(call, limit.limit.rpartition(".")[2]) for call in _calls(outside)):
         return "starts anew"
     counted = [line.value for line in inside if isinstance(line, ast.Assign) and limit.step in map(text, line.targets)]
     of = set().union(*map(names_of, counted))  # by the epoch and the batch together it goes on
@@ -271,11 +284,6 @@ def over_epochs(script: Script, limit: Limit) -> str:
         return ""
     numbers = any(isinstance(node, ast.Call) and last(node.func) in COUNTED for node in every(loop.iter))
     return "" if numbers or re.fullmatch(r"\w", text(loop.target)) else "something else"
-
-
-def last_of(limit: Limit) -> str:
-    """The last part of what limits the steps: `max_train_steps`."""
-    return limit.limit.rpartition(".")[2]
 
 
 def _resets(call: ast.Call, holder: str) -> bool:

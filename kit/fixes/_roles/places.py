@@ -6,23 +6,22 @@ import ast
 import re
 
 from kit.fixes._ast import every, text
-from kit.fixes._roles._script import FUNCTIONS, Script, last, own
+from kit.fixes._roles._script import FUNCTIONS, Script, dotted, last, own
 
-_READS = ("ArgumentParser", "HfArgumentParser", "parse_args", "Fire", "run_exit", "cli", "Typer")
-_LEAVES = (ast.Return, ast.Raise, ast.Continue, ast.Break)
+_READS = ("parse_args", "parse_known_args", "parse_args_into_dataclasses", "Fire", "run_exit", "cli", "Typer")
 _KINDS = ("npu", "mlu", "musa", "hpu", "tpu", "xla")
 _ANY = re.compile(r"current_accelerator|\.accelerator\.is_available|['\"]accelerator['\"]")  # what torch knows of any
 
 
 def is_script(script: Script) -> bool:
     """Whether a file is run: it has a `__main__` guard, reads a command line, or calls at its top what it defines or
-    prints. A file with relative imports is a module."""
+    prints. A file with relative imports is a module; so is one that reads for whoever hands it a parser."""
     tops = script.tree.body
     if any(isinstance(node, ast.ImportFrom) and node.level for node, _ in script.statements):
         return False
     if any(isinstance(node, ast.If) and "__name__" in text(node.test) for node in tops):
         return True
-    if any(script.calls[name] for name in _READS) or any(
+    if any(not _handed(script, *read) for name in _READS for read in script.calls[name]) or any(
         isinstance(node, ast.Attribute) and script.full(node) == "sys.argv"
         for line, _ in script.statements
         for node in own(line)
@@ -37,13 +36,20 @@ def is_script(script: Script) -> bool:
     )
 
 
+def _handed(script: Script, call: ast.Call, statement: ast.stmt) -> bool:
+    """Whether what is called is of something that the function around is given."""
+    around = [node for node in script.above[statement] if isinstance(node, FUNCTIONS)][-1:]
+    given = {each.arg for function in around for each in every(function.args) if isinstance(each, ast.arg)}
+    return isinstance(call.func, ast.Attribute) and dotted(call.func.value) in given
+
+
 def for_cuda(script: Script, statement: ast.stmt, asked: str = "torch.cuda.is_available()") -> bool:
     """Whether only CUDA comes to a statement: an `if` around it, in its function, requires the device to be CUDA.
     A plain `torch.cuda.is_available()` is not meant: that says what there is, not what the work is on."""
+    if any(map(denies_cuda, script.left_above(statement, raises=True))):
+        return True
     inner: ast.AST = statement
     for node in reversed(script.above[statement]):
-        if any(denies_cuda(test) for test in left_on(script, inner)):
-            return True
         if isinstance(node, FUNCTIONS):
             return False
         if isinstance(node, ast.If) and inner in node.body and asks_cuda(_meant(script, node.test), asked):
@@ -58,13 +64,6 @@ def _meant(script: Script, test: ast.expr) -> ast.expr:
     """What a name that is asked was given, where that is one thing."""
     given = script.assigned.get(test.id, []) if isinstance(test, ast.Name) else []
     return given[0] if len(given) == 1 else test
-
-
-def left_on(script: Script, statement: ast.AST) -> list[ast.expr]:
-    """On what the block of a statement is left above it: `if not main: return`."""
-    block = script.block(statement) if statement in script.above else []
-    above = block[: block.index(statement)] if block else []  # type: ignore[arg-type]
-    return [node.test for node in above if isinstance(node, ast.If) and isinstance(node.body[-1], _LEAVES)]
 
 
 def denies_cuda(test: ast.expr) -> bool:

@@ -123,7 +123,8 @@ _HARMLESS = frozenset(
 )
 _FILLS = ("update", "append", "get", "set", "list", "print")  # harmless to a container of the script's own
 _CONTAINERS = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
-_MAKES = ("list", "dict", "set", "defaultdict", "OrderedDict", "Counter", "deque", "tqdm", "trange")
+_MAKES = ("list", "dict", "set", "defaultdict", "OrderedDict", "Counter", "deque")
+_BARS = ("tqdm", "trange")
 _SAYS = ("tqdm", "progress_bar", "stdout", "stderr", "pbar")  # whose `write` is no file's
 
 
@@ -166,7 +167,7 @@ def removals(script: Script, statement: ast.AST, within: tuple[Function, ...] = 
             found += [call] * (made not in within and bool(removals(script, made, (*within, made))))
         elif isinstance(call.func, ast.Name):
             found += [call] * bool(_REMOVES.search(call.func.id))
-        elif _REMOVES.search(last(call.func)):
+        elif _REMOVES.search(last(call.func)) or script.full(call.func) == "shutil.move":
             lists = last(call.func) == "remove" and dotted(call.func).partition(".")[0] not in _REMOVING
             found += [call] * (not lists)
     return found
@@ -254,18 +255,11 @@ def only_main(script: Script, statement: ast.stmt, within: tuple[Function, ...] 
     """Whether only the main process comes to a statement: by an `if` around it, by one that the others leave by above
     it, or as none but it calls the function that the statement is in."""
     function = script.function(statement)
-    if alone(script, statement) or (function and any(_left(script, line, statement) for line in function.body)):
+    denied = [test.operand for test in script.left_above(statement) if isinstance(test, ast.UnaryOp)]
+    if alone(script, statement) or any(is_main(script, test, statement) for test in denied):
         return True
     calls = script.calls.get(function.name, []) if function and function not in within else []
     return bool(calls) and all(only_main(script, line, (*within, function)) for _, line in calls)  # type: ignore[arg-type]
-
-
-def _left(script: Script, line: ast.stmt, statement: ast.stmt) -> bool:
-    """Whether the other processes leave a function by a statement above another: `if not main: return`."""
-    if not isinstance(line, ast.If) or line.lineno >= statement.lineno or not isinstance(line.body[-1], ast.Return):
-        return False
-    test = line.test
-    return isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not) and is_main(script, test.operand, line)
 
 
 def required(script: Script, test: ast.expr, statement: ast.stmt) -> bool:
@@ -302,19 +296,21 @@ def is_harmless(script: Script, call: ast.Call, within: tuple[Function, ...] = (
     if name == "print" and any(each.arg == "file" and last(each.value) not in _SAYS for each in call.keywords):
         return False
     if name in _FILLS and isinstance(call.func, ast.Attribute) and base != "accelerator":
-        return base in _SAYS or _is_container(script, call.func.value)
+        return base in _SAYS or _is_filled(script, call.func.value)
     if name in ("map", "filter") and call.args and script.functions.get(last(call.args[0])):
         return False
     return name in _HARMLESS or (name in ("print", "log") and base == "accelerator")
 
 
-def _is_container(script: Script, node: ast.expr) -> bool:
-    """Whether a name, or an attribute, was only ever given a list, a dictionary, a set or a progress bar by the
-    script."""
+def _is_filled(script: Script, node: ast.expr) -> bool:
+    """Whether a name, or an attribute, was only ever given a container or a progress bar by the script."""
     given = script.given(node) if isinstance(node, (ast.Name, ast.Attribute)) else [node]
-    return bool(given) and all(
-        isinstance(each, _CONTAINERS) or (isinstance(each, ast.Call) and last(each.func) in _MAKES) for each in given
-    )
+    return bool(given) and all(is_container(each, *_BARS) for each in given)
+
+
+def is_container(value: ast.expr, *more: str) -> bool:
+    """Whether an expression makes a list, a dictionary or a set, or is a call of ``more``."""
+    return isinstance(value, _CONTAINERS) or (isinstance(value, ast.Call) and last(value.func) in (*_MAKES, *more))
 
 
 def does_more(script: Script, call: ast.Call) -> ast.Call | None:
