@@ -169,7 +169,7 @@ OFFLOADED = [
     left(
         "in a context that does something else",
         "offload-encode",
-        "def frozen(m):\n    m.to('cpu')\n    yield m\n    m.train()\n"
+        "def frozen(m):\n    m.to('cpu')\n    yield m\n    x = m.score.cpu()\n"
         f"def main(args, vae, p):\n    with frozen(vae):\n        pass\n{ENCODE}",
     ),
     _there("asked for its settings", "    c = p * vae.config.scaling_factor\n    save(vae)\n"),
