@@ -230,6 +230,7 @@ DOUBLES = [
         "a rotary embedding worked out in float64",
         "import torch\ndef rope(x, dtype=torch.float64):\n    return torch.arange(3, dtype=dtype, device=x.device)\n",
     ),
+    _angles("by its type", "d = x.type(torch.float64)"),
     _angles("by its method", "d = torch.outer(x.double(), x)"),
     looks(
         "by a name of the module's",
