@@ -54,6 +54,11 @@ _METHODS = ("to", "to_empty", "new_zeros", "new_ones", "new_full", "new_empty", 
 _ANYBODYS = ("torch.hub.", "torch.ops.")  # whose functions are anybody's, and may want a name
 _OLD = "torch.cuda.amp.autocast"
 _CHOOSES = "torch.cuda.set_device"
+# What raises where torch has no CUDA, or there is none; what counts memory or empties a cache does nothing there.
+_ANSWERS = re.compile(
+    r"torch\.cuda\.(device|current_device|synchronize|ipc_collect|get_device_(name|properties|capability)|mem_get_info"
+    r"|reset_\w+_stats|get_rng_state(_all)?|Event|Stream|(current_|default_)?stream|graph|CUDAGraph|memory_summary)"
+)
 
 
 def sites(tree: ast.Module, options: Options) -> list[Site]:
@@ -127,7 +132,19 @@ def _sign(script: Script, statement: ast.stmt) -> str:
     made = any(re.fullmatch(r"torch\.cuda\.\w+Tensor", full) for full in kinds)
     chosen = any(script.full(call.func) == _CHOOSES for call in calls) and not where_available(script, statement)
     placed = made or chosen or any(_placing(script, call) for call in calls) or keeps(script, statement)
-    return "something placed on CUDA by name" * (placed or _left_to_default(script, statement))
+    if placed or _left_to_default(script, statement):
+        return "something placed on CUDA by name"
+    asks = any(_ANSWERS.fullmatch(script.full(call.func)) for call in calls) and not _where_asked(script, statement)
+    return "a call that only CUDA answers" * asks
+
+
+def _where_asked(script: Script, statement: ast.stmt) -> bool:
+    """Whether the script asks there, or above, whether there is CUDA."""
+    tests = [node.test for node in script.above[statement] if isinstance(node, ast.If)]
+    asked = [*own(statement), *tests, *script.left_above(statement, raises=True)]
+    names = [node.id for node in asked if isinstance(node, ast.Name)]
+    meant = [*asked, *(value for name in names for value in script.assigned.get(name, ()))]
+    return any("cuda.is_available" in text(each) for each in meant if isinstance(each, ast.expr))
 
 
 def _placing(script: Script, call: ast.Call) -> bool:

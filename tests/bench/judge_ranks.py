@@ -20,7 +20,8 @@ from typing import Any
 import judge_words
 import stub_modules
 import stub_world
-from stub_world import Run, Stop, Thing
+from stub_values import Stop
+from stub_world import Run, Thing
 
 NUMBERS = range(5)
 NUMBER = re.compile(r"\d+")  # in the name of a file: of a step, and an edit may come to others

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from stub_world import CURRENT, Handed, Run, Thing, needed, words, wrote
+from stub_values import Handed
+from stub_world import CURRENT, Run, Thing, needed, words, wrote
 
 # Python's own modules that reach nothing outside.
 REAL = words("""
@@ -155,7 +156,7 @@ class Disk:
 def module(run: Run, name: str) -> Any:
     """What `import name` gives."""
     if name == "random":  # a state of another run is a thing
-        return types.SimpleNamespace(**{**vars(random), "setstate": lambda state: None})
+        return types.SimpleNamespace(**{**vars(random), "setstate": lambda state: None, "seed": lambda *given: None})
     if name in REAL:
         return importlib.import_module(name)
     if name in ("os", "shutil", "os.path"):

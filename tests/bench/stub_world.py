@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from stub_values import Device, Handed, Rank, Stop, Word
+
 
 def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -38,23 +40,6 @@ ITSELF = words("""
 """)
 CHECKPOINT = "out/checkpoint-1"  # there at the start of a world in which a run is resumed
 STEPS = 3000  # statements of one run; a script that waits for something runs until then
-
-
-class Stop(BaseException):
-    """A run has taken its steps."""
-
-
-class Word(str):
-    """A member of an enumeration of strings, as accelerate's DistributedType."""
-
-    name = value = property(str)  # type: ignore[assignment]
-
-
-class Rank(int):
-    """A number of ranks, or whether this is a certain one: as an attribute and as a function that tells it."""
-
-    def __call__(self, *given: object, **named: object) -> Rank:
-        return self
 
 
 @dataclass
@@ -134,7 +119,7 @@ class Thing:
             return Word(name)
         told = self._run.says(name)
         if told is None:
-            told = self.__dict__[name] = Device(self._run) if name == "device" else self._other(f".{name}")
+            told = self.__dict__[name] = Device(self._run.rank) if name == "device" else self._other(f".{name}")
         return told
 
     def __call__(self, *given: Any, **named: Any) -> Any:
@@ -247,31 +232,6 @@ class Based:
 
 
 CURRENT: list[Run] = []  # the run that goes on now
-
-
-class Handed:
-    """What is another once it was handed to what is not to be seen here: options may have been added to a parser."""
-
-    open = False
-
-
-class Device:
-    """torch.device: it has a type, and is no string."""
-
-    def __init__(self, run: Run) -> None:
-        self.type, self.index = "cuda", run.rank
-
-    def __call__(self, *given: object, **named: object) -> Device:
-        return self
-
-    def __str__(self) -> str:
-        return f"{self.type}:{self.index}"
-
-    def __eq__(self, other: object) -> bool:
-        return str(self) == str(other)
-
-    def __hash__(self) -> int:
-        return hash(str(self))
 
 
 def called(run: Run, thing: Thing, given: tuple[Any, ...], named: dict[str, Any]) -> Any:

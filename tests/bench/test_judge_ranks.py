@@ -132,3 +132,10 @@ def test_what_was_so_before(what: str) -> None:
     own, edit = ITS_OWN[what]
     before = changed(SCRIPT, *own)
     assert judge_ranks.judged(before.encode(), changed(before, edit).encode()).fault == ""
+
+
+def test_a_context_of_the_device_and_a_seed_that_is_a_thing() -> None:
+    inside = "            with torch.cuda.device(accelerator.device):\n                random.seed(loss)\n    "
+    before = changed(SCRIPT, ("import os\n", "import os\nimport random\n"), (BACKWARD, inside + BACKWARD))
+    after = changed(before, ("    shutil", "    accelerator.gather(loss)\n                shutil"))
+    assert judge_ranks.judged(before.encode(), after.encode()).fault == "ranks differ in world 0: gather"

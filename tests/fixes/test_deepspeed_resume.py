@@ -80,7 +80,7 @@ APPLIED = [
     ),
     case("a second model, as upstream has it", f"{BOTH}{MAIN}{SECOND}", f"{BOTH}{MAIN}{LEAVE}{SECOND}"),
 ]
-MAKER = "def make(accelerator):\n    def reads(models, input_dir):\n"
+MAKER = "def make(accelerator):\n    def load_model_hook(models, input_dir):\n"
 APPLIED += [
     *(
         case(
@@ -89,9 +89,13 @@ APPLIED += [
             f"{BOTH}{MAKER}{LEAVE}{LOAD}    return {back}\n\n{registers}",
         )
         for how, back, registers in (
-            ("handed on", "reads", "accelerator.register_load_state_pre_hook(make(accelerator))\n"),
-            ("of a name", "reads", "a = make(accelerator)\naccelerator.register_load_state_pre_hook(a)\n"),
-            ("with another", "1, reads", "a, b = make(accelerator)\naccelerator.register_load_state_pre_hook(b)\n"),
+            ("handed on", "load_model_hook", "accelerator.register_load_state_pre_hook(make(accelerator))\n"),
+            ("of a name", "load_model_hook", "a = make(accelerator)\naccelerator.register_load_state_pre_hook(a)\n"),
+            (
+                "with another",
+                "1, load_model_hook",
+                "a, b = make(accelerator)\naccelerator.register_load_state_pre_hook(b)\n",
+            ),
         )
     ),
 ]

@@ -87,6 +87,20 @@ CHOICES = [
     _left("only CUDA comes there", 'if device.type == "cuda":\n    d = "cuda" if x else "cpu"'),
     _left("written", "print(f\"{'cuda' if torch.cuda.is_available() else 'cpu'}\")"),
 ]
+ANSWERED = "a call that only CUDA answers"
+CHOICES += [
+    _says(f"torch.cuda.{call}", f"x = torch.cuda.{call}", 3, ANSWERED)
+    for call in ("synchronize()", "ipc_collect()", "reset_peak_memory_stats()", "get_rng_state_all()", "Stream()")
+]
+CHOICES += [
+    _says("a context of CUDA's", "with torch.cuda.device(accelerator.device): pass", 3, ANSWERED),
+    _left("what counts nothing elsewhere", "print(torch.cuda.max_memory_allocated(), torch.cuda.device_count())"),
+    _left("answered where there is CUDA", "if torch.cuda.is_available():\n    torch.cuda.synchronize()"),
+    _left("answered where there is CUDA, by a name", "on = torch.cuda.is_available()\nif on: torch.cuda.synchronize()"),
+    _left("asked beside it", "s = torch.cuda.get_rng_state() if torch.cuda.is_available() else None"),
+    _left("ends elsewhere", "if not torch.cuda.is_available():\n    raise E\nprint(torch.cuda.get_device_name())"),
+    _left("answered on CUDA", 'if device.type == "cuda": torch.cuda.synchronize()'),
+]
 
 SCALER = "torch.cuda.amp.GradScaler"
 SCALERS = [
