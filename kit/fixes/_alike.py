@@ -17,7 +17,7 @@ from kit.fixes._roles.holders import called_with
 # What gives the same on every process for the same arguments.
 _PLAIN = re.compile(
     r"join|len|str|int|float|bool|any|all|min|max|abs|round|sum|range|enumerate|zip|sorted|tuple|list|isinstance|hasattr"
-    r"|getattr|Path|format|zfill|lower|upper|strip|startswith|endswith"
+    r"|getattr|get_last_lr|Path|format|zfill|lower|upper|strip|startswith|endswith"
 )
 # What may give something else on each process, of whatever it is asked, even by way of several names.
 _CLOCK = re.compile(
@@ -33,9 +33,9 @@ RANKS = re.compile(
 # What the main process alone has, or each of its own: what its trackers write to.
 _TRACKED = re.compile(
     r"\b(get_tracker|trackers|wandb\.(run|init)|active_run|(swan|neptune)\w*\.(run|init\w*)|writer\w*\.log_dir|HydraConfig)$"
+    r"|\bprocess_index$"
 )
-_DEEP = 4  # how far what is asked is followed into functions, which may call each other
-_NUMBERS = ("isnan", "isinf", "isfinite")  # which a loss is asked for
+_DEEP = 4  # in functions, which may call each other
 FILLS = ("append", "extend", "update", "add", "insert", "setdefault")
 _CALLED_BACK = ("signal", "register", "Thread", "Timer", "add_done_callback")  # by a signal, at the end, beside the run
 _SHARED = re.compile(r"gather\w*|reduce|all_reduce|broadcast\w*")
@@ -110,7 +110,7 @@ def by_batch(script: Script, statement: ast.stmt) -> ast.expr | None:
 def _of_batch(script: Script, test: ast.expr, names: set[str]) -> bool:
     """Whether a test asks for what is in a batch, or for a number that may be none."""
     calls = [part for part in every(test) if isinstance(part, ast.Call)]
-    asks = [part for part in calls if last(part.func) in _NUMBERS]
+    asks = [part for part in calls if last(part.func) in ("isnan", "isinf", "isfinite")]
     shared = any(_is_shared(script, part) for part in every(test))
     return not shared and bool(asks or names & {part.id for part in every(test) if isinstance(part, ast.Name)})
 
@@ -192,11 +192,12 @@ def _differs(script: Script, node: ast.expr, given: dict[str, list[ast.expr]], s
 def _works_out(script: Script, call: ast.Call) -> bool:
     """Whether a call is of a function of the script that only gives back what is alike for the same arguments."""
     made = script.called(call)
-    back = made.body[-1] if made and len(made.body) == 1 + (ast.get_docstring(made) is not None) else None
-    value = back.value if isinstance(back, ast.Return) else None
-    calls = [part for part in every(value) if isinstance(part, ast.Call)] if value else []
+    if made is None or RANKS.search(text(made)):
+        return False
+    calls = [part for part in every(made) if isinstance(part, ast.Call) and last(part.func) != "makedirs"]
+    back = [line.value for line in script.inside(made) if isinstance(line, ast.Return) and line.value]
     plain = all(_PLAIN.fullmatch(last(part.func)) for part in calls)
-    return value is not None and plain and not _of_its_own(script, value)
+    return bool(back) and plain and not any(_of_its_own(script, value) for value in back)
 
 
 def _of_its_own(script: Script, node: ast.expr, depth: int = 0) -> bool:

@@ -79,18 +79,22 @@ def unknown(script: Script, function: Function) -> str:
                 where = f"{shown(call)} runs it under autocast (line {call.lineno})"
                 return f"{where}: take the dtype out by hand, or skip the fix"
             if made and made is not function and _gives(made) and (_chosen(made) or not autocasts(function)):
-                where = f"`{text(call.func)}` makes the context it runs under (line {call.lineno})"
-                return f"{where}: write `torch.autocast` there, or skip the fix"
+                return _MADE.format(text(call.func), call.lineno)
     items = [item for node in every(function) if isinstance(node, ast.With) for item in node.items]
     for call in (each for item in items if isinstance(each := item.context_expr, ast.Call)):
-        if text(call.func) in named:
-            where = f"`{text(call)}` makes the context it runs under (line {call.lineno})"
-            return f"{where}: write `torch.autocast` there, or skip the fix"
+        if text(call.func) in named or ("autocast" in last(call.func) and not autocasts(function)):
+            return _MADE.format(text(call.func), call.lineno)
     for item in items:
-        if "autocast" in (name := dotted(item.context_expr)) and name not in stored(function):
+        name = dotted(item.context_expr)
+        given = [*script.given(item.context_expr), *script.assigned.get(last(item.context_expr), ())]
+        made_so = "autocast" in name or any(autocasts(each) for each in given)
+        if name and made_so and name not in {*named, *stored(function)}:
             where = f"(line {item.context_expr.lineno})"
             return f"`{name}` comes from elsewhere {where}: make it in this function, or skip the fix"
     return ""
+
+
+_MADE = "`{}` makes the context it runs under (line {}): write `torch.autocast` there, or skip the fix"
 
 
 def _pipeline(node: ast.expr) -> bool:
@@ -100,7 +104,8 @@ def _pipeline(node: ast.expr) -> bool:
 def _gives(made: Function) -> bool:
     """Whether a function gives autocast to whoever calls it."""
     given = [node.value for node in every(made) if isinstance(node, ast.Return) and node.value]
-    return any(autocasts(each) or text(each) in _named(made) for each in given)
+    named = _named(made)
+    return (_yields(made) and autocasts(made)) or any(autocasts(each) or text(each) in named for each in given)
 
 
 def _chosen(made: Function) -> bool:

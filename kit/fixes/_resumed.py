@@ -132,7 +132,7 @@ def _by_number(line: ast.If, number: set[str], lines: list[ast.stmt]) -> str:
         return ""
     compared = line.test.ops[0] if isinstance(line.test, ast.Compare) else None
     zero = compared is None or text(line.test).endswith(" 0")
-    first = isinstance(line.test, ast.UnaryOp) or (zero and isinstance(compared, ast.Eq))
+    first = isinstance(line.test, ast.UnaryOp) or isinstance(compared, ast.Eq)
     later = isinstance(line.test, ast.Name) or (zero and isinstance(compared, (ast.Gt, ast.NotEq)))
     inside = every(ast.Module(line.body, [])) if first or later else []
     wanted = ast.Store if first else ast.Load

@@ -97,10 +97,14 @@ def samples(tree: ast.Module, loader: str, function: Function) -> Samples:
         raise Unknown(f"`{dataset.name}.__getitem__` does not return a dictionary that it makes at its start")
     collate = given.get("collate_fn")
     called = collate.body.func if isinstance(collate, ast.Lambda) and isinstance(collate.body, ast.Call) else collate
+    if isinstance(collate, ast.Call) and last(collate.func) == "partial" and len(collate.args) == 1:
+        called = collate.args[0]
     found = [node for node in every(tree) if isinstance(node, ast.FunctionDef) and same(called, node.name)]
-    batch = _returned(found[0], ast.Dict) if len(found) == 1 and found[0].args.args else ""
+    if len(found) != 1:
+        raise Unknown(f"the collate_fn of `{loader}` is no function of this file: hand one on, itself or in a lambda")
+    batch = _returned(found[0], ast.Dict) if found[0].args.args else ""
     if not batch:
-        raise Unknown(f"the collate_fn of `{loader}` does not return a dictionary that it makes")
+        raise Unknown(f"the collate_fn of `{loader}` does not return a dictionary that it makes: give it a name there")
     examples = found[0].args.args[0].arg
     known = Samples(dataset.name, container, item.args.args[1].arg, found[0].name, batch, examples)
     _index_kept(item, known)

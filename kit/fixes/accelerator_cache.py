@@ -108,7 +108,9 @@ def _left(script: Script, statement: ast.stmt) -> str:
     """On what a statement is not come to without CUDA, above it; "" where it is."""
     for test in script.left_above(statement, raises=True):
         denied = test.operand if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not) else None
-        if denied and _is_cuda(script, denied, statement):
+        if isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.NotIn):
+            denied = ast.Compare(test.left, [ast.In()], test.comparators)
+        if denied and (_is_cuda(script, denied, statement) or _names_devices(script, denied, statement)):
             return text(test)
     return ""
 

@@ -93,7 +93,8 @@ def _site(script: Script, statement: ast.If) -> Site:
     elif not saved and not to_save and (within := _saved_within(script, block)):
         refuses = f"the save (line {within.lineno}) stands in another statement beside it: move it below that by hand"
     elif not saved and not to_save:
-        refuses = f"no `{name}.save_state(…)` of a name stands beside it: give the folder a name, and save to that"
+        beside = f"no `{name}.save_state(…)` of a name stands beside it: give the folder a name, and save to that"
+        refuses = f"{why}: bind it above, or skip the fix" if why else beside
     elif not to_save and _other(saved) not in text(statement) and not keeps_newest(statement):
         refuses = _COUNTS
     elif to_save and (why_not := _not_movable(script, statement, to_save)):

@@ -134,8 +134,14 @@ def _sign(script: Script, statement: ast.stmt) -> str:
     placed = made or chosen or any(_placing(script, call) for call in calls) or keeps(script, statement)
     if placed or _left_to_default(script, statement):
         return "something placed on CUDA by name"
-    asks = any(_ANSWERS.fullmatch(script.full(call.func)) for call in calls) and not _where_asked(script, statement)
-    return "a call that only CUDA answers" * asks
+    asks = any(_ANSWERS.fullmatch(script.full(call.func)) or _joins(call) for call in calls)
+    return "a call that only CUDA answers" * (asks and not _where_asked(script, statement))
+
+
+def _joins(call: ast.Call) -> bool:
+    """Whether a call makes a process group of NCCL's, which is for CUDA."""
+    made = last(call.func) in ("init_process_group", "InitProcessGroupKwargs")
+    return made and any(same(value, "'nccl'") for value in handed(call, "backend"))
 
 
 def _where_asked(script: Script, statement: ast.stmt) -> bool:

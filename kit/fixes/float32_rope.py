@@ -46,7 +46,7 @@ _WITHOUT = 'str({torch}.accelerator.current_accelerator()) in ("mps", "npu", "tp
 _OTHERS, _NONE = 'in ("npu", "tpu")', 'in ("mps", "npu", "tpu")'
 _HELPER = "maybe_adjust_dtype_for_device"
 _ANGLES = re.compile(
-    r"rope|rotary|sin_?cos|pos_?emb|freqs|timestep_emb", re.IGNORECASE
+    r"rope|rotary|sin_?cos|sinusoid|pos_?emb|freqs|timestep_emb", re.IGNORECASE
 )  # what such functions are called
 
 
@@ -95,7 +95,7 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     for statement, _ in script.statements:
         nodes = list(own(statement))
         given = [node.value for node in nodes if isinstance(node, ast.keyword) and node.arg in ("dtype", "freqs_dtype")]
-        moved = [arg for node in nodes if isinstance(node, ast.Call) and last(node.func) == "to" for arg in node.args]
+        moved = [arg for node in nodes if isinstance(node, ast.Call) and last(node.func) in _CASTS for arg in node.args]
         assigned = [statement.value] if isinstance(statement, ast.Assign) else []
         chosen = any(isinstance(node, ast.IfExp) and _for_macs(script, node, statement) for node in nodes)
         plain = any(_is64(script, value) for value in (*given, *moved, *assigned, *_constants(script, given)))
@@ -126,9 +126,12 @@ def _on_device(script: Script, statement: ast.stmt) -> bool:
     cast = [
         call
         for call in calls
-        if _doubles(call) or (last(call.func) == "to" and any(_is64(script, each) for each in call.args))
+        if _doubles(call) or (last(call.func) in _CASTS and any(_is64(script, each) for each in call.args))
     ]
     return bool(made or (trains and cast)) and not re.search("cpu|numpy|mps|npu", text(statement))
+
+
+_CASTS = ("to", "type")
 
 
 def _doubles(call: ast.Call) -> bool:

@@ -119,7 +119,8 @@ def _own(script: Script, call: ast.Call) -> bool:
     starts = [each.lineno for each in every(made) if isinstance(each, ast.Yield)] if made else []
     ends = [each for each in script.functions.get("__exit__", ()) if _class(script, each) == last(call.func)]
     parts = [part for each in ([made] if made and starts else ends) for part in every(each)]
-    below = [part for part in parts if isinstance(part, ast.Call) and part.lineno > min(starts, default=0)]
+    lines = [part.value for part in parts if isinstance(part, ast.Expr) and part.lineno > min(starts, default=0)]
+    below = [call for call in lines if isinstance(call, ast.Call)]  # what a tensor's `.cpu()` gives is used
     return any(last(part.func) == "cpu" or re.search(r"\.to\((device=)?'cpu'\)$", text(part)) for part in below)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kit.fixes import Options, Site, Splice
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import last
-from kit.fixes._roles.holders import accelerator
+from kit.fixes._roles.holders import accelerator, has_accelerator
 from kit.fixes._roles.loops import limits
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
         why = accelerator(script, each.statement)[1]
         printed = _printed(script, each.statement)
         other = "its `else` is taken in every step: put what is in it below" if each.statement.orelse else ""
-        reason = f"{why}: print with the Accelerator that trains, or skip the fix" if why else other
+        way = "print with the Accelerator that trains" if has_accelerator(script) else "print by hand on one process"
+        reason = f"{why}: {way}, or skip the fix" if why else other
         found.append(Site(each.statement.lineno, printed, refuses="" if printed else reason))
     return found
 

@@ -214,7 +214,7 @@ def _wrapped(script: Script, loop: ast.For) -> str:
     is not."""
     prepared = {text(part) for _, line in script.calls["prepare"] for part in every(line) if _stores(part)}
     for node in every(loop):
-        if isinstance(node, ast.Call) and text(node.func) == "isinstance" and _WRAPS.search(text(node.args[-1])):
+        if isinstance(node, ast.Call) and text(node.func) == "isinstance" and _WRAPS.search(text(node)):
             return f"`{text(node)}` asks for what wraps the model: unwrap it below that, under another name, by hand"
         asked = node.args[0] if isinstance(node, ast.Call) and text(node.func) == "type" and node.args else node
         if asked is not node and text(asked) in prepared:

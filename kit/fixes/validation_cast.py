@@ -275,7 +275,8 @@ def _in_place(script: Script, call: ast.Call, line: ast.stmt) -> bool:
         return "vae" not in last(owner.args[0]).lower()  # which does not train
     made = isinstance(owner, ast.Call) and isinstance(line, ast.Assign) and not _of_files(owner)
     makes = [value for value in script.given(owner) if isinstance(value, ast.Call)]
-    parts = {each.arg for make in makes for each in make.keywords} & {"unet", "transformer", "controlnet", "prior"}
+    pipes = [make for make in makes if re.search(r"(from_pretrained|from_pipe|Pipeline)$", text(make.func))]
+    parts = {each.arg for make in pipes for each in make.keywords} & {"unet", "transformer", "controlnet", "prior"}
     trains = any(last(make.func) == "unwrap_model" and "vae" not in dotted(owner).lower() for make in makes)
     return trains or bool(parts) or bool(_OF_PIPE.search(text(line.targets[0]) if made else dotted(owner)))  # type: ignore[attr-defined]
 

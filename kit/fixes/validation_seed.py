@@ -190,8 +190,9 @@ def _seeding(node: ast.AST) -> list[ast.Call]:
 
 
 def _parts(call: ast.Call) -> list[ast.AST]:
-    """What a call is given, with all that is in it."""
-    return [part for each in (*call.args, *(given.value for given in call.keywords)) for part in every(each)]
+    """What a call is given for a seed, with all that is in it."""
+    named = [each.value for each in call.keywords if "seed" in (each.arg or "")]
+    return [part for each in (*call.args[:1], *named) for part in every(each)]
 
 
 def _seeds(call: ast.Call) -> bool:

@@ -37,24 +37,33 @@ REPOSITORIES = {  # owner/name: commit
     "cloneofsimo/lora": "d84074b3e3496f1cfa8a3f49b8b9972ef463b483",
     "d8ahazard/sd_dreambooth_extension": "4244f6b2cf810a0a4dd83a3534b27d92b82e4c21",
     "ExponentialML/Text-To-Video-Finetuning": "efbd149c4eae5ceba9684e359f5d059396fee46d",
+    "fudan-generative-vision/champ": "02e5533dcb7027622943d011e7c6ebbe4e1536ab",
     "fudan-generative-vision/hallo": "8fd7c572a3d43c2a9c1a5473219ce4fc1b6e3ed2",
+    "G-U-N/Phased-Consistency-Model": "b127277f641f28ad2459647a05f78133e5b3fd34",
     "guoyww/AnimateDiff": "e92bd5671ba62c0d774a32951453e328018b7c5b",
     "huggingface/peft": "5d602fdbff04c33c1c4de55cda9d4ae1d7cb7e40",
     "IrisRainbowNeko/HCP-Diffusion": "404f0e850f00a0d58681c94810386b4cb5eb4824",
+    "kohya-ss/musubi-tuner": "30c658c4f4b0bf05038b3346eff9670259b10fc7",
     "kohya-ss/sd-scripts": "48d368fa557731ad0488c07304dfeba8c07910eb",
     "kvablack/ddpo-pytorch": "1958463f020112c9a7bc85768d296daacc2e1b4b",
+    "Kwai-Kolors/Kolors": "0fafa56a76b7acf1e147b153d1e7b8fd65f9055b",
     "luosiallen/latent-consistency-model": "a9ad79587cc8bd1e404ccd1a3056a3da969b2f62",
     "lyuPang/AttnDreamBooth": "3427390d1f73dbcc08b390dfa966efccbbc7090c",
+    "magic-research/piecewise-rectified-flow": "87bac762f049d069497e83a76f528f007e9adabd",
     "mihirp1998/AlignProp": "b22918afd53f254f2ba66eb1233d94121aade5fc",
+    "mit-han-lab/fastcomposer": "b9304a2e7d09ffe4036ebd8ed5656bb08d6a8ca9",
     "mkshing/svdiff-pytorch": "a78f69e14410c1963318806050a566d262eca9f8",
     "MooreThreads/Moore-AnimateAnyone": "a914ef38aae3733c2f02f29853dd0593372e0cc9",
     "ostris/ai-toolkit": "27a03a91f23eb1b757d5ec2e80ee3e129cfcc350",
+    "PixArt-alpha/PixArt-alpha": "cac2fd3b4544cf7620d8fbbf8b19d97ffcb85892",
     "PixArt-alpha/PixArt-sigma": "1ce521afddcc2fab329b35b7374aa86d654e12f7",
     "PKU-YuanGroup/Open-Sora-Plan": "f7fa604f4e3a523d6b973e4c89a5620ed1aff65a",
     "SalesforceAIResearch/DiffusionDPO": "5233e75919f912f3f631958ee4ebb5b5204382d9",
+    "segmind/distill-sd": "c1e97a70d141df09e6fe5cc7dbd66e0cbeae3eeb",
     "showlab/Tune-A-Video": "7d4a89a2b90067e8d805ef1287beb4e4adf37e18",
     "tencent-ailab/IP-Adapter": "62e4af9d0c1ac7d5f8dd386a0ccf2211346af1a2",
     "TencentARC/T2I-Adapter": "c408b059c36e3f9ce336b66746bd606edaa5483a",
+    "THUDM/CogVideo": "e519eced782c08db81f45e5eb40baa45958087ae",
     "tianweiy/DMD2": "8d8fa55633d47cfb81bbc7a892e7248f9518763f",
     "VinAIResearch/Anti-DreamBooth": "c97e891b8844952a2150160eeb6d73d23f625041",
     "XLabs-AI/x-flux": "47495425dbed499be1e8e5a6e52628b07349cba2",
@@ -140,7 +149,11 @@ def one(path: str, content: bytes) -> Judged:
     """Every general fix alone on one script, each result run, then all of them together."""
     found = Judged(path)
     chosen = options_for(fixes.general(), DEVICE)
-    findings, after = mend(content, path, chosen)
+    try:
+        findings, after = mend(content, path, chosen)
+    except KitError as error:
+        found.refused = [("every fix", str(error).partition("\n")[0].partition(": ")[2])]
+        return found
     found.applied = [each.fix for each in findings if each.outcome is Outcome.applied]
     found.refused = [(f.fix, kind(f.reason)) for f in findings if f.outcome is Outcome.conflict]
     found.signs = [(s.fix, kind(str(s))) for s in looks_like(content, after, path, chosen, findings)]

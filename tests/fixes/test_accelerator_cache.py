@@ -253,6 +253,13 @@ REFUSED = [
         "import torch\ndef free(x):\n    if not torch.cuda.is_available():\n        return\n    if x:\n"
         "        torch.cuda.empty_cache()\n",
     ),
+    conflict(
+        "left above, but on devices by their names",
+        "`device.type not in ('cuda', 'xpu')` leaves where there is no CUDA",
+        5,
+        'import torch\ndef f(device):\n    if device.type not in ("cuda", "xpu"):\n        return\n'
+        "    torch.cuda.empty_cache()\n",
+    ),
     gone(
         "left above on other devices",
         'import torch\ndef free(d):\n    if d.type != "cuda":\n        return\n    torch.cuda.empty_cache()\n',

@@ -203,6 +203,11 @@ REFUSED = [
     gone("handed to accelerate", "config = Configuration(total_limit=args.checkpoints_total_limit)\n"),
     gone("the inner comparison", "if len(checkpoints) >= args.checkpoints_total_limit:\n    pass\n"),
     gone("the other way round", "if args.checkpoints_total_limit is None:\n    pass\n"),
+    refused(
+        "an Accelerator of another object",
+        "`accelerator` is not bound there, but `run.accelerator` is: bind it above",
+        before(outer="if True:").replace("accelerator, step", "run, step").replace("acc", "run.acc"),
+    ),
     refused("no save beside it", "stands beside it", before().replace("accelerator.save_state", "keep")),
     refused(
         "what is saved has no name", "stands beside it", before().replace("state(save_path)", "state(f(save_path))")

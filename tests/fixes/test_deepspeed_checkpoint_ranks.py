@@ -22,9 +22,11 @@ APPLIED = [
         ),
         (
             "a folder that a function works out",
-            "        accelerator.save_state(folder(1))\ndef folder(n):\n    return os.path.join('out', f'{n:06d}')\n",
+            "        accelerator.save_state(folder(1))\ndef folder(n):\n    made = os.path.join('out', f'{n:06d}')\n"
+            "    os.makedirs(made, exist_ok=True)\n    return made\n",
             "",
         ),
+        ("below no_grad", "        with torch.no_grad():\n            accelerator.save_state(1)\n", ""),
         (
             "what is only tried once",
             "        for step in range(3):\n            try:\n                accelerator.save_state(step)\n"

@@ -71,6 +71,12 @@ REFUSED = [
         f"    if score(loader) < best:\n    {SAVES.replace(chr(10), chr(10) + '    ').rstrip(' ')}",
     ),
     refused(
+        "a folder of each process's own",
+        "`out` may differ",
+        4,
+        f"    out = f'{{accelerator.process_index}}'\n{SAVES}",
+    ),
+    refused(
         "a folder that is by default named by the time",
         "`args.out` may differ",
         4,

@@ -174,6 +174,13 @@ REFUSED = [
         'from accelerate import Accelerator\ndef f(ctx, model):\n    model.to("cuda")\n    ctx.accelerator.print(1)\n',
     ),
     conflict(
+        "torch's own word for any",
+        "`accelerator` is not bound there: hand it in",
+        4,
+        "import torch\nfrom accelerate import Accelerator\ndef f(model):\n"
+        '    model.to("cuda")\n    torch.accelerator.synchronize()\n',
+    ),
+    conflict(
         "an Accelerator in a dictionary",
         "`accelerator` is not bound there, but `kept['accelerator']` is: hand it in",
         4,

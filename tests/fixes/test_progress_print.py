@@ -109,7 +109,10 @@ REFUSED = [
     gone("no limit", "for b in bs:\n    accelerator.print('')\n"),
     gone("outside any loop", f"{LIMIT}:\n    pass\n"),
     gone("a limit that does not break", f"for b in bs:\n    {LIMIT}:\n        stop = True\n"),
-    conflict("a flax script", "`accelerator` is not bound", 5, FLAX),
+    conflict("a flax script", "`accelerator` is not bound there: print by hand on one process", 5, FLAX),
+    conflict(
+        "accelerate's", "print with the Accelerator that trains", 7, f"from accelerate import Accelerator\n{FLAX}"
+    ),
     conflict(
         "two loops in a file",
         "expected 1 place to fix, found 2 (lines 3, 6)",

@@ -119,6 +119,13 @@ REFUSED = [
         17,
         script().replace(LOOP, "            mine = next(more)\n").replace(EPOCHS, f"{EPOCHS}        more = iter(x)\n"),
     ),
+    otherwise(
+        "made with the tenth batch",
+        "`begun` is made, or read, where `step == 10` (line 17)",
+        LOOP,
+        "            if step == 10:\n                begun = time()\n            if step > 10:\n"
+        "                log(begun)\n",
+    ),
     conflict("an epoch is cut", "a `raise` (line 19) ends an epoch", 17, CUT),
     conflict("it counts down, and trains else", "in its own way", 16, COUNTS),
     otherwise("another random", "`random` is something else", "import random", "from numpy import random"),

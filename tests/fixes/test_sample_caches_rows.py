@@ -77,6 +77,13 @@ APPLIED = [
         BEFORE.replace("from diffusers.optim", f"{DECODER}from diffusers.optim") + ONE,
         WITH.replace("from diffusers.models", f"{DECODER}from diffusers.models") + AFTER,
     ),
+    case(
+        "a partial",
+        *(
+            text.replace("lambda each: collate_fn(each, args.x)", "partial(collate_fn, x=args.x)")
+            for text in (BEFORE + ONE, WITH + AFTER)
+        ),
+    ),
     case("a list by its name", BEFORE + ONE.replace("cache = []", "cache = list()"), WITH + AFTER),
     case(
         "an index handed on already",
@@ -164,6 +171,7 @@ REFUSED = [
     where("indices in training", 'uses "indices" itself', "    # encoded once", '    f("indices")\n    # encoded once'),
     where("a function so called", "the name `cache_samples`", "def main", "def cache_samples(x): ...\n\n\ndef main"),
     where("an import so called", "the name `cached_batch`", "import torch", "from x import cached_batch\nimport torch"),
+    where("a collator", "is no function of this file", "lambda each: collate_fn(each, args.x)", "Collator(args.x)"),
     where("another index", "gives `index` another value", PICTURE, f"        index = random.randrange(9)\n{PICTURE}"),
     where("another sample", "returns early", PICTURE, f"        if x:\n            return self[0]\n{PICTURE}"),
     where("examples left out", LEFT_OUT, BATCH, f"    examples = [each for each in examples if each]\n{BATCH}"),

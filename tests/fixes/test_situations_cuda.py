@@ -107,6 +107,10 @@ CHOICES += [
 ]
 CHOICES += [
     _says("a context of CUDA's", "with torch.cuda.device(accelerator.device): pass", 3, ANSWERED),
+    _says("a process group", 'dist.init_process_group("nccl")', 3, ANSWERED),
+    _says("a process group, by its word", 'init_process_group(backend="nccl", rank=rank)', 3, ANSWERED),
+    _left("a process group of what there is", 'init_process_group("nccl" if torch.cuda.is_available() else "gloo")'),
+    _left("another process group", 'init_process_group("hccl")'),
     _left("what counts nothing elsewhere", "print(torch.cuda.max_memory_allocated(), torch.cuda.device_count())"),
     _left("answered where there is CUDA", "if torch.cuda.is_available():\n    torch.cuda.synchronize()"),
     _left("answered where there is CUDA, by a name", "on = torch.cuda.is_available()\nif on: torch.cuda.synchronize()"),
@@ -239,6 +243,7 @@ DOUBLES = [
         "a rotary embedding worked out in float64",
         "import torch\ndef rope(x, dtype=torch.float64):\n    return torch.arange(3, dtype=dtype, device=x.device)\n",
     ),
+    _angles("by its type", "d = x.type(torch.float64)"),
     _angles("by its method", "d = torch.outer(x.double(), x)"),
     looks(
         "by a name of the module's",

@@ -6,6 +6,17 @@ import pytest
 from situations import HEAD, OPEN, Given, check, left, looks, mended, refused
 
 # An outer loop that assigns the step or the limit is not one over epochs.
+HOURS = "time.time() - begun > args.max_hours * 3600"
+SPENT = """
+def main(args, loader, begun, seen):
+    for epoch in range(args.epochs):
+        {}
+        for batch in loader:
+            if {}:
+                stop = True
+                break
+        {}
+"""
 LOOPS = [
     left(
         "the step starts anew for each subject",
@@ -135,44 +146,12 @@ LOOPS = [
         """,
     ),
     *(
-        looks(
-            f"a limit on {name}",
-            "stop-at-max-steps",
-            2,
-            "a loop over epochs that goes on after the limit",
-            f"""
-            def main(args, loader, begun, seen):
-                for epoch in range(args.epochs):
-                    for batch in loader:
-                        seen += batch.tokens
-                        if {test}:
-                            break
-            """,
-        )
-        for name, test in (
-            ("tokens", "seen >= args.max_train_tokens"),
-            ("time", "time.time() - begun > args.max_hours * 3600"),
-        )
+        looks(f"a limit: {test}", "stop-at-max-steps", 2, "goes on after the limit", SPENT.format("pass", test, "pass"))
+        for test in ("seen >= args.max_train_tokens", HOURS)
     ),
-    *(
-        left(
-            f"a limit on time, {how}",
-            "stop-at-max-steps",
-            f"""
-            def main(args, loader, begun):
-                for epoch in range(args.epochs):
-                    {above}
-                    for batch in loader:
-                        if time.time() - begun > args.max_hours * 3600:
-                            stop = True
-                            break
-                    {below}
-            """,
-        )
-        for how, above, below in (
-            ("of an epoch", "begun = time.time()", "log()"),
-            ("that is asked for below", "stop = False", "if stop: break"),
-        )
+    left("a limit on an epoch's time", "stop-at-max-steps", SPENT.format("begun = time.time()", HOURS, "pass")),
+    left(
+        "a limit on time, asked for below", "stop-at-max-steps", SPENT.format("stop = False", HOURS, "if stop: break")
     ),
     left(
         "a loop that goes on below the limit only",

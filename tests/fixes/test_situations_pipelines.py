@@ -132,7 +132,7 @@ OFFLOADED = [
     left(
         "in a context that does something else",
         "offload-encode",
-        "def frozen(m):\n    m.to('cpu')\n    yield m\n    m.train()\n"
+        "def frozen(m):\n    m.to('cpu')\n    yield m\n    x = m.score.cpu()\n"
         f"def main(args, vae, p):\n    with frozen(vae):\n        pass\n{ENCODE}",
     ),
     _there("asked for its settings", "    c = p * vae.config.scaling_factor\n    save(vae)\n"),
@@ -292,6 +292,12 @@ CASTS = [
         "    second.to(device, torch.float16)\n    with torch.autocast('npu'):\n        second()\n",
     ),
     looks("by another name", "validation-cast", 2, "cast in place", f"def inference(pipe):\n{CAST}{TRAINS}"),
+    left(
+        "what is made with it",
+        "validation-cast",
+        "def validate(unet):\n    x = encode(1, unet=unet)\n    x = x.to(device, torch.float16)\n"
+        "    with torch.autocast('npu'):\n        unet(x)\n",
+    ),
     left("where nothing trains", "validation-cast", f"def inference(pipe):\n{CAST}"),
     looks(
         "the model itself",

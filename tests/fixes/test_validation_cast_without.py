@@ -90,6 +90,19 @@ REFUSED = [
                 f"def make(pipe):\n    with {ON}:\n        return pipe()\n",
                 "    return make(pipeline)\n",
             ),
+            ("`get_autocast` makes the context", 2, "", "    with get_autocast(1):\n        return pipeline()\n"),
+            (
+                "`under` makes the context",
+                5,
+                f"def under():\n    with {ON}:\n        yield\n",
+                "    with under():\n        return pipeline()\n",
+            ),
+            (
+                "`self.amp` comes from",
+                4,
+                f"class T:\n    amp = {ON}\n",
+                "    with self.amp:\n        return pipeline()\n",
+            ),
             ("`self.autocast_ctx` comes from", 2, "", "    with self.autocast_ctx:\n        return pipeline()\n"),
         )
     ),

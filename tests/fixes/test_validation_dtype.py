@@ -166,6 +166,7 @@ REFUSED = [
         f"{ONE}{DEFINITION}{MOVE}    ctx = torch.autocast if amp else nullcontext\n"
         "    with ctx():\n        pipeline()\n",
     ),
+    gone("under what may be autocast", f"{ONE}{DEFINITION}{MOVE}    with maybe_autocast(1):\n        pipeline()\n"),
     conflict(
         "no VAE",
         "its pipeline (`DDPMPipeline`) is not known to have a VAE",

@@ -105,6 +105,8 @@ test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
         ("if args.draw:\n    set_seed(args.seed)\n", []),
         ("if args.draw:\n    set_seed(args.aaa)\n", []),
         ("if args.seed:\n    other(args.seed)\n", []),
+        ("if mesh:\n    random.manual_seed(seed, mesh)\n", []),
+        ("if args.seed:\n    set_seed(seed=args.seed)\n", [1]),
         ("if args.seed:\n    setup_random_seed(args.seed)\n", [1]),
         ("g = torch.Generator().manual_seed(s) if (s := args.seed) else None\n", [1]),
         ("if s := args.seed:\n    set_seed(s)\n", [1]),

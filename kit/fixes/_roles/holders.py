@@ -34,7 +34,7 @@ def _kept_in(script: Script, statement: ast.stmt) -> str:
     dictionary; "" for nothing."""
     for node in every(script.scopes(statement)[0]):
         item = isinstance(node, ast.Subscript) and same(node.slice, repr(ACCELERATOR))
-        known = dotted(node).partition(".")[0] not in ("", *_CONFIGURED)
+        known = dotted(node).partition(".")[0] not in ("", *_CONFIGURED, *script.imports)
         if item or (isinstance(node, ast.Attribute) and node.attr == ACCELERATOR and known):
             return f", but `{text(node)}` is"
     return ""

@@ -97,6 +97,8 @@ _HARMLESS = frozenset(
         "append",
         "collect",
         "empty_cache",
+        "no_grad",
+        "nullcontext",
         "resolve",
         "as_posix",
         "zfill",
