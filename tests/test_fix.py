@@ -100,7 +100,7 @@ def test_several_places(kit: Kit) -> None:
 def test_refused_where_a_name_is_not_bound(kit: Kit) -> None:
     write(Path.cwd(), {"flax.py": FLAX})
     done = kit("fix", "progress-print", "flax.py")
-    reason = "`accelerator` is not bound there: print with the Accelerator that trains, or skip the fix"
+    reason = "`accelerator` is not bound there: print by hand on one process, or skip the fix"
     assert done == Done(1, f"flax.py:14: conflict: progress-print: {reason}\n", "")
     assert Path("flax.py").read_text() == FLAX
     assert kit("fix", "--diff", "progress-print", "flax.py") == Done(1, "", done.out)
