@@ -115,14 +115,6 @@ APPLIED = [
     ),
     *(
         case(
-            f"listed as {how}",
-            before().replace("os.listdir(args.output_dir)", how),
-            after().replace("os.listdir(args.output_dir)", how),
-        )
-        for how in ("sorted(os.listdir(args.output_dir))", "sorted(os.listdir(args.output_dir), key=number)")
-    ),
-    *(
-        case(
             f"right above the save, {where}",
             moved(before(), above, "        # now\n        accelerator.save_state(save_path)\n", removes=True),
             moved(after(), above, "        # now\n        accelerator.save_state(save_path)\n", removes=False),

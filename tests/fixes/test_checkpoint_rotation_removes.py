@@ -1,14 +1,14 @@
-"""checkpoint-rotation: what removes checkpoints, and what makes the one to be saved above."""
+"""checkpoint-rotation: what lists and removes checkpoints, and what makes the one to be saved above."""
 
 from __future__ import annotations
 
-from fixing import conflict, gone, satisfied, tables
-from test_checkpoint_rotation import ALONE, MAIN, NAME, PATH, before, refused
+from fixing import case, conflict, gone, satisfied, tables
+from test_checkpoint_rotation import ALONE, MAIN, NAME, PATH, after, before, refused
 
 OLD = "def save(args, old):\n    if args.checkpoints_total_limit is not None:\n        {}\n"
 REFUSED = [
     *(
-        conflict(f"by `{removes}`", "stands beside it", 2, OLD.format(removes))
+        conflict(f"by `{removes}`", "`accelerator` is not bound there", 2, OLD.format(removes))
         for removes in ("shutil.rmtree(old)", "os.remove(old)", "store.delete(old)", "map(shutil.rmtree, old)")
     ),
     *(gone(f"by `{removes}`", OLD.format(removes)) for removes in ("kept.remove(old)", "kept.pop(0)")),
@@ -60,5 +60,10 @@ REFUSED += [
     satisfied("in a function, below the save", OF_ITS_OWN.format(key=OLDEST, calls=f"{SAVES}{CALLED}")),
     satisfied("in a function that nothing calls", OF_ITS_OWN.format(key="", calls=SAVES)),
 ]
+LISTED = "os.listdir(args.output_dir)"
+APPLIED = [
+    case(f"listed as {how}", before().replace(LISTED, how), after().replace(LISTED, how))
+    for how in (f"sorted({LISTED})", f"sorted({LISTED}, key=number)")
+]
 
-_, test_refused = tables(NAME, [], REFUSED)
+test_applied, test_refused = tables(NAME, APPLIED, REFUSED)

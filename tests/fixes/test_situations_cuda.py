@@ -71,11 +71,9 @@ CHOICES = [
     _left("left on other devices", 'def f(x, device):\n    if device.type != "cuda": return x\n    return x.cuda()'),
     _left("left on others, or early", 'for x in y:\n    if x.done or "cuda" != d: continue\n    x.cuda()'),
     _left(
-        "left on others, in two lines",
-        'def f(x, d):\n    if "cuda" not in d:\n        log(d)\n        return x\n    x.cuda()',
+        "left on others, told", 'def f(x, d):\n    if "cuda" not in d:\n        log()\n        return x\n    x.cuda()'
     ),
-    _left("CUDA, by its name", 'if "cuda" in str(device):\n    x.cuda()'),
-    _left("CUDA, by its letters", 'if str(device).startswith("cuda"):\n    x.cuda()'),
+    _left("CUDA, by its letters", 'if "cuda" in str(d) or str(d).startswith("cuda"):\n    x.cuda()'),
     _left("CUDA, and more", 'if device.type == "cuda" and big:\n    x.cuda()'),
     _says("CUDA, or not", 'if device.type == "cuda" or big:\n    x.cuda()', 4, NAMED),
     _says("other words", 'if mode == "all" or mode == "train":\n    x.cuda()', 4, NAMED),

@@ -21,6 +21,7 @@ FIX = (
     "    if is_final_validation or accelerator.distributed_type == DistributedType.DEEPSPEED:\n"
     "        pipeline = pipeline.to(dtype=torch_dtype)  # what DeepSpeed trains has it already\n"
 )
+LAST = "is_final_validation"
 IMAGES = "    return pipeline()\n"
 NEWLINE = "\n"
 # As the SD3 and Flux scripts were before upstream threaded the dtype itself.
@@ -104,18 +105,8 @@ APPLIED = [
             f"def main(pipe, weight_dtype):\n    log_validation({call}, torch_dtype=weight_dtype)\n",
         )
         for how, before, after, call in (
-            (
-                "second of two",
-                "pipeline, is_final_validation",
-                "pipeline, torch_dtype, is_final_validation",
-                "pipe, is_final_validation=True",
-            ),
-            (
-                "first of two",
-                "is_final_validation, pipeline",
-                "torch_dtype, is_final_validation, pipeline",
-                "is_final_validation=True, pipeline=pipe",
-            ),
+            ("second of two", f"pipeline, {LAST}", f"pipeline, torch_dtype, {LAST}", f"pipe, {LAST}=True"),
+            ("first of two", f"{LAST}, pipeline", f"torch_dtype, {LAST}, pipeline", f"{LAST}=True, pipeline=pipe"),
         )
     ),
     case(
