@@ -40,7 +40,7 @@ def moved(root: Root, content: str) -> None:
         (
             TRAIN.replace("args, accelerator", "args"),
             "21: fix progress-print: conflict: `accelerator` is not bound there: "
-            "print with the Accelerator that trains, or skip the fix",
+            "print by hand on one process, or skip the fix",
             "progress-print",
         ),
     ],
