@@ -198,7 +198,7 @@ COUNTS = {
     ("weights-pop", "conflict"): 1,
 }
 GENERAL = sorted({name for name, _ in COUNTS})  # the fixes about any training script
-UNBOUND = "`accelerator` is not bound there: print with the Accelerator that trains, or skip the fix"
+UNBOUND = "`accelerator` is not bound there: print by hand on one process, or skip the fix"
 NO_DTYPE = "`torch_dtype` is not bound there: bind it above, or skip the fix"
 NO_FINAL = "`is_final_validation` is not bound there: bind it above, or skip the fix"
 IMAGES = "its pipeline is handed images (`{}`), which it encodes with a VAE of the other parts' dtype: cast by hand"
