@@ -75,14 +75,12 @@ def _repeats(script: Script, loop: ast.stmt) -> list[Repeat]:
     for choice in every(loop):
         names = stored(*choice.body) if isinstance(choice, ast.If) else set()
         for statement in choice.orelse if isinstance(choice, ast.If) else ():
-            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-                name, source = statement.targets[0].id, _source(statement.value)
-                if (
-                    source
-                    and source not in script.imports
-                    and name in names
-                    and not (source == name and _of_batch(script, statement, name))
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value) if name in names and (
+                    source := _source(value)
                 ):
+                    if source in script.imports or (source == name and _of_batch(script, statement, name)):
+                        continue
                     refuses = _changes(choice.test, loop)  # type: ignore[attr-defined]
                     refuses = refuses or _not_kept(script, loop, choice, name)  # type: ignore[arg-type]
                     found.append(Repeat(statement.lineno, name, source, text(choice.test), refuses))  # type: ignore

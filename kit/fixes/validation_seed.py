@@ -87,7 +87,7 @@ def _otherwise(value: ast.expr) -> ast.expr | None:
     if isinstance(value, ast.BoolOp) and isinstance(value.op, ast.Or):
         return value.values[-1]
     asks = isinstance(value, ast.Call) and text(value.func).rpartition(".")[2] in ("get", "getenv", "getattr")
-    return value.args[-1] if asks and len(value.args) > 1 else None  # type: ignore[attr-defined]
+    return value.args[-1] if asks and value.args[1:] else None  # type: ignore[attr-defined]
 
 
 def _is_unsaid(seed: str, unsaid: set[str]) -> bool:

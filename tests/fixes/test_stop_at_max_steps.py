@@ -229,6 +229,13 @@ REFUSED = [
         "                break\n",
     ),
     conflict(
+        "no limit",
+        "`max_train_steps` is not bound",
+        2,
+        "def f(es, global_step):\n    for e in es:\n        for b in e:\n"
+        "            if global_step >= max_train_steps:\n                break\n",
+    ),
+    conflict(
         "a break would skip the loop's else",
         "a break would pass by the `else`",
         2,
