@@ -194,6 +194,7 @@ APPLIED += [
 ]
 RESETS = "def reset(self):\n    self.step = 0\n\n\ndef begin(self):\n    self.reset()\n\n\n"
 
+LOOPS = "def f(es, global_step):\n    for e in es:\n        for b in e:\n"
 REFUSED = [
     gone("what holds the step is another each time", trials("state = State()", "state.step")),
     gone("an attribute that holds it", trials("self.state = make(fold)", "self.state.step")),
@@ -221,19 +222,9 @@ REFUSED = [
         f"def g(args):\n    global_step = 0\n    for e in es:\n        for b in bs:\n            {LIMIT}:\n"
         "                break\n",
     ),
-    conflict(
-        "no args",
-        "`args` is not bound",
-        2,
-        f"def f(es, global_step):\n    for e in es:\n        for b in e:\n            {LIMIT}:\n"
-        "                break\n",
-    ),
-    conflict(
-        "no limit",
-        "`max_train_steps` is not bound",
-        2,
-        "def f(es, global_step):\n    for e in es:\n        for b in e:\n"
-        "            if global_step >= max_train_steps:\n                break\n",
+    *(
+        conflict(f"no {name}", f"`{name}` is not bound", 2, f"{LOOPS}            if global_step >= {limit}: break\n")
+        for name, limit in (("args", "args.max_train_steps"), ("max_train_steps", "max_train_steps"))
     ),
     conflict(
         "a break would skip the loop's else",
