@@ -104,7 +104,7 @@ def prepares(node: ast.stmt, over: set[str]) -> bool:
         return False
     calls = [each for each in ast.walk(node) if isinstance(each, ast.Call)]
     given = [ast.unparse(part) for each in calls if ast.unparse(each.func).endswith(".prepare") for part in each.args]
-    return any(word in over or word.endswith("optimizer") for part in given for word in re.findall(r"\w+", part))
+    return any(word in over or re.search("optimizers?$", word) for part in given for word in re.findall(r"\w+", part))
 
 
 def noise_stripped(tree: ast.Module) -> ast.Module:

@@ -15,6 +15,7 @@ ANEW = """\
 """
 LINE = "    a = 1\n"
 OWN = "    torch.manual_seed(runner.process_index)\n"
+MANY = "    if fused:\n        for i in range(1, 4):\n            optimizers[i] = runner.prepare(optimizers[i])\n"
 FIXED = "    noise = torch.randn(4, generator=torch.Generator().manual_seed(0))\n"
 APPLIED = [
     case(
@@ -31,6 +32,11 @@ APPLIED = [
         "told by the process",
         f"{RUNNER}{SEEDS}{PREPARES}    log(str(runner.process_index))\n{TRAINS}",
         f"{RUNNER}{SEEDS}{PREPARES}{ANEW}    log(str(runner.process_index))\n{TRAINS}",
+    ),
+    case(
+        "several optimizers, one after another",
+        f"{RUNNER}{SEEDS}{PREPARES}{MANY}{TRAINS}",
+        f"{RUNNER}{SEEDS}{PREPARES}{MANY}{ANEW}{TRAINS}",
     ),
     case(
         "prepared above a blank line",
