@@ -237,7 +237,7 @@ def _place(function: ast.FunctionDef, below: int | None = None) -> Place | None:
 
 def _trains(name: str, loaders: set[str]) -> bool:
     """Whether what is prepared is for training: a loader it goes over, or, where that shards itself, an optimizer."""
-    return name in loaders or name.rpartition("_")[2] == "optimizer"
+    return name in loaders or re.search(r"(^|_)optimizers?(\[\w+\])?$", name) is not None
 
 
 def _code(place: Place) -> str:
