@@ -24,7 +24,7 @@ class Hook:
 
 def save_hooks(script: Script) -> list[Hook]:
     """What is registered to be called before a save; what is called a hook and is handed `weights`."""
-    found = {hook.function: hook for hook in _hooks(script, _SAVES, "save_model_hook", 3)}
+    found = {hook.function: hook for hook in script.once(_hooks, _SAVES, "save_model_hook", 3)}
     for name, functions in script.functions.items():
         for function in functions if "hook" in name and "load" not in name else ():
             if function not in found and any(each.arg == "weights" for each in function.args.args):
@@ -57,7 +57,7 @@ def save_lambdas(script: Script) -> list[tuple[ast.Lambda, ast.stmt]]:
 
 def load_hooks(script: Script) -> list[Hook]:
     """What is registered to be called before state is loaded, or is called `load_model_hook`."""
-    return _hooks(script, _LOADS, "load_model_hook", 2)
+    return script.once(_hooks, _LOADS, "load_model_hook", 2)
 
 
 def _hooks(script: Script, registers: str, name: str, parameters: int) -> list[Hook]:
