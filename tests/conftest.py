@@ -29,7 +29,8 @@ from kit.recipe import ARCHIVES
 
 pytest.register_assert_rewrite("fixing", "situations")
 # What is compiled, asserts rewritten and all, is kept for the next run, and beside no source.
-sys.dont_write_bytecode, sys.pycache_prefix = False, str(support.BYTECODE)
+if "PYTHONDONTWRITEBYTECODE" not in os.environ:  # bench_mutants.py says so: a mutant may be as long as another
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(support.BYTECODE)
 
 NOT_HERMETIC = ("upstream", "smoke", "bench")
 MEMORY, OURS = Path("/dev/shm"), "kit-tests-"
