@@ -29,7 +29,7 @@ from kit.recipe import ARCHIVES
 
 pytest.register_assert_rewrite("fixing", "situations")
 # What is compiled, asserts rewritten and all, is kept for the next run, and beside no source.
-if "PYTHONDONTWRITEBYTECODE" not in os.environ:  # bench_mutants.py says so: a mutant may be as long as another
+if "KIT_MUTANT" not in os.environ:  # in bench_mutants.py: a mutant may be as long as another, and of the same second
     sys.dont_write_bytecode, sys.pycache_prefix = False, str(support.BYTECODE)
 
 NOT_HERMETIC = ("upstream", "smoke", "bench")

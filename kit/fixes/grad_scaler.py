@@ -74,7 +74,7 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     script = read(tree)
     for call, statement in script.calls["GradScaler"]:
         around = script.above[statement]
-        own = any(getattr(node, "name", "") == "Accelerator" for node in around)
+        own = "Accelerator" in (getattr(node, "name", "") for node in around)
         cuda = script.full(call.func).startswith("torch.cuda.") or any(
             same(each, "'cuda'") for each in handed(call, "device")
         )

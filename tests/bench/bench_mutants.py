@@ -174,7 +174,7 @@ def settle(scratch: str, tests: list[str]) -> None:
     subprocess.run(
         [sys.executable, "-m", "pytest", "--co", "-q", *PYTEST, *tests], check=True, stdout=subprocess.DEVNULL
     )
-    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    os.environ["PYTHONDONTWRITEBYTECODE"] = os.environ["KIT_MUTANT"] = "1"
     sys.dont_write_bytecode = True  # from here on: a mutant may be as long as another, and of the same second
     sys.path[0] = place
     for name in ("hypothesis", "libcst", "numpy", "pytest", "_pytest.assertion.rewrite", "jinja2", "git", "pydantic"):

@@ -17,6 +17,11 @@ APPLIED = [
         f"{DEVICE}scaler = torch.amp.GradScaler(torch.device(device).type)\n",
     ),
     case(
+        "beside a file",
+        f"{DEVICE}with open(path) as z:\n    scaler = torch.cuda.amp.GradScaler()\n",
+        f"{DEVICE}with open(path) as z:\n    scaler = torch.amp.GradScaler(torch.device(device).type)\n",
+    ),
+    case(
         "imported, with arguments",
         f"from torch.cuda.amp import GradScaler\n{DEVICE}scaler = GradScaler(init_scale=4, enabled=fp16)  # fp16\n",
         f"from torch.cuda.amp import GradScaler\n{DEVICE}"
