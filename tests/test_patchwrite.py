@@ -39,7 +39,7 @@ def test_refuses_what_a_patch_cannot_say() -> None:
     path = TreePath("a")
     refused: list[tuple[Callable[[], bytes], str]] = [
         (lambda: write((b"a\n", b"\xff\n")), "f0: not UTF-8"),
-        (lambda: write((b"a\n", b"a\n")), "Change: nothing changes"),
+        (lambda: write((b"a\n", bytes([97, 10]))), "Change: nothing changes"),
         (lambda: write(), "Change: nothing changes"),
         (
             lambda: render("Change", "", {TreePath('a"b'): (b"", b"x")}, AUTHOR, DATE),

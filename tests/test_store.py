@@ -292,5 +292,6 @@ def test_an_object_that_is_not_there_and_a_folder_that_is_no_repository(tmp_path
     git("init", "-q", "--bare", str(bare), at=tmp_path)
     with pytest.raises(KitError, match=f"lacks object {'1' * 40}"):
         store.Entry(bare, "0" * 40).blobs(["1" * 40])
-    with pytest.raises(KitError, match="none"):
+    with pytest.raises(KitError, match=r"^the cache is damaged: .*/none") as told:
         store.Entry(none, "0" * 40).blobs(["1" * 40])
+    assert told.value.hint == f"remove it, it is fetched again: rm -r {none}"

@@ -53,7 +53,7 @@ def _refuses(script: Script, loop: Loop, limit: Limit) -> str:
     if limit.besides:
         return f"the limit is looked at where `{limit.besides}` only: ask it and the limit in one `if`, or skip the fix"
     if asked := last_epoch(script, loop):
-        way = "move that below the loop" if asked.lineno <= (loop.end_lineno or 0) else "do that without asking"
+        way = "move that below the loop" if asked.lineno <= loop.end_lineno else "do that without asking"  # type: ignore[operator]
         return f"a break would pass by what is done where `{text(asked)}` (line {asked.lineno}): {way}"
     return ""
 

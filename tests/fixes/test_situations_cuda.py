@@ -272,7 +272,12 @@ DOUBLES = [
     ),
     *(
         left(f"not on a device: {line}", "float32-rope", TRAINS.format(line))
-        for line in ("s = loss.cpu().double()", "s = torch.zeros(3, dtype=torch.float64)")
+        for line in (
+            "s = loss.cpu().double()",
+            "s = torch.zeros(3, dtype=torch.float64)",
+            "s = make(3, dtype=torch.float64, device=device)",
+            "s = loss.clone()",
+        )
     ),
     left(
         "with others",
