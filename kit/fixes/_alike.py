@@ -70,7 +70,7 @@ def _where_called(script: Script, statement: ast.stmt, within: tuple[Function, .
     """What may differ of what is asked where the function of a statement is called, and where what calls that is; the
     disk does not count there."""
     function = script.function(statement)
-    for line in _callers(script, function) if function and function not in within else ():
+    for _, line in script.calls_of(function) if function and function not in within else ():
         asked = (test for test in _around(script, line) if _of_its_own(script, test, depth=2))
         found = by_batch(script, line) or next(asked, None) or _where_called(script, line, (*within, function))  # type: ignore
         if found:
@@ -78,16 +78,10 @@ def _where_called(script: Script, statement: ast.stmt, within: tuple[Function, .
     return None
 
 
-def _callers(script: Script, function: Function) -> list[ast.stmt]:
-    """The statements that call a function."""
-    return [line for call, line in script.calls.get(function.name, ()) if script.called(call) is function]
-
-
 def _handed_in(script: Script, gate: ast.If, nodes: Sequence[ast.expr]) -> list[ast.expr]:
     """What the function of a gate is called with, as the parameters that some expressions in it read."""
-    function = script.function(gate)
-    names = {part.id for node in nodes for part in every(node) if isinstance(part, ast.Name)} if function else set()
-    return [value for name in sorted(names) for value, _ in called_with(script, function, name)]  # type: ignore[arg-type]
+    names = {part.id for node in nodes for part in every(node) if isinstance(part, ast.Name)}
+    return [value for name in sorted(names) for value, _ in called_with(script, script.function(gate), name)]
 
 
 def _project(script: Script) -> list[ast.expr]:
@@ -343,4 +337,4 @@ def _called_by_chance(script: Script, function: Function, within: tuple[Function
             given = [part for each in (*call.args, *(k.value for k in call.keywords)) for part in every(each)]
             if any(last(part) == function.name for part in given):
                 return f"what `{text(call.func)}` calls"
-    return next(filter(None, (by_chance(script, line, within) for line in _callers(script, function))), "")
+    return next(filter(None, (by_chance(script, line, within) for _, line in script.calls_of(function))), "")

@@ -115,7 +115,7 @@ def _apart_from_saves(script: Script, function: Function) -> bool:
 def _where_called(script: Script, statement: ast.If, function: Function) -> str:
     """Why what removes, in a function that saves nothing, is not in order where that is called; "" where it is: below
     the save, on the main process, or nowhere."""
-    calls = [line for call, line in script.calls.get(function.name, ()) if script.called(call) is function]
+    calls = [line for _, line in script.calls_of(function)]
     for line in calls:
         lines = script.inside(script.scopes(line)[0])
         if not any(each.lineno < line.lineno and roles.saves(script, each) for each in lines):

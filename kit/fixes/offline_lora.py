@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import defaults, handed, same, text
+from kit.fixes._ast import handed, same, text
 from kit.fixes._positions import changed, end, parsed
 from kit.fixes._roles import Script, read
-from kit.fixes._roles._script import Function, last
+from kit.fixes._roles._script import last
+from kit.fixes._roles.holders import called_with
 from kit.fixes._roles.hooks import load_hooks, save_hooks
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ def _meant(script: Script, folder: ast.expr, statement: ast.stmt) -> list[str]:
     name = _path(folder)
     here = [line for line in script.inside(script.scopes(statement)[0]) if isinstance(line, ast.Assign)]
     given = [line.value for line in here if name in map(text, line.targets)]
-    given = given or ([] if _holds(script, name) else [*_handed(script, script.function(statement), name)])
+    if not given and not _holds(script, name):
+        given = [value for value, _ in called_with(script, script.function(statement), name)]
     plain = all(isinstance(each, (ast.Name, ast.Attribute)) for each in given)
     match given:
         case []:
@@ -117,18 +119,9 @@ def _saved(script: Script) -> set[str]:
     found = set()
     for call, line in script.calls["save_lora_weights"]:
         for folder in map(_path, _folder(call)):
-            function = script.function(line)
-            found |= {folder, *(_path(each) for each in _handed(script, function, folder))}
+            given = called_with(script, script.function(line), folder)
+            found |= {folder, *(_path(value) for value, _ in given)}
     return found
-
-
-def _handed(script: Script, function: Function | None, name: str) -> Iterator[ast.expr]:
-    """What a function of the script is called with as one of its parameters."""
-    names = [each.arg for each, _ in defaults(function.args)] if function else []
-    if function and name in names:
-        at = names.index(name) - (names[0] == "self")
-        for call, _ in script.calls[function.name]:
-            yield from handed(call, name, at=at) if script.called(call) is function else ()
 
 
 def _saves(script: Script) -> list[ast.Call]:

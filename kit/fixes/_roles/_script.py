@@ -65,6 +65,10 @@ class Script:
                     found[last(node.func)].append((node, statement))
         return found
 
+    def calls_of(self, function: Function) -> list[tuple[ast.Call, ast.stmt]]:
+        """The calls of a function of this script, each with the statement it is in."""
+        return [each for each in self.calls.get(function.name, ()) if self.called(each[0]) is function]
+
     @cached_property
     def imports(self) -> dict[str, tuple[str, ast.stmt]]:
         """What each imported name stands for, in full, and the statement that imports it, wherever that is but under

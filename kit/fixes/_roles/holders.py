@@ -162,12 +162,13 @@ def _holds(script: Script, where: Scope | ast.ClassDef, name: str) -> bool:
     return bool(script.memory[key])
 
 
-def called_with(script: Script, function: Function, name: str) -> list[tuple[ast.expr, ast.stmt]]:
+def called_with(script: Script, function: Function | None, name: str) -> list[tuple[ast.expr, ast.stmt]]:
     """What a function of the script is called with as one of its parameters, each with the statement that does."""
-    names = [each.arg for each, _ in defaults(function.args)]
-    at = names.index(name) - (names[0] == "self") if name in names else None
-    calls = [(call, line) for call, line in script.calls.get(function.name, ()) if script.called(call) is function]
-    return [(value, line) for call, line in calls if at is not None for value in handed(call, name, at=at)]
+    names = [each.arg for each, _ in defaults(function.args)] if function else []
+    if function is None or name not in names:
+        return []
+    at = names.index(name) - (names[0] == "self")
+    return [(value, line) for call, line in script.calls_of(function) for value in handed(call, name, at=at)]
 
 
 def _is_one(script: Script, where: ast.AST, value: ast.expr | None) -> bool | None:

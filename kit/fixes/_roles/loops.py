@@ -88,8 +88,8 @@ def _spent(script: Script, test: ast.expr, loops: list[Loop]) -> bool:
 def _in_a_helper(script: Script, batches: Loop) -> list[Loop]:
     """The loops over epochs without a step limit that call the function that a loop over batches is in."""
     function = script.function(batches)
-    calls = script.calls.get(function.name, []) if function else []
-    found = [loops[0] for call, line in calls if script.called(call) is function and (loops := _loops(script, line))]
+    calls = script.calls_of(function) if function else []
+    found = [loops[0] for _, line in calls if (loops := _loops(script, line))]
     return [loop for loop in found if "epoch" in _head(loop) and not any(map(_LIMIT.fullmatch, _words(loop)))]
 
 

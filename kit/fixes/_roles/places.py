@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
-from kit.fixes._ast import every, text
+from kit.fixes._ast import defaults, every, text
 from kit.fixes._roles._script import FUNCTIONS, Script, dotted, last, own
 
 _READS = ("parse_args", "parse_known_args", "parse_args_into_dataclasses", "Fire", "run_exit", "cli", "Typer")
@@ -40,8 +40,8 @@ def is_script(script: Script) -> bool:
 
 def _handed(script: Script, call: ast.Call, statement: ast.stmt) -> bool:
     """Whether what is called is of something that the function around is given."""
-    around = [node for node in script.above[statement] if isinstance(node, FUNCTIONS)][-1:]
-    given = {each.arg for function in around for each in every(function.args) if isinstance(each, ast.arg)}
+    function = script.function(statement)
+    given = [each.arg for each, _ in defaults(function.args)] if function else []
     return isinstance(call.func, ast.Attribute) and dotted(call.func.value) in given
 
 
