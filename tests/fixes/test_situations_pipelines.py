@@ -232,8 +232,9 @@ CASTS = [
             ("its VAE alone", "pipe.vae.to(torch.float16)"),
             ("made whole", "pipe.unet.to(torch.float32)"),
             ("made of files", "pipe = P.from_pretrained(args.model, torch_dtype=dtype).to(device, dtype)"),
-            ("its VAE, unwrapped", "pipe = P.from_pretrained(a.b, vae=accelerator.unwrap_model(vae).to(dtype))"),
-            ("placed", "self.pipeline.to(device)"),
+            ("its VAE, unwrapped", "pipe = P.from_pretrained(a.b, vae=accelerator.unwrap_model(vae, False).to(dtype))"),
+            ("placed", "self.pipeline.to(device).enable_xformers()"),
+            ("cast at the end", "if is_final: pipe.to(device, dtype=dtype)"),
         )
     ),
     *(
