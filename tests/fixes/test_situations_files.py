@@ -99,7 +99,11 @@ HOOKS += [
         "weights popped from a list that may be empty (`w`)",
         f"{HOOKED}    hook = lambda m, w, d: w.pop()\n{REGISTERED}(hook)\n",
     ),
-    left("a lambda that pops nothing", "weights-pop", f"{HOOKED}{REGISTERED}(lambda m, w, d: w.clear())\n"),
+    left(
+        "a lambda that pops others",
+        "weights-pop",
+        f"{HOOKED}{REGISTERED}(lambda m, w, d: (m.pop(), w.clear(), d.pop()))\n",
+    ),
     left(
         "asked for in a lambda",
         "weights-pop",
@@ -115,7 +119,8 @@ HOOKS += [
     left(
         "all of them are deleted",
         "weights-pop",
-        f"{HOOKED}    def save_model_hook(models, weights, folder):\n        del weights[:]\n        weights.clear()\n",
+        f"{HOOKED}    def save_model_hook(models, weights, folder):\n"
+        "        del weights[:], rest[0]\n        weights.clear()\n",
     ),
     *(
         mended(
@@ -183,7 +188,7 @@ HOOKS += [
         "unwrap-save-hook",
         f"{HOOKED}    def save_model_hook(models, weights, folder):\n        while len(weights) > 0:\n"
         "            weights.pop()\n            model = models[0]\n            if isinstance(model, Net):\n"
-        "                save(model)\n        if weights and isinstance(models[-1], Net):\n            save(models[-1])\n",
+        "                save(model)\n        if weights and isinstance(models[-1], Net):\n            save(1)\n",
     ),
     left(
         "taken from the list and unwrapped",
