@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import defaults, every, handed, text
+from kit.fixes._ast import defaults, every, handed, same, text
 from kit.fixes._cuda import PLACES
 from kit.fixes._positions import Change, changed, end, parsed, start
 from kit.fixes._roles import Script, read
@@ -50,7 +50,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     makes are another fix's."""
     script = read(tree)
     found: dict[ast.stmt, Site] = {}
-    for call, statement in (*script.calls[_CLASS], *_renamed(script)):
+    for call, statement in _calls(script):
         told = _full(script, call.func, statement) in _NEW
         if not told and _full(script, call.func, statement) not in _OLD:
             continue
@@ -115,8 +115,9 @@ def _known(script: Script, statement: ast.stmt) -> set[ast.AST]:
     calls = [node for node in nodes if isinstance(node, ast.Call)]
     asks = [call for call in calls if last(call.func) in ("isinstance", "issubclass")]
     says = [getattr(node, word, None) for node in nodes for word in ("annotation", "returns")]
-    given = statement.targets[0] if isinstance(statement, ast.Assign) else statement
-    alias = [statement.value] if (script.scopes(statement)[0], dotted(given)) in script.once(_aliases) else []  # type: ignore[attr-defined]
+    given = statement.targets if isinstance(statement, ast.Assign) else []
+    scope, aliases = script.scopes(statement)[0], script.once(_aliases)
+    alias = {statement.value for each in given if (scope, dotted(each)) in aliases}  # type: ignore[attr-defined]
     inner = {part for node in (*asks, *says) if node for part in every(node)}
     return {*inner, *alias, *(call.func for call in calls)}
 
@@ -136,11 +137,11 @@ def _aliases(script: Script) -> dict[tuple[Scope, str], str]:
     return {key: full for key, made in given.items() for full in made if len(made) == 1 and full in (*_OLD, *_NEW)}
 
 
-def _renamed(script: Script) -> list[tuple[ast.Call, ast.stmt]]:
-    """The calls of a GradScaler that has another name."""
-    names = [name for name, (full, _) in script.imports.items() if full in (*_OLD, *_NEW)]
+def _calls(script: Script) -> list[tuple[ast.Call, ast.stmt]]:
+    """The calls of what may be a GradScaler, by its own name or another."""
+    names = [_CLASS, *(name for name, (full, _) in script.imports.items() if full in (*_OLD, *_NEW))]
     names += [name.rpartition(".")[2] for _, name in script.once(_aliases)]
-    return [each for name in dict.fromkeys(names) if name != _CLASS for each in script.calls[name]]
+    return [each for name in dict.fromkeys(names) for each in script.calls[name]]
 
 
 def _for_accelerate(statement: ast.stmt, script: Script) -> bool:
@@ -179,7 +180,7 @@ def _lacks(script: Script, name: str, statement: ast.stmt) -> str:
     if not holder:
         return missing(script, name, statement)
     scope = script.class_of(statement) if holder.startswith("self") else script.scopes(statement)[0]
-    used = any(isinstance(node, ast.Attribute) and text(node) == name for node in every(scope or script.tree))
+    used = any(same(node, name) for node in every(scope or script.tree))
     made = [
         line
         for line in script.inside(script.scopes(statement)[0])
@@ -202,7 +203,7 @@ def _no_device(script: Script, name: str) -> str:
             return why
         if isinstance(node, ast.Attribute) and node.attr in _OF_OTHERS and text(node.value) == name:
             return why
-        if isinstance(node, ast.withitem) and node.optional_vars and text(node.optional_vars) == name:
+        if isinstance(node, ast.withitem) and same(node.optional_vars, name):
             return why
         if isinstance(node, ast.Assign) and text(node.value) == name and "environ" in text(node.targets[0]):
             return why
@@ -278,7 +279,7 @@ def _told(call: ast.Call, kind: str, made: str) -> list[Change]:
     """What is changed in a call of a class of scalers, so that it is one of ``made``, told the ``kind``."""
     named = [each for each in handed(call, "device") if isinstance(each, ast.Constant) and each.value == "cuda"]
     if named:
-        return [(start(named[0]), end(named[0]), kind)]
+        return [(start(each), end(each), kind) for each in named]
     arguments = [*map(start, call.args), *map(start, call.keywords)]
     where = min(arguments, default=end(call, 1))
     return [(start(call.func), end(call.func), made), (where, where, kind + ", " * bool(arguments))]

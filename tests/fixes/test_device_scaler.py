@@ -22,6 +22,13 @@ APPLIED = [
         f"{DEVICE}with open(path) as z:\n    scaler = torch.amp.GradScaler(torch.device(device).type)\n",
     ),
     case(
+        "where nothing is resumed, an option to be chosen beside it",
+        f"{DEVICE}p.add_argument('--device', default='auto')\nif hasattr(args, 'resume'):\n    load()\nelse:\n"
+        "    scaler = torch.cuda.amp.GradScaler()\n",
+        f"{DEVICE}p.add_argument('--device', default='auto')\nif hasattr(args, 'resume'):\n    load()\nelse:\n"
+        "    scaler = torch.amp.GradScaler(torch.device(device).type)\n",
+    ),
+    case(
         "imported, with arguments",
         f"from torch.cuda.amp import GradScaler\n{DEVICE}scaler = GradScaler(init_scale=4, enabled=fp16)  # fp16\n",
         f"from torch.cuda.amp import GradScaler\n{DEVICE}"
@@ -72,13 +79,22 @@ APPLIED = [
                 "of the arguments",
                 "torch.device(args.device)",
                 "def f(args, x):\n    args.device = 'npu'\n    os.environ['A'] = a\n    os.environ['Z'] = z\n"
-                "    s = torch.cuda.amp.GradScaler()\n    x.to(args.device)\nargs.device = 'cpu'\n",
+                "    s = torch.cuda.amp.GradScaler()\n    x.to(args.device)\n    args.device = 'cpu'\n"
+                "p.add_argument('--amp', default='auto')\np.add_argument('--zoom', default='auto')\n",
             ),
             (
                 "of its class",
                 "torch.device(self.device)",
-                "class T:\n    def f(self):\n        s = torch.cuda.amp.GradScaler()\n"
+                "class T:\n    def __init__(self, device):\n        self.device = device\n"
+                "    def f(self):\n        s = torch.cuda.amp.GradScaler()\n"
                 "    def g(self, x):\n        x.to(self.device)\n",
+            ),
+            (
+                "of its class, beside a number",
+                "torch.device(self.device)",
+                "class T:\n    def __init__(self, card, place):\n        self.device = place\n"
+                "        self.device = card\n    def f(self):\n        s = torch.cuda.amp.GradScaler()\n"
+                "    def g(self, x, device=0):\n        x.to(self.device)\n",
             ),
             (
                 "of accelerate",
@@ -196,6 +212,13 @@ REFUSED = [
             ("a parameter by its value", "device", 3, "def f(x, device=0):\n    s = torch.cuda.amp.GradScaler()\n"),
             ("given a number", "device", 4, "def f(x):\n    device = 0\n    s = torch.cuda.amp.GradScaler()\n"),
             ("given parts", "device", 4, "def f(x):\n    device = x.split(',')\n    s = torch.cuda.amp.GradScaler()\n"),
+            (
+                "an option given what is to be chosen",
+                "device",
+                4,
+                "def f(x, args, device='auto'):\n    args.device = device\n    s = torch.cuda.amp.GradScaler()\n"
+                "    x.to(args.device)\n",
+            ),
             ("a list", "device", 4, "def f(x):\n    device = [0, 1]\n    s = torch.cuda.amp.GradScaler()\n"),
         )
     ),
@@ -218,8 +241,9 @@ REFUSED = [
             ),
             (
                 "another function's",
-                5,
-                "def g(args, x):\n    x.to(args.device)\ndef f(args):\n    s = torch.cuda.amp.GradScaler()\n",
+                6,
+                "def g(args, x):\n    x.to(args.device)\ndef f(args):\n    amp = args.amp\n"
+                "    s = torch.cuda.amp.GradScaler()\n",
             ),
             (
                 "a part",
@@ -227,6 +251,19 @@ REFUSED = [
                 "class T:\n    def f(self, x):\n        s = torch.cuda.amp.GradScaler(), x.to(self.device['a'])\n",
             ),
         )
+    ),
+    conflict(
+        "given on its line",
+        "several statements share the line",
+        3,
+        "import torch\ndef f(args, x):\n    args.device = 'npu'; s = torch.cuda.amp.GradScaler()\n"
+        "    x.to(args.device)\n",
+    ),
+    conflict(
+        "no accelerator either",
+        "`device` is not bound there",
+        3,
+        "import torch\nfrom accelerate import Accelerator\nscaler = torch.cuda.amp.GradScaler()\n",
     ),
     conflict(
         "the device comes later",

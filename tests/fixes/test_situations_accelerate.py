@@ -1,9 +1,9 @@
-"""`kit fix` on scripts of other shapes: LoRA layers, and what accelerate's own class asks of CUDA."""
+"""`kit fix` on scripts of other shapes: LoRA layers, what accelerate's own class asks of CUDA, scalers by name."""
 
 from __future__ import annotations
 
 import pytest
-from situations import Given, check, left, looks
+from situations import Given, check, left, looks, mended
 
 LAYERS = "from diffusers import AttnProcsLayers\ndef main(accelerator, unet, text):\n    {}\n"
 GUARD = "import torch\nclass Accelerator:\n    def prepare(self):\n        {}\n"
@@ -57,6 +57,30 @@ SCALERS = [
         "accelerate's own, for CUDA",
         "grad-scaler",
         OWN.format('if self.device.type == "cuda":\n            a = b = torch.cuda.amp.GradScaler(**kwargs)'),
+    ),
+]
+TWO_NAMES = "import torch\ndef main(device):\n    made = scaler = torch.cuda.amp.GradScaler\n"
+TOLD = "return torch.amp.GradScaler(torch.device(device).type)"
+SCALERS += [
+    mended(
+        "a class that two names have",
+        "device-scaler",
+        f"{TWO_NAMES}    return made()\n",
+        TOLD,
+    ),
+    left("a class that two names have, and none is called", "device-scaler", f"{TWO_NAMES}    {TOLD}\n"),
+    looks(
+        "a name of either class",
+        "device-scaler",
+        4,
+        "a gradient scaler of CUDA alone",
+        "import torch\ndef main(device):\n    if device:\n        made = torch.cuda.amp.GradScaler\n    else:\n"
+        "        made = torch.amp.GradScaler\n    return made()\n",
+    ),
+    left(
+        "named, and asked of others",
+        "device-scaler",
+        "import torch\nlog('GradScaler')\nfp16 = getattr(args, 'fp16')\n",
     ),
 ]
 
