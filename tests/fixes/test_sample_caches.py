@@ -18,8 +18,9 @@ from diffusers import AutoencoderKL
 
 class Pictures(Dataset):
     def __getitem__(self, index):
+        at = index % self.count
         example = {{}}
-{index}        example["picture"] = self.pictures[index % self.count]
+{index}        example["picture"] = self.pictures[at]
         return example
 
 
@@ -129,9 +130,7 @@ ONE = LATENTS.format(method="sample")
 STOOD = "    {first}cached = args.cache\n    sampler = Buckets(pictures, shuffle_batches_each_epoch={shuffle})\n"
 
 APPLIED = [
-    case(
-        "sampled anew each time", BEFORE + LATENTS.format(method="sample"), WITH + LATENTS_AFTER.format(method="sample")
-    ),
+    case("sampled anew each time", BEFORE + ONE, WITH + LATENTS_AFTER.format(method="sample")),
     case(
         "a sampler that stood still for the caches' sake",
         BEFORE + STOOD.format(first="has_step_indexed_caches = ", shuffle="not has_step_indexed_caches") + ONE,

@@ -13,6 +13,7 @@ from test_sample_caches import (
     ONE,
     PADDED_BEFORE,
     REPEATED,
+    WIDE,
     WITH,
     captions,
     refused,
@@ -68,9 +69,9 @@ APPLIED = [
         "sharded, in order", *(text.replace("shuffle=True", "shuffle=False") for text in (BEFORE + ONE, WITH + AFTER))
     ),
     case(
-        "one entry a batch, whichever branch",
-        BEFORE + ONE.replace(FILL, EITHER.format(FILL)),
-        WITH + AFTER.replace(FILLED, EITHER.format(FILLED)),
+        "one entry a batch, whichever branch, as wide as a line may be",
+        BEFORE + ONE.replace(FILL, EITHER.format(FILL)).replace("vae", WIDE[4:]),
+        WITH + AFTER.replace(FILLED, EITHER.format(FILLED)).replace("vae", WIDE[4:]),
     ),
     case(
         "below another import from there",
@@ -124,7 +125,7 @@ BESIDE = """\
 REFUSED = [
     refused(
         "another is read by the batch, too",
-        "`kept` (line 37) is read by the batch, too",
+        "`kept` (line 38) is read by the batch, too",
         "model_input = cache[step]",
         BEFORE
         + LATENTS.format(method="sample").replace("    model, loader", f"{BESIDE}    model, loader")
