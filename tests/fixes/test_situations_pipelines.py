@@ -101,7 +101,7 @@ def _there(id: str, below: str) -> Any:
 
 ENCODE = "    c = vae.encode(p)\n"
 OFFLOADED = [
-    _away("something between", 6, f"    log()\n{ENCODE}"),
+    _away("something between", 7, f"    log()\n{ENCODE}    vae.to(d)\n", f"    vae.to(d)\n{OFFLOAD}"),
     _away("in a block of its own", 6, f"    with torch.no_grad():\n    {ENCODE}"),
     _away("in a branch", 6, f"    if x:\n    {ENCODE}"),
     _away("in a loop", 6, f"    for p in x:\n    {ENCODE}"),
@@ -132,7 +132,9 @@ OFFLOADED = [
     left(
         "in a context that does something else",
         "offload-encode",
-        "def frozen(m):\n    m.to('cpu')\n    yield m\n    x = m.score.cpu()\n"
+        "class away:\n    def __exit__(self, *a):\n        self.m.cpu()\nclass offloaded(away):\n"
+        "    def __exit__(self, *a):\n        self.m.cpu()\n"
+        "def frozen(m):\n    m.to('cpu')\n    m.cpu(); yield m\n    x = m.score.cpu()\n"
         f"def main(args, vae, p):\n    with frozen(vae):\n        pass\n{ENCODE}",
     ),
     _there("asked for its settings", "    c = p * vae.config.scaling_factor\n    save(vae)\n"),
@@ -144,6 +146,20 @@ OFFLOADED = [
         f"    log()\n{ENCODE}",
     ),
     _there("another one", f"    vae = load()\n{ENCODE}"),
+    _there("another one that encodes", "    vae = with_tiled_decode(vae)\n"),
+    left(
+        "in the head of the block, and above it",
+        "offload-encode",
+        "import torch\ndef main(vae, p):\n    a = vae.encode(p)\n"
+        "    with offload_models(vae, device=d), cache(vae.encode(p)) as b:\n        log(a, b)\n",
+    ),
+    refused(
+        "two on a line",
+        "offload-encode",
+        4,
+        "several statements share line 6",
+        f"import torch\ndef main(args, vae, p):\n    x = 1\n{OFFLOAD}    c = vae.encode(p); d = vae.encode(c)\n",
+    ),
     _there("in another such block", f"    x = 1\n{OFFLOAD}    {ENCODE}"),
     _there("made to be called", "    encode = lambda p: vae.encode(p)\n"),
 ]
