@@ -137,8 +137,7 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
 
 def _pins(script: Script, call: ast.Call) -> bool:
     """Whether a call makes a tensor in pinned memory, or pins one for CUDA by its name."""
-    full = script.full(call.func)
-    makes = full.startswith("torch.") and full.count(".") == 1
+    makes = bool(re.fullmatch(r"torch\.\w+", script.full(call.func)))
     pinned = any(text(each) == "True" for each in handed(call, _NAME, at=None))
     named = last(call.func) == _NAME and any(text(each).startswith("'cuda") for each in handed(call, "device"))
     return (makes and pinned) or named

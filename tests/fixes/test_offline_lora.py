@@ -7,6 +7,7 @@ from fixing import case, conflict, gone, satisfied, tables, unlike
 NAME = "offline-lora"
 SAVED = "P.save_lora_weights(args.output_dir, layers)\n"
 NAMED = 'weight_name="pytorch_lora_weights.safetensors"'
+NEW = "check_min_version('0.31.0.dev0')\nname, state = 'lora', 'optimizer.bin'\n"
 
 APPLIED = [
     *(
@@ -30,8 +31,9 @@ APPLIED = [
     ),
     case(
         "saved under the usual name",
-        "P.save_lora_weights(args.output_dir, safe_serialization=True)\npipeline.load_lora_weights(args.output_dir)\n",
-        "P.save_lora_weights(args.output_dir, safe_serialization=True)\n"
+        f"{NEW}P.save_lora_weights(args.output_dir, safe_serialization=True)\n"
+        "pipeline.load_lora_weights(args.output_dir)\n",
+        f"{NEW}P.save_lora_weights(args.output_dir, safe_serialization=True)\n"
         f"pipeline.load_lora_weights(args.output_dir, {NAMED})\n",
     ),
     case(

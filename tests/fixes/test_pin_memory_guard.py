@@ -44,13 +44,14 @@ APPLIED = [
         """
         import torch
         if x.pin_memory().any():
-            pass
+            y = x.pin_memory().sum()
         """,
         """
         import torch
         if (x.pin_memory() if torch.accelerator.is_available() else x).any():
-            pass
+            y = (x.pin_memory() if torch.accelerator.is_available() else x).sum()
         """,
+        count=2,
     ),
     case(
         "over lines, with blanks, in a text",

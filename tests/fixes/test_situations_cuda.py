@@ -309,6 +309,7 @@ PINNED = [
     left("for a device that is given", "pin-memory-guard", "import torch\nx = y.pin_memory(device)\n"),
     left("a loader's", "pin-memory-guard", "import torch\nx = torch.utils.data.DataLoader(y, pin_memory=True)\n"),
     left("asked", "pin-memory-guard", "import torch\nx = torch.empty(3, pin_memory=torch.cuda.is_available())\n"),
+    left("not pinned", "pin-memory-guard", "import torch\nx = torch.empty(3, pin_memory=False)\n"),
 ]
 AUTOCAST = [
     looks(
