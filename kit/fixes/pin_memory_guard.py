@@ -147,12 +147,10 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     torch = block.script.torch
 
     def choose(code: str) -> str | None:
-        call = parsed(code)
-        method = call.func if isinstance(call, ast.Call) and not call.args and not call.keywords else None
-        if not isinstance(method, ast.Attribute) or method.attr != _NAME:
-            return None
-        tensor = written(code, method.value)
-        return f"{code} if {_GUARD.replace('torch', torch, 1)} else {tensor}"
+        match parsed(code):
+            case ast.Call(func=ast.Attribute(attr="pin_memory", value=tensor), args=[], keywords=[]):
+                return f"{code} if {_GUARD.replace('torch', torch)} else {written(code, tensor)}"
+        return None
 
     for index, _ in block.wanted():
         chosen = block.with_expressions(block.statements[index], "Call", f".{_NAME}", choose)
