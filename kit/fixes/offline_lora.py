@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -50,12 +51,13 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     script = read(tree)
     if _otherwise(script) or _older(script):
         return []
-    found: dict[ast.stmt, Site] = {}
-    for name in _LOADS:
-        for call, statement in script.calls[name]:
-            if _written_here(script, call, statement):
-                found[statement] = _site(call, statement)
-    return sorted(found.values(), key=lambda site: site.line)
+    found: dict[int, list[Site]] = defaultdict(list)
+    for call, statement in [each for name in _LOADS for each in script.calls[name]]:
+        if _written_here(script, call, statement):
+            found[statement.lineno].append(_site(call, statement))
+    return [
+        Site(line, all(x.done for x in its), refuses=max(x.refuses for x in its)) for line, its in sorted(found.items())
+    ]
 
 
 def _site(call: ast.Call, statement: ast.stmt) -> Site:
