@@ -57,21 +57,23 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The choices between float32 and float64 by what machine it is, or by whether a tensor is on a Mac's GPU, and what
     is made in float64 on a tensor's own device where angles are worked out; in order where an NPU gets float32."""
     script = read(tree)
-    found: dict[ast.stmt, Site] = {}
+    found = []
     for statement, _ in script.statements:
-        for node in own(statement):
-            if isinstance(node, ast.IfExp) and (_better(script, node, statement) or _knows_npu(script, node)):
-                found[statement] = Site(statement.lineno, not _better(script, node, statement), (script.torch,))
-            elif isinstance(node, ast.Call) and last(node.func) == _HELPER and _is64(script, *handed(node, "dtype")):
-                found.setdefault(statement, Site(statement.lineno, True))
-            elif (
-                isinstance(node, ast.Call)
-                and _angles(script, statement)
-                and _alone(script, statement, node)
-                and _made(script, node)
-            ):
-                found[statement] = Site(statement.lineno, False, (script.torch,))
-    return list(found.values())
+        asked = [_in_order(script, statement, node) for node in own(statement)]
+        if known := [done for done in asked if done is not None]:
+            found.append(Site(statement.lineno, all(known), (script.torch,)))
+    return found
+
+
+def _in_order(script: Script, statement: ast.stmt, node: ast.AST) -> bool | None:
+    """Whether an NPU gets float32 by an expression; None for one that makes no such choice."""
+    if isinstance(node, ast.IfExp):
+        better = _better(script, node, statement)
+        return not better if better or _knows_npu(script, node) else None
+    if isinstance(node, ast.Call) and last(node.func) == _HELPER and _is64(script, *handed(node, "dtype")):
+        return True
+    lacks = isinstance(node, ast.Call) and _angles(script, statement) and _alone(script, statement, node)
+    return False if lacks and _made(script, node) else None  # type: ignore[arg-type]
 
 
 def _alone(script: Script, statement: ast.stmt, call: ast.Call) -> bool:

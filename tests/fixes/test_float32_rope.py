@@ -101,6 +101,14 @@ APPLIED = [
         """,
     ),
 ]
+LACKS = "torch.float32 if torch.backends.mps.is_available() else torch.float64"
+APPLIED += [
+    case(
+        "beside one that asks for an NPU",
+        f"import torch\na, b = ({LACKS}, torch.float32 if npu else torch.float64)\n",
+        f"import torch\na, b = (({ANY}), torch.float32 if npu else torch.float64)\n",
+    )
+]
 ASKED = "is_mps = ids.device.type == 'mps'"
 CHOSEN = "kind = torch.float32 if is_mps else torch.float64"
 
