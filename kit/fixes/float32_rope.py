@@ -79,7 +79,7 @@ def _in_order(script: Script, statement: ast.stmt, node: ast.AST) -> bool | None
 def _alone(script: Script, statement: ast.stmt, call: ast.Call) -> bool:
     """Whether a call is of angles, by all one sees: no integers, nothing that is compared or goes to numpy, and nothing
     else in float64 beside it."""
-    integers = last(call.func) == "to" and "ids" in text(call.func).lower()
+    integers = "ids" in text(call.func).lower()
     nodes = own(statement)
     doubles = sum(isinstance(node, (ast.Attribute, ast.Name)) and last(node) in _DOUBLES for node in nodes)
     made = sum(isinstance(node, ast.Call) and bool(_made(script, node)) for node in nodes)

@@ -113,6 +113,12 @@ ASKED = "is_mps = ids.device.type == 'mps'"
 CHOSEN = "kind = torch.float32 if is_mps else torch.float64"
 
 REFUSED = [
+    conflict(
+        "float64 by a name of its own",
+        "`torch` is not bound",
+        3,
+        "from torch import float64 as exact\ndef rope(x):\n    return x.to(exact)\n",
+    ),
     *(
         gone(id, f"import torch\ndef {name}(a, ids):\n    {code}\n")
         for id, name, code in (
