@@ -154,7 +154,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     """The repetitions, and above the loop what they repeat."""
     for index, node in block.wanted():
         match node:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) if block.in_else() and _source(value) == name:
+            case ast.Assign(targets=[ast.Name(id=name)]):
                 code = re.sub(rf"(= |in ){name}\b", rf"\g<1>{_OWN}{name}", block.line(block.statements[index]), count=1)
                 above = block.statements[index].leading_lines  # type: ignore[attr-defined]
                 yield Splice.instead(index, [block.statement(f"{code}\n").with_changes(leading_lines=above)])

@@ -206,6 +206,7 @@ SEEDS = [
     _seed("set everywhere", "if args.seed: seed_everything(args.seed, workers=True)"),
     _seed("set by name", "if args.seed: set_seed(seed=args.seed)"),
     _not_a_seed("nothing of the seed's", "return make(1) if args.seed else None"),
+    _not_a_seed("told where there is none", "if not args.seed: log(args)"),
     _not_a_seed("0 otherwise", "seed = int(args.seed) if args.seed else 0"),
     _not_a_seed("a folder's name", "out = f'{args.out}/{args.seed}' if args.seed else args.out"),
     _not_a_seed("or 0, kept", "seed = args.seed or 0"),
