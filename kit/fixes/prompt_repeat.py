@@ -59,7 +59,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     """Where a loop that trains repeats the prompts for a batch, in the `else` of an `if` that takes them from a cache;
     in order where it repeats something that it does not change."""
     return [
-        Site(each.line, each.source != each.name, (each.name,), each.refuses if each.source == each.name else "")
+        Site(each.line, each.source != each.name, (each.name,), each.refuses)
         for function in every(tree)
         if isinstance(function, ast.FunctionDef)
         for loop in function.body

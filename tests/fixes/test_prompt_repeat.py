@@ -173,6 +173,7 @@ def test_it_does_not_grow() -> None:
         ("embeds, masks = (each.repeat(n, 1) for each in (cached, masks))", False),
         ("embeds, masks = (each.repeat(n, 1) for each in (prompts, masks))", False),
         ("embeds = cached * n", False),
+        ("embeds = prompts * n", False),
         ("embeds, *others = embeds.repeat(n, 1, 1), masks, n", True),
         ("args.embeds = args.embeds * n", True),
         ("embeds = embeds[:1].repeat(n, 1, 1)", False),
