@@ -79,11 +79,9 @@ def _repeats(script: Script, loop: ast.stmt) -> list[Repeat]:
                 case ast.Assign(targets=[ast.Name(id=name)], value=value) if name in names and (
                     source := _source(value)
                 ):
-                    if source in script.imports or (source == name and _of_batch(script, statement, name)):
-                        continue
-                    refuses = _changes(choice.test, loop)  # type: ignore[attr-defined]
-                    refuses = refuses or _not_kept(script, loop, choice, name)  # type: ignore[arg-type]
-                    found.append(Repeat(statement.lineno, name, source, text(choice.test), refuses))  # type: ignore
+                    if source not in script.imports and not (source == name and _of_batch(script, statement, name)):
+                        why = _changes(choice.test, loop) or _not_kept(script, loop, choice, name)  # type: ignore
+                        found.append(Repeat(statement.lineno, name, source, text(choice.test), why))  # type: ignore
     return found
 
 

@@ -40,6 +40,11 @@ PROMPTS = [
         "prompt-repeat",
         _prompts('a = encode(batch)\n        a["x"], a.y = a["x"].repeat(2, 1), a.y.repeat(2, 1)'),
     ),
+    left(
+        "once, above",
+        "prompt-repeat",
+        _prompts("pass").replace("    for batch", "    embeds = embeds.repeat(2, 1, 1)\n    for batch"),
+    ),
     left("scaled", "prompt-repeat", _prompts("embeds = embeds * 2")),
     left(
         "an attribute of the batch",
