@@ -86,5 +86,5 @@ def _guarded(block: Block, work: dict[ast.stmt, str]) -> Iterator[Splice]:
         main = work[node]  # type: ignore[index]
         body = [block.statements[at] for at, _ in row]
         alone = isinstance(node, ast.If) and not node.orelse and not more
-        guarded = block.narrowed(body[0], main) if alone else block.under(f"if {main}:", body)
+        guarded = block.narrowed(block.statements[start], main) if alone else block.under(f"if {main}:", body)
         yield Splice(start, start + len(row), [guarded], counted=False)
