@@ -26,7 +26,7 @@ DOUBLES = [
         "of what becomes something else",
         "float32-rope",
         ROPE.format(
-            'mac = x.device.type == "mps"\n    d = torch.float32 if mac else torch.float64\n    x = x.tolist()'
+            'x = x[0]\n    mac = x.device.type == "mps"\n    d = torch.float32 if mac else torch.float64\n    x = 1'
         ),
         'd = torch.float32 if mac or x.device.type in ("npu", "tpu") else torch.float64',
     ),
@@ -45,6 +45,11 @@ DOUBLES = [
         3,
         "float64 on a device that may have none",
         "import torch\ndef schedule(sigmas, device):\n    return sigmas.to(device, torch.float64)\n",
+    ),
+    left(
+        "an NPU is asked for",
+        "float32-rope",
+        ROPE.format("d = torch.float32 if x.device.type in ('mps', 'npu') else torch.float64"),
     ),
     left("another choice", "float32-rope", ROPE.format("d = 1 if is_mps else 2")),
     left(
@@ -88,7 +93,8 @@ DOUBLES = [
             "s = loss.cpu().double()",
             "s = torch.zeros(3, dtype=torch.float64)",
             "s = make(3, dtype=torch.float64, device=device)",
-            "s = loss.clone()",
+            "s = loss.clone().to(accelerator.device)",
+            "s = np.double(loss)",
         )
     ),
     left(
