@@ -43,7 +43,7 @@ PROMPTS = [
     left(
         "once, above",
         "prompt-repeat",
-        _prompts("pass").replace("    for batch", "    embeds = embeds.repeat(2, 1, 1)\n    for batch"),
+        _prompts("pass").replace("    for batch", "    prompts = prompts.repeat(2, 1, 1)\n    for batch"),
     ),
     left("scaled", "prompt-repeat", _prompts("embeds = embeds * 2")),
     left(
