@@ -181,6 +181,12 @@ WEIGHTS = [
         "in a function inside", 3, f"{HOOK}    def save(model):\n        weights.pop()\n    list(map(save, models))\n"
     ),
     _pops("in a function that is handed them", 2, f"def drop(kept):\n    kept.pop()\n{HOOK}    drop(weights)\n"),
+    _pops(
+        "in a method that is handed them",
+        3,
+        "class Run:\n    def drop(self, at, kept):\n        kept.pop()\n"
+        "    def hook(self, models, weights, folder):\n        self.drop(1, weights)\n",
+    ),
     left("another list", "weights-pop", f"def drop(xs, kept):\n    xs.pop()\n{HOOK}    drop(xs, weights)\n"),
     left("asked there", "weights-pop", f"def drop(kept):\n    if kept:\n        kept.pop()\n{HOOK}    drop(weights)\n"),
 ]
@@ -256,8 +262,9 @@ CASTS = [
             ("its VAE alone", "pipe.vae.to(torch.float16)"),
             ("made whole", "pipe.unet.to(torch.float32)"),
             ("made of files", "pipe = P.from_pretrained(args.model, torch_dtype=dtype).to(device, dtype)"),
-            ("its VAE, unwrapped", "pipe = P.from_pretrained(a.b, vae=accelerator.unwrap_model(vae).to(dtype))"),
-            ("placed", "self.pipeline.to(device)"),
+            ("its VAE, unwrapped", "pipe = P.from_pretrained(a.b, vae=accelerator.unwrap_model(vae, False).to(dtype))"),
+            ("placed", "self.pipeline.to(device).enable_xformers()"),
+            ("cast at the end", "if is_final: pipe.to(device, dtype=dtype)"),
         )
     ),
     *(
