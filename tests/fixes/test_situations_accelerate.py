@@ -53,6 +53,7 @@ SCALERS = [
         )
     ),
     left("accelerate's own, of any device", "grad-scaler", OWN.format("self.scaler = torch.amp.GradScaler(self.kind)")),
+    left("MS-AMP's", "grad-scaler", OWN.format("if fp8:\n            self.scaler = torch.cuda.amp.GradScaler()")),
     left(
         "accelerate's own, for CUDA",
         "grad-scaler",
