@@ -72,9 +72,10 @@ def _leaves_without(hook: Hook) -> bool:
     made: set[str] = set()
     for line in hook.function.body:
         if isinstance(line, ast.If) and isinstance(line.body[-1], ast.Return) and not line.orelse:
-            empty = {f"not {hook.models}", f"len({hook.models}) == 0", f"not len({hook.models})"}
-            return text(line.test) in empty | {f"{name} is None" for name in made} | {f"not {name}" for name in made}
-        if any(isinstance(node, ast.Attribute) and node.attr == _LORA for node in every(line)):
+            empty = [f"not {hook.models}", f"len({hook.models}) == 0", f"not len({hook.models})"]
+            empty += [asked for name in made for asked in (f"{name} is None", f"not {name}")]
+            return text(line.test) in empty
+        if _reads_lora(line):
             return False
         given = [each for each in every(line) if isinstance(each, ast.Assign)]
         made |= {text(target) for each in given if _reads(each.value, {hook.models}) for target in each.targets}
@@ -90,7 +91,7 @@ def _asks_for_one(script: Script, hook: Hook) -> bool:
                 given = {text(each) for each in (*call.args, *(word.value for word in call.keywords))}
                 ways = [node for node in script.above[line] if isinstance(node, ast.If)]
                 asked = {part for node in ways for part in map(text, conjuncts(node.test))}
-                found.append(bool(asked & {*given, *(f"{name} is not None" for name in given)}))
+                found.append(not asked.isdisjoint([*given, *(f"{name} is not None" for name in given)]))
     return bool(found) and all(found)
 
 
@@ -135,11 +136,11 @@ def _apart(hook: Function, named: bool = True) -> bool:
 
 def _hooks(script: Script) -> dict[Function, Hook]:
     """The load hooks that load a LoRA."""
-    return {
-        hook.function: hook
-        for hook in load_hooks(script)
-        if any(isinstance(node, ast.Attribute) and node.attr == _LORA for node in every(hook.function))
-    }
+    return {hook.function: hook for hook in load_hooks(script) if _reads_lora(hook.function)}
+
+
+def _reads_lora(node: ast.AST) -> bool:
+    return any(isinstance(each, ast.Attribute) and each.attr == _LORA for each in every(node))
 
 
 def _site(script: Script, hook: Hook, done: bool) -> Site:
@@ -156,7 +157,7 @@ def _site(script: Script, hook: Hook, done: bool) -> Site:
 
 def _loads_ema(hook: ast.AST) -> bool:
     """Whether a hook loads averaged weights, too, which DeepSpeed knows nothing of."""
-    names = {getattr(node, "id", "") for node in every(hook)} | {getattr(node, "attr", "") for node in every(hook)}
+    names = {getattr(node, key, "") for node in every(hook) for key in ("id", "attr")}
     return any("ema" in name.lower().split("_") for name in names)
 
 

@@ -19,6 +19,7 @@ LOAD = """\
             model = models.pop()
         model.load(Pipeline.lora_state_dict(input_dir))
 """
+GIVEN = LOAD.replace("model.load(", "set_peft_model(model, ")
 SECOND = """\
         if not accelerator.distributed_type == DistributedType.DEEPSPEED:
             model = models.pop()
@@ -78,6 +79,7 @@ APPLIED = [
         f"{BOTH}{MAIN}{LOADS_FIRST}{LOAD}",
         f"{BOTH}{MAIN}{LEAVE}{LOADS_FIRST}{LOAD}",
     ),
+    case("given to a model or to none", f"{BOTH}{MAIN}{GIVEN}", f"{BOTH}{MAIN}{LEAVE}{GIVEN}"),
     case("a second model, as upstream has it", f"{BOTH}{MAIN}{SECOND}", f"{BOTH}{MAIN}{LEAVE}{SECOND}"),
 ]
 MAKER = "def make(accelerator):\n    def load_model_hook(models, input_dir):\n"
@@ -121,7 +123,7 @@ REFUSED = [
     satisfied(
         "asked by its text",
         f"{ONE}{MAIN}        if accelerator.distributed_type != 'DEEPSPEED':\n            model = models.pop()\n"
-        "        else:\n            model = another()\n        state = P.lora_state_dict(input_dir)\n",
+        "        else:\n            model = Another()\n        state = P.lora_state_dict(input_dir)\n",
     ),
     satisfied(
         "a model of its own, which is there already",
@@ -131,11 +133,12 @@ REFUSED = [
     ),
     *(
         satisfied(
-            f"it leaves without a model: {test}", f"{ONE}{MAIN}{above}        if {test}:\n            return\n{LOAD}"
+            f"it leaves without a model: {test}",
+            f"{ONE}{MAIN}{above}        if {test}:\n            logger.info(2)\n            return\n{LOAD}",
         )
         for above, test in (
             ("", "not models"),
-            ("        print(1)\n", "len(models) == 0"),
+            ("        logger.info(1)\n", "len(models) == 0"),
             ("        one = models.pop() if models else None\n", "one is None"),
         )
     ),

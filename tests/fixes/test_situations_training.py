@@ -100,7 +100,14 @@ HOOKED = f"{HEAD}def main(accelerator):\n    def load_model_hook(models, folder)
 NEEDS = "a load hook that needs a model"
 HOOKS = [
     looks("the last one", "deepspeed-resume", 7, NEEDS, f"{HOOKED}        models.pop().load_attn_procs(folder)\n"),
-    looks("the first one", "deepspeed-resume", 7, NEEDS, f"{HOOKED}        models[0].load_attn_procs(folder)\n"),
+    looks(
+        "the first one, below a hook that leaves without",
+        "deepspeed-resume",
+        12,
+        NEEDS,
+        f"{HOOKED}        if not models:\n            return\n        models.pop().load(folder)\n"
+        f"{HOOKED.removeprefix(HEAD)}        models[0].load_attn_procs(folder)\n        models[0].eval()\n",
+    ),
     looks(
         "a LoRA of a file",
         "deepspeed-resume",
