@@ -1,7 +1,7 @@
 """What a fix makes of a name that it does not know is the same for all of them, whichever comes first in the alphabet.
 
-In the scripts of its table each word becomes one that no fix knows, once an early one, once a late one: everywhere, and
-then in one place alone. A comparison that is no longer for equality tells the two apart.
+In the scripts of its tables each word becomes one that no fix knows, once an early one, once a late one: everywhere,
+and then in one place alone. A comparison that is no longer for equality tells the two apart.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import importlib
 import keyword
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from situations import Given
 
 from kit import fixes
 
+SITUATIONS = [importlib.import_module(path.stem) for path in sorted(Path(__file__).parent.glob("test_situations_*.py"))]
 MOST = 2  # scripts of a table that a word is tried in: everywhere; in one place alone it is in the first of them
 
 
@@ -47,12 +50,19 @@ def test_an_early_name_and_a_late_one(name: str) -> None:
     table = importlib.import_module(f"test_{name.replace('-', '_')}")
     texts = [param.values[0].before for param in table.APPLIED] + [param.values[0].text for param in table.REFUSED]
     tried: collections.Counter[str] = collections.Counter()
-    for text in texts:
+    for text in [*texts, *situations(name)]:
         for word in sorted(set(re.findall(r"[A-Za-z_]\w*", text)) - set(keyword.kwlist)):
             tried[word] += 1
             for pair in renamed(text, word, tried[word] == 1) if tried[word] <= MOST else ():
                 early, late = (found(name, each).lower().replace("bbbb", "zzzz") for each in pair)
                 assert words(early) == words(late), f"{word} in:\n{pair[0]}"
+
+
+def situations(name: str) -> list[str]:
+    """The scripts of other shapes that a fix is tried on."""
+    lists = [each for module in SITUATIONS for each in vars(module).values() if isinstance(each, list)]
+    given = [row.values[0] for rows in lists for row in rows if isinstance(getattr(row, "values", None), tuple)]
+    return list(dict.fromkeys(each.text for each in given if isinstance(each, Given) and each.fix == name))
 
 
 def words(told: str) -> list[str]:
