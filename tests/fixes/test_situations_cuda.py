@@ -357,6 +357,7 @@ PACKAGE = [
     _package("a part of torch alone", 1, f"from torch import nn\n{MAIN}"),
     _package("tried", 2, f"try:\n    import torch\nexcept ImportError:\n    raise SystemExit(1)\n{MAIN}"),
     _package("in a function", 2, f"def main():\n    import torch\n{MAIN}"),
+    left("its package", "device-package", f"from torch import nn\nimport torch_npu\n{MAIN}"),
     left("accelerate does", "device-package", f"from torch import nn\nfrom accelerate import Accelerator\n{MAIN}"),
 ]
 
