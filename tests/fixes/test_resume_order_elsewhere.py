@@ -37,6 +37,8 @@ NESTED = "def main(a, loader):\n    def back():\n        a.load_state(x)\n    fo
         (f"{HELPER}    for epoch in range(9):\n        one(a, loader)\n", [2]),
         (NESTED, [4]),
         (BY_HAND, [5]),
+        (BY_HAND.replace("b = next(it)", "b = next(it), next(it)"), [5]),
+        (f"{BY_HAND}def show(it):\n    while True:\n        print(next(it))\n", [5]),
         (script(), []),
         (fixed(), []),
     ],

@@ -321,47 +321,8 @@ PINNED = [
     left("a loader's", "pin-memory-guard", "import torch\nx = torch.utils.data.DataLoader(y, pin_memory=True)\n"),
     left("asked", "pin-memory-guard", "import torch\nx = torch.empty(3, pin_memory=torch.cuda.is_available())\n"),
 ]
-AUTOCAST = [
-    looks(
-        "CUDA's own",
-        "autocast-device",
-        4,
-        "autocast switched off on CUDA alone",
-        "import torch\nfrom torch.cuda.amp import autocast\ndef f(x):\n    with autocast(enabled=False):\n"
-        "        return x.float()\n",
-    ),
-    *(
-        looks(
-            f"in float32: {autocast}",
-            "autocast-device",
-            3,
-            "autocast switched off on CUDA alone",
-            f"import torch\ndef f(x):\n    with {autocast}dtype=torch.float32):\n        return x.float()\n",
-        )
-        for autocast in ("torch.cuda.amp.autocast(", "torch.autocast('cuda', ")
-    ),
-    left(
-        "in float32, elsewhere",
-        "autocast-device",
-        "import torch\ndef f(x):\n    with torch.autocast('npu', dtype=torch.float32):\n        return x.float()\n",
-    ),
-]
 
 
-def _package(id: str, at: int, text: str) -> object:
-    return looks(id, "device-package", at, "does not import the device's package", text)
-
-
-MAIN = 'if __name__ == "__main__":\n    main()\n'
-PACKAGE = [
-    _package("a part of torch alone", 1, f"from torch import nn\n{MAIN}"),
-    _package("tried", 2, f"try:\n    import torch\nexcept ImportError:\n    raise SystemExit(1)\n{MAIN}"),
-    _package("in a function", 2, f"def main():\n    import torch\n{MAIN}"),
-    left("its package", "device-package", f"from torch import nn\nimport torch_npu\n{MAIN}"),
-    left("accelerate does", "device-package", f"from torch import nn\nfrom accelerate import Accelerator\n{MAIN}"),
-]
-
-
-@pytest.mark.parametrize("given", [*CHOICES, *SCALERS, *HELD, *DOUBLES, *PINNED, *AUTOCAST, *PACKAGE])
+@pytest.mark.parametrize("given", [*CHOICES, *SCALERS, *HELD, *DOUBLES, *PINNED])
 def test_a_situation(given: Given) -> None:
     check(given)
