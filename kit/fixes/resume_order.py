@@ -274,7 +274,7 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
             for loop in _loops(node) or _stepping(script, node):
                 if loop.lineno not in known and text(loop.iter) != _NAME:
                     yield Sign(loop.lineno, "a loop over batches that a resumed run starts over")
-            if not _loops(node) and method_calls(node, "load_state") and method_calls(node, "backward"):
+            if not _loops(node) and method_calls(node, "backward"):
                 for call, line in script.calls["next"]:
                     if node in script.above[line] and any(isinstance(each, ast.While) for each in script.above[line]):
                         yield Sign(call.lineno, "a loop over batches that a resumed run starts over")

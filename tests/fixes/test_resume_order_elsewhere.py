@@ -38,6 +38,8 @@ NESTED = "def main(a, loader):\n    def back():\n        a.load_state(x)\n    fo
         (NESTED, [4]),
         (BY_HAND, [5]),
         (BY_HAND.replace("b = next(it)", "b = next(it), next(it)"), [5]),
+        (BY_HAND.replace("    a.load_state(x)\n", "") + "def main(a):\n    a.load_state(x)\n    one(a)\n", [4]),
+        (BY_HAND.replace("while True", "if begun"), []),
         (f"{BY_HAND}def show(it):\n    while True:\n        print(next(it))\n", [5]),
         (script(), []),
         (fixed(), []),

@@ -55,6 +55,12 @@ AUTOCAST = [
                 return x.float()
         """,
     ),
+    left(
+        "CUDA's own, as it is set",
+        "autocast-device",
+        "import torch\ndef f(x):\n    with torch.cuda.amp.autocast(AMP), torch.cuda.amp.autocast(enabled=fp16):\n"
+        "        return x.float()\n",
+    ),
     looks(
         "CUDA's own",
         "autocast-device",
