@@ -186,7 +186,8 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         yield from block.importing(_NAME, beside, _MODULE) if beside else ()
     for index, node in block.wanted():
         order = f"{_NAME}({_hands_out(node)})"
-        if block.texts[index - 1] != order:
+        *_, above = block.texts[:index]
+        if above != order:
             yield Splice(index, index, block.parse(f"{order}  # the first process's order\n"))
         else:  # only the import was lacking
             yield Splice.instead(index, [block.statements[index]])

@@ -95,7 +95,7 @@ REFUSED = [
         gone(f"alike on all: {shuffle.splitlines()[0]}", script(shuffle))
         for shuffle in (
             "random.seed(self.epoch)\n        random.shuffle(self.batches)",
-            "rng = random.Random(self.epoch)\n        rng.shuffle(self.batches)",
+            "rng = random.Random(self.epoch)\n        kept = list(self.batches)\n        rng.shuffle(self.batches)",
             "self.rng = np.random.default_rng(seed=7)\n        self.rng.shuffle(self.batches)",
         )
     ),
