@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import conjuncts, every, guarded, text
+from kit.fixes._ast import conjuncts, every, guarded, same, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import dotted, last, mode, own, shown
 from kit.fixes._roles.holders import option_missing
@@ -148,7 +148,7 @@ def _asked(script: Script) -> list[tuple[ast.stmt, str]]:
 
 def _says(node: ast.AST) -> bool:
     """Whether an expression is whether to push."""
-    of_dict = isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and node.slice.value == _PUSH
+    of_dict = isinstance(node, ast.Subscript) and same(node.slice, repr(_PUSH))
     plain = isinstance(node, ast.Name) or (isinstance(node, ast.Attribute) and bool(dotted(node)))
     return (of_dict or (plain and last(node) == _PUSH)) and type(node.ctx) is ast.Load  # type: ignore[attr-defined]
 
