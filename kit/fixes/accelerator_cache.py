@@ -111,7 +111,7 @@ def _left(script: Script, statement: ast.stmt) -> str:
     """On what a statement is not come to without CUDA, above it; "" where it is."""
     for test in script.left_above(statement, raises=True):
         other = denied(test)
-        if other and (_is_cuda(script, other, statement) or _names_devices(script, other, statement)):
+        if _is_cuda(script, other, statement) or _names_devices(script, other, statement):
             return text(test)
     return ""
 

@@ -144,19 +144,13 @@ def _saved(script: Script, block: Sequence[ast.stmt]) -> str:
     for line in block:
         call = line.value if isinstance(line, ast.Expr) else None
         if isinstance(call, ast.Call) and roles.names_save(call.func) and is_accelerator(script, call.func.value, line):
-            match [_path(each) for each in handed(call, "output_dir")]:
+            match handed(call, "output_dir"):
                 case [ast.Name(id=name)]:
+                    return name
+                case [ast.Call(func=made, args=[ast.Name(id=name)])] if last(made) in ("str", "fspath"):
                     return name
             return ""
     return ""
-
-
-def _path(given: ast.expr) -> ast.expr:
-    """A path of which a text may be made."""
-    match given:
-        case ast.Call(func=func, args=[inner]) if last(func) in ("str", "fspath"):
-            return inner
-    return given
 
 
 def _saved_within(script: Script, block: Sequence[ast.stmt]) -> ast.stmt | None:
@@ -166,7 +160,7 @@ def _saved_within(script: Script, block: Sequence[ast.stmt]) -> ast.stmt | None:
 
 def _not_movable(script: Script, statement: ast.If, name: str) -> str:
     """Why what removes cannot go right below the save of the folder ``name``; "" where it can."""
-    below = _below(script, statement)
+    _, *below = script.block(statement)[script.block(statement).index(statement) :]
     moved, passed = _names([statement]), _names(below[: _right_below(script, below)])
     calls = [node for line in below for node in every(line) if isinstance(node, ast.Call)]
     save = next(line for line in below if _saved(script, [line]))
@@ -218,13 +212,6 @@ def _names(nodes: Sequence[ast.AST]) -> tuple[set[str], set[str]]:
     return stored(*nodes), {node.id for node in found if type(node.ctx) is not ast.Store}
 
 
-def _below(script: Script, statement: ast.stmt) -> list[ast.stmt]:
-    """The statements below one in its block."""
-    block = script.block(statement)
-    _, *below = block[block.index(statement) :]
-    return below
-
-
 def _right_below(script: Script, below: Sequence[ast.stmt]) -> int:
     """The position right below the save in what stands below, and below the calls that say what was saved where."""
     at, name = next((at, name) for at, line in enumerate(below) if (name := _saved(script, [line])))
@@ -266,7 +253,8 @@ def _limits(script: Script, test: ast.expr) -> bool:
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     for at, node in block.wanted():
-        below = _below(block.script, node)
+        here = block.script.block(node)
+        _, *below = here[here.index(node) :]
         alone = _on_main(block.script, node)  # type: ignore[arg-type]
         main = "" if alone else f"{accelerator(block.script, node)[0]}.is_main_process"
         if name := _saved(block.script, below):

@@ -59,8 +59,7 @@ def _places(call: ast.Call) -> bool:
 
 def _placed_below(script: Script, statement: ast.stmt) -> bool:
     """Whether layers that are given a name are placed before their parameters are taken."""
-    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]  # type: ignore[attr-defined]
-    names = {text(each) for each in targets}
+    names = set(map(text, statement.targets if isinstance(statement, ast.Assign) else [statement.target]))  # type: ignore
     below = [line for line in script.inside(script.scopes(statement)[0]) if line.lineno > statement.lineno]
     calls = [node for line in below for node in own(line) if isinstance(node, ast.Call) and text(_owner(node)) in names]
     first = next((call for call in calls if last(call.func) not in ("train", "requires_grad_")), None)

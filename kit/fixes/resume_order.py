@@ -307,8 +307,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
 
 def _plans(script: Script) -> dict[str, Plan]:
     """What to do to which function."""
-    found = [plan for _, plan in script.once(_found) if isinstance(plan, Plan)]
-    return {plan.function: plan for plan in found}
+    return {plan.function: plan for _, plan in script.once(_found) if isinstance(plan, Plan)}
 
 
 def _trains(node: ast.AST, plan: Plan) -> bool:

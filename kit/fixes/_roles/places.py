@@ -75,12 +75,11 @@ def denies_cuda(test: ast.expr) -> bool:
     if isinstance(test, ast.BoolOp):
         told = [denies_cuda(value) for value in test.values]
         return any(told) if isinstance(test.op, ast.Or) else all(told)
-    inner = denied(test)
-    return inner is not None and asks_cuda(inner)
+    return asks_cuda(denied(test))
 
 
-def denied(test: ast.expr) -> ast.expr | None:
-    """What a test that does not hold says: `a == b` of `a != b`; None of others than `not`, `!=` and `not in`."""
+def denied(test: ast.expr) -> ast.expr:
+    """What holds where a test does not: `a == b` for `a != b`; `None` for others than `not`, `!=` and `not in`."""
     match test:
         case ast.UnaryOp(op=ast.Not(), operand=inner):
             return inner
@@ -88,7 +87,7 @@ def denied(test: ast.expr) -> ast.expr | None:
             return ast.Compare(left, [ast.Eq()], sides)
         case ast.Compare(left=left, ops=[ast.NotIn()], comparators=sides):
             return ast.Compare(left, [ast.In()], sides)
-    return None
+    return ast.Constant(None)
 
 
 def asks_cuda(test: ast.expr) -> bool:
