@@ -150,8 +150,8 @@ def _asked(script: Script) -> list[tuple[ast.stmt, str]]:
 def _says(node: ast.AST) -> bool:
     """Whether an expression is whether to push."""
     of_dict = isinstance(node, ast.Subscript) and same(node.slice, repr(_PUSH))
-    plain = isinstance(node, ast.Name) or (isinstance(node, ast.Attribute) and bool(dotted(node)))
-    return (of_dict or (plain and last(node) == _PUSH)) and type(node.ctx) is ast.Load  # type: ignore[attr-defined]
+    named = last(node) == _PUSH and bool(dotted(node))
+    return (of_dict or named) and type(node.ctx) is ast.Load  # type: ignore[attr-defined]
 
 
 def _missing(script: Script, push: str, statement: ast.stmt) -> str:
@@ -185,9 +185,8 @@ def _besides(script: Script, statement: ast.stmt) -> str:
     either = [each for each in tests if isinstance(each, ast.BoolOp) and isinstance(each.op, ast.Or)]
     found = [text(each) for each in either if any(map(_says, each.values))]
     found += [text(line.test) for line in around if isinstance(line, ast.If) and _says(denied(line.test))]
-    return (
-        f"`{found[0]}` asks for it without a push, too: make it without the hub there, or skip the fix" if found else ""
-    )
+    told = "asks for it without a push, too: make it without the hub there, or skip the fix"
+    return next((f"`{each}` {told}" for each in found), "")
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
