@@ -70,7 +70,7 @@ def may_be(script: Script, node: ast.expr) -> bool:
 
 def told(script: Script, node: ast.AST) -> str:
     """What an Accelerator has that is a choice of CUDA where there is one, else the CPU; "" for other choices."""
-    if not isinstance(node, ast.IfExp) or not _asks(script, node.test):
+    if not isinstance(node, ast.IfExp) or not asks_available(script, node.test):
         return ""
     both = [node.body, node.orelse]
     made = [each.args[0] for each in both if isinstance(each, ast.Call) and len(each.args) == 1 and not each.keywords]
@@ -78,7 +78,8 @@ def told(script: Script, node: ast.AST) -> str:
     return ("device" if made else "device.type") * (names == ["cuda", "cpu"] and _between(script, node))
 
 
-def _asks(script: Script, test: ast.expr) -> bool:
+def asks_available(script: Script, test: ast.expr) -> bool:
+    """Whether an expression is `torch.cuda.is_available()`."""
     return isinstance(test, ast.Call) and script.full(test.func) == _AVAILABLE
 
 
@@ -89,7 +90,7 @@ def where_available(script: Script, statement: ast.stmt) -> bool:
         if isinstance(node, FUNCTIONS):
             return False
         asked = conjuncts(node.test) if isinstance(node, ast.If) and inner in node.body else []
-        if any(_asks(script, part) for part in asked):
+        if any(asks_available(script, part) for part in asked):
             return True
         inner = node
     return False
@@ -97,7 +98,7 @@ def where_available(script: Script, statement: ast.stmt) -> bool:
 
 def if_available(script: Script, statement: ast.stmt) -> set[ast.AST]:
     """What a statement does only where there is CUDA, by a choice in it: what is done elsewhere it does not say."""
-    found = [node for node in own(statement) if isinstance(node, ast.IfExp) and _asks(script, node.test)]
+    found = [node for node in own(statement) if isinstance(node, ast.IfExp) and asks_available(script, node.test)]
     return {part for node in found if not told(script, node) for part in every(node.body)}
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import conjuncts, defaults, every, same, text
+from kit.fixes._cuda import asks_available
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import FUNCTIONS, own
-from kit.fixes._roles.places import asks_others, for_cuda
+from kit.fixes._roles.places import asks_others, denied, for_cuda
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -34,7 +35,7 @@ torch.cuda.empty_cache()
 """
 
 
-_CUDA, _IS_CUDA = "torch.cuda.empty_cache", "torch.cuda.is_available"
+_CUDA = "torch.cuda.empty_cache"
 _EMPTIES_ANY = re.compile(r"(get_device_module\(\)|accelerator)\.empty_cache\(")
 _ANY, _IS_THERE = "torch.get_device_module().empty_cache", "torch.accelerator.is_available"
 
@@ -74,10 +75,10 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     for statement, _ in script.statements:
         plain = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
         called = statement.value.func if plain else None  # type: ignore[attr-defined]
-        named = [node for node in own(statement) if isinstance(node, ast.Attribute) and node is not called]
-        chosen = [node for node in own(statement) if isinstance(node, ast.IfExp)]
-        both = any("empty_cache" in text(node.body) and "empty_cache" in text(node.orelse) for node in chosen)
-        if any(script.full(node) == _CUDA for node in named) and not both and not _guarded(script, statement):
+        names = [node for node in own(statement) if isinstance(node, (ast.Name, ast.Attribute)) and node is not called]
+        chosen = (node for node in own(statement) if isinstance(node, ast.IfExp))
+        both = (each for each in chosen if "empty_cache" in text(each.body) and "empty_cache" in text(each.orelse))
+        if any(script.full(node) == _CUDA for node in names) and not any(both) and not _guarded(script, statement):
             yield Sign(statement.lineno, "a cache emptied for CUDA alone")
 
 
@@ -98,19 +99,19 @@ def _beside(script: Script, statement: ast.stmt) -> str:
 
 def _names_devices(script: Script, test: ast.expr, statement: ast.stmt) -> bool:
     """Whether a test is for CUDA or others of torch's own, or asks CUDA itself: `device.type in ("cuda", "xpu")`."""
-    either = isinstance(test, ast.BoolOp) or (isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.In))
     parts = every(test) if not asks_others(test) else []
-    listed = either and any(same(part, "'cuda'") or _is_cuda(script, part, statement) for part in parts)  # type: ignore
-    return listed or any(script.full(part).startswith("torch.cuda.") for part in parts)
+    match test:
+        case ast.BoolOp() | ast.Compare(ops=[ast.In()]):
+            if any(same(part, "'cuda'") or _is_cuda(script, part, statement) for part in parts):  # type: ignore[arg-type]
+                return True
+    return any(script.full(part).startswith("torch.cuda.") for part in parts)
 
 
 def _left(script: Script, statement: ast.stmt) -> str:
     """On what a statement is not come to without CUDA, above it; "" where it is."""
     for test in script.left_above(statement, raises=True):
-        denied = test.operand if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not) else None
-        if isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.NotIn):
-            denied = ast.Compare(test.left, [ast.In()], test.comparators)
-        if denied and (_is_cuda(script, denied, statement) or _names_devices(script, denied, statement)):
+        other = denied(test)
+        if _is_cuda(script, other, statement) or _names_devices(script, other, statement):
             return text(test)
     return ""
 
@@ -118,7 +119,7 @@ def _left(script: Script, statement: ast.stmt) -> str:
 def _is_cuda(script: Script, test: ast.expr, statement: ast.stmt) -> bool:
     """Whether a test is whether there is CUDA: it asks that, or a name that was given it."""
     if isinstance(test, ast.Call):
-        return script.full(test.func) == _IS_CUDA
+        return asks_available(script, test)
     given = script.assigned.get(test.id, []) if isinstance(test, ast.Name) else []
     parameters = [
         each.arg
@@ -127,7 +128,7 @@ def _is_cuda(script: Script, test: ast.expr, statement: ast.stmt) -> bool:
         for each, _ in defaults(scope.args)
     ]
     plain = bool(given) and text(test) not in parameters
-    return plain and all(isinstance(each, ast.Call) and script.full(each.func) == _IS_CUDA for each in given)
+    return plain and all(asks_available(script, each) for each in given)
 
 
 def _branch(script: Script, statement: ast.stmt) -> ast.If | None:
@@ -184,9 +185,9 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
             yield Splice.instead(index, [first])
     for index, node in block.simple():
         chain = list(_branches(block.script, node)) if isinstance(node, ast.If) else []
-        asked = [each for each in chain if each.lineno in block.todo and _for_cuda(block.script, each)]
+        asked = next((each for each in chain if each.lineno in block.todo and _for_cuda(block.script, each)), None)
         if asked:
-            collects = "gc.collect()" in map(text, asked[0].body)
+            collects = "gc.collect()" in map(text, asked.body)
             branch = block.statement(code.replace(":\n", ":\n    gc.collect()\n") if collects else code)
             yield Splice.instead(index, [block.with_elif(block.statements[index], branch)])
 

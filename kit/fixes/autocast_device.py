@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import children, defaults, every, handed, text
+from kit.fixes._ast import children, defaults, every, handed, same, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import last, own
 from kit.fixes._roles.holders import has_accelerator
@@ -63,7 +63,8 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     for statement, _ in script.statements:
         for call in _switches(script, statement):
             done = not _cuda(call)
-            if (done and text(_device(call)[0]).endswith(".device.type")) or (not done and _tensor(script, statement)):
+            asks = any(text(each).endswith(".device.type") for each in _device(call))
+            if asks or (not done and _tensor(script, statement)):
                 if not for_cuda(script, statement):
                     found.append(Site(statement.lineno, done))
                 break
@@ -92,7 +93,7 @@ def _old(script: Script, node: ast.expr) -> bool:
     own_one = script.full(node.func) == "torch.cuda.amp.autocast"
     cuda = own_one or (script.full(node.func) in _AUTOCAST and any("cuda" in text(each) for each in _device(node)))
     single = any(script.full(each) in ("torch.float32", "torch.float") for each in handed(node, "dtype", at=None))
-    return (own_one and any(text(each) == "False" for each in handed(node, "enabled"))) or (cuda and single)
+    return (own_one and any(same(each, "False") for each in handed(node, "enabled"))) or (cuda and single)
 
 
 def _switches(script: Script, statement: ast.stmt) -> list[ast.Call]:
@@ -103,7 +104,7 @@ def _switches(script: Script, statement: ast.stmt) -> list[ast.Call]:
 
 
 def _off(script: Script, call: ast.Call) -> bool:
-    off = any(each.arg == "enabled" and text(each.value) == "False" for each in call.keywords)
+    off = any(same(each, "False") for each in handed(call, "enabled", at=None))
     return script.full(call.func) in _AUTOCAST and off and bool(_device(call))
 
 
@@ -112,7 +113,7 @@ def _device(call: ast.Call) -> list[ast.expr]:
 
 
 def _cuda(call: ast.Call) -> bool:
-    return text(_device(call)[0]).startswith("'cuda")
+    return any(text(each).startswith("'cuda") for each in _device(call))
 
 
 def _tensor(script: Script, statement: ast.stmt) -> str:

@@ -57,8 +57,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
         loop = method.body[index]
         batches = _hands_out(loop)
         if _shuffled(method, index, batches) and not _seeded(sampler, method):
-            above = method.body[index - 1] if index else loop
-            done = text(above) == f"{_NAME}({batches})" and imports(tree, _NAME)
+            done = text(method.body[index - 1]) == f"{_NAME}({batches})" and imports(tree, _NAME)
             reason = "" if beside else f"it imports nothing from {_MODULE}: import {_NAME} from there"
             if loader := _unprepared(script, sampler.name):
                 reason = f"`{loader}` is not prepared: each process goes through all of it, in an order of its own"
@@ -186,13 +185,13 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         beside = next((line for line in block.script.tree.body if _imports_beside(line)), None)
         yield from block.importing(_NAME, beside, _MODULE) if beside else ()
     for index, node in block.wanted():
-        if block.owner() == "__iter__" and (batches := _hands_out(node)):
-            order = f"{_NAME}({batches})"
-            if not index or block.texts[index - 1] != order:
-                yield Splice(index, index, block.parse(f"{order}  # the first process's order\n"))
-            else:  # only the import was lacking
-                yield Splice.instead(index, [block.statements[index]])
+        order = f"{_NAME}({_hands_out(node)})"
+        *_, above = block.texts[:index]
+        if above != order:
+            yield Splice(index, index, block.parse(f"{order}  # the first process's order\n"))
+        else:  # only the import was lacking
+            yield Splice.instead(index, [block.statements[index]])
 
 
 def _imports_beside(line: ast.stmt) -> bool:
-    return isinstance(line, ast.ImportFrom) and line.module == _MODULE and line.names[0].name != "*"
+    return isinstance(line, ast.ImportFrom) and line.module == _MODULE and "*" not in {each.name for each in line.names}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
@@ -143,17 +144,13 @@ def _saved(script: Script, block: Sequence[ast.stmt]) -> str:
     for line in block:
         call = line.value if isinstance(line, ast.Expr) else None
         if isinstance(call, ast.Call) and roles.names_save(call.func) and is_accelerator(script, call.func.value, line):
-            match [_path(each) for each in handed(call, "output_dir")]:
+            match handed(call, "output_dir"):
                 case [ast.Name(id=name)]:
+                    return name
+                case [ast.Call(func=made, args=[ast.Name(id=name)])] if last(made) in ("str", "fspath"):
                     return name
             return ""
     return ""
-
-
-def _path(given: ast.expr) -> ast.expr:
-    """A path of which a text may be made."""
-    made = isinstance(given, ast.Call) and last(given.func) in ("str", "fspath") and len(given.args) == 1
-    return given.args[0] if made else given  # type: ignore[attr-defined]
 
 
 def _saved_within(script: Script, block: Sequence[ast.stmt]) -> ast.stmt | None:
@@ -163,7 +160,7 @@ def _saved_within(script: Script, block: Sequence[ast.stmt]) -> ast.stmt | None:
 
 def _not_movable(script: Script, statement: ast.If, name: str) -> str:
     """Why what removes cannot go right below the save of the folder ``name``; "" where it can."""
-    below = script.block(statement)[script.block(statement).index(statement) + 1 :]
+    _, *below = script.block(statement)[script.block(statement).index(statement) :]
     moved, passed = _names([statement]), _names(below[: _right_below(script, below)])
     calls = [node for line in below for node in every(line) if isinstance(node, ast.Call)]
     save = next(line for line in below if _saved(script, [line]))
@@ -181,7 +178,7 @@ def _not_movable(script: Script, statement: ast.If, name: str) -> str:
         return f"`{name}` gets another name after the save"
     if any(isinstance(node, (ast.Return, ast.Raise)) for node in every(statement)):
         return "it may end the function, with nothing saved"
-    if shared := moved[0] & passed[1] | moved[1] & passed[0]:
+    if shared := moved[0] & passed[1] or moved[1] & passed[0]:
         return f"`{min(shared)}` is given a value in it or on the way, and used by the other"
     read_below = _read_below(script, statement)
     return f"`{read_below}`, which it sets, is read below, by the other processes, too" if read_below else ""
@@ -192,7 +189,7 @@ def _read_below(script: Script, statement: ast.If) -> str:
     lines = [statement, *script.inside(statement)]
     set_there = {name for line in lines for name in _set(line)}
     for line in script.inside(script.scopes(statement)[0]):
-        if line.lineno <= (statement.end_lineno or 0):
+        if line.lineno <= statement.end_lineno:  # type: ignore[operator]
             continue
         read = {node.id for node in own(line) if isinstance(node, ast.Name) and type(node.ctx) is ast.Load}
         read |= _set(line) if isinstance(line, ast.AugAssign) else set()
@@ -217,11 +214,9 @@ def _names(nodes: Sequence[ast.AST]) -> tuple[set[str], set[str]]:
 
 def _right_below(script: Script, below: Sequence[ast.stmt]) -> int:
     """The position right below the save in what stands below, and below the calls that say what was saved where."""
-    at = next(n for n in range(len(below)) if _saved(script, below[n : n + 1]))
-    name = _saved(script, below)
-    while at < len(below) and isinstance(below[at], ast.Expr) and name in _names([below[at]])[1]:
-        at += 1
-    return at
+    at, name = next((at, name) for at, line in enumerate(below) if (name := _saved(script, [line])))
+    said = takewhile(lambda line: isinstance(line, ast.Expr) and name in _names([line])[1], below[at:])
+    return at + len(list(said))
 
 
 def _other(name: str) -> str:
@@ -259,7 +254,7 @@ def _limits(script: Script, test: ast.expr) -> bool:
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     for at, node in block.wanted():
         here = block.script.block(node)
-        below = here[here.index(node) + 1 :]
+        _, *below = here[here.index(node) :]
         alone = _on_main(block.script, node)  # type: ignore[arg-type]
         main = "" if alone else f"{accelerator(block.script, node)[0]}.is_main_process"
         if name := _saved(block.script, below):

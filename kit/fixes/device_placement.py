@@ -215,19 +215,19 @@ def _replaced(script: Script, node: ast.AST, name: str) -> list[Change]:
 def _replaced_in(script: Script, call: ast.Call, name: str) -> list[Change]:
     """The same of a call."""
     full = script.full(call.func)
-    cuda = [each for each in _given(script, call) if isinstance(each, ast.Constant) and each.value in _CUDA]
+    given = (each for each in _given(script, call) if isinstance(each, ast.Constant) and each.value in _CUDA)
+    cuda = next(given, None)
     arguments: list[ast.expr | ast.keyword] = [*call.args, *call.keywords]
     first = start(arguments[0]) if arguments else end(call, 1)
     if cuda:
         device = f"{name}.device"
-        if full in _KINDS or cuda[0] in handed(call, "device_type", at=None):
+        if full in _KINDS or cuda in handed(call, "device_type", at=None):
             device += ".type"
         elif full.startswith(_STRINGS):
             device = f"str({device})"
         if full == "torch.device" and len(arguments) > 1:
             return [(first, end(call.args[1]), device)] if _its_index(call) else []
-        named, *_ = cuda
-        return [(start(named), end(named), device)]
+        return [(start(cuda), end(cuda), device)]
     if full == _OLD:
         torch = script.torch
         words = zip(("enabled", "dtype", "cache_enabled"), call.args, strict=False)

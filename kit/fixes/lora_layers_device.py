@@ -59,9 +59,9 @@ def _places(call: ast.Call) -> bool:
 
 def _placed_below(script: Script, statement: ast.stmt) -> bool:
     """Whether layers that are given a name are placed before their parameters are taken."""
-    name = text(statement.targets[0] if isinstance(statement, ast.Assign) else statement.target)  # type: ignore[attr-defined]
+    names = set(map(text, statement.targets if isinstance(statement, ast.Assign) else [statement.target]))  # type: ignore
     below = [line for line in script.inside(script.scopes(statement)[0]) if line.lineno > statement.lineno]
-    calls = [node for line in below for node in own(line) if isinstance(node, ast.Call) and text(_owner(node)) == name]
+    calls = [node for line in below for node in own(line) if isinstance(node, ast.Call) and text(_owner(node)) in names]
     first = next((call for call in calls if last(call.func) not in ("train", "requires_grad_")), None)
     return first is not None and _places(first)
 
@@ -92,5 +92,4 @@ def _place(script: Script, statement: ast.stmt) -> str:
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, node in block.wanted():
-        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value and _made(block.script, node.value):
-            yield Splice.instead(index, [block.with_method(block.statements[index], _place(block.script, node))])
+        yield Splice.instead(index, [block.with_method(block.statements[index], _place(block.script, node))])

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
-from kit.fixes._ast import conjuncts, every, guarded, text
+from kit.fixes._ast import conjuncts, every, guarded, same, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import dotted, last, mode, own, shown
 from kit.fixes._roles.holders import option_missing
 from kit.fixes._roles.paths import missing
+from kit.fixes._roles.places import denied
 from kit.fixes._roles.uses import uses
 
 if TYPE_CHECKING:
@@ -130,8 +131,8 @@ def _overwrites(opened: str) -> bool:
 def _push(script: Script, statement: ast.stmt) -> str:
     """How the script asks whether to push: as it does there, or elsewhere of what is bound there, or of its `args`."""
     here, owner = script.scopes(statement)[0], script.class_of(statement)
-    near = [name for line, name in script.once(_asked) if script.scopes(line)[0] is here]
     asked = script.once(_asked)
+    near = [name for line, name in asked if script.scopes(line)[0] is here]
     reach = [name for line, name in asked if script.class_of(line) is owner or not name.startswith("self.")]
     found = (name for name in reach if not _missing(script, name, statement))
     return near[0] if near else next(found, f"args.{_PUSH}")
@@ -148,9 +149,9 @@ def _asked(script: Script) -> list[tuple[ast.stmt, str]]:
 
 def _says(node: ast.AST) -> bool:
     """Whether an expression is whether to push."""
-    of_dict = isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and node.slice.value == _PUSH
-    plain = isinstance(node, ast.Name) or (isinstance(node, ast.Attribute) and bool(dotted(node)))
-    return (of_dict or (plain and last(node) == _PUSH)) and type(node.ctx) is ast.Load  # type: ignore[attr-defined]
+    of_dict = isinstance(node, ast.Subscript) and same(node.slice, repr(_PUSH))
+    named = last(node) == _PUSH and bool(dotted(node))
+    return (of_dict or named) and type(node.ctx) is ast.Load  # type: ignore[attr-defined]
 
 
 def _missing(script: Script, push: str, statement: ast.stmt) -> str:
@@ -166,11 +167,11 @@ def _asks(script: Script, call: ast.Call, statement: ast.stmt) -> bool:
     asked = [each for each in parts if _says(each) or (isinstance(each, ast.Call) and _PUSH in text(each))]
     left = script.left_above(statement, raises=True)
     chosen = [node for node in own(statement) if isinstance(node, ast.IfExp) and call in every(node.body)]
-    otherwise = [node for node in above if isinstance(node, ast.If) and _without(node.test)]
+    otherwise = [node for node in above if isinstance(node, ast.If) and _says(denied(node.test))]
     return (
         any(guarded(statement, above, text(each)) for each in asked)
         or any(inner in node.orelse for node in otherwise for inner in (statement, *above))
-        or any(isinstance(test, ast.UnaryOp) and _says(test.operand) for test in left)
+        or any(map(_says, map(denied, left)))
         or any(_says(part) for node in chosen for part in conjuncts(node.test))
     )
 
@@ -179,19 +180,13 @@ def _besides(script: Script, statement: ast.stmt) -> str:
     """Why the card is wanted where nothing is pushed to the hub, too: a test around it, or in its function, says so, or
     the script reads it; "" where none does."""
     around = script.above[statement]
-    inside = [line for line in script.inside(script.scopes(statement)[0]) if isinstance(line, ast.If)]
+    inside = script.inside(script.scopes(statement)[0])
     tests = [line.test for line in (*inside, *around) if isinstance(line, ast.If)]
     either = [each for each in tests if isinstance(each, ast.BoolOp) and isinstance(each.op, ast.Or)]
     found = [text(each) for each in either if any(map(_says, each.values))]
-    found += [text(line.test) for line in around if isinstance(line, ast.If) and _without(line.test)]
-    return (
-        f"`{found[0]}` asks for it without a push, too: make it without the hub there, or skip the fix" if found else ""
-    )
-
-
-def _without(test: ast.expr) -> bool:
-    """Whether a test is that nothing is pushed."""
-    return isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not) and _says(test.operand)
+    found += [text(line.test) for line in around if isinstance(line, ast.If) and _says(denied(line.test))]
+    told = "asks for it without a push, too: make it without the hub there, or skip the fix"
+    return next((f"`{each}` {told}" for each in found), "")
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:

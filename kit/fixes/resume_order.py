@@ -179,8 +179,9 @@ def _plan(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> 
     if not places:
         handed = {text(each) for call, _ in preparing for each in call.args}
         for made in read(tree).assigned.get(over.id, ()):
-            if isinstance(made, ast.Call) and made.args and text(made.args[0]) in handed:
-                raise Unknown(f"`{over.id}` is {shown(made)} of a loader: go over `{text(made.args[0])}` itself")
+            match made:
+                case ast.Call(args=[first, *_]) if text(first) in handed:
+                    raise Unknown(f"`{over.id}` is {shown(made)} of a loader: go over `{text(first)}` itself")
         raise Unknown(f"`{over.id}` is not prepared by accelerate: what it hands out next, it alone knows")
     accelerator, prepared = places[-1]
     loading = {text(call.func.value) for call in method_calls(function, "load_state")}  # type: ignore[attr-defined]
@@ -193,18 +194,19 @@ def _plan(tree: ast.Module, function: ast.FunctionDef, loops: list[ast.For]) -> 
         raise Unknown("its workers are persistent: an epoch draws its order otherwise after the first one")
     if endless := without_length(tree):
         raise Unknown(f"`{endless}` gives a loader without a length: what is done of it cannot be passed by")
-    if taken := ({_CLASS, _NAME} & _bound(tree)) | ({"os", "random"} & _others(read(tree))):
+    if taken := {_CLASS, _NAME} & _bound(tree) or {"os", "random"} & _others(read(tree)):
         raise Unknown(f"`{min(taken)}` is something else there: give that another name")
     if second := sharing(function.body[at - 1 : at + 1]):
         raise Unknown(f"several statements share line {second.lineno}: give each a line of its own")
-    if over.id in stored(*function.body[prepared + 1 :]):
+    _, *later = function.body[prepared:]
+    if over.id in stored(*later):
         raise Unknown(f"`{over.id}` is given something else after it is prepared: give that another name")
     if stateful := keeps_its_place(tree, over.id):
         raise Unknown(f"`{stateful}` lets the loader itself go on where it was: take that out, or skip the fix")
     passes_by = [node for node in loop.body if passes_over(node)]
     number = stored(loop.target.elts[0]) if _numbered(loop) else set()  # type: ignore[attr-defined]
     between = [line for line in function.body[at:] if line.lineno < loop.lineno and loop not in every(line)]
-    check_leaving(read(tree), loop, number | stored(*between))
+    check_leaving(read(tree), loop, {*number, *stored(*between)})
     skips = any(isinstance(node, ast.Name) and node.id == "resume_step" for node in every(loop))
     if skips and len(passes_by) != 1:
         raise Unknown(ITS_OWN_WAY)
@@ -249,16 +251,16 @@ def _numbered(loop: ast.For) -> bool:
 
 def _bound(tree: ast.Module) -> set[str]:
     """The classes and functions there are, the parameters, and the names that are given a value."""
-    named = {node.name for node in every(tree) if isinstance(node, (ast.ClassDef, *FUNCTIONS))}
-    return named | stored(tree) | {node.arg for node in every(tree) if isinstance(node, ast.arg)}
+    named = [node.name for node in every(tree) if isinstance(node, (ast.ClassDef, *FUNCTIONS))]
+    return {*named, *stored(tree), *(node.arg for node in every(tree) if isinstance(node, ast.arg))}
 
 
 def _others(script: Script) -> set[str]:
     """What a module's names stand for that are not the modules of that name."""
     lines = list(script.inside(script.tree))
-    named = {line.name for line in lines if isinstance(line, (ast.ClassDef, *FUNCTIONS))}
-    given = {name for line in lines for node in own(line) for name in stored(node)}
-    return named | given | {name for name, (meant, _) in script.imports.items() if meant != name}
+    named = [line.name for line in lines if isinstance(line, (ast.ClassDef, *FUNCTIONS))]
+    given = [name for line in lines for node in own(line) for name in stored(node)]
+    return {*named, *given, *(name for name, (meant, _) in script.imports.items() if meant != name)}
 
 
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
@@ -272,7 +274,7 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
             for loop in _loops(node) or _stepping(script, node):
                 if loop.lineno not in known and text(loop.iter) != _NAME:
                     yield Sign(loop.lineno, "a loop over batches that a resumed run starts over")
-            if not _loops(node) and method_calls(node, "load_state") and method_calls(node, "backward"):
+            if not _loops(node) and method_calls(node, "backward"):
                 for call, line in script.calls["next"]:
                     if node in script.above[line] and any(isinstance(each, ast.While) for each in script.above[line]):
                         yield Sign(call.lineno, "a loop over batches that a resumed run starts over")
@@ -305,8 +307,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
 
 def _plans(script: Script) -> dict[str, Plan]:
     """What to do to which function."""
-    found = [plan for _, plan in script.once(_found) if isinstance(plan, Plan)]
-    return {plan.function: plan for plan in found}
+    return {plan.function: plan for _, plan in script.once(_found) if isinstance(plan, Plan)}
 
 
 def _trains(node: ast.AST, plan: Plan) -> bool:

@@ -16,9 +16,10 @@ APPLIED = [
     ),
     unlike(
         "left above on another thing",
-        "import torch\ndef f(free):\n    if not free:\n        return\n    torch.cuda.empty_cache()\n",
-        "import torch\ndef f(free):\n    if not free:\n        return\n"
-        "    if torch.accelerator.is_available():\n        torch.get_device_module().empty_cache()\n",
+        "import torch\ndef f(free):\n    if not free:\n        return\n    full = pool.is_full()\n    if full:\n"
+        "        torch.cuda.empty_cache()\n",
+        "import torch\ndef f(free):\n    if not free:\n        return\n    full = pool.is_full()\n    if full:\n"
+        "        if torch.accelerator.is_available():\n            torch.get_device_module().empty_cache()\n",
     ),
     unlike(
         "a branch for CUDA, asked for above",
@@ -257,8 +258,14 @@ REFUSED = [
         "left above, but on devices by their names",
         "`device.type not in ('cuda', 'xpu')` leaves where there is no CUDA",
         5,
-        'import torch\ndef f(device):\n    if device.type not in ("cuda", "xpu"):\n        return\n'
+        'import torch\ndef f(device):\n    if device.type not in ("cuda", "xpu"):\n        raise ValueError\n'
         "    torch.cuda.empty_cache()\n",
+    ),
+    conflict(
+        "left above without one card of CUDA's",
+        "`torch.cuda.device_count() != 1` leaves where there is no CUDA",
+        4,
+        "import torch\ndef f():\n    if torch.cuda.device_count() != 1: return\n    torch.cuda.empty_cache()\n",
     ),
     gone(
         "left above on other devices",

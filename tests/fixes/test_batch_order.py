@@ -57,6 +57,10 @@ def ordered(id: str, shuffle: str) -> object:
 APPLIED = [
     ordered("each time", "random.shuffle(self.batches)"),
     ordered("by a generator of no seed", "rng = random.Random()\n        rng.shuffle(self.batches)"),
+    ordered(
+        "beside numbers of a seed",
+        "rng = random.Random(7)\n        skip = rng.random() + rng.uniform(0, 1)\n        random.shuffle(self.batches)",
+    ),
     ordered("as it is asked", "if self.shuffle:\n            random.shuffle(self.batches)"),
     ordered("by its own generator, which may be Python's", "self.generator.shuffle(self.batches)"),
     unlike("there, and not imported", script(new=NEW), script(imported=IMPORTED, new=NEW)),
@@ -69,6 +73,11 @@ APPLIED = [
     ordered("others are given, too", "random.shuffle(self.batches)\n        a = 1\n        zzz = 2"),
     case("others are imported, too", f"{OTHERS}{script()}", f"{OTHERS}{script(imported=IMPORTED, new=NEW)}"),
     case("a loader that is prepared", script() + LOADED, script(imported=IMPORTED, new=NEW) + LOADED),
+    case(
+        "a loader that nobody knows",
+        script() + "\n\nloader = made(Buckets([]))\n",
+        script(imported=IMPORTED, new=NEW) + "\n\nloader = made(Buckets([]))\n",
+    ),
     unlike(
         "beside another import",
         script().replace("set_seed", "DistributedType"),
@@ -86,7 +95,7 @@ REFUSED = [
         gone(f"alike on all: {shuffle.splitlines()[0]}", script(shuffle))
         for shuffle in (
             "random.seed(self.epoch)\n        random.shuffle(self.batches)",
-            "rng = random.Random(self.epoch)\n        rng.shuffle(self.batches)",
+            "rng = random.Random(self.epoch)\n        kept = list(self.batches)\n        rng.shuffle(self.batches)",
             "self.rng = np.random.default_rng(seed=7)\n        self.rng.shuffle(self.batches)",
         )
     ),

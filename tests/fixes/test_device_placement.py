@@ -54,11 +54,13 @@ APPLIED = [
     ),
     unlike(
         "what map_location is given",
-        f'{HEAD}a = torch.load("a", map_location=lambda s, l: s.cuda())\n'
-        "b = model.untyped_storage().cuda(non_blocking=True)\n",
+        f'{HEAD}a = torch.load("a", map_location=lambda s, l: s.cuda())\nb = torch.load("b", lambda t, l: t.cuda())\n'
+        "c = model.untyped_storage().cuda(non_blocking=True)\nd = [*map(lambda l: l.cuda(), labels)]\n",
         f'{HEAD}a = torch.load("a", map_location=lambda s, l: s.to(device=accelerator.device))\n'
-        "b = model.untyped_storage().to(device=accelerator.device, non_blocking=True)\n",
-        2,
+        'b = torch.load("b", lambda t, l: t.to(device=accelerator.device))\n'
+        "c = model.untyped_storage().to(device=accelerator.device, non_blocking=True)\n"
+        "d = [*map(lambda l: l.to(accelerator.device), labels)]\n",
+        4,
     ),
     line(
         "a kind by its name",
@@ -81,8 +83,9 @@ APPLIED = [
     ),
     line(
         "a device by the process's index",
-        'device = torch.device("cuda", accelerator.local_process_index)',
-        "device = torch.device(accelerator.device)",
+        'device = torch.device("cuda", accelerator.local_process_index)\nx.to(torch.device("cuda", args.local_rank))',
+        "device = torch.device(accelerator.device)\nx.to(torch.device(accelerator.device))",
+        2,
     ),
     line("a checkpoint's", 'x = net.load(a, map_location="cuda")', "x = net.load(a, map_location=accelerator.device)"),
     line("by torch", 'x = torch.load(a, map_location="cuda")', "x = torch.load(a, map_location=accelerator.device)"),
@@ -239,6 +242,7 @@ REFUSED = [
     ),
     gone("a flag that means another thing", f"{HEAD}x = x.cuda(memory_format=torch.channels_last)\n"),
     gone("a map for anybody's method", f'{HEAD}net.restore(a, map_location="cuda")\n'),
+    gone("another's device", f"{HEAD}x = x.to(a.device)\n"),
     gone("in a text", f"{HEAD}card = 'pipe.to(\"cuda\")'\n"),
     gone("no accelerate", 'import torch\nunet.to("cuda")\n'),
     gone("a device by another index", f'{HEAD}device = torch.device("cuda", args.card)\n'),

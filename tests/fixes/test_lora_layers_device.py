@@ -56,6 +56,12 @@ APPLIED = [
         count=2,
     ),
     case(
+        "what had its name was placed",
+        "def f(accelerator, net):\n    net.to(accelerator.device)\n    net = AttnProcsLayers(net.p)\n",
+        "def f(accelerator, net):\n    net.to(accelerator.device)\n"
+        "    net = AttnProcsLayers(net.p).to(accelerator.device)\n",
+    ),
+    case(
         "annotated",
         "def f(accelerator):\n    a: Layers = AttnProcsLayers(b)\n",
         "def f(accelerator):\n    a: Layers = AttnProcsLayers(b).to(accelerator.device)\n",
@@ -73,6 +79,7 @@ REFUSED = [
             "\n    return a.to(device)",
         )
     ),
+    satisfied("placed by its other name", "self.a = a = AttnProcsLayers(a.processors())\na.to(device)\n"),
     gone("none are made", "from diffusers.loaders import AttnProcsLayers\na = Layers(b)\n"),
     gone("they are not kept", "AttnProcsLayers(b)\n"),
     conflict("no accelerator", "`accelerator` is not bound", 2, "def f(b):\n    a = AttnProcsLayers(b)\n"),

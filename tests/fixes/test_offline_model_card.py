@@ -259,6 +259,10 @@ REFUSED = [
         f"{HUB}class A:\n    def a(self):\n        return self.args.push_to_hub\nclass B:\n    def b(self):\n"
         "        save_model_card(1)\n        self.model.push_to_hub(1)\n",
     ),
+    satisfied(
+        "left above", f"{CARD}def main(args):\n    if not args.push_to_hub: raise SystemExit\n    save_model_card(1)\n"
+    ),
+    satisfied("a choice", f"{CARD}def main(args):\n    save_model_card(1) if args.push_to_hub else None\n"),
     satisfied("there", CARD + "if args.push_to_hub:\n    save_model_card(1)\n"),
     satisfied(
         "there, with more asked", CARD + "if done and args.push_to_hub:\n    with a:\n        save_model_card(1)\n"

@@ -103,6 +103,7 @@ APPLIED = [
                 "    accelerator.load_state(args.resume_from_checkpoint); a = 1\n",
             ),
             ("two statements on a line below what loads", "    for epoch", "    a = 1; b = 2\n    for epoch"),
+            ("stages of a training", "range(first_epoch, 9)", "args.stages"),
         )
     ),
 ]
@@ -132,7 +133,7 @@ REFUSED = [
         "not prepared",
         "`loader` is not prepared by accelerate: what it hands out next, it alone knows",
         16,
-        script("unet = accelerator.prepare(unet)"),
+        script("loader = made(data); unet = accelerator.prepare(unet)"),
     ),
     conflict(
         "accelerate's way to pass by",

@@ -96,7 +96,9 @@ REFUSED = [
         "a progress bar",
         "`bar` is `tqdm(…)` of a loader: go over `loader` itself",
         17,
-        script(batch="batch", over="bar").replace("    global_step = 0", "    bar = tqdm(loader)\n    global_step = 0"),
+        script(batch="batch", over="bar").replace(
+            "    global_step = 0", "    bar = tqdm(loader, 'images')\n    global_step = 0"
+        ),
     ),
     conflict(
         "what is left of a loader",
@@ -129,15 +131,19 @@ REFUSED = [
     conflict("an epoch is cut", "a `raise` (line 19) ends an epoch", 17, CUT),
     conflict("it counts down, and trains else", "in its own way", 16, COUNTS),
     otherwise("another random", "`random` is something else", "import random", "from numpy import random"),
+    otherwise("another os", "`os` is something else", "import os", "from six.moves import os"),
     otherwise("a random of its own", "`random` is something else", "import torch\n", "random = 4\n"),
     otherwise("a function os", "`os` is something else", "import os\n", "def os(): pass\n"),
     otherwise("a parameter", "`train_batches` is something else", "(args)", "(args, train_batches)"),
-    otherwise(
-        "loaded on a line with others",
-        "several statements share line 12",
-        "    if args.resume_from_checkpoint:\n        accelerator.load",
-        "    accelerator.print(1); accelerator.load",
-        15,
+    *(
+        otherwise(
+            f"loaded on a line with others: {others}",
+            "several statements share line 12",
+            "    if args.resume_from_checkpoint:\n        accelerator.load",
+            f"    {others}; accelerator.load",
+            15,
+        )
+        for others in ("accelerator.print(1)", "first = 1; last = 9")
     ),
 ]
 

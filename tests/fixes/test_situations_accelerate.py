@@ -20,6 +20,11 @@ LAYERED = [
         )
     ),
     left(
+        "layers by their module, placed below",
+        "lora-layers-device",
+        LAYERS.format("a = loaders.AttnProcsLayers(unet.p)\n    a.to(accelerator.device)"),
+    ),
+    left(
         "layers in a list, placed", "lora-layers-device", LAYERS.format("a = [AttnProcsLayers(u.p).to(d) for u in us]")
     ),
     left(

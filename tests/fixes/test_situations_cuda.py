@@ -47,6 +47,7 @@ CHOICES = [
     _says("a card by its number", 'x.to("cuda:%d" % rank)', 3, NAMED),
     _says("a card by its number, added", 'device = "cuda:" + str(accelerator.local_process_index)', 3, NAMED),
     _says("a card by its number, filled in", 'device = "cuda:{}".format(rank)', 3, NAMED),
+    _says("CUDA's own autocast", "with torch.cuda.amp.autocast():\n    train()", 3, NAMED),
     _says("handed on in part", 'mixed = functools.partial(torch.autocast, "cuda")', 3, NAMED),
     _says("the card of the process", "x.to(torch.cuda.current_device())", 3, NAMED),
     _says(
@@ -57,10 +58,12 @@ CHOICES = [
     _says("a class's default", 'class A:\n    def __init__(self, device="cuda"):\n        pass\nA()', 4, NAMED),
     _says("a method's default", 'class A:\n    def f(self, x, device="cuda"):\n        pass\na.f(1)', 4, NAMED),
     _left(
-        "a default that is not relied on", 'def f(x, device="cuda"):\n    return x.to(device)\nf(1, d)\nf(1, device=d)'
+        "a default that is not relied on",
+        'def f(x, device="cuda", scale=1, name="cuda"):\n    return x.to(device)\nabs(f(1, d))\nprint(f(1, device=d))',
     ),
     _left("a default that may be relied on", 'def f(x, device="cuda"):\n    return x.to(device)\nf(*x)\nf(1, **d)'),
     _left("another's of its name", 'def load(x, device="cuda"):\n    return x.to(device)\nmodel.load(1)'),
+    _left("not made with it", 'class A:\n    def __call__(self, x, device="cuda"):\n        pass\nA()(1, device)'),
     _left("which card, where there is one", "if torch.cuda.is_available():\n    torch.cuda.set_device(local_rank)"),
     _says(
         "where there is CUDA, asked above",
@@ -81,7 +84,7 @@ CHOICES = [
     _says("left early", "def f(x):\n    if not x:\n        return x\n    return x.cuda()", 6, NAMED),
     _left("CUDA, asked above", 'on = device.type == "cuda"\nif on:\n    x.cuda()'),
     _left("in words, with others", 'd = torch.cuda.is_available() and "cuda" or has_npu() and "npu" or "cpu"'),
-    _left("words of no device", 'print(names and "cuda" or args.name or "gpu")'),
+    _left("words of no device", 'print(names and "cuda" or args.name or "gpu")\nprint("on", "cuda")'),
     _says("a type of tensor", "x = torch.cuda.FloatTensor([1.0])", 3, NAMED),
     _left("an option with a default", 'p.add_argument("--device", default="cuda")'),
     _left("an option's default", 'class Options:\n    device: str = "cuda"'),
@@ -204,6 +207,14 @@ HELD = [
         "import torch\nfrom accelerate import Accelerator\n"
         "net = net.cuda() if torch.cuda.is_available() else net\naccelerator = Accelerator()\n",
     ),
+    looks(
+        "a choice beside it",
+        "device-placement",
+        3,
+        CHOSEN,
+        "from accelerate import Accelerator\naccelerator = Accelerator()\n"
+        'sample(net.to("cuda"), device="cuda" if args.gpu else "cpu")\n',
+    ),
 ]
 
 
@@ -231,46 +242,8 @@ PINNED = [
     left("asked", "pin-memory-guard", "import torch\nx = torch.empty(3, pin_memory=torch.cuda.is_available())\n"),
     left("not pinned", "pin-memory-guard", "import torch\nx = torch.empty(3, pin_memory=False)\n"),
 ]
-AUTOCAST = [
-    looks(
-        "CUDA's own",
-        "autocast-device",
-        4,
-        "autocast switched off on CUDA alone",
-        "import torch\nfrom torch.cuda.amp import autocast\ndef f(x):\n    with autocast(enabled=False):\n"
-        "        return x.float()\n",
-    ),
-    *(
-        looks(
-            f"in float32: {autocast}",
-            "autocast-device",
-            3,
-            "autocast switched off on CUDA alone",
-            f"import torch\ndef f(x):\n    with {autocast}dtype=torch.float32):\n        return x.float()\n",
-        )
-        for autocast in ("torch.cuda.amp.autocast(", "torch.autocast('cuda', ")
-    ),
-    left(
-        "in float32, elsewhere",
-        "autocast-device",
-        "import torch\ndef f(x):\n    with torch.autocast('npu', dtype=torch.float32):\n        return x.float()\n",
-    ),
-]
 
 
-def _package(id: str, at: int, text: str) -> object:
-    return looks(id, "device-package", at, "does not import the device's package", text)
-
-
-MAIN = 'if __name__ == "__main__":\n    main()\n'
-PACKAGE = [
-    _package("a part of torch alone", 1, f"from torch import nn\n{MAIN}"),
-    _package("tried", 2, f"try:\n    import torch\nexcept ImportError:\n    raise SystemExit(1)\n{MAIN}"),
-    _package("in a function", 2, f"def main():\n    import torch\n{MAIN}"),
-    left("accelerate does", "device-package", f"from torch import nn\nfrom accelerate import Accelerator\n{MAIN}"),
-]
-
-
-@pytest.mark.parametrize("given", [*CHOICES, *SCALERS, *HELD, *PINNED, *AUTOCAST, *PACKAGE])
+@pytest.mark.parametrize("given", [*CHOICES, *SCALERS, *HELD, *PINNED])
 def test_a_situation(given: Given) -> None:
     check(given)

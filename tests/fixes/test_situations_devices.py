@@ -273,43 +273,6 @@ def main(model):
             return torch.arange(0, dim, 2, dtype=torch.float64, device=device)
         """,
     ),
-    looks(
-        "autocast switched off around what nobody knows",
-        "autocast-device",
-        3,
-        "autocast switched off on CUDA alone",
-        """
-        import torch
-        def f(n):
-            with torch.autocast("cuda", enabled=False):
-                g(n)
-        """,
-    ),
-    left(
-        "autocast on a device that is handed in, and switched on",
-        "autocast-device",
-        """
-        import torch
-        @torch.no_grad()
-        @torch.autocast("cuda")
-        def f(n, device):
-            with torch.autocast(device, enabled=False):
-                g(n)
-        """,
-    ),
-    looks(
-        "autocast switched off by a decorator",
-        "autocast-device",
-        4,
-        "autocast switched off on CUDA alone",
-        """
-        import torch
-        class Rope(torch.nn.Module):
-            @torch.amp.autocast("cuda", enabled=False)
-            def forward(self, x):
-                return x.float()
-        """,
-    ),
     mended(
         "cast alone, and offloaded",
         "validation-cast",

@@ -147,7 +147,16 @@ CACHES = [
             f"free = lambda: {EMPTY}()",
             f"freed = [{EMPTY}() for _ in range(2)]",
             f"flush and {EMPTY}()",
+            f"{EMPTY}() if low else None",
+            "from torch.cuda import empty_cache as free; done = free",
         )
+    ),
+    refused(
+        "another line cannot be mended",
+        "accelerator-cache",
+        7,
+        "keeps other accelerators out",
+        f"{HEAD}{EMPTY}()\nif torch.cuda.is_available() and low:\n    {EMPTY}()\n",
     ),
     left("where CUDA is asked for", "accelerator-cache", f"{HEAD}if torch.cuda.is_available():\n    free = {EMPTY}\n"),
 ]

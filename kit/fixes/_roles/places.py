@@ -72,17 +72,22 @@ def _meant(script: Script, test: ast.expr) -> ast.expr:
 
 def denies_cuda(test: ast.expr) -> bool:
     """Whether a test that does not hold says that the device is CUDA: `device.type != "cuda"`."""
+    if isinstance(test, ast.BoolOp):
+        told = [denies_cuda(value) for value in test.values]
+        return any(told) if isinstance(test.op, ast.Or) else all(told)
+    return asks_cuda(denied(test))
+
+
+def denied(test: ast.expr) -> ast.expr:
+    """What holds where a test does not: `a == b` for `a != b`; `None` for others than `not`, `!=` and `not in`."""
     match test:
-        case ast.BoolOp(op=op, values=values):
-            told = [denies_cuda(value) for value in values]
-            return any(told) if isinstance(op, ast.Or) else all(told)
         case ast.UnaryOp(op=ast.Not(), operand=inner):
-            return asks_cuda(inner)
+            return inner
         case ast.Compare(left=left, ops=[ast.NotEq()], comparators=sides):
-            return asks_cuda(ast.Compare(left, [ast.Eq()], sides))
+            return ast.Compare(left, [ast.Eq()], sides)
         case ast.Compare(left=left, ops=[ast.NotIn()], comparators=sides):
-            return asks_cuda(ast.Compare(left, [ast.In()], sides))
-    return False
+            return ast.Compare(left, [ast.In()], sides)
+    return ast.Constant(None)
 
 
 def asks_cuda(test: ast.expr) -> bool:
