@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fixing import case, conflict, gone, satisfied, tables
-from test_checkpoint_rotation import ALONE, MAIN, NAME, PATH, after, before, refused
+from test_checkpoint_rotation import ALONE, LIMIT, MAIN, NAME, PATH, after, before, refused
 
 OLD = "def save(args, old):\n    if args.checkpoints_total_limit is not None:\n        {}\n"
 REFUSED = [
@@ -64,6 +64,13 @@ LISTED = "os.listdir(args.output_dir)"
 APPLIED = [
     case(f"listed as {how}", before().replace(LISTED, how), after().replace(LISTED, how))
     for how in (f"sorted({LISTED})", f"sorted({LISTED}, key=number)")
+]
+APPLIED += [
+    case(
+        "the main process is asked for where it removes",
+        before().replace("shutil.rmtree", f"if {MAIN}: shutil.rmtree"),
+        after(LIMIT).replace("shutil.rmtree", f"if {MAIN}: shutil.rmtree"),
+    )
 ]
 
 test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
