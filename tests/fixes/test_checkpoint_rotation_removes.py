@@ -53,6 +53,7 @@ REFUSED += [
         conflict(f"in a function: {reason}", reason, 3, OF_ITS_OWN.format(key=key, calls=calls))
         for reason, key, calls in (
             ("`rotate` is called above the save (line 8)", OLDEST, f"{CALLED}{SAVES}"),
+            ("`rotate` is called above the save (line 7)", OLDEST, f"    rotate(args); {SAVES.lstrip()}"),
             ("every process that calls `rotate` removes them", OLDEST, f"{SAVES}    rotate(args)\n"),
             ("may count the one just saved", "", f"{SAVES}{CALLED}"),
         )
