@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     the test lets DeepSpeed in and names it by an imported DistributedType."""
     script = read(tree)
     named = _deepspeed.named(script, options)
-    hook = hook_writes(script)[1]
+    _, hook = hook_writes(script)
     return [
         Site(
             gate.statement.lineno,
@@ -79,15 +80,11 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
 def _guarded(block: Block, work: dict[ast.stmt, str]) -> Iterator[Splice]:
     """What one process alone should do, under its test for that: an `if` in its own, other statements that follow on
     one another in one together."""
-    index = 0
-    while index < len(block.nodes):
-        node, stop = block.nodes[index], index
-        while stop < len(block.nodes) and block.nodes[stop] in work:
-            stop += 1
-        if node in work:
-            main = work[node]
-            body = [block.statements[at] for at in range(index, stop)]
-            alone = stop == index + 1 and isinstance(node, ast.If) and not node.orelse
-            guarded = block.narrowed(block.statements[index], main) if alone else block.under(f"if {main}:", body)
-            yield Splice(index, stop, [guarded], counted=False)
-        index = max(stop, index + 1)
+    rows = itertools.groupby(enumerate(block.nodes), lambda each: each[1] in work)
+    for row in [list(row) for mine, row in rows if mine]:
+        (start, node), *more = row
+        main = work[node]  # type: ignore[index]
+        body = [block.statements[at] for at, _ in row]
+        alone = isinstance(node, ast.If) and not node.orelse and not more
+        guarded = block.narrowed(block.statements[start], main) if alone else block.under(f"if {main}:", body)
+        yield Splice(start, start + len(row), [guarded], counted=False)

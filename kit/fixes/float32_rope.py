@@ -57,29 +57,29 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The choices between float32 and float64 by what machine it is, or by whether a tensor is on a Mac's GPU, and what
     is made in float64 on a tensor's own device where angles are worked out; in order where an NPU gets float32."""
     script = read(tree)
-    found: dict[ast.stmt, Site] = {}
+    found = []
     for statement, _ in script.statements:
-        for node in own(statement):
-            if isinstance(node, ast.IfExp) and (_better(script, node, statement) or _knows_npu(script, node)):
-                found[statement] = Site(statement.lineno, not _better(script, node, statement), (script.torch,))
-            elif (
-                isinstance(node, ast.Call) and last(node.func) == _HELPER and node.args and _is64(script, node.args[0])
-            ):
-                found.setdefault(statement, Site(statement.lineno, True))
-            elif (
-                isinstance(node, ast.Call)
-                and _angles(script, statement)
-                and _alone(script, statement, node)
-                and _made(script, node)
-            ):
-                found[statement] = Site(statement.lineno, False, (script.torch,))
-    return list(found.values())
+        asked = [_in_order(script, statement, node) for node in own(statement)]
+        if known := [done for done in asked if done is not None]:
+            found.append(Site(statement.lineno, all(known), (script.torch,)))
+    return found
+
+
+def _in_order(script: Script, statement: ast.stmt, node: ast.AST) -> bool | None:
+    """Whether an NPU gets float32 by an expression; None for one that makes no such choice."""
+    if isinstance(node, ast.IfExp):
+        better = _better(script, node, statement)
+        return not better if better or _knows_npu(script, node) else None
+    if isinstance(node, ast.Call) and last(node.func) == _HELPER and _is64(script, *handed(node, "dtype")):
+        return True
+    lacks = isinstance(node, ast.Call) and _angles(script, statement) and _alone(script, statement, node)
+    return False if lacks and _made(script, node) else None  # type: ignore[arg-type]
 
 
 def _alone(script: Script, statement: ast.stmt, call: ast.Call) -> bool:
     """Whether a call is of angles, by all one sees: no integers, nothing that is compared or goes to numpy, and nothing
     else in float64 beside it."""
-    integers = last(call.func) == "to" and "ids" in text(call.func).lower()
+    integers = "ids" in text(call.func).lower()
     nodes = own(statement)
     doubles = sum(isinstance(node, (ast.Attribute, ast.Name)) and last(node) in _DOUBLES for node in nodes)
     made = sum(isinstance(node, ast.Call) and bool(_made(script, node)) for node in nodes)
@@ -142,11 +142,8 @@ def _doubles(call: ast.Call) -> bool:
 def _constants(script: Script, given: list[ast.expr]) -> list[ast.expr]:
     """What the module gives the names that are handed on, by one assignment at its top."""
     tops = [line for line in script.tree.body if isinstance(line, ast.Assign)]
-    return [
-        line.value
-        for line in tops
-        if text(line.targets[0]) in {each.id for each in given if isinstance(each, ast.Name)}
-    ]
+    names = {each.id for each in given if isinstance(each, ast.Name)}
+    return [line.value for line in tops if any(text(target) in names for target in line.targets)]
 
 
 def _for_macs(script: Script, node: ast.IfExp, statement: ast.stmt) -> bool:
@@ -160,7 +157,7 @@ def _for_macs(script: Script, node: ast.IfExp, statement: ast.stmt) -> bool:
 
 def _npu_asked(script: Script, statement: ast.stmt) -> bool:
     """Whether the function of a statement also asks for an NPU, however it does so."""
-    return "npu" in text(script.scopes(statement)[0] if script.function(statement) else statement)
+    return "npu" in text(script.function(statement) or statement)
 
 
 def _scores(script: Script, statement: ast.stmt) -> bool:
@@ -168,8 +165,8 @@ def _scores(script: Script, statement: ast.stmt) -> bool:
     return bool(function and _SCORES.search(function.name))
 
 
-def _is64(script: Script, node: ast.AST) -> bool:
-    return script.full(node) in ("torch.float64", "torch.double")
+def _is64(script: Script, *nodes: ast.AST) -> bool:
+    return any(script.full(node) in ("torch.float64", "torch.double") for node in nodes)
 
 
 def _angles(script: Script, statement: ast.stmt) -> bool:
@@ -208,8 +205,8 @@ def _better(script: Script, node: ast.IfExp, statement: ast.stmt) -> str:
         return ""
     if isinstance(node.test, ast.Call) and script.full(node.test.func) == _MAC:
         return _WITHOUT.format(torch=script.torch)
-    named = node.test.id if function and isinstance(node.test, ast.Name) else ""
-    kind = _kind_asked(function, named, statement.lineno) if function and named else _kind(node.test)
+    named = function if isinstance(node.test, ast.Name) else None
+    kind = _kind_asked(named, text(node.test), statement.lineno) if named else _kind(node.test)
     return f"{text(node.test)} or {kind} {_OTHERS}" if kind else ""
 
 
@@ -217,11 +214,12 @@ def _kind_asked(function: ast.AST, name: str, line: int) -> str:
     """`x.device.type`, where all that a function assigns to ``name`` is whether that is "mps", and `x` is the same at a
     line."""
     given = [node for node in every(function) if isinstance(node, ast.Assign)]
-    values = [node for node in given if any(same(target, name) for target in node.targets)]
-    kind = _kind(values[0].value) if len(values) == 1 else ""
-    whose = kind.removesuffix(".device.type")
-    between = [node for node in given if kind and values[0].lineno < node.lineno < line]
-    return "" if any(whose in map(text, node.targets) for node in between) else kind
+    match [node for node in given if any(same(target, name) for target in node.targets)]:
+        case [asks] if kind := _kind(asks.value):
+            between = [node for node in given if asks.lineno < node.lineno < line]
+            whose = kind.removesuffix(".device.type")
+            return "" if any(whose in map(text, node.targets) for node in between) else kind
+    return ""
 
 
 def _kind(test: ast.expr) -> str:

@@ -81,5 +81,5 @@ def _asks_device(test: ast.expr) -> bool:
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     for index, node in block.wanted(heads=True):
-        if isinstance(node, ast.If) and _asks_device(node.test):
+        if isinstance(node, ast.If):
             yield Splice.instead(index, [block.narrowed(block.statements[index], _OTHER, apart=True)])

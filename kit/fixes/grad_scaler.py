@@ -56,16 +56,17 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The places that take CUDA's scaler for fp16; in order below a branch for devices of their own."""
     found = []
     for statement, above in statements(tree):
-        choice = _choice(statement)
+        choice, gate = _choice(statement), above[-1]
         bare = choice and choice[1].endswith("()") and not any(guarded(statement, above, test) for test in _FP16)
-        if not choice or bare or _choice(above[-1]) or any(guarded(statement, above, test) for test in _OTHERS):
+        if not choice or bare or _choice(gate) or any(guarded(statement, above, test) for test in _OTHERS):
             continue
         if "DistributedType" not in choice[0] or imports(tree, "DistributedType"):
-            done = _below_own(statement, above[-1], choice)
-            other = any(isinstance(node, ast.If) and same(node.test, choice[0]) for node in above) and not done
-            refuses = f"the branch above for such a device takes no scaler of its own: write `{choice[1]}` there"
-            why = "" if done or other else device_missing(read(tree), statement)
-            found.append(Site(statement.lineno, done, refuses=refuses * other or why))
+            done = _below_own(statement, gate, choice)
+            other = any(isinstance(node, ast.If) and same(node.test, choice[0]) for node in above)
+            refuses = (
+                f"the branch above for such a device takes no scaler of its own: write `{choice[1]}` there" * other
+            )
+            found.append(Site(statement.lineno, done, refuses=refuses or device_missing(read(tree), statement)))
     return found
 
 
@@ -94,7 +95,7 @@ def _choice(statement: ast.AST) -> _Choice | None:
 
 def _below_own(statement: ast.stmt, gate: ast.AST, choice: _Choice) -> bool:
     """Whether ``statement`` is what an `if` does that takes the device's own scaler first."""
-    mine = isinstance(gate, ast.If) and same(gate.test, choice[0]) and ast.unparse(gate.body[0]) == choice[1]
+    mine = isinstance(gate, ast.If) and same(gate.test, choice[0]) and choice[1] in map(ast.unparse, gate.body)
     return mine and statement in gate.orelse  # type: ignore[attr-defined]
 
 
@@ -105,8 +106,8 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
         if whole and node.lineno in block.todo and not _inside(block):
             yield Splice.instead(index, [block.choosing(block.statement(_code(whole)), block.statements[index])])
         below = _last_else(block.script, node)
-        choice = _choice(below) if below and not whole else None
-        if below and choice and below.lineno in block.todo and choice[0] not in _tests(node):
+        choice = _choice(below) if below else None
+        if below and choice and below.lineno in block.todo:
             yield Splice.instead(index, [block.with_elif(block.statements[index], block.statement(_code(choice)))])
 
 
@@ -117,12 +118,6 @@ def _last_else(script: Script, node: ast.AST) -> ast.stmt | None:
             elif_ = isinstance(below, ast.If) and script.is_elif(below)
             return _last_else(script, below) if elif_ else below
     return None
-
-
-def _tests(node: ast.AST) -> list[str]:
-    """What an `if` and its `elif`s ask."""
-    below = [test for each in node.orelse for test in _tests(each)] if isinstance(node, ast.If) else []
-    return [ast.unparse(node.test), *below] if isinstance(node, ast.If) else []
 
 
 def _code(choice: _Choice) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -50,12 +51,13 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     script = read(tree)
     if _otherwise(script) or _older(script):
         return []
-    found: dict[ast.stmt, Site] = {}
-    for name in _LOADS:
-        for call, statement in script.calls[name]:
-            if _written_here(script, call, statement):
-                found[statement] = _site(call, statement)
-    return sorted(found.values(), key=lambda site: site.line)
+    found: dict[int, list[Site]] = defaultdict(list)
+    for call, statement in [each for name in _LOADS for each in script.calls[name]]:
+        if _written_here(script, call, statement):
+            found[statement.lineno].append(_site(call, statement))
+    return [
+        Site(line, all(x.done for x in its), refuses=max(x.refuses for x in its)) for line, its in sorted(found.items())
+    ]
 
 
 def _site(call: ast.Call, statement: ast.stmt) -> Site:
@@ -67,8 +69,7 @@ def _site(call: ast.Call, statement: ast.stmt) -> Site:
 
 def _written_here(script: Script, call: ast.Call, statement: ast.stmt) -> bool:
     """Whether a call loads from the folder that a load hook is handed, or one where the script saves its result."""
-    folders = _loaded(script, call, statement)
-    return len(folders) == 1 and _holds(script, folders[0])
+    return [_holds(script, each) for each in _loaded(script, call, statement)] == [True]
 
 
 def _loaded(script: Script, call: ast.Call, statement: ast.stmt) -> list[str]:
@@ -108,7 +109,7 @@ def _path(folder: ast.expr) -> str:
 def _holds(script: Script, folder: str) -> bool:
     """Whether the file is in a folder: one that a load hook is handed, unless the save hook writes something else, or
     one that the script saves its result to."""
-    handed = {hook.folder for hook in load_hooks(script)} | {"input_dir"}
+    handed = {"input_dir", *(hook.folder for hook in load_hooks(script))}
     hooks = save_hooks(script)
     kept = not hooks or any("save_lora_weights(" in text(hook.function) for hook in hooks)
     return (folder in handed and kept) or folder in script.once(_saved)

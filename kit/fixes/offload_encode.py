@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._alike import sharing
-from kit.fixes._ast import block_of, every, handed, same, statements, text
+from kit.fixes._ast import Ancestors, block_of, every, handed, same, statements, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import last, own
 
@@ -41,10 +41,9 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     found = []
     for node, above in statements(tree):
         if model := _model(node):
-            block = block_of(node, above)
-            outside = _below(model, block[block.index(node) + 1 :])
+            outside = _below(model, _rest(node, above))
             if outside or _encodes(node, model):
-                second = sharing(block) if outside else None
+                second = sharing(block_of(node, above)) if outside else None
                 refuses = (
                     f"several statements share line {second.lineno}: give each a line of its own" if second else ""
                 )
@@ -58,6 +57,12 @@ def _model(node: ast.AST) -> str:
         case ast.With(items=[ast.withitem(context_expr=ast.Call(func=ast.Name(id="offload_models"), args=[model]))]):
             return text(model)
     return ""
+
+
+def _rest(node: ast.stmt, above: Ancestors) -> list[ast.stmt]:
+    """What stands below a statement in its block."""
+    block = block_of(node, above)
+    return block[block.index(node) + 1 :]
 
 
 def _below(model: str, lines: Sequence[ast.stmt | None]) -> int:
@@ -77,18 +82,16 @@ def _encodes(statement: ast.stmt, model: str) -> bool:
 def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     """Where a model encodes below a block that had it on the device, with something between, or in a block there."""
     script = read(tree)
+    known = [site.line for site in sites(tree, options) if not site.done]
     for node, above in script.statements:
-        for model in _models(script, node):
-            function = script.scopes(node)[0]
-            block = block_of(node, above)
-            below = block[block.index(node) + 1 :]
-            known = _model(node) == model and _below(model, below)
-            for line in script.inside(function):
+        for model in _models(script, node) if node.lineno not in known else ():
+            below = _rest(node, above)
+            later = [line for line in script.inside(script.scopes(node)[0]) if node.lineno < line.lineno]
+            for line in later:
                 parts = own(line)
                 works = any(_uses(each, model) or (line in below and _hands(each, model)) for each in parts)
                 works = works and not any(isinstance(each, ast.Lambda) for each in parts)
-                later = works and line.lineno > (node.end_lineno or 0)
-                if later and not known and _away(script, function, model, node, line):
+                if works and _away(script, model, line, later):
                     yield Sign(line.lineno, f"`{model}` at work below the block that has it on the device")
 
 
@@ -100,7 +103,7 @@ def _models(script: Script, node: ast.AST) -> list[str]:
         call = item.context_expr
         if (
             isinstance(call, ast.Call)
-            and ("offload_models" in (last(call.func), script.full(call.func).rpartition(".")[2]) or _own(script, call))
+            and (script.full(call.func).endswith("offload_models") or _own(script, call))
             and "False" not in map(text, handed(call, "offload", at=None))
         ):
             given = [*call.args, *(each.value for each in call.keywords), item.optional_vars]
@@ -108,20 +111,16 @@ def _models(script: Script, node: ast.AST) -> list[str]:
     return found
 
 
-def _class(script: Script, method: ast.stmt) -> str:
-    owner = script.class_of(method)
-    return owner.name if owner else ""
-
-
 def _own(script: Script, call: ast.Call) -> bool:
     """Whether a context of the script's own puts a model back on the CPU at its end."""
     made = script.called(call)
-    starts = [each.lineno for each in every(made) if isinstance(each, ast.Yield)] if made else []
-    ends = [each for each in script.functions.get("__exit__", ()) if _class(script, each) == last(call.func)]
-    parts = [part for each in ([made] if made and starts else ends) for part in every(each)]
-    lines = [part.value for part in parts if isinstance(part, ast.Expr) and part.lineno > min(starts, default=0)]
-    below = [call for call in lines if isinstance(call, ast.Call)]  # what a tensor's `.cpu()` gives is used
-    return any(last(part.func) == "cpu" or re.search(r"\.to\((device=)?'cpu'\)$", text(part)) for part in below)
+    parts = every(made) if made else []
+    starts = [each.lineno for each in parts if isinstance(each, ast.Yield)]
+    exits = [(each, script.class_of(each)) for each in script.functions.get("__exit__", ())]
+    ends = [part for each, owner in exits if owner and owner.name == last(call.func) for part in every(each)]
+    below = [each for each in parts if isinstance(each, ast.Expr) and any(start < each.lineno for start in starts)]
+    alone = [*below, *(each for each in ends if isinstance(each, ast.Expr))]  # what a tensor's `.cpu()` gives is used
+    return any(re.search(r"\.(cpu\(\)|to\((device=)?'cpu'\))$", text(each)) for each in alone)
 
 
 def _uses(node: ast.AST, model: str) -> bool:
@@ -137,9 +136,10 @@ def _hands(node: ast.AST, model: str) -> bool:
     return any(works and same(each, model) for each in given) or same(getattr(node, "func", None), model)
 
 
-def _away(script: Script, function: ast.AST, model: str, node: ast.stmt, line: ast.stmt) -> bool:
-    """Whether a model is still away at a line below a block: neither moved nor made anew, nor in another such block."""
-    between = [each for each in script.inside(function) if node.lineno < each.lineno <= line.lineno]
+def _away(script: Script, model: str, line: ast.stmt, later: Sequence[ast.stmt]) -> bool:
+    """Whether a model is still away at a line that is ``later`` than its block: neither moved nor made anew, nor in
+    such a block."""
+    between = [each for each in later if each.lineno <= line.lineno]
     moved = any(
         isinstance(part, ast.Call) and text(part.func).startswith((f"{model}.to", f"{model}.cuda"))
         for each in between

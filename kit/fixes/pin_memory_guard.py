@@ -137,8 +137,7 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
 
 def _pins(script: Script, call: ast.Call) -> bool:
     """Whether a call makes a tensor in pinned memory, or pins one for CUDA by its name."""
-    full = script.full(call.func)
-    makes = full.startswith("torch.") and full.count(".") == 1
+    makes = bool(re.fullmatch(r"torch\.\w+", script.full(call.func)))
     pinned = any(text(each) == "True" for each in handed(call, _NAME, at=None))
     named = last(call.func) == _NAME and any(text(each).startswith("'cuda") for each in handed(call, "device"))
     return (makes and pinned) or named
@@ -148,12 +147,10 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
     torch = block.script.torch
 
     def choose(code: str) -> str | None:
-        call = parsed(code)
-        method = call.func if isinstance(call, ast.Call) and not call.args and not call.keywords else None
-        if not isinstance(method, ast.Attribute) or method.attr != _NAME:
-            return None
-        tensor = written(code, method.value)
-        return f"{code} if {_GUARD.replace('torch', torch, 1)} else {tensor}"
+        match parsed(code):
+            case ast.Call(func=ast.Attribute(attr="pin_memory", value=tensor), args=[], keywords=[]):
+                return f"{code} if {_GUARD.replace('torch', torch)} else {written(code, tensor)}"
+        return None
 
     for index, _ in block.wanted():
         chosen = block.with_expressions(block.statements[index], "Call", f".{_NAME}", choose)

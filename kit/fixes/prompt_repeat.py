@@ -59,7 +59,7 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     """Where a loop that trains repeats the prompts for a batch, in the `else` of an `if` that takes them from a cache;
     in order where it repeats something that it does not change."""
     return [
-        Site(each.line, each.source != each.name, (each.name,), each.refuses if each.source == each.name else "")
+        Site(each.line, each.source != each.name, (each.name,), each.refuses)
         for function in every(tree)
         if isinstance(function, ast.FunctionDef)
         for loop in function.body
@@ -79,11 +79,9 @@ def _repeats(script: Script, loop: ast.stmt) -> list[Repeat]:
                 case ast.Assign(targets=[ast.Name(id=name)], value=value) if name in names and (
                     source := _source(value)
                 ):
-                    if source in script.imports or (source == name and _of_batch(script, statement, name)):
-                        continue
-                    refuses = _changes(choice.test, loop)  # type: ignore[attr-defined]
-                    refuses = refuses or _not_kept(script, loop, choice, name)  # type: ignore[arg-type]
-                    found.append(Repeat(statement.lineno, name, source, text(choice.test), refuses))  # type: ignore
+                    if source not in script.imports and not (source == name and _of_batch(script, statement, name)):
+                        why = _changes(choice.test, loop) or _not_kept(script, loop, choice, name)  # type: ignore
+                        found.append(Repeat(statement.lineno, name, source, text(choice.test), why))  # type: ignore
     return found
 
 
@@ -107,7 +105,7 @@ def _of_batch(script: Script, statement: ast.stmt, name: str) -> bool:
         block = script.block(inner)
         if name in _given(*block[: block.index(inner)]):
             return True
-        inner = script.above[inner][-1]  # type: ignore[assignment]
+        *_, inner = script.above[inner]  # type: ignore[assignment]
     return isinstance(inner, (ast.For, ast.AsyncFor)) and name in _given(inner.target)
 
 
@@ -142,21 +140,22 @@ def _binds(block: list[ast.stmt], name: str, test: ast.expr) -> bool:
 
 def _source(value: ast.expr) -> str:
     """What an expression repeats: `x.repeat(…)`, or each of `x` several times in a list; "" for others."""
-    node: ast.expr | None = None
-    if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr.startswith("repeat"):
-        node = value.func.value
-    elif isinstance(value, ast.ListComp) and len(value.generators) == 2:
-        node = value.generators[0].iter
-    return node.id if isinstance(node, ast.Name) else ""
+    match value:
+        case ast.Call(func=ast.Attribute(attr=method, value=ast.Name(id=name))) if method.startswith("repeat"):
+            return name
+        case ast.ListComp(generators=[ast.comprehension(iter=ast.Name(id=name)), _]):
+            return name
+    return ""
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     """The repetitions, and above the loop what they repeat."""
     for index, node in block.wanted():
-        if isinstance(node, ast.Assign) and block.in_else() and (name := _source(node.value)) == text(node.targets[0]):
-            code = re.sub(rf"(= |in ){name}\b", rf"\g<1>{_OWN}{name}", block.line(block.statements[index]), count=1)
-            above = block.statements[index].leading_lines  # type: ignore[attr-defined]
-            yield Splice.instead(index, [block.statement(f"{code}\n").with_changes(leading_lines=above)])
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)]):
+                code = re.sub(rf"(= |in ){name}\b", rf"\g<1>{_OWN}{name}", block.line(block.statements[index]), count=1)
+                above = block.statements[index].leading_lines  # type: ignore[attr-defined]
+                yield Splice.instead(index, [block.statement(f"{code}\n").with_changes(leading_lines=above)])
     for index, node in block.simple() if block.owner() and block.todo else ():
         kept: dict[str, list[str]] = {}
         earlier = "\n".join(block.texts[:index])
@@ -185,21 +184,19 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
 
 def _pairs(line: ast.stmt) -> list[tuple[str, ast.expr]]:
     """What a statement gives names and attributes, one by one."""
-    if isinstance(line, ast.AugAssign):
-        return [(text(line.target), ast.BinOp(line.target, line.op, line.value))]
     match line:
+        case ast.AugAssign(target=target, op=op, value=value):
+            return [(text(target), ast.BinOp(target, op, value))]
+        case ast.Assign(targets=[ast.Tuple(elts=several)], value=ast.Tuple(elts=values)):
+            return [(text(each), given) for each, given in zip(several, values, strict=False)]
+        case ast.Assign(targets=[ast.Tuple(elts=several)], value=ast.GeneratorExp() | ast.ListComp() as value):
+            over, *_ = value.generators
+            names, each = list(map(text, several)), rf"\b{text(over.target)}\b"
+            alike = text(over.iter).strip("()[]") == ", ".join(names)
+            return [(name, expression(re.sub(each, name, text(value.elt)))) for name in names if alike]
         case ast.Assign(targets=[target], value=value):
-            pass
-        case _:
-            return []
-    if isinstance(target, ast.Tuple) and isinstance(value, (ast.GeneratorExp, ast.ListComp)):
-        over, names = value.generators[0], list(map(text, target.elts))
-        alike = text(over.iter).strip("()[]") == ", ".join(names)
-        each = rf"\b{text(over.target)}\b"
-        return [(name, expression(re.sub(each, name, text(value.elt)))) for name in names if alike]
-    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
-        return [(text(each), given) for each, given in zip(target.elts, value.elts, strict=False)]
-    return [(text(target), value)]
+            return [(text(target), value)]
+    return []
 
 
 def _grows(script: Script, name: str, value: ast.expr) -> bool:
@@ -212,7 +209,7 @@ def _grows(script: Script, name: str, value: ast.expr) -> bool:
     if not isinstance(value, ast.Call):
         return False
     called = last(value.func)
-    first = text(value.args[0]) if value.args else ""
+    first, *_ = [*map(text, value.args), ""]
     if called in ("cat", "concat", "concatenate"):
         return first.startswith(f"[{name}] * ")
     if called == "expand" and not any(re.search(r"\blen\(|\.shape\b|\.size\(", text(each)) for each in value.args):

@@ -63,17 +63,16 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     for function, _ in statements(tree) if _imports(tree) else ():
         if not isinstance(function, ast.FunctionDef) or not (seeds := _seeds(function)) or not _trained(function):
             continue
-        apart = any(_apart(function, call) for call in seeds)
-        place = None if apart else _place(function)
-        if apart:
-            found.append(Site(seeds[0].lineno, True))
-        elif place:
+        line = seeds[0].lineno
+        if any(_apart(function, call) for call in seeds):
+            found.append(Site(line, True))
+        elif place := _place(function):
             found.append(_site(tree, function, place))
         elif any(isinstance(node, ast.Attribute) and node.attr == "prepare" for node in every(function)):
             reason = "it does not prepare what it trains with among the function's own statements"
-            if (above := _place(function, 0)) and function.body[above.at].lineno < seeds[0].lineno:
+            if (above := _place(function, function.lineno)) and function.body[above.at].lineno < line:
                 reason = "it sets the seed below where it prepares what it trains with: set it above"
-            found.append(Site(seeds[0].lineno, False, refuses=reason))
+            found.append(Site(line, False, refuses=reason))
     return found
 
 
@@ -101,7 +100,7 @@ def _site(tree: ast.Module, function: ast.FunctionDef, place: Place) -> Site:
 
 def _apart(function: ast.FunctionDef, call: ast.Call) -> bool:
     """Whether a call seeds each process by its number."""
-    seed = handed(call, "seed")[0]
+    seed, *_ = handed(call, "seed")
     given = [seed, *(node.value for node in every(function) if _gives(node, text(seed)))]  # type: ignore[attr-defined]
     asked = [*call.args[1:], *handed(call, "device_specific", at=None)]
     return any("process_index" in text(node) for node in given) or any(text(node) != "False" for node in asked)
@@ -113,7 +112,7 @@ def _gives(node: ast.AST, name: str) -> bool:
 
 def _unplain(function: ast.FunctionDef) -> str:
     """Why a seed is not written a second time; "" where it is a number, a name or what is asked of one."""
-    seed = handed(_seeds(function)[0], "seed")[0]
+    seed, *_ = handed(_seeds(function)[0], "seed")
     plain = isinstance(seed, (ast.Name, ast.Attribute, ast.Subscript)) or called(seed) == "get"
     if plain or (isinstance(seed, ast.Constant) and type(seed.value) is int):
         return ""
@@ -163,10 +162,11 @@ def _drawn_elsewhere(function: ast.FunctionDef) -> str:
     draws = [call for call in calls if last(call.func) in (*DRAWS, *NOISE)]
     noise = [call for call in draws if last(call.func) in ("randn", "randn_like", "randn_tensor")]
     for some in (draws, noise):
-        given = [text(each) for call in some for each in handed(call, "generator", at=None)]
-        alone = some and len(given) == len(some) and "None" not in given
-        if alone and (some is draws or not _seeded_apart(function, given[0])):
-            return given[0]
+        given = [next(map(text, handed(call, "generator", at=None)), "None") for call in some]
+        if given and "None" not in given:
+            first, *_ = given
+            if some is draws or not _seeded_apart(function, first):
+                return first
     return ""
 
 
@@ -223,6 +223,7 @@ def _place(function: ast.FunctionDef, below: int | None = None) -> Place | None:
     line ``below``)."""
     seeds, loaders = _seeds(function), _trained(function)
     below = seeds[0].lineno if below is None else below
+    seed, *_ = handed(seeds[0], "seed")
     for at in range(len(function.body) - 2, -1, -1):
         if isinstance(function.body[at], (ast.For, ast.While, ast.FunctionDef)):
             continue
@@ -231,7 +232,7 @@ def _place(function: ast.FunctionDef, below: int | None = None) -> Place | None:
                 owner = node.func.value  # type: ignore[attr-defined]
                 given = {*map(text, node.args), *stored(function.body[at])}
                 if isinstance(owner, ast.Name) and any(_trains(each, loaders) for each in given):
-                    return Place(at, text(handed(seeds[0], "seed")[0]), owner.id)
+                    return Place(at, text(seed), owner.id)
     return None
 
 
@@ -271,8 +272,8 @@ def _seeding(script: Script) -> Iterator[ast.Call]:
 def _noisy(script: Script) -> bool:
     """Whether a loop of an Accelerator's `backward`, or a function without one, draws, itself or in what it calls."""
     for call, line in script.calls.get("backward", ()):
-        loops = [node for node in script.above[line] if isinstance(node, ast.For)]
-        pending = [*(loops[-1:] or script.scopes(line)[:1])] if call.args else []
+        around = (node for node in reversed(script.above[line]) if isinstance(node, ast.For))
+        pending = [next(around, script.scopes(line)[0])] if call.args else []
         for node in pending:  # and what they call
             made = [one for each in every(node) if isinstance(each, ast.Call) and (one := script.called(each))]
             pending += [one for one in dict.fromkeys(made) if one not in pending and not _SHOWS.match(one.name)]
@@ -285,7 +286,7 @@ def _noisy(script: Script) -> bool:
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     function = block.above[-1]
-    if not block.todo or not isinstance(function, ast.FunctionDef) or not _seeds(function):
+    if not isinstance(function, ast.FunctionDef) or not _seeds(function):
         return
     place = _place(function)
     if place and block.nodes == function.body and function.body[place.at].lineno in block.todo:

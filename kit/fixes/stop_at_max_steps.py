@@ -71,5 +71,5 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     limit = block.script.once(_loops).get(block.above[-1])  # type: ignore[call-overload]
-    if limit and block.groups[0][0] is limit.around.body[0] and limit.around.lineno in block.todo:
+    if limit and limit.around.lineno in block.todo:
         yield Splice(0, 0, block.parse(f"if {limit.test}:\n    break\n"))

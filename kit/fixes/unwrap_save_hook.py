@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
@@ -75,7 +76,7 @@ def _told_otherwise(script: Script, hook: Hook) -> Iterator[int]:
     known = script.once(_loops)
     for line in script.inside(hook.function):
         around = (line, *script.above[line])
-        tests = [node.test for node in around[1:] if isinstance(node, (ast.If, ast.While))]
+        tests = [node.test for node in around if isinstance(node, (ast.If, ast.While))]
         if any(loop in known for loop in around) or any(hook.weights in text(test) for test in tests):
             continue  # DeepSpeed has no weights
         if _told_in(line, hook.models) and "unwrap" not in text(line):
@@ -99,7 +100,7 @@ def _told_in(line: ast.AST, models: str) -> bool:
             return True
         for each in getattr(node, "generators", ()):
             name = text(each.target)
-            parts = every(node) if text(each.iter) == models else []
+            parts = every(node) if same(each.iter, models) else []
             if any(_asks(part, name) or text(part) in (f"type({name})", f"{name}.__class__") for part in parts):
                 return True
         lambdas = [each for each in getattr(node, "args", ()) if isinstance(each, ast.Lambda)]
@@ -113,7 +114,7 @@ def _told_there(script: Script, node: ast.AST, name: str) -> bool:
     """Whether a call hands a model to a function of the script that asks for its class."""
     made = script.called(node) if isinstance(node, ast.Call) else None
     names = [each.arg for each in made.args.args if each.arg != "self"] if made else []
-    given = [inner for inner, value in zip(names, getattr(node, "args", ()), strict=False) if text(value) == name]
+    given = [inner for inner, value in zip(names, getattr(node, "args", ()), strict=False) if same(value, name)]
     plain = made is not None and "unwrap" not in text(made)
     return plain and any(_asks(part, inner) for inner in given for part in every(made))  # type: ignore[arg-type]
 
@@ -145,7 +146,7 @@ def _model(loop: ast.For, models: str) -> str:
     over, target = loop.iter, loop.target
     if isinstance(over, ast.Call) and isinstance(target, (ast.Tuple, ast.List)) and last(over.func) in _NUMBERS:
         names = target.elts[_NUMBERS[last(over.func)] :]
-        inner = next((each for given, each in zip(over.args, names, strict=False) if text(given) == models), None)
+        inner = next((each for given, each in zip(over.args, names, strict=False) if same(given, models)), None)
         return inner.id if isinstance(inner, ast.Name) else ""
     plain = text(over) in (models, f"list({models})", f"reversed({models})", f"{models}[::-1]")
     return target.id if plain and isinstance(target, ast.Name) else ""
@@ -170,18 +171,18 @@ def _asks(node: ast.AST, name: str) -> bool:
 def _classed(node: ast.AST) -> list[ast.expr]:
     """What a node asks the class of: `isinstance(x, …)`, `type(x) is …`, `x.__class__ == …`, a `match`, what is
     looked up by it."""
-    if isinstance(node, ast.Call) and text(node.func) == "isinstance":
+    if isinstance(node, ast.Call) and same(node.func, "isinstance"):
         return node.args[:1]
     if isinstance(node, ast.Match) and any(isinstance(part, ast.MatchClass) for part in every(node)):
         return [node.subject]
-    if isinstance(node, ast.Call) and text(node.func) == "issubclass" and isinstance(node.args[0], ast.Call):
+    if isinstance(node, ast.Call) and same(node.func, "issubclass") and isinstance(node.args[0], ast.Call):
         return node.args[0].args
     parts = every(node.left) if isinstance(node, ast.Compare) else []
     if isinstance(node, ast.Subscript):  # `names[type(x)]`
         parts = every(node.slice)
     elif isinstance(node, ast.Call) and last(node.func) in ("get", "join"):  # a name, or a folder, of each class
         parts = [part for each in node.args for part in every(each)]
-    called = [part.args[0] for part in parts if isinstance(part, ast.Call) and text(part.func) == "type" and part.args]
+    called = [each for part in parts if isinstance(part, ast.Call) and same(part.func, "type") for each in part.args]
     return [*called, *(part.value for part in parts if isinstance(part, ast.Attribute) and part.attr == "__class__")]
 
 
@@ -214,10 +215,10 @@ def _wrapped(script: Script, loop: ast.For) -> str:
     is not."""
     prepared = {text(part) for _, line in script.calls["prepare"] for part in every(line) if _stores(part)}
     for node in every(loop):
-        if isinstance(node, ast.Call) and text(node.func) == "isinstance" and _WRAPS.search(text(node)):
+        if isinstance(node, ast.Call) and same(node.func, "isinstance") and _WRAPS.search(text(node)):
             return f"`{text(node)}` asks for what wraps the model: unwrap it below that, under another name, by hand"
-        asked = node.args[0] if isinstance(node, ast.Call) and text(node.func) == "type" and node.args else node
-        if asked is not node and text(asked) in prepared:
+        asked = node.args if isinstance(node, ast.Call) and same(node.func, "type") else []
+        if not prepared.isdisjoint(map(text, asked)):
             return (
                 f"`{text(node)}` is the class of what `prepare` gives: ask for that of what it unwraps, or skip the fix"
             )
@@ -241,11 +242,10 @@ def _unwrapped(loop: ast.For, model: str) -> bool:
 
 def _all_unwrapped(script: Script, loop: ast.For) -> bool:
     """Whether a hook unwraps the models before a loop over them: `models = [unwrap_model(m) for m in models]`."""
-    hooks = [hook for hook in save_hooks(script) if loop in script.inside(hook.function)]
-    lines = [line for hook in hooks for line in script.inside(hook.function) if isinstance(line, ast.Assign)]
-    names = {hook.models for hook in hooks}
-    above = [line for line in lines if line.lineno < loop.lineno and names & set(map(text, line.targets))]
-    return any("unwrap" in text(line.value) for line in above)
+    [hook] = (each for each in save_hooks(script) if loop in script.inside(each.function))
+    above = takewhile(lambda line: line is not loop, script.inside(hook.function))
+    given = [line.value for line in above if isinstance(line, ast.Assign) and hook.models in map(text, line.targets)]
+    return any("unwrap" in text(value) for value in given)
 
 
 def _unwrap(script: Script, loop: ast.For) -> tuple[str, str]:

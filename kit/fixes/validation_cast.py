@@ -16,6 +16,7 @@ from kit.fixes._ast import (
     casts,
     defaults,
     every,
+    expression,
     handed,
     pipeline_cast,
     pipeline_move,
@@ -138,18 +139,11 @@ def _validates(script: Script, function: ast.FunctionDef) -> bool:
 
 def _loads(function: ast.AST) -> bool:
     """Whether a function's pipeline is made in it, of files and copies alone: nothing that trains is in that one."""
-    copied = {
-        text(node.targets[0])
-        for node in every(function)
-        if isinstance(node, ast.Assign) and re.search(r"\bdeepcopy\(", text(node.value))
-    }
+    given = [node for node in every(function) if isinstance(node, ast.Assign)]
+    copied = {text(each) for node in given if re.search(r"\bdeepcopy\(", text(node.value)) for each in node.targets}
     if copied & {*PIPELINES}:
         return True
-    made = [
-        node.value
-        for node in every(function)
-        if isinstance(node, ast.Assign) and text(node.targets[0]) in PIPELINES and ".to(" not in text(node.value)
-    ]
+    made = [node.value for node in given if _makes_one(node) and ".to(" not in text(node.value)]
     parts = any(
         text(node).startswith(("pipeline.", "pipe."))
         for node in every(function)
@@ -163,12 +157,13 @@ def _loads(function: ast.AST) -> bool:
 
 def _loaded_so(script: Script) -> bool:
     """Whether the pipelines that a script makes of files alone, the final one too, are loaded in the dtype."""
-    found = [
-        call
-        for call, line in script.calls["from_pretrained"]
-        if isinstance(line, ast.Assign) and text(line.targets[0]) in PIPELINES and _of_files(call)
-    ]
+    found = [call for call, line in script.calls["from_pretrained"] if _makes_one(line) and _of_files(call)]
     return bool(found) and all(handed(call, "torch_dtype", "dtype", at=None) for call in found)
+
+
+def _makes_one(line: ast.stmt) -> bool:
+    """Whether a statement gives a pipeline its name."""
+    return isinstance(line, ast.Assign) and not {*PIPELINES}.isdisjoint(map(text, line.targets))
 
 
 def _of_files(call: ast.Call, copied: Collection[str] = ()) -> bool:
@@ -202,17 +197,18 @@ def _without(script: Script, function: ast.FunctionDef, line: int) -> str:
 def _flag(function: ast.FunctionDef) -> str:
     """On what alone the validation is without autocast, as the final one is, and all are on a Mac: a parameter, what
     machine it is, or either; "" for none."""
-    found = off(function)
-    parts = ast.parse(found[0], mode="eval").body if len(found) == 1 else ast.Constant(None)
-    either = parts.values if isinstance(parts, ast.BoolOp) and isinstance(parts.op, ast.Or) else [parts]
     given = {each.arg for each, _ in defaults(function.args)}
-    plain = [text(each) in given or text(each).endswith(".is_available()") for each in either]
-    return found[0] if all(plain) else ""
+    match off(function):
+        case [flag]:
+            test = expression(flag)
+            either = test.values if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.Or) else [test]
+            plain = [text(each) in given or text(each).endswith(".is_available()") for each in either]
+            return flag if all(plain) else ""
+    return ""
 
 
 def _dtype(move: ast.Call) -> str:
-    given = handed(move, "dtype", at=1)
-    return text(given[0]) if given else ""
+    return next(map(text, handed(move, "dtype", at=1)), "")
 
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
@@ -230,7 +226,7 @@ def edits(block: Block, options: Options) -> Iterator[Splice]:
             yield Splice.instead(index, [block.under(f"if {flag}:", [statement])])
         elif pipeline_cast(node):
             above = above or block.leading(statement)[0]
-            if all(node and pipeline_cast(node) for node in block.nodes[index + 1 : index + 2]):
+            if all(node and pipeline_cast(node) for node in block.nodes[index + 1 :][:1]):
                 yield Splice.instead(index, [])
             else:
                 below = block.statements[index + 1]
@@ -278,7 +274,8 @@ def _in_place(script: Script, call: ast.Call, line: ast.stmt) -> bool:
     pipes = [make for make in makes if re.search(r"(from_pretrained|from_pipe|Pipeline)$", text(make.func))]
     parts = {each.arg for make in pipes for each in make.keywords} & {"unet", "transformer", "controlnet", "prior"}
     trains = any(last(make.func) == "unwrap_model" and "vae" not in dotted(owner).lower() for make in makes)
-    return trains or bool(parts) or bool(_OF_PIPE.search(text(line.targets[0]) if made else dotted(owner)))  # type: ignore[attr-defined]
+    names = map(text, line.targets) if made else [dotted(owner)]  # type: ignore[attr-defined]
+    return trains or bool(parts) or any(map(_OF_PIPE.search, names))
 
 
 _OF_PIPE = re.compile(r"(^|[._])pipe(line)?(\.(unet|transformer|controlnet|prior))?$", re.IGNORECASE)

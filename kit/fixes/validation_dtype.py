@@ -62,12 +62,12 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
     dtype gets it from its callers, as upstream's later versions do, or else refuses."""
     script = read(tree)
     imported = _deepspeed.named(script, options)
-    wanted = {ast.unparse(statement) for statement in ast.parse(_code(script, options)).body}
+    wanted = {*map(text, ast.parse(_code(script, options)).body)}
     threaded = _threaded(tree)
     return [
         Site(
             move.lineno,
-            imported and not casts(move) and wanted <= {ast.unparse(line) for line in function.body},
+            imported and not casts(move) and wanted.issubset(map(text, function.body)),
             () if function.name in threaded else (_DTYPE,),
             _from_image(script)
             or _no_vae(script)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._ast import defaults, every, text
+from kit.fixes._positions import changed, end, parsed
+from kit.fixes._roles._script import last
 
 if TYPE_CHECKING:
     from kit.fixes._block import Block
@@ -84,10 +86,11 @@ def _otherwise(value: ast.expr) -> ast.expr | None:
     match value:
         case ast.Call(func=ast.Name(id="int"), args=[number]):
             return _otherwise(number)
-    if isinstance(value, ast.BoolOp) and isinstance(value.op, ast.Or):
-        return value.values[-1]
-    asks = isinstance(value, ast.Call) and text(value.func).rpartition(".")[2] in ("get", "getenv", "getattr")
-    return value.args[-1] if asks and value.args[1:] else None  # type: ignore[attr-defined]
+        case ast.BoolOp(op=ast.Or(), values=[*_, default]):
+            return default
+        case ast.Call(func=func, args=[_, *_, default]) if last(func) in ("get", "getenv", "getattr"):
+            return default
+    return None
 
 
 def _is_unsaid(seed: str, unsaid: set[str]) -> bool:
@@ -108,13 +111,11 @@ def _seed(node: ast.AST) -> str:
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     def ask(code: str) -> str | None:
-        choice = ast.parse(f"(\n{code}\n)", mode="eval").body  # it may go over lines
+        choice = parsed(code)
         if not isinstance(choice, ast.IfExp) or text(choice.test) != _seed(choice):
             return None
-        lines = code.encode().splitlines(True)
-        line, column = choice.test.end_lineno - 2, choice.test.end_col_offset  # type: ignore[operator]
-        lines[line] = lines[line][:column] + b" is not None" + lines[line][column:]
-        return b"".join(lines).decode()
+        stop = end(choice.test)
+        return changed(code, [(stop, stop, " is not None")])
 
     for index, _ in block.wanted():
         made = block.with_expressions(block.statements[index], "IfExp", "manual_seed", ask)
@@ -146,31 +147,38 @@ def _asked(node: ast.AST) -> list[ast.expr]:
         read = {text(part) for part in every(node.body)} if made else set()  # type: ignore[arg-type]
         asked = _truths(node.test)
         return [each for each in asked if _forms(each) & given or (_is_seed(each) and (leaves or _forms(each) & read))]
-    if isinstance(node, ast.Assign) and isinstance(node.value, ast.BoolOp) and isinstance(node.value.op, ast.Or):
-        first, *_, other = node.value.values
-        return [first] if _is_seed(first) and text(other) != "0" else []
+    if isinstance(node, ast.Assign):
+        return [each for each in _replaced(node.value) if _is_seed(each)]
     if isinstance(node, ast.Call) and _seeds(node):
-        chosen = [each for part in node.args for each in every(part) if isinstance(each, ast.BoolOp)]
-        return [each.values[0] for each in chosen if isinstance(each.op, ast.Or) and text(each.values[-1]) != "0"]
+        return [each for given in node.args for part in every(given) for each in _replaced(part)]
+    return []
+
+
+def _replaced(value: ast.AST) -> list[ast.expr]:
+    """What another takes the place of where it is not true: `x` in `x or y`, but for `x or 0`."""
+    match value:
+        case ast.BoolOp(op=ast.Or(), values=[first, *_, other]) if text(other) != "0":
+            return [first]
     return []
 
 
 def _is_seed(node: ast.expr) -> bool:
     """Whether an expression is a seed, by its name."""
-    return isinstance(node, (ast.Name, ast.Attribute)) and "seed" in text(node).rpartition(".")[2].lower()
+    return "seed" in last(node).lower()
 
 
 def _truths(test: ast.expr) -> list[ast.expr]:
     """What a test takes for true or false: names, attributes, items, what `get` gives."""
-    if isinstance(test, ast.BoolOp):
-        return [each for value in test.values for each in _truths(value)]
-    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-        return _truths(test.operand)
-    if isinstance(test, ast.Call) and text(test.func) == "bool" and test.args:
-        return _truths(test.args[0])
-    asks = isinstance(test, ast.Call) and text(test.func).rpartition(".")[2] in ("get", "getattr")
-    asks = asks and text(test.args[-1] if test.args else test) not in ("0", "''")  # type: ignore[attr-defined]
-    return [test] if asks or isinstance(test, (ast.Name, ast.Attribute, ast.Subscript, ast.NamedExpr)) else []
+    match test:
+        case ast.BoolOp(values=values):
+            return [each for value in values for each in _truths(value)]
+        case ast.UnaryOp(op=ast.Not(), operand=inner) | ast.Call(func=ast.Name(id="bool"), args=[inner]):
+            return _truths(inner)
+        case ast.Call(func=func, args=args) if last(func) in ("get", "getattr"):
+            return [test] if not {"0", "''"} & {*map(text, args)} else []
+        case ast.Name() | ast.Attribute() | ast.Subscript() | ast.NamedExpr():
+            return [test]
+    return []
 
 
 def _forms(asked: ast.expr) -> set[str]:
@@ -197,10 +205,8 @@ def _parts(call: ast.Call) -> list[ast.AST]:
 
 def _seeds(call: ast.Call) -> bool:
     """Whether a call sets a seed, or makes something of one."""
-    name = text(call.func)
-    return name in ("random.seed", "np.random.seed", "numpy.random.seed") or bool(
-        _SEEDING.fullmatch(name.rpartition(".")[2])
-    )
+    plain = text(call.func) in ("random.seed", "np.random.seed", "numpy.random.seed")
+    return plain or _SEEDING.fullmatch(last(call.func)) is not None
 
 
 _SEEDING = re.compile(

@@ -58,11 +58,11 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
                 yield Sign(line.lineno, f"weights popped from a list that may be empty (`{name}`)")
     for hook, statement in save_lambdas(script):
         nodes, given = every(hook.body), [each.arg for each in hook.args.args]
-        popped = [name for name in given[1:2] if any(text(node) == f"{name}.pop" for node in nodes)]
         asked = [node.test for node in nodes if isinstance(node, ast.IfExp)]
         asked += [node.values[0] for node in nodes if isinstance(node, ast.BoolOp)]
-        if popped and not any(_asks(test, popped[0]) for test in asked):
-            yield Sign(statement.lineno, f"weights popped from a list that may be empty (`{popped[0]}`)")
+        for name in given[1:2]:
+            if f"{name}.pop" in map(text, nodes) and not any(_asks(test, name) for test in asked):
+                yield Sign(statement.lineno, f"weights popped from a list that may be empty (`{name}`)")
 
 
 def _pops(script: Script, numbered: bool) -> dict[ast.stmt, str]:
@@ -73,7 +73,7 @@ def _pops(script: Script, numbered: bool) -> dict[ast.stmt, str]:
         given = [line for line in inside if isinstance(line, ast.Assign)]
         if any(hook.weights in map(text, line.targets) for line in given):
             continue  # it is something else from then on
-        alike = {text(each) for line in given if text(line.value) == hook.weights for each in line.targets}
+        alike = {text(each) for line in given if same(line.value, hook.weights) for each in line.targets}
         for line in inside:
             for name in (hook.weights, *alike):
                 if any(_takes(node, name, numbered) for node in (line, *own(line))):
@@ -91,10 +91,11 @@ def _elsewhere(script: Script, hook: Hook) -> list[tuple[ast.stmt, str]]:
         if script.function(line) is not hook.function and any(_takes(n, hook.weights, False) for n in own(line))
     ]
     for call in (node for line in inside for node in own(line) if isinstance(node, ast.Call)):
-        made, places = script.called(call), [at for at, each in enumerate(call.args) if text(each) == hook.weights]
-        names = [each.arg for each in made.args.args][places[0] : places[0] + 1] if made and places else []
+        made = script.called(call)
+        names = [each.arg for each in made.args.args if each.arg != "self"] if made else []
+        taken = [name for name, each in zip(names, call.args, strict=False) if same(each, hook.weights)]
         lines = list(script.inside(made)) if made else []
-        found += [(line, name) for name in names for line in lines if any(_takes(n, name, False) for n in own(line))]
+        found += [(line, name) for name in taken for line in lines if any(_takes(n, name, False) for n in own(line))]
     return found
 
 

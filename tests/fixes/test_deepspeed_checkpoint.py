@@ -30,6 +30,7 @@ def main(accelerator):
     if {gate}:
         accelerator.save_state(1)
 """
+OPENED_HOOK = HOOKED.format(gate=OPEN, line="save_file(model, output_dir)")
 CLOSED, OPENED = SAVE.format(gate="accelerator.is_main_process"), SAVE.format(gate=OPEN)
 
 
@@ -39,6 +40,7 @@ def imports(id: str, before: str, after: str, **options: str) -> pytest.param:  
 
 APPLIED = [
     imports("as in the script", FROM, BOTH),
+    case("open, but the name is lacking", *(f"{names}{OPENED_HOOK}" for names in (FROM, BOTH))),
     *(
         case(
             f"what one process alone should do, {where}",

@@ -101,10 +101,24 @@ APPLIED = [
         """,
     ),
 ]
+LACKS = "torch.float32 if torch.backends.mps.is_available() else torch.float64"
+APPLIED += [
+    case(
+        "beside one that asks for an NPU",
+        f"import torch\na, b = ({LACKS}, torch.float32 if npu else torch.float64)\n",
+        f"import torch\na, b = (({ANY}), torch.float32 if npu else torch.float64)\n",
+    )
+]
 ASKED = "is_mps = ids.device.type == 'mps'"
 CHOSEN = "kind = torch.float32 if is_mps else torch.float64"
 
 REFUSED = [
+    conflict(
+        "float64 by a name of its own",
+        "`torch` is not bound",
+        3,
+        "from torch import float64 as exact\ndef rope(x):\n    return x.to(exact)\n",
+    ),
     *(
         gone(id, f"import torch\ndef {name}(a, ids):\n    {code}\n")
         for id, name, code in (

@@ -179,10 +179,11 @@ APPLIED = [
     ),
     case(
         "more than it is done in a branch",
-        "import torch\ndef f(self, kwargs):\n    if a:\n        b = 1\n"
-        f"{CUDA}    else:\n        c = 1\n        c = 2\n",
+        f"import torch\ndef f(self, kwargs):\n    if a:\n        b = 1\n{CUDA}    else:\n        c = 1\n{CUDA}",
         f"import torch\ndef f(self, kwargs):\n    if a:\n        b = 1\n        if {DEVICE}:\n"
-        f"            self.scaler = {OWN}\n        else:\n    {CUDA}    else:\n        c = 1\n        c = 2\n",
+        f"            self.scaler = {OWN}\n        else:\n    {CUDA}    else:\n        c = 1\n        if {DEVICE}:\n"
+        f"            self.scaler = {OWN}\n        else:\n    {CUDA}",
+        count=2,
     ),
 ]
 

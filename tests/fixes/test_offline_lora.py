@@ -7,6 +7,7 @@ from fixing import case, conflict, gone, satisfied, tables, unlike
 NAME = "offline-lora"
 SAVED = "P.save_lora_weights(args.output_dir, layers)\n"
 NAMED = 'weight_name="pytorch_lora_weights.safetensors"'
+NEW = "check_min_version('0.31.0.dev0')\nname, state = 'lora', 'optimizer.bin'\n"
 
 APPLIED = [
     *(
@@ -30,8 +31,9 @@ APPLIED = [
     ),
     case(
         "saved under the usual name",
-        "P.save_lora_weights(args.output_dir, safe_serialization=True)\npipeline.load_lora_weights(args.output_dir)\n",
-        "P.save_lora_weights(args.output_dir, safe_serialization=True)\n"
+        f"{NEW}P.save_lora_weights(args.output_dir, safe_serialization=True)\n"
+        "pipeline.load_lora_weights(args.output_dir)\n",
+        f"{NEW}P.save_lora_weights(args.output_dir, safe_serialization=True)\n"
         f"pipeline.load_lora_weights(args.output_dir, {NAMED})\n",
     ),
     case(
@@ -60,8 +62,9 @@ APPLIED = [
     ),
     case(
         "all but the file's name by place",
-        "P.save_lora_weights(o, x, None, True)\nP.load_lora_weights(o)\n",
-        f"P.save_lora_weights(o, x, None, True)\nP.load_lora_weights(o, {NAMED})\n",
+        "P.save_lora_weights(o, x, None, True)\nP.load_lora_weights(o)\nR.load_lora_weights(o)\n",
+        f"P.save_lora_weights(o, x, None, True)\nP.load_lora_weights(o, {NAMED})\nR.load_lora_weights(o, {NAMED})\n",
+        count=2,
     ),
     case(
         "with more by place",
@@ -80,11 +83,16 @@ APPLIED = [
     ),
     case(
         "in an expression, and returned",
-        f"{SAVED}model.load(P.lora_state_dict(input_dir))\n"
+        f"{SAVED}model.load(input_dir, P.lora_state_dict(input_dir), P.lora_state_dict(args.lora))\n"
         "def f(input_dir):\n    return P.load_lora_weights(input_dir)\n",
-        f"{SAVED}model.load(P.lora_state_dict(input_dir, {NAMED}))\n"
+        f"{SAVED}model.load(input_dir, P.lora_state_dict(input_dir, {NAMED}), P.lora_state_dict(args.lora))\n"
         f"def f(input_dir):\n    return P.load_lora_weights(input_dir, {NAMED})\n",
         2,
+    ),
+    case(
+        "two on a line, one of which has it",
+        f"{SAVED}pair = (P.lora_state_dict(input_dir), P.lora_state_dict(input_dir, {NAMED}))\n",
+        f"{SAVED}pair = (P.lora_state_dict(input_dir, {NAMED}), P.lora_state_dict(input_dir, {NAMED}))\n",
     ),
     unlike(
         "the folder by another name",

@@ -44,13 +44,14 @@ APPLIED = [
         """
         import torch
         if x.pin_memory().any():
-            pass
+            y = x.pin_memory().sum()
         """,
         """
         import torch
         if (x.pin_memory() if torch.accelerator.is_available() else x).any():
-            pass
+            y = (x.pin_memory() if torch.accelerator.is_available() else x).sum()
         """,
+        count=2,
     ),
     case(
         "over lines, with blanks, in a text",
@@ -83,14 +84,14 @@ APPLIED = [
         import torch
 
         def f(x, y):
-            g(x.pin_memory(), n=1)
+            g(x.pin_memory(), x.pin_memory(device), n=1)
             return y.pin_memory().to("cuda", non_blocking=True)
         """,
         """
         import torch
 
         def f(x, y):
-            g(x.pin_memory() if torch.accelerator.is_available() else x, n=1)
+            g(x.pin_memory() if torch.accelerator.is_available() else x, x.pin_memory(device), n=1)
             return (y.pin_memory() if torch.accelerator.is_available() else y).to("cuda", non_blocking=True)
         """,
         count=2,

@@ -53,6 +53,7 @@ APPLIED = [
                 break
             # not yet
             begin = now()
+            accelerator.print(begin)
         """,
         f"""
         accelerator = Accelerator()
@@ -66,6 +67,7 @@ APPLIED = [
             accelerator.print("")
             # not yet
             begin = now()
+            accelerator.print(begin)
         """,
     ),
     case(

@@ -85,7 +85,15 @@ REFUSED = [
     satisfied("there", script("static_embeds.repeat(len(prompts), 1, 1)", kept=KEPT.format(test="captions"))),
     satisfied("as upstream does", script("static.repeat_interleave(len(prompts), dim=0)", kept="    static = embeds")),
     gone("encoded for the batch", script("encode(prompts)")),
-    satisfied("kept under an early name", script("a.repeat(len(prompts), 1, 1)", "step", "    a = embeds")),
+    *(
+        satisfied(
+            f"kept as {name}, and the batch's given to the other",
+            script(f"{name}.repeat(len(prompts), 1, 1)", "step", f"    {name} = embeds").replace(
+                "            if step", "            embeds = prompts\n            if step"
+            ),
+        )
+        for name in "az"
+    ),
     gone("three times over", script("[each for each in embeds for _ in prompts for _ in embeds]")),
     conflict(
         "bound under another test",
@@ -162,6 +170,10 @@ def test_it_does_not_grow() -> None:
         ("embeds *= n", True),
         ("embeds, masks = (each.repeat(n, 1) for each in (embeds, masks))", True),
         ("embeds, masks = embeds.repeat(n, 1, 1), masks.repeat(n, 1)", True),
+        ("embeds, masks = (each.repeat(n, 1) for each in (cached, masks))", False),
+        ("embeds, masks = (each.repeat(n, 1) for each in (prompts, masks))", False),
+        ("embeds = cached * n", False),
+        ("embeds = prompts * n", False),
         ("embeds, *others = embeds.repeat(n, 1, 1), masks, n", True),
         ("args.embeds = args.embeds * n", True),
         ("embeds = embeds[:1].repeat(n, 1, 1)", False),

@@ -112,7 +112,7 @@ REFUSED = [
     satisfied("by hand", script().replace("set_seed(args.seed)", "set_seed(args.seed + accelerator.process_index)")),
     gone("no seed", script().replace("set_seed(args.seed)", "pass")),
     gone("another's set_seed", script().replace("accelerate.utils", "transformers")),
-    gone("no training", script().replace("accelerator.backward", "print")),
+    gone("no training", script().replace("accelerator.backward", "accelerator.print")),
     gone("nothing prepared", script().replace("accelerator.prepare", "accelerator.unwrap")),
     conflict(
         "prepared where it cannot be seen",
@@ -212,7 +212,11 @@ APPLIED += [
             SEED, f"set_seed({seed})"
         ),
     )
-    for seed, test in (("42", ""), ("args['seed']", "args.seed is not None and "))
+    for seed, test in (
+        ("42", ""),
+        ("args['seed']", "args.seed is not None and "),
+        ("args.get('seed')", "args.seed is not None and "),
+    )
 ]
 SAMPLER = """\
 class Buckets(Sampler):
@@ -262,10 +266,13 @@ REFUSED += [
         "numpy's noise",
         "`np.random.randn` draws the noise",
         15,
-        script().replace("(unet,", "(unet, np.random.randn(4),"),
+        script().replace("(unet,", "(unet, np.random.randn(4), np.random.randint(4),"),
     ),
     conflict("either seed", "`args.seed or 42` is worked out", 15, script().replace(SEED, "set_seed(args.seed or 42)")),
-    satisfied("apart at once, by place", script().replace(SEED, "set_seed(args.seed, True)")),
+    conflict(
+        "a seed worked out", "`int(args.seed)` is worked out", 15, script().replace(SEED, "set_seed(int(args.seed))")
+    ),
+    satisfied("apart at once, by place", script().replace(SEED, "set_seed(args.seed, APART)")),
     satisfied("by a name", script().replace(SEED, "seed = args.seed + accelerator.process_index; set_seed(seed)")),
 ]
 OWN = "    g = torch.Generator().manual_seed(args.seed + accelerator.process_index)\n"

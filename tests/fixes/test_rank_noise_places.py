@@ -14,6 +14,7 @@ ANEW = """\
         torch.manual_seed(options.seed + runner.process_index)
 """
 LINE = "    a = 1\n"
+AGAIN = "    set_seed(options.shown or 0)\n"
 OWN = "    torch.manual_seed(runner.process_index)\n"
 MANY = "    if fused:\n        for i in range(1, 4):\n            optimizers[i] = runner.prepare(optimizers[i])\n"
 FIXED = "    noise = torch.randn(4, generator=torch.Generator().manual_seed(0))\n"
@@ -22,6 +23,11 @@ APPLIED = [
         "noise of a generator of its own, once",
         f"{RUNNER}{SEEDS}{PREPARES}{FIXED}{TRAINS}",
         f"{RUNNER}{SEEDS}{PREPARES}{ANEW}{FIXED}{TRAINS}",
+    ),
+    case(
+        "seeded again below",
+        f"{RUNNER}{SEEDS}{PREPARES}{TRAINS}{AGAIN}",
+        f"{RUNNER}{SEEDS}{PREPARES}{ANEW}{TRAINS}{AGAIN}",
     ),
     case(
         "seeded by the process, but far below",
@@ -39,9 +45,9 @@ APPLIED = [
         f"{RUNNER}{SEEDS}{PREPARES}{MANY}{ANEW}{TRAINS}",
     ),
     case(
-        "prepared above a blank line",
-        f"{RUNNER}{SEEDS}{PREPARES}\n{TRAINS}",
-        f"{RUNNER}{SEEDS}{PREPARES}\n{ANEW}\n{TRAINS}",
+        "prepared above blank lines",
+        f"{RUNNER}{SEEDS}{PREPARES}\n\n{TRAINS}",
+        f"{RUNNER}{SEEDS}{PREPARES}\n{ANEW}\n\n{TRAINS}",
     ),
 ]
 REFUSED = [
@@ -54,7 +60,7 @@ REFUSED = [
         "prepared on its line",
         "it does not prepare what it trains with",
         4,
-        f"{RUNNER}{SEEDS.rstrip()}; {PREPARES.strip()}\n    a = 1\n{TRAINS}",
+        f"{RUNNER}{SEEDS.rstrip()}; {PREPARES.strip()}\n    a = 1\n{TRAINS}{AGAIN}",
     ),
 ]
 

@@ -36,7 +36,11 @@ LAYERED = [
         looks(how, "fp16-guard", 4, "fp16 refused where there is no CUDA", GUARD.format(made))
         for how, made in (
             ("asserted", "assert torch.cuda.is_available(), 'fp16 needs a GPU'"),
-            ("in an else", f"if torch.cuda.is_available():\n            pass\n        else:\n            {RAISES}"),
+            (
+                "in an else",
+                "if torch.cuda.is_available():\n            pass\n        else:\n            log(1)\n"
+                f"            {RAISES}",
+            ),
             ("or on the CPU", f"if not torch.cuda.is_available() or self.cpu:\n            {RAISES}"),
             ("of a list", f"if self.state.device.type not in KINDS:\n            {RAISES}"),
         )
@@ -54,6 +58,7 @@ SCALERS = [
         )
     ),
     left("accelerate's own, of any device", "grad-scaler", OWN.format("self.scaler = torch.amp.GradScaler(self.kind)")),
+    left("MS-AMP's", "grad-scaler", OWN.format("if fp8:\n            self.scaler = torch.cuda.amp.GradScaler()")),
     left(
         "accelerate's own, for CUDA",
         "grad-scaler",

@@ -218,86 +218,6 @@ HELD = [
 ]
 
 
-ROPE = "import torch\nMAC = torch.backends.mps.is_available()\ndef rope(x, is_mps=False):\n    {}\n    return d\n"
-
-
-TRAINS = "import torch\ndef main():\n    for batch in loader:\n        {}\n        accelerator.backward(loss)\n"
-
-
-def _angles(id: str, line: str, at: int = 4) -> object:
-    return looks(id, "float32-rope", at, "a rotary embedding worked out in float64", ROPE.format(line))
-
-
-DOUBLES = [
-    mended(
-        "asked right there",
-        "float32-rope",
-        ROPE.format('d = torch.float32 if x.device.type == "mps" else torch.float64'),
-        'd = torch.float32 if x.device.type == \'mps\' or x.device.type in ("npu", "tpu") else torch.float64',
-    ),
-    mended(
-        "of what becomes something else",
-        "float32-rope",
-        ROPE.format(
-            'mac = x.device.type == "mps"\n    d = torch.float32 if mac else torch.float64\n    x = x.tolist()'
-        ),
-        'd = torch.float32 if mac or x.device.type in ("npu", "tpu") else torch.float64',
-    ),
-    _angles("the other way round", 'd = torch.float64 if x.device.type != "mps" else torch.float32'),
-    _angles("beside another", "d = x.to(torch.float64) * y.double()"),
-    looks(
-        "by default",
-        "float32-rope",
-        2,
-        "a rotary embedding worked out in float64",
-        "import torch\ndef rope(x, dtype=torch.float64):\n    return torch.arange(3, dtype=dtype, device=x.device)\n",
-    ),
-    _angles("by its type", "d = x.type(torch.float64)"),
-    _angles("by its method", "d = torch.outer(x.double(), x)"),
-    looks(
-        "by a name of the module's",
-        "float32-rope",
-        4,
-        "a rotary embedding worked out in float64",
-        "import torch\nEXACT = torch.float64\ndef rope(x):\n    return torch.arange(3, dtype=EXACT, device=x.device)\n",
-    ),
-    _angles("asked of a function", "d = torch.float32 if on_mac(x) else torch.float64"),
-    _angles("told", "d = torch.float32 if is_mps else torch.float64"),
-    _angles("asked in the module", "d = torch.float32 if MAC else torch.float64"),
-    _angles("by a branch", 'd = torch.float32\n    if x.device.type != "mps":\n        d = torch.float64', 6),
-    _angles(
-        "of what is something else by then",
-        'mac = x.device.type == "mps"\n    x = x.tolist()\n    d = torch.float32 if mac else torch.float64',
-        6,
-    ),
-    *(
-        looks(
-            f"not of angles: {line}", "float32-rope", 4, "float64 on a device that may have none", TRAINS.format(line)
-        )
-        for line in (
-            "s = sigmas.to(accelerator.device, torch.float64)",
-            "s = torch.zeros(3, device=device, dtype=torch.float64)",
-            "s = prediction.double()",
-            "s = prediction.to(torch.float64)",
-        )
-    ),
-    *(
-        left(f"not on a device: {line}", "float32-rope", TRAINS.format(line))
-        for line in (
-            "s = loss.cpu().double()",
-            "s = torch.zeros(3, dtype=torch.float64)",
-            "s = make(3, dtype=torch.float64, device=device)",
-            "s = loss.clone()",
-        )
-    ),
-    left(
-        "with others",
-        "float32-rope",
-        ROPE.format('d = torch.float64\n    if x.device.type in ("mps", "npu"):\n        d = torch.float32'),
-    ),
-]
-
-
 def _pinned(id: str, line: str) -> object:
     what = "memory pinned whether or not there is an accelerator"
     return looks(id, "pin-memory-guard", 2, what, f"import torch\n{line}\n")
@@ -320,9 +240,10 @@ PINNED = [
     left("for a device that is given", "pin-memory-guard", "import torch\nx = y.pin_memory(device)\n"),
     left("a loader's", "pin-memory-guard", "import torch\nx = torch.utils.data.DataLoader(y, pin_memory=True)\n"),
     left("asked", "pin-memory-guard", "import torch\nx = torch.empty(3, pin_memory=torch.cuda.is_available())\n"),
+    left("not pinned", "pin-memory-guard", "import torch\nx = torch.empty(3, pin_memory=False)\n"),
 ]
 
 
-@pytest.mark.parametrize("given", [*CHOICES, *SCALERS, *HELD, *DOUBLES, *PINNED])
+@pytest.mark.parametrize("given", [*CHOICES, *SCALERS, *HELD, *PINNED])
 def test_a_situation(given: Given) -> None:
     check(given)

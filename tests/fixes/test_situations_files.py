@@ -99,7 +99,11 @@ HOOKS += [
         "weights popped from a list that may be empty (`w`)",
         f"{HOOKED}    hook = lambda m, w, d: w.pop()\n{REGISTERED}(hook)\n",
     ),
-    left("a lambda that pops nothing", "weights-pop", f"{HOOKED}{REGISTERED}(lambda m, w, d: w.clear())\n"),
+    left(
+        "a lambda that pops others",
+        "weights-pop",
+        f"{HOOKED}{REGISTERED}(lambda m, w, d: (m.pop(), w.clear(), d.pop()))\n",
+    ),
     left(
         "asked for in a lambda",
         "weights-pop",
@@ -115,7 +119,8 @@ HOOKS += [
     left(
         "all of them are deleted",
         "weights-pop",
-        f"{HOOKED}    def save_model_hook(models, weights, folder):\n        del weights[:]\n        weights.clear()\n",
+        f"{HOOKED}    def save_model_hook(models, weights, folder):\n"
+        "        del weights[:], rest[0]\n        weights.clear()\n",
     ),
     *(
         mended(
@@ -147,11 +152,15 @@ HOOKS += [
             "unwrap-save-hook",
             line,
             "a model of a save hook told by its class",
-            f"{HOOKED}    def tell(model, folder):\n        return isinstance(model, Net)\n"
+            f"{HOOKED}    def tell(unet, folder):\n        return isinstance(unet, Net)\n"
             f"    def save_model_hook(models, weights, folder):\n{body}",
         )
         for line, body in (
-            (10, "        if isinstance(models[0], Net):\n            save(models[0])\n"),
+            (
+                12,
+                "        while weights:\n            weights.pop()\n"
+                "        if isinstance(models[0], Net):\n            save(models[0])\n",
+            ),
             (11, "        for i in range(2):\n            if isinstance(models[i], Net):\n                save(i)\n"),
             (10, "        save([each for each in models if isinstance(each, Net)])\n"),
             (10, "        save({type(each).__name__: each for each in models})\n"),
@@ -168,11 +177,18 @@ HOOKS += [
         "        lambda m, w, d: [save(x) for x in m if isinstance(x, Net)])\n",
     ),
     left(
+        "handed to what asks for another's class",
+        "unwrap-save-hook",
+        f"{HOOKED}    def write(model, to):\n        return isinstance(to, Path)\n"
+        "    def save_model_hook(models, weights, folder):\n        first = models[0]\n        first.save(folder)\n"
+        f"        for model in models:\n            write(model, folder)\n{REGISTERED}(lambda m, w, d: w.clear())\n",
+    ),
+    left(
         "taken from the list where there are weights",
         "unwrap-save-hook",
         f"{HOOKED}    def save_model_hook(models, weights, folder):\n        while len(weights) > 0:\n"
         "            weights.pop()\n            model = models[0]\n            if isinstance(model, Net):\n"
-        "                save(model)\n",
+        "                save(model)\n        if weights and isinstance(models[-1], Net):\n            save(1)\n",
     ),
     left(
         "taken from the list and unwrapped",

@@ -23,6 +23,15 @@ def _renamed(id: str, saves: str, after: str = "") -> Any:
 LORAS = [
     _renamed("saved under a name of its own", "Pipe.save_lora_weights(args.out, t, weight_name='my.safetensors')"),
     _renamed("saved in another form at times", "Pipe.save_lora_weights(args.out, t, safe_serialization=args.safe)"),
+    looks(
+        "saved under another name, loaded by it, and by none",
+        "offline-lora",
+        5,
+        "a LoRA saved under another name, loaded by none",
+        "def main(args):\n    Pipe.save_lora_weights(args.out, t, weight_name='my.safetensors')\n"
+        "    pipe.load_lora_weights(args.out, weight_name='my.safetensors')\n    pipe.load_lora_weights(args.hub)\n"
+        "    pipe.load_lora_weights(args.out)\n",
+    ),
     _lora("chosen in the call", "pipe.load_lora_weights(args.lora if args.lora else args.out)", 3),
     left(
         "chosen, for a diffusers that wrote another file",

@@ -40,6 +40,11 @@ PROMPTS = [
         "prompt-repeat",
         _prompts('a = encode(batch)\n        a["x"], a.y = a["x"].repeat(2, 1), a.y.repeat(2, 1)'),
     ),
+    left(
+        "once, above",
+        "prompt-repeat",
+        _prompts("pass").replace("    for batch", "    prompts = prompts.repeat(2, 1, 1)\n    for batch"),
+    ),
     left("scaled", "prompt-repeat", _prompts("embeds = embeds * 2")),
     left(
         "an attribute of the batch",
@@ -101,7 +106,7 @@ def _there(id: str, below: str) -> Any:
 
 ENCODE = "    c = vae.encode(p)\n"
 OFFLOADED = [
-    _away("something between", 6, f"    log()\n{ENCODE}"),
+    _away("something between", 7, f"    log()\n{ENCODE}    vae.to(d)\n", f"    vae.to(d)\n{OFFLOAD}"),
     _away("in a block of its own", 6, f"    with torch.no_grad():\n    {ENCODE}"),
     _away("in a branch", 6, f"    if x:\n    {ENCODE}"),
     _away("in a loop", 6, f"    for p in x:\n    {ENCODE}"),
@@ -132,7 +137,9 @@ OFFLOADED = [
     left(
         "in a context that does something else",
         "offload-encode",
-        "def frozen(m):\n    m.to('cpu')\n    yield m\n    x = m.score.cpu()\n"
+        "class away:\n    def __exit__(self, *a):\n        self.m.cpu()\nclass offloaded(away):\n"
+        "    def __exit__(self, *a):\n        self.m.cpu()\n"
+        "def frozen(m):\n    m.to('cpu')\n    m.cpu(); yield m\n    x = m.score.cpu()\n"
         f"def main(args, vae, p):\n    with frozen(vae):\n        pass\n{ENCODE}",
     ),
     _there("asked for its settings", "    c = p * vae.config.scaling_factor\n    save(vae)\n"),
@@ -144,6 +151,20 @@ OFFLOADED = [
         f"    log()\n{ENCODE}",
     ),
     _there("another one", f"    vae = load()\n{ENCODE}"),
+    _there("another one that encodes", "    vae = with_tiled_decode(vae)\n"),
+    left(
+        "in the head of the block, and above it",
+        "offload-encode",
+        "import torch\ndef main(vae, p):\n    a = vae.encode(p)\n"
+        "    with offload_models(vae, device=d), cache(vae.encode(p)) as b:\n        log(a, b)\n",
+    ),
+    refused(
+        "two on a line",
+        "offload-encode",
+        4,
+        "several statements share line 6",
+        f"import torch\ndef main(args, vae, p):\n    x = 1\n{OFFLOAD}    c = vae.encode(p); d = vae.encode(c)\n",
+    ),
     _there("in another such block", f"    x = 1\n{OFFLOAD}    {ENCODE}"),
     _there("made to be called", "    encode = lambda p: vae.encode(p)\n"),
 ]
@@ -160,6 +181,12 @@ WEIGHTS = [
         "in a function inside", 3, f"{HOOK}    def save(model):\n        weights.pop()\n    list(map(save, models))\n"
     ),
     _pops("in a function that is handed them", 2, f"def drop(kept):\n    kept.pop()\n{HOOK}    drop(weights)\n"),
+    _pops(
+        "in a method that is handed them",
+        3,
+        "class Run:\n    def drop(self, at, kept):\n        kept.pop()\n"
+        "    def hook(self, models, weights, folder):\n        self.drop(1, weights)\n",
+    ),
     left("another list", "weights-pop", f"def drop(xs, kept):\n    xs.pop()\n{HOOK}    drop(xs, weights)\n"),
     left("asked there", "weights-pop", f"def drop(kept):\n    if kept:\n        kept.pop()\n{HOOK}    drop(weights)\n"),
 ]
@@ -183,13 +210,16 @@ SEEDS = [
     _seed("with another question", f"g = {ONE} if args.seed and args.fixed else None"),
     _seed("said to be asked", f"g = {ONE} if bool(args.seed) else None"),
     _seed("or another generator", f"g = {ONE} if args.seed else torch.Generator()"),
-    _seed("or another seed", "set_seed(args.seed or 42)"),
+    _seed("or another seed", "set_seed(args.seed or -1)"),
     _seed("or a random one", "seed = args.seed or random.randint(0, 9)"),
     _seed("a number made of it first", "seed = int(args.seed) if args.seed else None"),
-    _seed("left without one", "if not args.seed: return"),
+    _seed("left without one", "if not args.seed:\n        log()\n        return"),
     _seed("set everywhere", "if args.seed: seed_everything(args.seed, workers=True)"),
     _seed("set by name", "if args.seed: set_seed(seed=args.seed)"),
     _not_a_seed("nothing of the seed's", "return make(1) if args.seed else None"),
+    _not_a_seed("told where there is none", "if not args.seed: log(args)"),
+    _not_a_seed("0 otherwise", "seed = int(args.seed) if args.seed else 0"),
+    _not_a_seed("a folder's name", "out = f'{args.out}/{args.seed}' if args.seed else args.out"),
     _not_a_seed("or 0, kept", "seed = args.seed or 0"),
     _not_a_seed("another option", "steps = args.steps or 42"),
     _not_a_seed("or 0", "set_seed(args.seed or 0)"),
@@ -232,8 +262,9 @@ CASTS = [
             ("its VAE alone", "pipe.vae.to(torch.float16)"),
             ("made whole", "pipe.unet.to(torch.float32)"),
             ("made of files", "pipe = P.from_pretrained(args.model, torch_dtype=dtype).to(device, dtype)"),
-            ("its VAE, unwrapped", "pipe = P.from_pretrained(a.b, vae=accelerator.unwrap_model(vae).to(dtype))"),
-            ("placed", "self.pipeline.to(device)"),
+            ("its VAE, unwrapped", "pipe = P.from_pretrained(a.b, vae=accelerator.unwrap_model(vae, False).to(dtype))"),
+            ("placed", "self.pipeline.to(device).enable_xformers()"),
+            ("cast at the end", "if is_final: pipe.to(device, dtype=dtype)"),
         )
     ),
     *(

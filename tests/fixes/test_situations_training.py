@@ -45,13 +45,18 @@ SEEDS = [
     left("drawn for pictures alone", FIX, SHOWN),
     said("torch's own", 6, "torch.manual_seed(args.seed)"),
     said("a function of the script", 7, "seed_all(args.seed)", OWN),
-    said("another's set_seed", 7, "set_seed(args.seed)", OTHERS),
+    said("another's set_seed", 7, "set_seed(args.seed)\n    torch.manual_seed(0)", OTHERS),
     said("by another name", 7, "fix_seed(args.seed)", "from accelerate.utils import set_seed as fix_seed\n"),
     said("lightning's", 6, "pl.seed_everything(cfg.seed)"),
     looks("seeded and trained in methods", FIX, 9, "the same noise", METHODS),
     left("each process by its number", FIX, script("torch.manual_seed(args.seed + accelerator.process_index)")),
-    left("a generator of its own", FIX, script("g = torch.Generator().manual_seed(0)")),
-    left("nothing is drawn", FIX, script("torch.manual_seed(args.seed)", "accelerator.backward(model(batch))")),
+    left("a generator of its own", FIX, script("g = torch.Generator().manual_seed(0); valid_g.manual_seed(1)")),
+    left(
+        "drawn above alone",
+        FIX,
+        script("torch.manual_seed(0); w = torch.randn(4)", "accelerator.backward(model(batch))"),
+    ),
+    left("without accelerate", FIX, script("torch.manual_seed(0)").replace(".prepare", ".setup")),
     left(
         "numpy's noise", FIX, script("torch.manual_seed(0)", "accelerator.backward(model(batch, np.random.randn(4)))")
     ),

@@ -270,7 +270,7 @@ REFUSED += [
     ),
     conflict(
         "the last epoch, by a number",
-        "where `epoch == 2` (line 8)",
+        "where `epoch == 2` (line 8): move that below the loop",
         3,
         guarded(ASKED, epochs="    for epoch in range(3):\n", below="        last = epoch == 2\n"),
     ),

@@ -78,6 +78,15 @@ APPLIED = [
     ),
 ]
 
+BARE, TOGETHER = "        bare = unwrap_model(net)\n", "        models = [unwrap_model(each) for each in models]\n"
+ASKED = ASK.format(model="model", unwrap="unwrap_model")
+APPLIED += [
+    case(
+        "another one unwrapped above, all of them below",
+        f"{HOOK}{BARE}{LOOP}{ASKED}{TOGETHER}",
+        f"{HOOK}{BARE}{LOOP}            model = unwrap_model(model)\n{ASKED}{TOGETHER}",
+    ),
+]
 APPLIED += [
     hooks(
         f"looked up by its class: {key}",
@@ -93,7 +102,7 @@ APPLIED += [
 REFUSED = [
     satisfied(
         "unwrapped together",
-        f"{HOOK}        models = [unwrap_model(each) for each in models]\n{LOOP}            isinstance(model, A)\n",
+        f"{HOOK}{TOGETHER}{LOOP}            isinstance(model, A)\n",
     ),
     gone("its class is only said", f"{HOOK}{LOOP}            raise ValueError(f'{{model.__class__}}')\n"),
     gone(
@@ -167,7 +176,7 @@ REFUSED = [
             f"what wraps it: {asked}",
             f"`{named}` {why}",
             3,
-            f"{HOOK}{LOOP}            if {asked}:\n                save(model)\n        a, unet = a.prepare(a, unet)\n",
+            f"{HOOK}{LOOP}            if {asked}:\n                save(model)\n        a, unet = a.prepare(a, net)\n",
         )
         for asked, named, why in (
             ("isinstance(model, FSDP)", "isinstance(model, FSDP)", "asks for what wraps the model"),
@@ -200,7 +209,15 @@ REFUSED = [
         3,
         f"{HOOK}        for model in models: isinstance(model, A)\n",
     ),
-    gone("of another list", f"{HOOK}        for model in others:\n            isinstance(model, A)\n"),
+    *(
+        gone(f"of another list: {over}", f"{HOOK}        for {over}:\n            isinstance(model, A)\n")
+        for over in ("model in others", "number, model in enumerate(others, 1)")
+    ),
+    gone(
+        "told by a part of it",
+        f"{HOOK}{LOOP}            if model.KIND == 1 or model.kind == 2 or isinstance(state, model.config_class):\n"
+        "                model.save_pretrained(output_dir)\n",
+    ),
     gone("of the list itself", f"{HOOK}        for model, name in models:\n            isinstance(model, A)\n"),
     gone("what is handed on", f"{HOOK}{LOOP}            write(model, A)\n"),
 ]

@@ -16,6 +16,13 @@ MOVE = CAST.replace(", dtype=torch_dtype", "")
 ALONE = "    pipeline = pipeline.to(dtype=torch_dtype)\n"
 FLAGGED = "def log_validation(pipeline, accelerator, torch_dtype, last=False):\n"
 ON, UNDER = "torch.autocast(accelerator.device.type)", "    with ctx:\n        return pipeline()\n"
+CTX = f"    ctx = nullcontext() if last else {ON}\n"
+MAC = "last or torch.backends.mps.is_available()"
+FINAL = """\
+unet = UNet.from_pretrained(args.model, subfolder="unet")
+pipeline = Pipe.from_pretrained(args.model, unet=unet)
+pipeline = Pipe.from_pretrained(args.model, torch_dtype=weight_dtype)
+"""
 
 
 def moves(id: str, before: str, after: str) -> Any:
@@ -81,11 +88,11 @@ APPLIED = [
     *(
         case(
             f"cast, and offloaded, {where}",
-            f"{DEFINITION}{above}\n    # cast\n    pipeline = pipeline.to(dtype=torch_dtype)\n\n"
+            f"{DEFINITION}{above}\n    # cast\n    pipeline = pipeline.to(dtype=torch_dtype)\n{below}"
             f"    # offload\n{OFFLOAD}{AUTOCAST}",
             f"{DEFINITION}{above}\n    # offload\n{OFFLOAD}{AUTOCAST}",
         )
-        for where, above in (("second", "    a = 1\n"), ("third", "    a = 1\n    b = 2\n"))
+        for where, above, below in (("second", "    a = 1\n", ""), ("third", "    a = 1\n    b = 2\n", "\n"))
     ),
     unlike(
         "other choices, other names",
@@ -119,7 +126,7 @@ APPLIED = [
         )
         for how, off in (
             ("on a Mac", "torch.backends.mps.is_available()"),
-            ("on a Mac, or at the end", "last or torch.backends.mps.is_available()"),
+            ("on a Mac, or at the end", MAC),
         )
     ),
     *(
@@ -162,8 +169,8 @@ APPLIED = [
     ),
     unlike(
         "cast twice, then moved",
-        f"{DEFINITION}    a = 1\n\n    pipeline.to(torch.float16)\n{ALONE}    # move\n{MOVE}{AUTOCAST}",
-        f"{DEFINITION}    a = 1\n\n    # move\n{MOVE}{AUTOCAST}",
+        f"{DEFINITION}    a = 1\n    b = 2\n\n    pipeline.to(torch.float16)\n{ALONE}    # move\n{MOVE}{AUTOCAST}",
+        f"{DEFINITION}    a = 1\n    b = 2\n\n    # move\n{MOVE}{AUTOCAST}",
         2,
     ),
     unlike(
@@ -173,10 +180,8 @@ APPLIED = [
     ),
     unlike(
         "cast alone, the final pipeline loaded so",
-        f"{FLAGGED}{ALONE}{OFFLOAD}    ctx = nullcontext() if last else {ON}\n{UNDER}"
-        "pipeline = Pipe.from_pretrained(args.model, torch_dtype=weight_dtype)\n",
-        f"{FLAGGED}{OFFLOAD}    ctx = nullcontext() if last else {ON}\n{UNDER}"
-        "pipeline = Pipe.from_pretrained(args.model, torch_dtype=weight_dtype)\n",
+        f"{FLAGGED}{ALONE}{OFFLOAD}{CTX}{UNDER}{FINAL}",
+        f"{FLAGGED}{OFFLOAD}{CTX}{UNDER}{FINAL}",
     ),
     *(
         unlike(f"under autocast {how}", f"{above}{DEFINITION}{CAST}{lines}", f"{above}{DEFINITION}{MOVE}{lines}")
@@ -263,12 +268,12 @@ REFUSED = [
             f"cast at times, {other}",
             f"cast where `{test}`",
             2,
-            f"{DEFINITION}{CAST.replace('_dtype)', other)}{AUTOCAST}",
+            f"{FLAGGED}    pipeline.to(accelerator.device, {other})\n{CTX}{UNDER}",
         )
         for test, other in (
-            ("fp16", "_dtype if fp16 else None)"),
-            ("fp16", "_dtype if fp16 else torch.float32)"),
-            ("not last", "_dtype if not last else None)"),
+            ("fp16", "dtype=torch_dtype if fp16 else None"),
+            ("fp16", "torch_dtype if fp16 else torch.float32"),
+            ("not last", "dtype=torch_dtype if not last else None"),
         )
     ),
     *(
@@ -279,11 +284,12 @@ REFUSED = [
         "alone in its block",
         "nothing else is in its block",
         3,
-        f"{DEFINITION}    if fp16:\n    {ALONE}{OFFLOAD}{AUTOCAST}",
+        f"{FLAGGED}    if fp16:\n    {ALONE}{OFFLOAD}{CTX}{UNDER}",
     ),
     gone(
         "loaded there, and nothing that trains in it",
-        f"{DEFINITION}    pipeline = Pipe.from_pretrained(args.model, torch_dtype=torch_dtype)\n{CAST}{AUTOCAST}",
+        f"{DEFINITION}    pipeline = Pipe.from_pretrained(args.model, vae=args.vae, requires_safety_checker=False)\n"
+        f"{CAST}{AUTOCAST}",
     ),
     *(
         gone(f"a copy: {made}", f"{DEFINITION}    {made}\n{CAST}{AUTOCAST}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fixing import conflict, tables, unlike
-from test_validation_cast import AUTOCAST, CAST, DEFINITION, MOVE, NAME, ON, UNDER
+from fixing import conflict, satisfied, tables, unlike
+from test_validation_cast import ALONE, AUTOCAST, CAST, CTX, DEFINITION, FLAGGED, MAC, MOVE, NAME, OFFLOAD, ON, UNDER
 
 REFUSED = [
     *(
@@ -105,6 +105,16 @@ REFUSED = [
             ),
             ("`self.autocast_ctx` comes from", 2, "", "    with self.autocast_ctx:\n        return pipeline()\n"),
         )
+    ),
+    conflict(
+        "on the line of its call",
+        "several statements share the line",
+        2,
+        f"{DEFINITION}    with {ON}: pipeline.to(accelerator.device, dtype=torch_dtype); pipeline()\n",
+    ),
+    satisfied(
+        "cast alone where a flag says so",
+        f"{FLAGGED}    if low:\n        if {MAC}:\n        {ALONE}{OFFLOAD}{CTX.replace('last', MAC)}{UNDER}",
     ),
 ]
 

@@ -23,6 +23,8 @@ FIX = (
 )
 LAST = "is_final_validation"
 IMAGES = "    return pipeline()\n"
+LOADED = "".join(f"    pipeline = Pipeline.from_pretrained(m, vae={vae})\n" for vae in ("Autoencoder(m)", "vae"))
+MODULE = "accelerator = Accelerator()\ntorch_dtype = weight_dtype = accelerator.mixed_precision\n"
 NEWLINE = "\n"
 # As the SD3 and Flux scripts were before upstream threaded the dtype itself.
 UNTHREADED = f"""\
@@ -112,10 +114,15 @@ APPLIED = [
     case(
         "the dtype of its callers, in one line",
         f"{ONE}def log_validation(pipeline, accelerator, is_final_validation):\n{MOVE}{IMAGES}"
-        "def main(pipeline, accelerator, weight_dtype):\n    log_validation(pipeline, accelerator=accelerator)\n",
+        f"def main(m, accelerator, weight_dtype):\n{LOADED}    log_validation(pipeline, accelerator=accelerator)\n",
         f"{BOTH}def log_validation(pipeline, accelerator, torch_dtype, is_final_validation):\n{FIX}{MOVE}{IMAGES}"
-        "def main(pipeline, accelerator, weight_dtype):\n"
+        f"def main(m, accelerator, weight_dtype):\n{LOADED}"
         "    log_validation(pipeline, accelerator=accelerator, torch_dtype=weight_dtype)\n",
+    ),
+    case(
+        "the module's dtype",
+        f"{ONE}{MODULE}def log_validation(pipeline, {LAST}):\n{MOVE}{IMAGES}log_validation(pipe, {LAST}=True)\n",
+        f"{BOTH}{MODULE}def log_validation(pipeline, {LAST}):\n{FIX}{MOVE}{IMAGES}log_validation(pipe, {LAST}=True)\n",
     ),
 ]
 
@@ -129,7 +136,7 @@ REFUSED = [
         "made without a VAE",
         "its pipeline is made without a VAE (line 6)",
         4,
-        f"{ONE}{DEFINITION}{MOVE}{IMAGES}pipeline = FluxPipeline.from_pretrained(m, vae=None)\n",
+        f"{ONE}{DEFINITION}{MOVE}{IMAGES}" + "pipeline = FluxPipeline.from_pretrained(m, vae=None)\n" * 2,
     ),
     conflict(
         "its VAE has a name",

@@ -112,7 +112,7 @@ APPLIED = [
             try:
                 weights.pop()
             finally:
-                with kind:
+                with suppress(KeyError):
                     weights.pop()
             match kind:
                 case 1:
@@ -124,7 +124,7 @@ APPLIED = [
                 if weights:
                     weights.pop()
             finally:
-                with kind:
+                with suppress(KeyError):
                     if weights:
                         weights.pop()
             match kind:
@@ -173,9 +173,13 @@ REFUSED = [
             f"popped where there are none, in {id}",
             "several statements share the line",
             3,
-            f"def hook(models, weights):\n    {head}:\n        if not weights: weights.pop(); {leaves}\n",
+            f"def hook(models, weights):\n    {above}if not weights: weights.pop(); {leaves}\n",
         )
-        for id, head, leaves in (("a loop", "for model in models", "break"), ("the function", "with models", "return"))
+        for id, above, leaves in (
+            ("a loop", "for model in models:\n        ", "break"),
+            ("a block", "with models:\n        ", "return"),
+            ("the function", "count = len(models)\n    ", "return"),
+        )
     ),
     conflict(
         "left after",
