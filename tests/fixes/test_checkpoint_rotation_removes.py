@@ -71,7 +71,8 @@ APPLIED += [
         "the main process is asked for where it removes",
         before().replace("shutil.rmtree", f"if {MAIN}: shutil.rmtree"),
         after(LIMIT).replace("shutil.rmtree", f"if {MAIN}: shutil.rmtree"),
-    )
+    ),
+    case("its name is given anew", f"{before()}        checkpoints = 1\n", f"{after()}        checkpoints = 1\n"),
 ]
 
 test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
