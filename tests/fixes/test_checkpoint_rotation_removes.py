@@ -72,6 +72,15 @@ APPLIED += [
         before().replace("shutil.rmtree", f"if {MAIN}: shutil.rmtree"),
         after(LIMIT).replace("shutil.rmtree", f"if {MAIN}: shutil.rmtree"),
     ),
+    case(
+        "removed in a question",
+        before(outer=ALONE)
+        .replace("shutil.rmtree(os", "if any(map(shutil.rmtree, os")
+        .replace("ed))\n", "ed))): log()\n"),
+        after(LIMIT, ALONE)
+        .replace("shutil.rmtree(os", "if any(map(shutil.rmtree, os")
+        .replace("ed))\n", "ed))): log()\n"),
+    ),
     case("its name is given anew", f"{before()}        checkpoints = 1\n", f"{after()}        checkpoints = 1\n"),
 ]
 
