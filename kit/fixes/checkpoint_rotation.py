@@ -193,8 +193,8 @@ def _read_below(script: Script, statement: ast.If) -> str:
             continue
         read = {node.id for node in own(line) if isinstance(node, ast.Name) and type(node.ctx) is ast.Load}
         read |= _set(line) if isinstance(line, ast.AugAssign) else set()
-        if read & set_there:
-            return min(read & set_there)
+        if shared := read & set_there:
+            return min(shared)
         set_there -= _set(line)
     return ""
 

@@ -339,7 +339,7 @@ class Trainer:
 """
 
 
-@pytest.mark.parametrize(("left", "lines"), [("", [8]), (LEFT, [])])
-def test_what_the_others_leave_above_is_not_removed_by_all(left: str, lines: list[int]) -> None:
-    signs = fixes.load(NAME).looks_like(ast.parse(METHOD.format(left=left)), {})  # type: ignore[attr-defined]
+@pytest.mark.parametrize(("left", "more", "lines"), [("", "", [8]), (LEFT, "", []), ("", after(), [8])])
+def test_what_the_others_leave_above_is_not_removed_by_all(left: str, more: str, lines: list[int]) -> None:
+    signs = fixes.load(NAME).looks_like(ast.parse(METHOD.format(left=left) + more), {})  # type: ignore[attr-defined]
     assert [sign.line for sign in signs] == lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fixing import case, conflict, gone, satisfied, tables
-from test_checkpoint_rotation import ALONE, MAIN, NAME, PATH, after, before, refused
+from test_checkpoint_rotation import ALONE, LIMIT, MAIN, NAME, PATH, after, before, refused
 
 OLD = "def save(args, old):\n    if args.checkpoints_total_limit is not None:\n        {}\n"
 REFUSED = [
@@ -53,6 +53,7 @@ REFUSED += [
         conflict(f"in a function: {reason}", reason, 3, OF_ITS_OWN.format(key=key, calls=calls))
         for reason, key, calls in (
             ("`rotate` is called above the save (line 8)", OLDEST, f"{CALLED}{SAVES}"),
+            ("`rotate` is called above the save (line 7)", OLDEST, f"    rotate(args); {SAVES.lstrip()}"),
             ("every process that calls `rotate` removes them", OLDEST, f"{SAVES}    rotate(args)\n"),
             ("may count the one just saved", "", f"{SAVES}{CALLED}"),
         )
@@ -64,6 +65,23 @@ LISTED = "os.listdir(args.output_dir)"
 APPLIED = [
     case(f"listed as {how}", before().replace(LISTED, how), after().replace(LISTED, how))
     for how in (f"sorted({LISTED})", f"sorted({LISTED}, key=number)")
+]
+APPLIED += [
+    case(
+        "the main process is asked for where it removes",
+        before().replace("shutil.rmtree", f"if {MAIN}: shutil.rmtree"),
+        after(LIMIT).replace("shutil.rmtree", f"if {MAIN}: shutil.rmtree"),
+    ),
+    case(
+        "removed in a question",
+        before(outer=ALONE)
+        .replace("shutil.rmtree(os", "if any(map(shutil.rmtree, os")
+        .replace("ed))\n", "ed))): log()\n"),
+        after(LIMIT, ALONE)
+        .replace("shutil.rmtree(os", "if any(map(shutil.rmtree, os")
+        .replace("ed))\n", "ed))): log()\n"),
+    ),
+    case("its name is given anew", f"{before()}        checkpoints = 1\n", f"{after()}        checkpoints = 1\n"),
 ]
 
 test_applied, test_refused = tables(NAME, APPLIED, REFUSED)
