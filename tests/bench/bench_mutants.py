@@ -239,6 +239,13 @@ def main() -> None:
         tempfile.TemporaryDirectory() as scratch,
         concurrent.futures.ProcessPoolExecutor(given.jobs, fresh, settle, (scratch, files)) as pool,
     ):
+        names = sorted({each.module for each in drawn})
+        if failing := [
+            name
+            for name, fine in zip(names, pool.map(passes, [tests[name] for name in names]), strict=True)
+            if not fine
+        ]:
+            sys.exit(f"their tests fail as they are, so every mutant would die: {', '.join(failing)}")
         results = pool.map(survives, drawn, [tests[each.module] for each in drawn])
         for mutant, (alive, diff) in zip(drawn, results, strict=True):
             why = explained(mutant)
