@@ -83,7 +83,7 @@ def children(node: ast.AST) -> list[ast.AST]:
 
 def every(tree: ast.AST) -> list[ast.AST]:
     """A node and all below it, in the order of `ast.walk`."""
-    return [*_whole(tree)] if isinstance(tree, (ast.Module, ast.FunctionDef)) else _below(tree)
+    return [*_whole(tree)] if isinstance(tree, (ast.Module, ast.stmt)) else _below(tree)
 
 
 def _below(tree: ast.AST) -> list[ast.AST]:
@@ -93,7 +93,7 @@ def _below(tree: ast.AST) -> list[ast.AST]:
     return found
 
 
-_whole = lru_cache(maxsize=64)(_below)  # of a script and its functions each fix asks again and again
+_whole = lru_cache(maxsize=4096)(_below)  # of the same statements each fix asks again and again
 
 
 def stored(*nodes: ast.AST) -> set[str]:
