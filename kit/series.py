@@ -160,8 +160,9 @@ def apply(
         try:
             done = _by_patch(*arguments) or _by_codemod(*arguments)
         except RecursionError:
-            where = f"{upstream}/{step.files[0]}:1: fix {step.id}"
-            raise KitError(f"{where}: expressions too deep to read", "take the file out of the fix") from None
+            where = ", ".join(f"{upstream}/{path}:1" for path in step.files)  # which of them, the error does not say
+            what = f"{where}: fix {step.id}: expressions too deep to read"
+            raise KitError(what, "take the file out of the fix") from None
         current.update({path: after for path, (_, after) in done.changes.items()})
         steps.append(done)
     return steps, current

@@ -148,3 +148,4 @@ def test_a_deep_script_upstream(root: Root, kit: Kit, name: str) -> None:
     path = root.recipe(upstream={"pin": pin})
     done = kit("prepare", path, "--device", "cpu", "made")
     assert done.status == 1 and "expressions too deep to read" in done.err, done
+    assert "examples/train.py:1: " in done.err
