@@ -53,8 +53,8 @@ _allowed: list[Path] = []  # where this test may write; none: anywhere
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two more than there are cores: some tests wait, for a time limit or for a process to end."""
-    return (os.cpu_count() or 1) + 2
+    """One more than there are cores: some tests wait, for a time limit or for a process to end."""
+    return (os.cpu_count() or 1) + 1
 
 
 def _watch(event: str, arguments: tuple[Any, ...]) -> None:

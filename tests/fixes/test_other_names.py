@@ -38,7 +38,7 @@ def renamed(text: str, word: str, alone: bool) -> Iterator[tuple[str, str]]:
     """A script with a word as an early and a late one; ``alone``: in one place."""
     names = ("Bbbb", "Zzzz") if word[0].isupper() else ("bbbb", "zzzz")  # no mode of an `open`
     places = [match.span() for match in re.finditer(rf"\b{word}\b", text)]
-    for start, stop in places if alone else ():
+    for start, stop in places if alone and len(places) > 1 else ():  # of one place it is what is yielded below
         early, late = (text[:start] + name + text[stop:] for name in names)
         yield early, late
     early, late = (re.sub(rf"\b{word}\b", name, text) for name in names)
