@@ -162,7 +162,7 @@ def _work(script: Script, gate: ast.If, saves: list[ast.stmt]) -> Iterator[ast.s
         yield line
     _check_swaps(script, lines, ways, saves)
     _check_all_come(script, gate, common, ways, saves)
-    below = script.block(gate)[script.block(gate).index(gate) + 1 :]
+    below = script.below(gate)
     waits = next((at for at, line in enumerate(below) if roles.collective(line)), len(below))
     alone = [line for line in (*lines, *below[:waits]) if line not in ways and not _rotates(script, line)]
     if call := uses_the_save(script, alone, saves):

@@ -160,7 +160,7 @@ def _saved_within(script: Script, block: Sequence[ast.stmt]) -> ast.stmt | None:
 
 def _not_movable(script: Script, statement: ast.If, name: str) -> str:
     """Why what removes cannot go right below the save of the folder ``name``; "" where it can."""
-    _, *below = script.block(statement)[script.block(statement).index(statement) :]
+    below = script.below(statement)
     moved, passed = _names([statement]), _names(below[: _right_below(script, below)])
     calls = [node for line in below for node in every(line) if isinstance(node, ast.Call)]
     save = next(line for line in below if _saved(script, [line]))
@@ -253,8 +253,7 @@ def _limits(script: Script, test: ast.expr) -> bool:
 
 def edits(block: Block, options: Options) -> Iterator[Splice]:
     for at, node in block.wanted():
-        here = block.script.block(node)
-        _, *below = here[here.index(node) :]
+        below = block.script.below(node)
         alone = _on_main(block.script, node)  # type: ignore[arg-type]
         main = "" if alone else f"{accelerator(block.script, node)[0]}.is_main_process"
         if name := _saved(block.script, below):

@@ -56,7 +56,8 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
         if _written_here(script, call, statement):
             found[statement.lineno].append(_site(call, statement))
     return [
-        Site(line, all(x.done for x in its), refuses=max(x.refuses for x in its)) for line, its in sorted(found.items())
+        Site(line, all(each.done for each in its), refuses=next((each.refuses for each in its if each.refuses), ""))
+        for line, its in sorted(found.items())
     ]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from kit.fixes import Options, Sign, Site, Splice
 from kit.fixes._alike import sharing
-from kit.fixes._ast import Ancestors, block_of, every, handed, same, statements, text
+from kit.fixes._ast import every, handed, same, text
 from kit.fixes._roles import Script, read
 from kit.fixes._roles._script import last, own
 
@@ -38,12 +38,12 @@ def main(args, accelerator, vae, loader):
 def sites(tree: ast.Module, options: Options) -> list[Site]:
     """The blocks that have a model on the device which encodes in them, or in the lines right below; in order where it
     is in them. What a loop or a choice below does has its own blocks, or is left to a person."""
-    found = []
-    for node, above in statements(tree):
+    script, found = read(tree), []
+    for node, _ in script.statements:
         if model := _model(node):
-            outside = _below(model, _rest(node, above))
+            outside = _below(model, script.below(node))
             if outside or _encodes(node, model):
-                second = sharing(block_of(node, above)) if outside else None
+                second = sharing(script.block(node)) if outside else None
                 refuses = (
                     f"several statements share line {second.lineno}: give each a line of its own" if second else ""
                 )
@@ -57,12 +57,6 @@ def _model(node: ast.AST) -> str:
         case ast.With(items=[ast.withitem(context_expr=ast.Call(func=ast.Name(id="offload_models"), args=[model]))]):
             return text(model)
     return ""
-
-
-def _rest(node: ast.stmt, above: Ancestors) -> list[ast.stmt]:
-    """What stands below a statement in its block."""
-    block = block_of(node, above)
-    return block[block.index(node) + 1 :]
 
 
 def _below(model: str, lines: Sequence[ast.stmt | None]) -> int:
@@ -83,9 +77,9 @@ def looks_like(tree: ast.Module, options: Options) -> Iterator[Sign]:
     """Where a model encodes below a block that had it on the device, with something between, or in a block there."""
     script = read(tree)
     known = [site.line for site in sites(tree, options) if not site.done]
-    for node, above in script.statements:
+    for node, _ in script.statements:
         for model in _models(script, node) if node.lineno not in known else ():
-            below = _rest(node, above)
+            below = script.below(node)
             later = [line for line in script.inside(script.scopes(node)[0]) if node.lineno < line.lineno]
             for line in later:
                 parts = own(line)

@@ -49,11 +49,9 @@ def sites(tree: ast.Module, options: Options) -> list[Site]:
 
 def _printed(script: Script, statement: ast.stmt) -> bool:
     """Whether an accelerator prints right below a statement."""
-    block = script.block(statement)
-    below = block[block.index(statement) + 1 :][:1]
     return any(
         isinstance(each, ast.Expr) and isinstance(each.value, ast.Call) and last(each.value.func) == "print"
-        for each in below
+        for each in script.below(statement)[:1]
     )
 
 

@@ -209,7 +209,7 @@ def _grows(script: Script, name: str, value: ast.expr) -> bool:
     if not isinstance(value, ast.Call):
         return False
     called = last(value.func)
-    first, *_ = [*map(text, value.args), ""]
+    first = next(map(text, value.args), "")
     if called in ("cat", "concat", "concatenate"):
         return first.startswith(f"[{name}] * ")
     if called == "expand" and not any(re.search(r"\blen\(|\.shape\b|\.size\(", text(each)) for each in value.args):

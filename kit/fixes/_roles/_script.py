@@ -205,6 +205,11 @@ class Script:
                 return value
         return []
 
+    def below(self, statement: ast.stmt) -> list[ast.stmt]:
+        """What stands below a statement in its block."""
+        block = self.block(statement)
+        return block[block.index(statement) + 1 :]
+
     def left_above(self, statement: ast.AST, raises: bool = False) -> Iterator[ast.expr]:
         """What is asked by the `if`s that leave a block above a statement, in its function, innermost first: `if not
         main: return`; ``raises``: by those that raise, too."""

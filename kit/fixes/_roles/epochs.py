@@ -22,8 +22,7 @@ def last_epoch(script: Script, loop: Loop) -> ast.expr | None:
     if told := [part for part in target if isinstance(part, ast.Name) and _LAST.search(part.id)]:
         return told[0]
     number, ends = _number(script, loop), _ends(script, loop)
-    block = script.block(loop)
-    below = block[block.index(loop) + 1 :]
+    below = script.below(loop)
     lines = [*script.inside(loop), *below, *(inner for line in below for inner in script.inside(line))]
     asked = {name for line in lines for name in _tested(line)}
     for line in lines:
